@@ -1,0 +1,68 @@
+# Every target is one call of `winnow`; the environment is made when it is missing or out of date.
+PYTHON ?= python3
+VENV   ?= .venv
+RUNS   ?= runs
+N      ?= 50000
+CORPUS ?=
+TEACHER ?=
+METHOD ?=
+STUDENTS ?=
+SHARDS ?=
+SET    ?=
+EVAL   ?=
+ARGS   ?=
+BUILDER ?=
+WEIGHTS ?=
+CLASSES ?=
+OUT    ?= $(RUNS)/teachers/teacher
+
+BIN    := $(VENV)/bin
+WINNOW := $(BIN)/winnow
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo select distill teacher inspect bench check test
+
+help: ## this list
+	@echo "winnow: curate unlabeled images with a trained teacher, distil students from the shards"
+	@echo
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo
+	@echo "variables: CORPUS TEACHER METHOD STUDENTS N SHARDS SET RUNS EVAL ARGS"
+	@echo "  make teacher BUILDER=torchvision:resnet50 WEIGHTS=r50.safetensors CLASSES=names.txt"
+	@echo "  make select CORPUS=imagenet21k N=200000 METHOD=odsd"
+	@echo "  make select CORPUS='/data/{00000..00099}.tar' SET='density_weight=0.2 balance=quota'"
+	@echo "  make distill STUDENTS='resnet8x4 timm:mobilenetv3_small_050' EVAL=/data/val"
+
+$(READY): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+demo: $(READY) ## the main job on a world drawn by code, in minutes, without a download
+	$(WINNOW) demo --runs $(RUNS)/demo $(ARGS)
+
+select: $(READY) ## curate shards from CORPUS with TEACHER
+	$(WINNOW) select --runs $(RUNS) -n $(N) $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(METHOD),--method '$(METHOD)') $(if $(SET),--set '$(SET)') $(ARGS)
+
+distill: $(READY) ## train STUDENTS from SHARDS (default: the last ones that select wrote)
+	$(WINNOW) distill --runs $(RUNS) $(if $(SHARDS),--shards '$(SHARDS)') $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(METHOD),--method '$(METHOD)') $(if $(STUDENTS),--student '$(STUDENTS)') $(if $(SET),--set '$(SET)') $(if $(EVAL),--eval '$(EVAL)') $(ARGS)
+
+teacher: $(READY) ## import a teacher: BUILDER WEIGHTS CLASSES [OUT]
+	$(WINNOW) import-teacher --builder '$(BUILDER)' --weights '$(WEIGHTS)' --classes '$(CLASSES)' $(ARGS) '$(OUT)'
+
+inspect: $(READY) ## say what the last shards (or SHARDS) are
+	$(WINNOW) inspect $(if $(SHARDS),'$(SHARDS)',"$$($(BIN)/python -c 'import json; print(json.load(open("$(RUNS)/last-shards.json"))["shards"])')")
+
+bench: $(READY) ## the benchmarks, by hand: a table and a JSON each
+	$(BIN)/python -m benchmarks.embed $(ARGS)
+
+check: $(READY) ## formatting, linter, type checker
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: $(READY) ## the test suite
+	$(BIN)/python -m pytest $(ARGS)

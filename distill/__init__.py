@@ -1,0 +1,1 @@
+"""The training stage, once per student: stream, views, losses, step, evaluate."""

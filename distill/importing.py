@@ -1,0 +1,242 @@
+"""From a vendor's weights and class names to a teacher directory; the body of `import-teacher`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from indexes import artefact, nets, teachers
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROMPTS = ("a photo of a {}.",)
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+PREFIXES = ("module.", "model.", "_orig_mod.")
+NUM_TRIED = 2
+# A net and its tapped copy run the same kernels; a forgotten layer moves logits far more.
+MAX_LOGIT_GAP = 1e-3
+
+
+def import_teacher(
+    builder: str,
+    weights: str | Path,
+    classes: str | Path,
+    out: str | Path,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input_size: int | None = None,
+    crop_frac: float | None = None,
+    interpolation: str | None = None,
+    builder_args: Mapping[str, Any] | None = None,
+    prompts: Sequence[str] | None = None,
+    accuracy: float | None = None,
+    trust_builder: bool = False,
+) -> teachers.Card:
+    """Writes the teacher directory `out` and returns its card.
+
+    `weights` is a .safetensors file or a .pt, .pth or .bin state dict (read with weights_only;
+    nothing is unpickled), float16 or bfloat16 included; for `open_clip:` the whole CLIP model,
+    whose text tower turns `classes` and `prompts` into a classifier. `classes` is a text file of
+    one name per line, or a JSON list. What is None comes from the library: timm's configuration
+    of the net, ImageNet's usual values for torchvision; a net of ours or of the user's own
+    needs mean and std, because a wrong guess there costs accuracy silently.
+    Raises TeacherError for anything that does not fit, before anything is written.
+    """
+    weights, names = Path(weights), read_classes(Path(classes))
+    if not weights.is_file():
+        raise teachers.TeacherError(f"no weights file {weights}")
+    library = builder.partition(":")[0]
+    if prompts and library != "open_clip":
+        raise teachers.TeacherError(f"prompts are for open_clip: builders, not for {builder}")
+    try:
+        net = nets.build(
+            builder, num_classes=len(names), arguments=builder_args, trust=trust_builder
+        )
+    except nets.NetError as error:
+        raise teachers.TeacherError(str(error)) from error
+    known = _defaults(net)
+    given = {
+        "mean": mean,
+        "std": std,
+        "input_size": input_size,
+        "crop_frac": crop_frac,
+        "interpolation": interpolation,
+    }
+    view = {**known, **{key: value for key, value in given.items() if value is not None}}
+    absent = [key for key in given if key not in view]
+    if absent:
+        raise teachers.TeacherError(
+            f"{builder} does not say how its pixels are prepared; give {' and '.join(absent)} as "
+            "in the training of these weights"
+        )
+    try:
+        net.normalise(view.pop("mean"), view.pop("std"))
+    except nets.NetError as error:
+        raise teachers.TeacherError(str(error)) from error
+    record: dict[str, Any] = {"weights": weights.name, "weights_sha256": artefact.sha256(weights)}
+    if library == "open_clip":
+        record["prompts"] = list(prompts or PROMPTS)
+        _load_clip(net, weights, names, record["prompts"])
+    else:
+        teachers.load(net, read_weights(weights), weights)
+    _try_out(net, view["input_size"])
+    return teachers.save(out, net, classes=names, accuracy=accuracy, record=record, **view)
+
+
+def read_classes(path: Path) -> list[str]:
+    """Class names in the order of the head's rows: one per line, or a JSON list of strings."""
+    if not path.is_file():
+        raise teachers.TeacherError(f"no file of class names {path}")
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+        names = json.loads(text) if text.startswith("[") else text.splitlines()
+    except ValueError as error:
+        raise teachers.TeacherError(f"{path} is not text or a JSON list: {error}") from error
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise teachers.TeacherError(
+            f"{path} must hold one class name per line without empty lines, or a JSON list of "
+            "strings"
+        )
+    return [name.strip() for name in names]
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict by parameter name, out of the wrappers and prefixes that trainers leave.
+
+    Raises TeacherError for a damaged file, one with more than tensors in it (never unpickled)
+    and one without a state dict.
+    """
+    import torch
+
+    if path.suffix == ".safetensors":
+        return _unprefixed(teachers.read_safetensors(path))
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Damage and forbidden content raise several types, and their texts advise unsafe loading.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise teachers.TeacherError(
+            f"{path} cannot be read as plain tensors ({reason[:200]}). It is damaged, or holds "
+            "pickled code, which is never run here: save model.state_dict() alone where you trust "
+            "the file, best as .safetensors"
+        ) from error
+    for key in WRAPPERS:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if (
+        not isinstance(found, dict)
+        or not found
+        or not all(isinstance(value, torch.Tensor) for value in found.values())
+    ):
+        raise teachers.TeacherError(
+            f"{path} holds no state dict, neither itself nor under {', '.join(WRAPPERS)}"
+        )
+    return _unprefixed(found)
+
+
+def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in PREFIXES * 2:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _defaults(net: nets.Net) -> dict[str, Any]:
+    """How the library of a net prepares pixels, as far as it says."""
+    library, _, name = net.builder.partition(":")
+    view: dict[str, Any] = {"crop_frac": 1.0, "interpolation": "bilinear"}
+    module: Any = net.module
+    if library == "timm":
+        config = module.pretrained_cfg
+        size = net.arguments.get("img_size", config["input_size"][-1])
+        view["input_size"] = size if isinstance(size, int) else size[-1]
+        view |= {key: config[key] for key in ("mean", "std", "interpolation")}
+        view["crop_frac"] = config["crop_pct"]
+    elif library == "torchvision":
+        view |= {"mean": nets.IMAGENET_MEAN, "std": nets.IMAGENET_STD, "crop_frac": 0.875}
+        view["input_size"] = getattr(module, "image_size", 224)
+    elif library == "open_clip":
+        import open_clip
+
+        size = module["visual"].image_size
+        tags = open_clip.list_pretrained_tags_by_model(name)
+        config = open_clip.get_pretrained_cfg(name, tags[0]) if tags else {}
+        view["input_size"] = size if isinstance(size, int) else size[-1]
+        view["mean"] = config.get("mean") or open_clip.OPENAI_DATASET_MEAN
+        view["std"] = config.get("std") or open_clip.OPENAI_DATASET_STD
+        view["interpolation"] = config.get("interpolation") or "bicubic"
+    elif library.startswith(nets.STUDENTS):
+        view["input_size"] = 32
+    return view
+
+
+def _load_clip(net: nets.Net, weights: Path, names: Sequence[str], prompts: Sequence[str]) -> None:
+    """The image tower's weights, and the text tower's embedding of the prompts as the head.
+
+    weight = exp(logit_scale) * mean over prompts of the unit text embeddings, made unit again;
+    bias = the model's logit bias where it has one, else zero.
+    """
+    import open_clip
+    import torch
+
+    name = net.builder.partition(":")[2]
+    for prompt in prompts:
+        if "{}" not in prompt:
+            raise teachers.TeacherError(f"prompt {prompt!r} has no {{}} where the class name goes")
+    try:
+        model = open_clip.create_model(name, load_weights=False, pretrained_text=False).eval()
+        open_clip.load_checkpoint(model, str(weights), weights_only=True)
+        tokenizer = open_clip.get_tokenizer(name)
+    except Exception as error:
+        reason = "; ".join(str(error).strip().splitlines()[:4])[:400]
+        raise teachers.TeacherError(
+            f"{weights} cannot be read as the weights of {net.builder}: {reason}. It must be the "
+            "whole CLIP model as plain tensors (.safetensors or a .pt state dict)"
+        ) from error
+    # Not str.format: a class name or prompt with braces stays what it is.
+    templates = [lambda text, prompt=prompt: prompt.replace("{}", text) for prompt in prompts]
+    with torch.no_grad():
+        text_DC = open_clip.build_zero_shot_classifier(model, tokenizer, names, templates)
+        weight_CD, bias_C = net.head
+        weight_CD.copy_(model.logit_scale.exp() * text_DC.T)
+        bias_C.fill_(0.0 if model.logit_bias is None else model.logit_bias.item())
+    net.module.get_submodule("visual").load_state_dict(model.visual.state_dict())
+
+
+def _try_out(net: nets.Net, input_size: int) -> None:
+    """A dry forward: finite logits [2, C], the same through the taps as by the net itself."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.rand(NUM_TRIED, 3, input_size, input_size, generator=generator)
+    net.eval()
+    try:
+        with torch.no_grad():
+            _, _, logits_BC = net(pixels)
+            direct_BC = logits_BC
+            if not net.builder.startswith("open_clip:"):
+                mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (net.mean, net.std))
+                direct_BC = net.module((pixels - mean) / std)
+    except Exception as error:
+        raise teachers.TeacherError(
+            f"{net.builder} does not run at {input_size} pixels: {error}. Give the input_size it "
+            "was trained at, or its builder arguments (img_size=..., patch_size=... for a ViT)"
+        ) from error
+    if tuple(logits_BC.shape) != (NUM_TRIED, net.num_classes):
+        raise teachers.TeacherError(f"{net.builder} gives logits of shape {list(logits_BC.shape)}")
+    if not torch.isfinite(logits_BC).all():
+        raise teachers.TeacherError(
+            f"{net.builder} with these weights gives logits that are not finite: the file holds "
+            "infinities or NaN, or belongs to another net"
+        )
+    scale = direct_BC.abs().amax().clamp_min(1.0)
+    if not torch.isfinite(direct_BC).all() or (
+        (logits_BC - direct_BC).abs().amax() > MAX_LOGIT_GAP * scale
+    ):
+        raise teachers.TeacherError(
+            f"{net.builder} is not a Linear of its features: its own logits differ from those"
+        )

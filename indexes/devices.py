@@ -1,0 +1,50 @@
+"""Where tensors live and which precision is the fast one there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose(device: str = "auto") -> str:
+    """`auto` -> `cuda` where there is a GPU, else `cpu`; anything else is checked and returned."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise ValueError(f"no such device {device!r}: use auto, cpu, cuda or cuda:1") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {device}: this machine has no CUDA device; use cpu or auto")
+    return device
+
+
+def has_bf16(device: str) -> bool:
+    """Whether bf16 products are native: AMX or AVX-512 BF16 on a CPU, compute 8.0 on a GPU."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if torch.device(device).type == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return False
+
+
+def autocast(device: str, *, enabled: bool = True) -> torch.autocast | contextlib.nullcontext[None]:
+    """bf16 autocast where bf16 is native, nothing elsewhere."""
+    import torch
+
+    if enabled and has_bf16(device):
+        return torch.autocast(torch.device(device).type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,183 @@
+"""What the teacher saw of a corpus: blocks of features, logits and columns, one set per part.
+
+Part 3's block 0 is `part-000003.000.{features.npy,logits.npy,classes.npy,parquet}`; its
+done-marker `part-000003.json`, written last, counts samples and drops. n rows a block, D features,
+K stored logits (all C of them up to 128 classes, else the top ones with their classes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import artefact
+from indexes.artefact import ArtefactError
+
+Array = npt.NDArray[Any]
+MATRICES = ("features", "logits", "classes", "tower")
+COLUMNS: dict[str, Any] = {
+    "offset": np.int64,
+    "size": np.int64,
+    "width": np.int32,
+    "height": np.int32,
+    "key_hash": np.uint64,
+    "content_hash": np.uint64,
+    "label": np.int32,
+    "log_odds": np.float32,
+    "logsumexp": np.float32,
+    "entropy": np.float32,
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows `start`..`stop` of the embedded corpus; matrices are memory-mapped."""
+
+    stem: Path
+    source: str
+    part: int
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def matrix(self, name: str) -> Array:
+        """`features` float16 [n, D], `logits` float16 [n, K], `tower` float16 [n, E]."""
+        path = self.stem.with_name(f"{self.stem.name}.{name}.npy")
+        try:
+            rows: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ArtefactError(f"{path} is damaged ({error}): delete its folder") from None
+        if len(rows) != len(self):
+            raise ArtefactError(f"{path} has {len(rows)} rows, not {len(self)}")
+        return rows
+
+    @property
+    def logit_classes(self) -> Array | None:
+        """int32 [n, K] classes of the stored logits, or None where all are stored in order."""
+        path = self.stem.with_name(f"{self.stem.name}.classes.npy")
+        return self.matrix("classes") if path.exists() else None
+
+    def columns(self, *names: str) -> tuple[Array, ...]:
+        """Numeric columns [n] by name (COLUMNS)."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self._table_path, columns=list(names))
+        return tuple(table[name].to_numpy() for name in names)
+
+    def strings(self, name: str) -> list[str]:
+        """A string column (`key` or `ext`) of n values."""
+        import pyarrow.parquet as pq
+
+        values: list[str] = pq.read_table(self._table_path, columns=[name])[name].to_pylist()
+        return values
+
+    @property
+    def _table_path(self) -> Path:
+        return self.stem.with_name(f"{self.stem.name}.parquet")
+
+
+class Embeddings:
+    """A whole embedded corpus: `blocks` in part order, `card` with counts, drops and teacher."""
+
+    def __init__(self, directory: Path, card: dict[str, Any]) -> None:
+        self.directory, self.card = directory, card
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """Every block, with its row range in the whole."""
+        blocks, start = [], 0
+        for number, part in enumerate(self.card["parts"]):
+            for block, size in enumerate(part["blocks"]):
+                stem = self.directory / f"{part_name(number)}.{block:03d}"
+                blocks.append(Block(stem, part["name"], number, start, start + size))
+                start += size
+        return blocks
+
+    def __len__(self) -> int:
+        return int(self.card["num_samples"])
+
+    @property
+    def has_tower(self) -> bool:
+        """Whether an open_clip tower was embedded in the same pass."""
+        return self.card.get("tower") is not None
+
+
+def open_embeddings(directory: str | Path) -> Embeddings:
+    """Opens a whole embedded corpus (ArtefactError otherwise)."""
+    directory = Path(directory)
+    return Embeddings(directory, artefact.read_card(directory, "embeddings"))
+
+
+def part_name(number: int) -> str:
+    """`part-000003` for 3."""
+    return f"part-{number:06d}"
+
+
+def part_note(directory: Path, number: int) -> dict[str, Any] | None:
+    """The done-marker of a part, or None where the part is not whole yet."""
+    path = directory / f"{part_name(number)}.json"
+    return artefact.read_json(path) if path.is_file() else None
+
+
+def write_block(
+    directory: Path,
+    number: int,
+    block: int,
+    matrices: Mapping[str, Array],
+    columns: Mapping[str, Array],
+    strings: Mapping[str, Sequence[str]],
+) -> None:
+    """Writes one block's files, each atomically; `finish_part` then declares the part."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stem = f"{part_name(number)}.{block:03d}"
+    for name, matrix in matrices.items():
+        with artefact.writing(directory / f"{stem}.{name}.npy") as aside, aside.open("wb") as file:
+            np.save(file, matrix, allow_pickle=False)
+    arrays = {name: pa.array(list(values), pa.string()) for name, values in strings.items()}
+    arrays |= {name: pa.array(columns[name].astype(dtype)) for name, dtype in COLUMNS.items()}
+    with artefact.writing(directory / f"{stem}.parquet") as aside:
+        pq.write_table(pa.table(arrays), aside, compression="zstd")
+
+
+def finish_part(directory: Path, number: int, note: Mapping[str, Any]) -> None:
+    """The done-marker: `name`, `blocks` (rows each), `found`, `dropped` by reason, `damage`."""
+    artefact.write_json(directory / f"{part_name(number)}.json", note)
+
+
+def finish(directory: Path, num_parts: int, body: Mapping[str, Any]) -> None:
+    """Writes card.json over parts 0..num_parts-1 with the sums of their counts."""
+    notes = [part_note(directory, number) for number in range(num_parts)]
+    parts = [note for note in notes if note is not None]
+    if len(parts) != num_parts:
+        raise ArtefactError(f"{directory}: {num_parts - len(parts)} parts are not embedded yet")
+    reasons = sorted({reason for part in parts for reason in part["dropped"]})
+    artefact.write_card(
+        directory,
+        "embeddings",
+        {
+            **body,
+            "num_found": sum(part["found"] for part in parts),
+            "num_samples": sum(sum(part["blocks"]) for part in parts),
+            "dropped": {
+                reason: sum(part["dropped"].get(reason, 0) for part in parts) for reason in reasons
+            },
+            "damaged_parts": [part["damage"] for part in parts if part["damage"]],
+            "parts": parts,
+        },
+    )
+
+
+def iterate(blocks: Sequence[Block], name: str) -> Iterator[tuple[Block, Array]]:
+    """(block, matrix [n, ...]) over blocks, one in memory map at a time."""
+    for block in blocks:
+        yield block, block.matrix(name)

@@ -1,0 +1,57 @@
+"""Writing tars that come out byte-identical: mtime 0, USTAR headers, a running sha256."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+BLOCK = 512
+
+
+class HashedTar:
+    """A tar stream with USTAR headers (PAX where a name is too long) and a running sha256."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.size, self.sha256 = file, 0, hashlib.sha256()
+
+    def _put(self, data: bytes) -> None:
+        self.file.write(data)
+        self.sha256.update(data)
+        self.size += len(data)
+
+    def add(self, name: str, data: bytes) -> int:
+        """Appends a member with mtime 0; returns the byte offset of its data."""
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        try:
+            header = info.tobuf(tarfile.USTAR_FORMAT, "utf-8", "surrogateescape")
+        except ValueError:
+            header = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        self._put(header)
+        offset = self.size
+        self._put(data + bytes(-len(data) % BLOCK))
+        return offset
+
+    def close(self) -> None:
+        """Ends the archive with two zero blocks."""
+        self._put(bytes(2 * BLOCK))
+
+
+def npy_rows(rows: npt.NDArray[Any]) -> list[bytes]:
+    """Each row of [n, K] as the bytes of a .npy file of shape [K]."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        head,
+        {
+            "descr": np.lib.format.dtype_to_descr(rows.dtype),
+            "fortran_order": False,
+            "shape": (rows.shape[1],),
+        },
+    )
+    prefix = head.getvalue()
+    return [prefix + row.tobytes() for row in np.ascontiguousarray(rows)]

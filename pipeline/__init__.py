@@ -1,0 +1,1 @@
+"""The offline stage, once per corpus and teacher: embed, index, score, select, weigh, shard."""

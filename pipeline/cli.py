@@ -1,0 +1,188 @@
+"""The offline commands: select (the whole run), query, corpora. Thin: the work is elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from indexes.cli import fail, friendly, funnel_lines
+
+if TYPE_CHECKING:
+    from pipeline.stages import Run
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+
+@app.command()
+def select(
+    corpus: Annotated[
+        str,
+        typer.Option(
+            help="A corpus by name (see `winnow corpora`), your own .py file, or paths: a tar, a "
+            "glob or brace of tars, a folder of images, tars or Parquet, an fsspec URL."
+        ),
+    ],
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="A teacher directory, or a name under RUNS/teachers. Default: the only one."
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="odsd, dfnd, random, entropy_top, all, or your own .py file.")
+    ] = "odsd",
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Images to keep.")] = 50_000,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the method, key=value; repeat or space-separate."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Order of the shards, random draws.")] = 0,
+    runs: Annotated[Path, typer.Option(help="Where every artefact goes.")] = Path("runs"),
+    out: Annotated[
+        Path | None, typer.Option(help="The shards' directory. Default: under RUNS/shards.")
+    ] = None,
+    tower: Annotated[
+        str | None,
+        typer.Option(
+            help="Also embed by an open_clip tower: MODEL:WEIGHTS_FILE, in the same pass."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Decoding processes. The bytes out do not depend on it."),
+    ] = None,
+    on_error: Annotated[
+        str, typer.Option(help="A damaged corpus file: continue (counted) or stop.")
+    ] = "continue",
+    trust_builder: Annotated[
+        bool,
+        typer.Option(help="Let the teacher's card import code that is not winnow's or timm's."),
+    ] = False,
+) -> None:
+    """Curate: go through the corpus once, keep what lies closest to the lost data, write shards.
+
+    embed -> index -> score -> select -> weigh -> shard. Every step leaves an artefact under RUNS;
+    run the same command again after a kill and it goes on, change a setting and only what depends
+    on it is made again.
+
+    Example: winnow select --corpus '/data/laion/{00000..00999}.tar' -n 200000
+    """
+    if on_error not in ("continue", "stop"):
+        fail(f"--on-error is continue or stop, not {on_error!r}")
+    with friendly():
+        from indexes import artefact
+        from pipeline import stages
+
+        run = _prepare(
+            corpus,
+            teacher,
+            method,
+            n,
+            settings or [],
+            seed,
+            runs,
+            out,
+            tower,
+            device,
+            workers,
+            on_error,
+            trust_builder,
+        )
+        directory = stages.select(run)
+        card = artefact.read_card(directory, "shards")
+        for line in summary(card):
+            print(line)
+        print(f"shards: {directory}\nnext:   winnow distill --shards {directory}")
+
+
+def _prepare(
+    corpus: str,
+    teacher: str | None,
+    method: str,
+    n: int,
+    settings: list[str],
+    seed: int,
+    runs: Path,
+    out: Path | None,
+    tower: str | None,
+    device: str,
+    workers: int | None,
+    on_error: str,
+    trust_builder: bool,
+) -> Run:
+    from indexes import artefact, devices, names, teachers
+    from pipeline.corpus import open_corpus
+    from pipeline.stages import Run
+    from pipeline.tower import Tower
+
+    module: Any = names.find("pipeline.methods", method)
+    where = devices.choose(device)
+    opened = teachers.open(
+        teachers.resolve(teacher, runs), device=where, trust_builder=trust_builder
+    )
+    own = method.endswith(".py")
+    return Run(
+        corpus=open_corpus(corpus),
+        teacher=opened,
+        method=module,
+        method_name=Path(method).stem,
+        method_digest=artefact.sha256(method) if own else method,
+        config=names.configure(module.Config, settings),
+        n=n,
+        seed=seed,
+        runs=runs,
+        device=where,
+        workers=workers if workers is not None else max(1, devices.cores() - 1),
+        tower=Tower(tower, where) if tower else None,
+        on_error=on_error,
+        out=out,
+    )
+
+
+def summary(card: dict[str, Any]) -> list[str]:
+    """The funnel of a shard set, and what a person should know of it."""
+    lines = ["funnel:", *funnel_lines(card["funnel"])]
+    kept, asked = card["num_samples"], card["asked"]
+    if kept < asked and card["config"]["balance"] != "all":
+        lines.append(f"note: {asked:,} were asked for, the pool has only {kept:,} distinct images")
+    if card["below_floor"]:
+        lines.append(
+            f"note: {card['below_floor']:,} of the kept lie below floor_log_odds: above it the "
+            "pool has fewer than asked for"
+        )
+    pairs = zip(card["classes"], card["class_histogram"], strict=True)
+    missing = [name for name, count in pairs if not count]
+    if missing:
+        shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+        lines.append(f"warning: no image for {len(missing)} of the classes: {shown}")
+    starving = [f"{name} ({count})" for name, count in card["starving"].items() if count]
+    if starving:
+        lines.append("note: few images for " + ", ".join(starving[:10]))
+    lines += [f"warning: damaged: {damage}" for damage in card["damaged_parts"]]
+    lines.append(
+        f"{kept:,} images, {card['num_bytes'] / 1e6:,.1f} MB in {card['num_shards']} shards, "
+        f"effective sample size {card['effective_sample_size']:,.0f}"
+    )
+    return lines
+
+
+@app.command()
+def corpora() -> None:
+    """List the corpora that are known by name, with their first line."""
+    with friendly():
+        from indexes import names
+
+        for name in names.names("pipeline.corpora"):
+            print(f"{name:<16} {_first_line('pipeline/corpora', name)}")
+        print("A path, glob, brace, URL or your own .py file serves as a corpus too.")
+
+
+def _first_line(folder: str, name: str) -> str:
+    import ast
+
+    file = Path(__file__).parent.parent / folder / f"{name}.py"
+    doc = ast.get_docstring(ast.parse(file.read_text())) or ""
+    return doc.split("\n", maxsplit=1)[0]

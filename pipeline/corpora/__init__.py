@@ -1,0 +1,1 @@
+"""One corpus a file: `CORPUS=<file name>` finds it, and `corpus()` returns its parts."""

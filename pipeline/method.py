@@ -1,0 +1,45 @@
+"""What every offline method's `Config` has: how its scores become rows, and rows weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.embeddings import Block
+from pipeline.pool import Pool
+from pipeline.selection import Balance
+from pipeline.weights import Weighing
+
+Scored = Iterator[tuple[Block, dict[str, npt.NDArray[np.float32]]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A method's `Config` derives from this; its own fields are those of its score."""
+
+    balance: Balance = "global"
+    """global: the N best. quota: an equal share a class. quota_with_floor: only above the floor,
+    classes that run short give their share to the others. all: everything."""
+    floor_log_odds: float = 0.0
+    """quota_with_floor wants the teacher surer of its class than of all others together."""
+    weights: Weighing = "none"
+    """none, or class_prior: an image of a short class counts more, up to weight_cap."""
+    weight_cap: float = 4.0
+
+    def scoring(self) -> dict[str, Any]:
+        """The fields that scores depend on: all but the ones of this base."""
+        base = {field.name for field in fields(Choice)}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in base}
+
+
+class OfflineMethod(Protocol):
+    """A module in pipeline/methods, or a user's own file."""
+
+    Config: type[Choice]
+
+    def score(self, pool: Pool, config: Any, seed: int) -> Scored:
+        """Blocks of named columns float32 [n]; `score` is the one that selects."""

@@ -1,0 +1,101 @@
+"""The pool: aligned columns over all N candidates, block by block, memory-mapped.
+
+What a score may look at. Nothing here holds N rows of a matrix; a column of N numbers lives in a
+`.npy` file that is mapped, not read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import artefact
+from indexes.embeddings import Block, Embeddings
+
+Array = npt.NDArray[Any]
+
+
+class Pool:
+    """N candidates of one embedded corpus, seen through one teacher.
+
+    classifier: (weight float32 [C, D], bias float32 [C]), the teacher's own last layer.
+    column(name): a memory-mapped column [N] (indexes.embeddings.COLUMNS) or a score made before.
+    scratch: the directory of the score columns.
+    """
+
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        classifier: tuple[Array, Array],
+        classes: tuple[str, ...],
+        scratch: Path,
+    ) -> None:
+        self.embeddings, self.classifier, self.classes = embeddings, classifier, classes
+        self.scratch = scratch
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks in pool order, each with its row range."""
+        return self.embeddings.blocks
+
+    def column(self, name: str) -> Array:
+        """Column `name`, [N], memory-mapped: a score, or one of the embeddings' own columns.
+
+        The latter are gathered from the blocks once, at first use, beside the embeddings.
+        """
+        path = self.scratch / f"{name}.npy"
+        if not path.exists():
+            folder = self.embeddings.directory / "columns"
+            path = folder / f"{name}.npy"
+            if not path.exists():
+                blocks = ((block, {name: block.columns(name)[0]}) for block in self.blocks)
+                self._write(folder, blocks)
+        column: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return column
+
+    def fill(self, blocks: Iterable[tuple[Block, Mapping[str, Array]]]) -> list[str]:
+        """Writes score columns [N] from their blocks' values; returns their names."""
+        return self._write(self.scratch, blocks)
+
+    def _write(
+        self, folder: Path, blocks: Iterable[tuple[Block, Mapping[str, Array]]]
+    ) -> list[str]:
+        with contextlib.ExitStack() as stack:
+            wholes: dict[str, Array] = {}
+            for block, columns in blocks:
+                for name, values in columns.items():
+                    if name not in wholes:
+                        aside = stack.enter_context(artefact.writing(folder / f"{name}.npy"))
+                        wholes[name] = np.lib.format.open_memmap(
+                            aside, mode="w+", dtype=values.dtype, shape=(len(self),)
+                        )
+                    wholes[name][block.start : block.stop] = values
+            for whole in wholes.values():
+                whole.flush()  # type: ignore[attr-defined]
+        return list(wholes)
+
+    @property
+    def scores(self) -> list[str]:
+        """The names of the score columns made so far."""
+        return sorted(path.stem for path in self.scratch.glob("*.npy") if path.stem != "duplicate")
+
+    def class_counts(self) -> Array:
+        """Candidates that the teacher puts in each class, int64 [C]."""
+        counts = np.zeros(len(self.classes), np.int64)
+        for rows in chunks(len(self)):
+            counts += np.bincount(self.column("label")[rows], minlength=len(counts))
+        return counts
+
+
+def chunks(total: int, size: int = 1 << 20) -> Iterator[slice]:
+    """Slices of at most `size` rows that cover `total` rows in order."""
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))

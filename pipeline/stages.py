@@ -1,0 +1,323 @@
+"""The offline run, top to bottom: embed, index, score, select, weigh, shard.
+
+Every stage is a directory named by the digest of what it was made from. A whole one is reused, a
+cut-off one goes on, and a changed parameter gives a new name to what depends on it alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import artefact, devices, embeddings, vectors
+from indexes.shards import effective_sample_size
+from indexes.sources import SourceError
+from indexes.teachers import Teacher
+from pipeline import embed, selection, shard, weights
+from pipeline.corpus import Corpus
+from pipeline.method import Choice, OfflineMethod
+from pipeline.pool import Pool
+from pipeline.tower import Tower
+
+INDEX_BUDGET_BYTES = 4 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One offline run: a corpus, a teacher, a method, and where things go."""
+
+    corpus: Corpus
+    teacher: Teacher
+    method: OfflineMethod
+    method_name: str
+    method_digest: str
+    config: Choice
+    n: int
+    seed: int
+    runs: Path
+    device: str
+    workers: int
+    tower: Tower | None = None
+    on_error: str = "continue"
+    out: Path | None = None
+    say: Callable[[str], None] = print
+
+
+@dataclass(frozen=True)
+class Made:
+    """A whole artefact: its directory and the digest of what it was made from."""
+
+    directory: Path
+    digest: str
+
+    def load(self, name: str) -> npt.NDArray[Any]:
+        """An array of the artefact, memory-mapped."""
+        array: npt.NDArray[Any] = np.load(
+            self.directory / f"{name}.npy", mmap_mode="r", allow_pickle=False
+        )
+        return array
+
+
+def select(run: Run) -> Path:
+    """The whole offline run; returns the shards' directory."""
+    embedded = embed_corpus(run)
+    index_vectors(run, embedded)
+    scores = score_pool(run, embedded)
+    selected = select_rows(run, embedded, scores)
+    weighted = weigh_rows(run, embedded, scores, selected)
+    shards = write_shards(run, embedded, scores, selected, weighted)
+    artefact.write_json(run.runs / "last-shards.json", {"shards": str(shards.directory.resolve())})
+    return shards.directory
+
+
+def stage(
+    run: Run,
+    kind: str,
+    name: str,
+    inputs: dict[str, Any],
+    make: Callable[[Made], None],
+    directory: Path | None = None,
+) -> Made:
+    """runs/<kind>/<name>-<digest of inputs>, made unless it is there, whole.
+
+    `make` writes into the directory and ends with a card that bears the digest. ArtefactError: a
+    directory given by hand that was made from something else.
+    """
+    key = artefact.digest({"kind": kind, "schema": artefact.SCHEMAS[kind], **inputs})
+    made = Made(directory or run.runs / kind / f"{name}-{key[:10]}", key)
+    if not artefact.is_done(made.directory):
+        made.directory.mkdir(parents=True, exist_ok=True)
+        make(made)
+        return made
+    found = artefact.read_card(made.directory, kind).get("digest")
+    if found != key:
+        raise artefact.ArtefactError(
+            f"{made.directory} holds {kind} made from something else (digest "
+            f"{str(found)[:10]}, not {key[:10]}): delete it or name another directory"
+        )
+    run.say(f"{kind}: unchanged, {made.directory}")
+    return made
+
+
+def embed_corpus(run: Run) -> Made:
+    """Every image through the teacher once; SourceError when none could be."""
+    parts = run.corpus.parts
+    device = run.device.split(":")[0]
+    inputs = {
+        "parts": [(part.name, part.fingerprint()) for part in parts],
+        "teacher": run.teacher.card.digest,
+        "tower": run.tower.digest if run.tower else None,
+        "precision": "bf16" if devices.has_bf16(run.device) else "fp32",
+        "device": device,
+        "batch_size": 128 if device == "cpu" else 256,
+    }
+
+    def make(made: Made) -> None:
+        embed.embed(
+            parts,
+            run.teacher,
+            made.directory,
+            body={
+                "digest": made.digest,
+                "corpus": run.corpus.name,
+                "teacher": teacher_note(run.teacher),
+                "tower": run.tower.name if run.tower else None,
+                "precision": inputs["precision"],
+            },
+            tower=run.tower,
+            device=run.device,
+            batch_size=inputs["batch_size"],
+            workers=run.workers,
+            on_error=run.on_error,
+        )
+
+    made = stage(run, "embeddings", run.corpus.name, inputs, make)
+    card = artefact.read_card(made.directory, "embeddings")
+    if not card["num_samples"]:
+        raise SourceError(
+            f"corpus {run.corpus.spec}: none of its {card['num_found']:,} samples could be "
+            f"embedded ({reasons(card['dropped']) or 'it is empty'})"
+        )
+    return made
+
+
+def index_vectors(run: Run, embedded: Made) -> Made:
+    """A FAISS index of the teacher's features."""
+    whole = embeddings.open_embeddings(embedded.directory)
+    inputs = {"embeddings": embedded.digest, "seed": run.seed, "budget": INDEX_BUDGET_BYTES}
+
+    def rows() -> Any:
+        return (block.matrix("features") for block in whole.blocks)
+
+    def make(made: Made) -> None:
+        width = whole.blocks[0].matrix("features").shape[1]
+        wanted = vectors.training_rows(len(whole), width, INDEX_BUDGET_BYTES)
+        vectors.build(
+            made.directory,
+            rows(),
+            vectors.random_rows(rows(), wanted, len(whole), run.seed),
+            len(whole),
+            budget_bytes=INDEX_BUDGET_BYTES,
+            body={"digest": made.digest, "embeddings": embedded.directory.name},
+        )
+        run.say(f"vectors: {len(whole):,} of width {width}, {made.directory}")
+
+    return stage(run, "vectors", run.corpus.name, inputs, make)
+
+
+def score_pool(run: Run, embedded: Made) -> Made:
+    """The method's columns over the whole pool."""
+    inputs = {
+        "embeddings": embedded.digest,
+        "method": run.method_digest,
+        "config": run.config.scoring(),
+        "seed": run.seed,
+    }
+
+    def make(made: Made) -> None:
+        pool = open_pool(run, embedded, made)
+        pool.fill(run.method.score(pool, run.config, run.seed))
+        artefact.write_card(
+            made.directory,
+            "scores",
+            {
+                "digest": made.digest,
+                "method": run.method_name,
+                "config": run.config.scoring(),
+                "columns": pool.scores,
+            },
+        )
+        run.say(f"scores: {', '.join(pool.scores)} by {run.method_name}, {made.directory}")
+
+    return stage(run, "scores", f"{run.corpus.name}-{run.method_name}", inputs, make)
+
+
+def select_rows(run: Run, embedded: Made, scores: Made) -> Made:
+    """The rows to keep, ascending, and why the others are not."""
+    config = run.config
+    inputs = {
+        "scores": scores.digest,
+        "n": run.n if config.balance != "all" else None,
+        "balance": config.balance,
+        "floor": config.floor_log_odds if config.balance == "quota_with_floor" else None,
+    }
+
+    def make(made: Made) -> None:
+        pool = open_pool(run, embedded, scores)
+        chosen = selection.select(pool, run.n, config.balance, config.floor_log_odds)
+        counts = np.bincount(pool.column("label")[chosen.rows], minlength=len(pool.classes))
+        save(made.directory / "rows.npy", chosen.rows)
+        artefact.write_card(
+            made.directory,
+            "selection",
+            {
+                "digest": made.digest,
+                "asked": run.n,
+                "kept": len(chosen.rows),
+                "dropped": chosen.dropped,
+                "below_floor": chosen.below_floor,
+                "class_histogram": counts,
+                "starving": dict(selection.starving(counts, pool.classes)),
+            },
+        )
+        run.say(f"selection: {len(chosen.rows):,} of {len(pool):,}, {made.directory}")
+
+    return stage(run, "selection", f"{run.corpus.name}-{run.method_name}", inputs, make)
+
+
+def weigh_rows(run: Run, embedded: Made, scores: Made, selected: Made) -> Made:
+    """One weight a selected row, mean 1."""
+    config = run.config
+    inputs = {
+        "selection": selected.digest,
+        "weights": config.weights,
+        "cap": config.weight_cap if config.weights != "none" else None,
+    }
+
+    def make(made: Made) -> None:
+        pool, rows = open_pool(run, embedded, scores), selected.load("rows")
+        label = pool.column("label")[rows]
+        weight = weights.weigh(config.weights, label, len(pool.classes), config.weight_cap)
+        size = effective_sample_size(weight.astype(np.float64))
+        save(made.directory / "weight.npy", weight)
+        artefact.write_card(
+            made.directory,
+            "weights",
+            {"digest": made.digest, "weights": config.weights, "effective_sample_size": size},
+        )
+        run.say(f"weights: {config.weights}, effective sample size {size:,.0f} of {len(rows):,}")
+
+    return stage(run, "weights", f"{run.corpus.name}-{run.method_name}", inputs, make)
+
+
+def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighted: Made) -> Made:
+    """The contract: tars, side-cars and the card with the funnel."""
+    inputs = {"weights": weighted.digest, "seed": run.seed}
+
+    def make(made: Made) -> None:
+        pool = open_pool(run, embedded, scores)
+        rows, card = selected.load("rows"), pool.embeddings.card
+        choice = artefact.read_card(selected.directory, "selection")
+        dropped = {**card["dropped"], **choice["dropped"]}
+        shard.write(
+            pool,
+            run.corpus.parts,
+            shard.gather(pool, rows, weighted.load("weight")),
+            made.directory,
+            plan_digest=made.digest,
+            seed=run.seed,
+            workers=devices.cores(),
+            body={
+                "digest": made.digest,
+                "corpus": run.corpus.name,
+                "teacher": teacher_note(run.teacher),
+                "method": run.method_name,
+                "config": dataclasses.asdict(run.config),
+                "seed": run.seed,
+                "asked": choice["asked"],
+                "below_floor": choice["below_floor"],
+                "starving": choice["starving"],
+                "funnel": {"in": card["num_found"], "dropped": dropped, "kept": len(rows)},
+                "damaged_parts": card["damaged_parts"],
+            },
+        )
+
+    name = f"{run.corpus.name}-{run.method_name}"
+    return stage(run, "shards", name, inputs, make, directory=run.out)
+
+
+def open_pool(run: Run, embedded: Made, scores: Made) -> Pool:
+    """The pool of an embedded corpus with one method's score columns beside it."""
+    weight, bias = (value.detach().float().cpu().numpy() for value in run.teacher.head)
+    whole = embeddings.open_embeddings(embedded.directory)
+    return Pool(whole, (weight, bias), run.teacher.card.classes, scores.directory)
+
+
+def teacher_note(teacher: Teacher) -> dict[str, Any]:
+    """What an artefact records of the teacher that it was made with."""
+    card = teacher.card
+    return {
+        "digest": card.digest,
+        "name": teacher.directory.name,
+        "builder": card.builder,
+        "input_size": card.input_size,
+        "crop_frac": card.crop_frac,
+        "interpolation": card.interpolation,
+    }
+
+
+def save(path: Path, array: npt.NDArray[Any]) -> None:
+    """An array as .npy, atomically."""
+    with artefact.writing(path) as aside, aside.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def reasons(dropped: dict[str, int]) -> str:
+    """`3 corrupt, 1 empty` of {"corrupt": 3, "empty": 1}."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())

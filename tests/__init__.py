@@ -1,0 +1,1 @@
+"""Tests of winnow: the three rooms, the command and the architecture."""

@@ -1,0 +1,360 @@
+"""A vendor's file becomes a teacher; what does not fit is said in a line people can act on."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from distill import importing
+from indexes import nets, teachers
+
+NAMES = ["cat", "dog", "ship"]
+PIXELS = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    path = tmp_path / "classes.txt"
+    path.write_text("\n".join(NAMES) + "\n")
+    return path
+
+
+@pytest.fixture
+def net() -> nets.Net:
+    torch.manual_seed(0)
+    return nets.build("resnet8", num_classes=3, **PIXELS).eval()
+
+
+def _weights(state: dict[str, Tensor], path: Path) -> Path:
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.pth", "w.bin"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_any_file_and_float(
+    net: nets.Net, classes: Path, tmp_path: Path, name: str, dtype: torch.dtype
+) -> None:
+    state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in net.state_dict().items()}
+    weights = _weights(state, tmp_path / name)
+    card = importing.import_teacher(
+        "resnet8", weights, classes, tmp_path / "out", accuracy=0.8, **PIXELS
+    )
+    opened = teachers.open(tmp_path / "out")
+    assert opened.card == card
+    assert (card.input_size, card.crop_frac, card.interpolation) == (32, 1.0, "bilinear")
+    assert card.classes == tuple(NAMES)
+    assert card.accuracy == 0.8
+    assert {parameter.dtype for parameter in opened.net.parameters()} == {torch.float32}
+    pixels = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = net(pixels)[2]
+    torch.testing.assert_close(opened(pixels)[2], expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "best_acc": 0.5},
+        lambda state: {"model_state_dict": state},
+        lambda state: {f"module.{k}": v for k, v in state.items()},
+        lambda state: {"state_dict": {f"model.{k}": v for k, v in state.items()}},
+        lambda state: {f"_orig_mod.module.{k}": v for k, v in state.items()},
+        lambda state: {k: v for k, v in state.items() if "num_batches" not in k},
+    ],
+)
+def test_wrappers_and_prefixes_of_trainers(
+    net: nets.Net, classes: Path, tmp_path: Path, wrap: Callable[[dict[str, Tensor]], Any]
+) -> None:
+    weights = _weights(wrap(net.state_dict()), tmp_path / "w.pt")
+    importing.import_teacher("resnet8", weights, classes, tmp_path / "out", **PIXELS)
+    pixels = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(teachers.open(tmp_path / "out")(pixels)[2], net(pixels)[2])
+
+
+def _refused(tmp_path: Path, builder: str, weights: Path, classes: Path, **more: Any) -> str:
+    with pytest.raises(teachers.TeacherError) as caught:
+        importing.import_teacher(builder, weights, classes, tmp_path / "out", **more)
+    assert not (tmp_path / "out").exists()
+    return str(caught.value)
+
+
+def test_a_pickle_that_runs_code_is_refused(classes: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+
+    class Malicious:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (ran,)
+
+    for name, write in {
+        "zip.pt": lambda path: torch.save({"state_dict": Malicious()}, path),
+        "raw.pt": lambda path: path.write_bytes(pickle.dumps(Malicious())),
+    }.items():
+        write(tmp_path / name)
+        message = _refused(tmp_path, "resnet8", tmp_path / name, classes, **PIXELS)
+        assert "never run here" in message
+        assert name in message
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+@pytest.mark.parametrize("size", [0, 10, 5000])
+def test_truncated_weights(
+    net: nets.Net, classes: Path, tmp_path: Path, name: str, size: int
+) -> None:
+    weights = _weights(net.state_dict(), tmp_path / name)
+    weights.write_bytes(weights.read_bytes()[:size])
+    message = _refused(tmp_path, "resnet8", weights, classes, **PIXELS)
+    assert str(weights) in message
+    assert "cannot be read" in message
+
+
+def test_both_numbers_of_classes_are_stated(net: nets.Net, tmp_path: Path) -> None:
+    weights = _weights(net.state_dict(), tmp_path / "w.pt")
+    (tmp_path / "five.txt").write_text("a\nb\nc\nd\ne\n")
+    message = _refused(tmp_path, "resnet8", weights, tmp_path / "five.txt", **PIXELS)
+    assert "head of 3 classes" in message
+    assert "5 class names" in message
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "hint"),
+    [
+        ("torchvision:resnet18", "resnet18", "--builder resnet18"),
+        ("resnet18", "torchvision:resnet18", "--builder torchvision:resnet18"),
+    ],
+)
+def test_the_wrong_stem_gets_a_hint(
+    classes: Path, tmp_path: Path, ours: str, theirs: str, hint: str
+) -> None:
+    state = nets.build(theirs, num_classes=3).state_dict()
+    weights = _weights(state, tmp_path / "w.pt")
+    message = _refused(tmp_path, ours, weights, classes, **PIXELS)
+    assert "conv1.weight is [64, 3," in message
+    assert hint in message
+
+
+def test_another_net_shows_the_first_few_names(
+    net: nets.Net, classes: Path, tmp_path: Path
+) -> None:
+    weights = _weights(net.state_dict(), tmp_path / "w.pt")
+    message = _refused(tmp_path, "vgg16", weights, classes, **PIXELS)
+    assert "block0.0.weight is missing" in message
+    assert "more" in message
+    assert len(message) < 700
+
+
+def test_something_else_in_the_file(classes: Path, tmp_path: Path) -> None:
+    for content in ({}, [torch.zeros(3)], {"model": {"epoch": 3}}, torch.zeros(3)):
+        torch.save(content, tmp_path / "w.pt")
+        assert "no state dict" in _refused(
+            tmp_path, "resnet8", tmp_path / "w.pt", classes, **PIXELS
+        )
+
+
+def test_weights_that_are_not_finite(net: nets.Net, classes: Path, tmp_path: Path) -> None:
+    state = net.state_dict()
+    state["conv1.weight"][0] = float("nan")
+    weights = _weights(state, tmp_path / "w.pt")
+    assert "not finite" in _refused(tmp_path, "resnet8", weights, classes, **PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("cat\ndog\n", ["cat", "dog"]),
+        ("\ufeffcat \r\n dog\r\n\r\n", ["cat", "dog"]),
+        ('["cat", "dog"]', ["cat", "dog"]),
+        ("\u732b\n\u72ac", ["\u732b", "\u72ac"]),
+    ],
+)
+def test_class_names(tmp_path: Path, text: str, names: list[str]) -> None:
+    (tmp_path / "classes").write_text(text, encoding="utf-8")
+    assert importing.read_classes(tmp_path / "classes") == names
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"[1, 2]", b"cat\n\ndog", b"[", b"\xff\xfe\xfd"])
+def test_class_names_that_are_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "classes").write_bytes(content)
+    with pytest.raises(teachers.TeacherError, match="classes"):
+        importing.read_classes(tmp_path / "classes")
+
+
+def test_files_that_are_not_there(net: nets.Net, classes: Path, tmp_path: Path) -> None:
+    weights = _weights(net.state_dict(), tmp_path / "w.pt")
+    assert "no weights file" in _refused(tmp_path, "resnet8", tmp_path / "no.pt", classes)
+    assert "no file of class names" in _refused(tmp_path, "resnet8", weights, tmp_path / "no.txt")
+
+
+def test_nets_of_ours_need_mean_and_std(net: nets.Net, classes: Path, tmp_path: Path) -> None:
+    weights = _weights(net.state_dict(), tmp_path / "w.pt")
+    assert "give mean and std" in _refused(tmp_path, "resnet8", weights, classes)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("crop_frac", 1.5), ("std", (1, 0, 1)), ("mean", (1,)), ("accuracy", "x")]
+)
+def test_values_that_cannot_be(
+    net: nets.Net, classes: Path, tmp_path: Path, field: str, value: Any
+) -> None:
+    weights = _weights(net.state_dict(), tmp_path / "w.pt")
+    message = _refused(tmp_path, "resnet8", weights, classes, **{**PIXELS, field: value})
+    assert field in message
+
+
+def test_prompts_are_for_clip(net: nets.Net, classes: Path, tmp_path: Path) -> None:
+    weights = _weights(net.state_dict(), tmp_path / "w.pt")
+    assert "open_clip" in _refused(tmp_path, "resnet8", weights, classes, prompts=["a {}"])
+
+
+def test_timms_configuration_gives_the_view(classes: Path, tmp_path: Path) -> None:
+    timm_net = nets.build("timm:resnet10t", num_classes=3)
+    weights = _weights(timm_net.state_dict(), tmp_path / "w.safetensors")
+    card = importing.import_teacher("timm:resnet10t", weights, classes, tmp_path / "out")
+    config = timm_net.module.pretrained_cfg
+    assert (card.mean, card.std) == (config["mean"], config["std"])
+    assert (card.input_size, card.crop_frac) == (config["input_size"][1], config["crop_pct"])
+    assert card.interpolation == config["interpolation"]
+
+
+def test_torchvisions_view_and_what_the_user_gives(classes: Path, tmp_path: Path) -> None:
+    builder = "torchvision:mobilenet_v3_small"
+    weights = _weights(nets.build(builder, num_classes=3).state_dict(), tmp_path / "w.pt")
+    card = importing.import_teacher(builder, weights, classes, tmp_path / "one")
+    assert (card.mean, card.std) == (nets.IMAGENET_MEAN, nets.IMAGENET_STD)
+    assert (card.input_size, card.crop_frac) == (224, 0.875)
+    card = importing.import_teacher(
+        builder,
+        weights,
+        classes,
+        tmp_path / "two",
+        input_size=64,
+        crop_frac=0.9,
+        interpolation="bicubic",
+        **PIXELS,
+    )
+    assert (card.input_size, card.crop_frac, card.interpolation) == (64, 0.9, "bicubic")
+    assert (card.mean, card.std) == (PIXELS["mean"], PIXELS["std"])
+
+
+def test_builder_arguments_are_kept(classes: Path, tmp_path: Path) -> None:
+    builder = "timm:vit_tiny_patch16_224"
+    arguments = {"img_size": 32, "patch_size": 8, "depth": 2}
+    vit = nets.build(builder, num_classes=3, arguments=arguments).eval()
+    weights = _weights(vit.state_dict(), tmp_path / "w.pt")
+    card = importing.import_teacher(
+        builder, weights, classes, tmp_path / "out", builder_args=arguments
+    )
+    assert card.input_size == 32
+    assert teachers.open(tmp_path / "out").net.arguments == arguments
+    other = _refused(
+        tmp_path / "x", builder, weights, classes, builder_args=arguments | {"depth": 1}
+    )
+    assert "blocks.1" in other
+
+
+def test_a_size_that_the_net_does_not_take(classes: Path, tmp_path: Path) -> None:
+    builder = "timm:vit_tiny_patch16_224"
+    arguments = {"img_size": 32, "patch_size": 8, "depth": 1}
+    vit = nets.build(builder, num_classes=3, arguments=arguments)
+    weights = _weights(vit.state_dict(), tmp_path / "w.pt")
+    message = _refused(tmp_path, builder, weights, classes, builder_args=arguments, input_size=48)
+    assert "does not run at 48 pixels" in message
+
+
+def test_logits_that_are_no_linear_of_the_features(classes: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\n"
+        "def net(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(),\n"
+        "                         nn.Linear(4, num_classes), nn.Softmax(1))\n"
+    )
+    builder = f"{file}:net"
+    weights = _weights(
+        nets.build(builder, num_classes=3, trust=True).state_dict(), tmp_path / "w.pt"
+    )
+    assert "--trust-builder" in _refused(tmp_path, builder, weights, classes)
+    more = {"trust_builder": True, "input_size": 16, **PIXELS}
+    assert "not a Linear" in _refused(tmp_path, builder, weights, classes, **more)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> tuple[Any, Path]:
+    """A tiny CLIP of random weights and its file."""
+    import open_clip
+
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 1,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 16,
+            "vocab_size": 49408,
+            "width": 16,
+            "heads": 1,
+            "layers": 1,
+        },
+    }
+    (tmp_path / "winnow-tiny-import.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "winnow-tiny-import.json")
+    torch.manual_seed(0)
+    model = open_clip.create_model("winnow-tiny-import", load_weights=False).eval()
+    return model, _weights(model.state_dict(), tmp_path / "clip.safetensors")
+
+
+def test_a_clip_becomes_a_zero_shot_teacher(
+    clip: tuple[Any, Path], classes: Path, tmp_path: Path
+) -> None:
+    import open_clip
+
+    model, weights = clip
+    prompts = ["a photo of a {}.", "art of {}, {{}}"]
+    card = importing.import_teacher(
+        "open_clip:winnow-tiny-import", weights, classes, tmp_path / "out", prompts=prompts
+    )
+    assert (card.mean, card.std) == (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    assert (card.input_size, card.interpolation) == (32, "bicubic")
+    pixels = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (card.mean, card.std))
+    tokenizer = open_clip.get_tokenizer("winnow-tiny-import")
+    with torch.no_grad():
+        image_BD = model.encode_image((pixels - mean) / std, normalize=True)
+        rows = []
+        for name in NAMES:
+            texts = [prompt.replace("{}", name) for prompt in prompts]
+            unit = model.encode_text(tokenizer(texts), normalize=True).mean(0)
+            rows.append(unit / unit.norm())
+        expected_BC = model.logit_scale.exp() * image_BD @ torch.stack(rows).T
+    _, features_BD, logits_BC = teachers.open(tmp_path / "out")(pixels)
+    torch.testing.assert_close(features_BD, image_BD)
+    torch.testing.assert_close(logits_BC, expected_BC, rtol=1e-4, atol=1e-4)
+
+
+def test_a_clip_that_does_not_fit(clip: tuple[Any, Path], classes: Path, tmp_path: Path) -> None:
+    model, weights = clip
+    builder = "open_clip:winnow-tiny-import"
+    tower = {k: v for k, v in model.state_dict().items() if k.startswith("visual")}
+    lone = _weights(tower, tmp_path / "tower.safetensors")
+    assert "whole CLIP model" in _refused(tmp_path, builder, lone, classes)
+    assert "no {}" in _refused(tmp_path, builder, weights, classes, prompts=["a photo"])
+    weights.write_bytes(weights.read_bytes()[:5000])
+    assert "cannot be read" in _refused(tmp_path, builder, weights, classes)

@@ -1,0 +1,1 @@
+"""Tests: this folder mirrors the package of the same name."""

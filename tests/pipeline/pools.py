@@ -1,0 +1,64 @@
+"""A tiny embedded pool, made by hand, for the tests of scores, selection and sharding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import embeddings
+from indexes.embeddings import open_embeddings
+from pipeline.pool import Pool
+
+Array = npt.NDArray[Any]
+
+
+def make_pool(
+    directory: Path,
+    *,
+    label: Array,
+    log_odds: Array,
+    content: Array | None = None,
+    features: Array | None = None,
+    num_classes: int = 3,
+    blocks: tuple[int, ...] = (),
+) -> Pool:
+    """A pool of len(label) rows in parts of the given sizes (one part when none are given)."""
+    total = len(label)
+    width = 4
+    if features is None:
+        features = np.random.default_rng(0).normal(size=(total, width))
+    content = np.arange(total) if content is None else content
+    sizes = blocks or (total,)
+    place = directory / "embeddings"
+    place.mkdir(parents=True)
+    start = 0
+    for number, size in enumerate(sizes):
+        rows = slice(start, start + size)
+        columns = {name: np.zeros(size, dtype) for name, dtype in embeddings.COLUMNS.items()}
+        columns |= {
+            "label": label[rows],
+            "log_odds": log_odds[rows],
+            "entropy": -log_odds[rows],
+            "content_hash": content[rows].astype(np.uint64),
+            "size": np.full(size, 10),
+            "key_hash": np.arange(start, start + size, dtype=np.uint64)[::-1],
+        }
+        keys = [f"k{row}" for row in range(start, start + size)]
+        matrices = {
+            "features": features[rows].astype(np.float16),
+            "logits": np.zeros((size, num_classes), np.float16),
+        }
+        strings = {"key": keys, "ext": ["jpg"] * size}
+        embeddings.write_block(place, number, 0, matrices, columns, strings)
+        note = {"name": f"p{number}", "blocks": [size], "found": size, "dropped": {}, "damage": ""}
+        embeddings.finish_part(place, number, note)
+        start += size
+    embeddings.finish(place, len(sizes), {})
+    weight = np.eye(num_classes, features.shape[1], dtype=np.float32)
+    classes = tuple(f"class{number}" for number in range(num_classes))
+    scratch = directory / "scores"
+    classifier = (weight, np.zeros(num_classes, np.float32))
+    return Pool(open_embeddings(place), classifier, classes, scratch)

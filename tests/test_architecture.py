@@ -1,0 +1,106 @@
+"""The house's shape: which room may import which, one door to FAISS, a light --help."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("pipeline", "indexes", "distill")
+FORBIDDEN = {
+    "pipeline": {"distill"},
+    "distill": {"pipeline"},
+    "indexes": {"pipeline", "distill"},
+}
+HEAVY = {
+    "torch", "torchvision", "faiss", "webdataset", "pyarrow", "open_clip", "timm", "pandas",
+    "PIL", "simplejpeg", "fsspec", "safetensors",
+}  # fmt: skip
+COMMANDS = ["demo", "select", "query", "corpora", "distill", "evaluate", "teach",
+            "import-teacher", "students", "methods", "inspect", "verify"]  # fmt: skip
+
+
+def files() -> Iterator[Path]:
+    for room in ROOMS:
+        yield from sorted((ROOT / room).rglob("*.py"))
+
+
+def imported(tree: ast.Module, *, module_level: bool = False) -> Iterator[str]:
+    for node in tree.body if module_level else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows_and_doors(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    room = path.relative_to(ROOT).parts[0]
+    tops = {name.split(".")[0] for name in imported(tree)}
+    assert not tops & FORBIDDEN[room], f"{path} imports a room that it must not know"
+    if path != ROOT / "indexes" / "vectors.py":
+        assert "faiss" not in tops, "FAISS has one door: indexes/vectors.py"
+    if room == "indexes" or path.name == "cli.py":
+        light = {name.split(".")[0] for name in imported(tree, module_level=True)}
+        assert not light & HEAVY, "heavy imports belong inside functions here"
+    assert ast.get_docstring(tree), "a file says what it is in its first line"
+    assert path.read_text().isascii()
+
+
+def test_the_arrow_test_can_fail() -> None:
+    tree = ast.parse("def f():\n    import pipeline.pool\n")
+    assert {name.split(".")[0] for name in imported(tree)} & FORBIDDEN["distill"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_are_ours(room: str) -> None:
+    found = importlib.import_module(room).__file__
+    assert found is not None
+    assert Path(found).parent == ROOT / room, f"another distribution's {room!r} is in the way"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONWARNINGS": "error", "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "winnow", *arguments],
+        capture_output=True, text=True, cwd=ROOT, env=environment, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_is_light_and_teaches(command: str | None) -> None:
+    arguments = [command, "--help"] if command else ["--help"]
+    begin = time.process_time(), os.times().children_user
+    result = run(*arguments)
+    seconds = os.times().children_user - begin[1]
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout) > 100
+    assert seconds < 1.5, "--help must not import torch"
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, winnow; assert not {'torch', 'faiss', 'pyarrow'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_command_is_listed() -> None:
+    listing = run("--help").stdout
+    for command in COMMANDS:
+        assert command in listing
+
+
+def test_lock_names_no_host() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    assert "--index-url" not in text
+    assert "--hash=sha256:" in text
