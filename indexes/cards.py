@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from indexes import images
+
 
 class TeacherError(ValueError):
     """A teacher that is missing, unfinished, altered, or not what its card says."""
@@ -52,7 +54,7 @@ def checked(body: Mapping[str, Any], directory: Path) -> Card:
         "std": three(body.get("std")) and all(map(positive, body["std"])),
         "input_size": isinstance(size, int) and 1 <= size <= 8192,
         "crop_frac": positive(body.get("crop_frac")) and body["crop_frac"] <= 1,
-        "interpolation": isinstance(body.get("interpolation"), str),
+        "interpolation": body.get("interpolation") in images.INTERPOLATIONS,
         "digest": isinstance(body.get("digest"), str),
         "accuracy": body.get("accuracy") is None or _is_number(body["accuracy"]),
         "note": isinstance(body.get("note"), str),

@@ -174,17 +174,12 @@ def students() -> dict[str, str]:
 
 def _student_files() -> dict[str, tuple[str, str]]:
     """Name -> (file, family), read from each file's `__all__` without running it."""
-    spec = importlib.util.find_spec(STUDENTS)
-    assert spec is not None
-    assert spec.submodule_search_locations
     found: dict[str, tuple[str, str]] = {}
     for file in names.names(STUDENTS):
-        path = next(
-            path
-            for folder in spec.submodule_search_locations
-            if (path := Path(folder) / f"{file}.py").is_file()
-        )
-        tree = ast.parse(path.read_text())
+        spec = importlib.util.find_spec(f"{STUDENTS}.{file}")
+        assert spec is not None
+        assert spec.origin is not None
+        tree = ast.parse(Path(spec.origin).read_text())
         family = (ast.get_docstring(tree) or file).splitlines()[0]
         for node in tree.body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":

@@ -20,7 +20,7 @@ WEIGHTS = "model.safetensors"
 NUM_SHOWN = 3
 HOW_TO_IMPORT = (
     "import one with: winnow import-teacher --builder timm:resnet50 --weights model.safetensors "
-    "--classes classes.txt --out runs/teachers/NAME"
+    "--classes classes.txt runs/teachers/NAME"
 )
 
 
@@ -112,7 +112,7 @@ def save(
     Raises TeacherError, before anything is written, where the class names are not as many as the
     head's rows or a value cannot stand in a card.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save as serialise
 
     directory = Path(directory)
     if len(classes) != net.num_classes:
@@ -135,7 +135,8 @@ def save(
     with artefact.writing(directory / WEIGHTS) as aside:
         # Copies, because safetensors refuses tensors that share memory (tied weights).
         state = {k: v.detach().cpu().contiguous().clone() for k, v in net.state_dict().items()}
-        save_file(state, aside)
+        # Not save_file, which leaves a file that only its owner may read.
+        aside.write_bytes(serialise(state))
         weights = {"bytes": aside.stat().st_size, "sha256": artefact.sha256(aside)}
     digest = artefact.digest({**answers, "weights": weights["sha256"]})
     body = {**answers, **told, "digest": digest, "weights": {"name": WEIGHTS, **weights}}
@@ -163,6 +164,20 @@ def resolve(spec: str | None, runs: str | Path) -> Path:
         # An unfinished one: open() says what is missing there.
         return Path(spec)
     raise TeacherError(f"no teacher {spec!r}: {there}; {HOW_TO_IMPORT}")
+
+
+def by_digest(digest: str, runs: str | Path) -> Path:
+    """The directory under runs/teachers of the very teacher that an artefact was made with.
+
+    Raises TeacherError when none of those there has this digest.
+    """
+    shelf = Path(runs) / "teachers"
+    for card in sorted(shelf.glob(f"*/{artefact.CARD}")):
+        if artefact.read_json(card).get("digest") == digest:
+            return card.parent
+    raise TeacherError(
+        f"no teacher in {shelf} has the digest {digest[:12]}: name its directory with --teacher"
+    )
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

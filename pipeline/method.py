@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from indexes.embeddings import Block
@@ -14,7 +13,7 @@ from pipeline.pool import Pool
 from pipeline.selection import Balance
 from pipeline.weights import Weighing
 
-Scored = Iterator[tuple[Block, dict[str, npt.NDArray[np.float32]]]]
+Scored = Iterator[tuple[Block, dict[str, npt.NDArray[Any]]]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -219,8 +219,7 @@ NEAR_MISSES: dict[str, Shape] = {
     )
 }  # fmt: skip
 PATTERNS: dict[str, Shape] = {
-    one.__name__: one
-    for one in (nothing, stripes, checkers, dots, rings, writing, glyph, scraps)
+    one.__name__: one for one in (nothing, stripes, checkers, dots, rings, writing, glyph, scraps)
 }
 CROWDS: dict[str, Shape] = {
     "crowd-0": _crowd(CLASS_SHAPES["tree"], CLASS_SHAPES["fish"], moon),

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.corpora._misfits import CROWDS, NEAR_MISSES, PATTERNS
-from pipeline.corpora._shapes import CLASS_SHAPES, VARIATIONS, Floats, Layers
+from pipeline.corpora._shapes import CLASS_SHAPES, VARIATIONS, Floats, Layers, disc
 
 SIDE = 32
 THINGS = {**CLASS_SHAPES, **NEAR_MISSES, **CROWDS, **PATTERNS}
@@ -38,7 +38,7 @@ class Look:
     """
 
     turn: Span = (-0.5, 0.5)  # radians
-    size: Span = (0.5, 0.92)
+    size: Span = (0.55, 0.95)
     shift: Span = (0.0, 0.3)
     stretch: Span = (-0.22, 0.22)  # log of the aspect ratio
     warp: Span = (0.0, 0.13)
@@ -62,8 +62,8 @@ class Look:
     grain: Span = (0.0, 0.2)  # cloudiness within the thing
     cover: Span = (-1.0, 0.45)  # radius of a blob before the thing; none below 0
     blur: Span = (0.0, 0.6)
-    noise: Span = (0.01, 0.05)
-    contrast: Span = (0.6, 1.05)
+    noise: Span = (0.01, 0.04)
+    contrast: Span = (0.7, 1.05)
     bright: Span = (-0.1, 0.1)
     negative: Span = (0.0, 0.0)
 
@@ -94,20 +94,20 @@ LOOKS: dict[str, Look] = {
     }),
     "negative": Look(**FREE, saturation=(0.4, 1), negative=(1, 1), contrast=(0.8, 1.2)),
     "woven": Look(
-        **FREE, saturation=(0.2, 1), grain=(0.5, 1.4), weave=(0.4, 1), warp=(0.1, 0.3),
-        ground_depth=(-0.7, 0.7), noise=(0.03, 0.1),
+        **FREE, saturation=(0.2, 1), grain=(0.4, 1.0), weave=(0.4, 1), warp=(0.05, 0.18),
+        ground_depth=(-0.6, 0.6), noise=(0.02, 0.06),
     ),
     "astray": Look(
         turn=(-3.1, 3.1), size=(0.25, 1.5), shift=(0.3, 0.9), stretch=(-0.5, 0.5),
         saturation=(0.1, 0.9), hue=(-0.5, 0.5),
     ),
     "blurred": Look(hue=(-0.5, 0.5), blur=(1.2, 2.6), contrast=(0.5, 0.9)),
-    "noisy": Look(**FREE, saturation=(0.1, 0.9), noise=(0.12, 0.3), bright=(-0.2, 0.2)),
+    "noisy": Look(**FREE, saturation=(0.1, 0.9), noise=(0.06, 0.16), bright=(-0.2, 0.2)),
 }  # fmt: skip
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Look))
-# One row of draws: a value per knob, the shape's variations, then what only the painter asks for.
-EXTRA = 12
+# One row of draws: a value per knob, the shape's variations, five for the scene, three for noise.
+EXTRA = 8
 DRAWS = len(FIELDS) + VARIATIONS + EXTRA
 
 _GRAIN = 1 << 16
@@ -144,7 +144,8 @@ def _smoother(cells: int) -> Floats:
 def _window(start: Floats, size: int) -> Floats:
     """[n, size] of the noise bank, from a uniform draw [n]."""
     first = (start * _GRAIN).astype(np.int64)
-    return _grain()[first[:, None] + np.arange(size)]
+    window: Floats = _grain()[first[:, None] + np.arange(size)]
+    return window
 
 
 def _clouds(start: Floats, cells: int) -> Floats:
@@ -161,7 +162,8 @@ def _rgb(hue: Floats, saturation: Floats, value: Floats) -> Floats:
     """[3, n, 1, 1] from [n, 1, 1] each."""
     sector = np.array([5.0, 3.0, 1.0], np.float32)[:, None, None, None]
     k = np.mod(sector + hue * 6, 6)
-    return value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1)
+    rgb: Floats = value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1)
+    return rgb
 
 
 def _palette(hue: float, knob: dict[str, Floats]) -> tuple[list[Floats], Floats, Floats]:
@@ -225,13 +227,13 @@ def paint(things: Sequence[str], looks: Sequence[str], draws: Floats) -> npt.NDA
     return result
 
 
-def _paint_thing(thing: str, look: npt.NDArray[np.int64], draws: Floats) -> npt.NDArray[np.uint8]:
+def _paint_thing(thing: str, look: npt.NDArray[np.int64], draws: Floats) -> Floats:
     ranges = _ranges()[look]
     drawn = ranges[..., 0] + (ranges[..., 1] - ranges[..., 0]) * draws[:, : len(FIELDS)]
     knob = {name: drawn[:, i, None, None] for i, name in enumerate(FIELDS)}
-    rest = np.ascontiguousarray(draws[:, len(FIELDS) :].T)
-    v, extra, starts = rest[:VARIATIONS, :, None, None], rest[VARIATIONS:, :, None, None], rest[-6:]
-    soft, fine = _clouds(starts[0], _COARSE[0]), _clouds(starts[1], _COARSE[1])
+    rest = draws[:, len(FIELDS) :].T[:, :, None, None]
+    v, extra, starts = rest[:VARIATIONS], rest[VARIATIONS:], rest[-3:, :, 0, 0]
+    soft, fine = (_clouds(start, cells) for start, cells in zip(starts, _COARSE, strict=False))
 
     axis = (np.arange(SIDE, dtype=np.float32) + 0.5) / (SIDE / 2) - 1
     across, down = axis[None, None, :], axis[None, :, None]
@@ -243,37 +245,36 @@ def _paint_thing(thing: str, look: npt.NDArray[np.int64], draws: Floats) -> npt.
     mirror = np.where(extra[1] < 0.5, np.float32(-1), np.float32(1))
     x = mirror * (cos * dx + sin * dy) * wide + knob["warp"] * soft
     y = (cos * dy - sin * dx) / wide + knob["warp"] * fine * 0.5
-    pixels = knob["size"] * (SIDE / 2)
 
     tones, first, other = _palette(HUES.get(thing, 0.5), knob)
     sky = np.clip((down - (extra[2] - 0.5)) * 4, -1, 1)
     weave = np.sin((across * np.cos(bearing) + down * np.sin(bearing)) * (8 + 16 * extra[3]))
-    t = 0.5 + knob["horizon"] * sky * 0.5 + knob["clouds"] * (soft * 0.25 + fine * 0.25)
-    t = np.clip(t + knob["weave"] * weave * 0.5, 0, 1)
-    ground = first + (other - first) * t
+    weave *= knob["weave"]
+    t = 0.5 + 0.5 * (knob["horizon"] * sky + knob["clouds"] * (soft + fine) * 0.5 + weave)
+    canvas = first + (other - first) * np.clip(t, 0, 1)
 
-    canvas = ground.copy()
-    layers = THINGS[thing](x, y, v)
-    ink = tones[2] * 0.4
-    union = _fill(canvas, layers, tones, pixels, knob["line"], ink)
+    pixels = knob["size"] * (SIDE / 2)
+    union = _fill(canvas, THINGS[thing](x, y, v), tones, pixels, knob["line"], tones[2] * 0.4)
     inside = np.clip(0.5 - union * pixels, 0, 1)
     deep = np.clip(-union * 2.5, 0, 1)
     light = knob["shade"] * (0.45 * deep - 0.25 - 0.3 * (dx + dy) / knob["size"])
-    canvas *= 1 + inside * (light + knob["grain"] * (fine + weave * knob["weave"]) * 0.5)
-    fallen = np.roll(inside, (2, 2), axis=(1, 2)) * (1 - inside)
-    canvas *= 1 - knob["shadow"] * fallen
+    canvas *= 1 + inside * (light + knob["grain"] * (fine + weave) * 0.5)
+    canvas *= 1 - knob["shadow"] * np.roll(inside, (2, 2), axis=(1, 2)) * (1 - inside)
 
     turn = np.float32(2 * np.pi) * extra[4]
     reach = knob["shift"] + 0.55
-    blob_x, blob_y = across - reach * np.cos(turn), down - reach * np.sin(turn)
-    blob = np.sqrt(blob_x * blob_x + blob_y * blob_y) + soft * 0.08 - knob["cover"]
-    hidden = np.clip(0.5 - blob * (SIDE / 2), 0, 1) * (knob["cover"] > 0)
+    blob = disc(across, down, reach * np.cos(turn), reach * np.sin(turn), knob["cover"])
+    hidden = np.clip(0.5 - (blob + soft * 0.08) * (SIDE / 2), 0, 1) * (knob["cover"] > 0)
     canvas += hidden * ((first * 0.8 + tones[1] * 0.2) - canvas)
+    return _develop(canvas, knob, starts[2])
 
+
+def _develop(canvas: Floats, knob: dict[str, Floats], start: Floats) -> Floats:
+    """What a camera does: blur, contrast, noise, perhaps a negative; uint8 [n, 32, 32, 3]."""
     if (knob["blur"] > 0).any():
         canvas = _soften(canvas, knob["blur"])
-    noise = _window(starts[2], 3 * SIDE * SIDE).reshape(-1, 3, SIDE, SIDE)
     canvas = 0.5 + (canvas - 0.5) * knob["contrast"] + knob["bright"]
+    noise = _window(start, 3 * SIDE * SIDE).reshape(-1, 3, SIDE, SIDE)
     canvas += knob["noise"] * noise.transpose(1, 0, 2, 3)
     canvas = np.where(knob["negative"] > 0.5, 1 - canvas, canvas)
     return (np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 3, 0)

@@ -14,13 +14,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Floats: TypeAlias = npt.NDArray[np.float32]
+# float32 throughout; numpy's stubs lose it in arithmetic with Python numbers.
+Floats: TypeAlias = npt.NDArray[Any]
 Real: TypeAlias = "Floats | float"
 Layers: TypeAlias = list[tuple[Floats, int]]
 Shape: TypeAlias = Callable[[Floats, Floats, Floats], Layers]
 
 BODY, SECOND, DARK, LIGHT = range(4)
-TONES = 4
 VARIATIONS = 12
 
 
@@ -79,8 +79,12 @@ def boat(x: Floats, y: Floats, v: Floats) -> Layers:
     top = span(v[3], -0.95, -0.7)
     body = hull(x, y, (-w, 0.3), (w, 0.3), (w * keel, 0.8), (-w * keel, 0.8))
     mast = bar(x, y, lean, 0.3, lean, top, 0.05)
-    main = hull(x, y, (lean + 0.08, top + 0.1), (lean + span(v[4], 0.4, 0.7), 0.15), (lean + 0.08, 0.15))
-    jib = hull(x, y, (lean - 0.08, top + 0.25), (lean - 0.08, 0.15), (lean - span(v[5], 0.3, 0.6), 0.15))
+    main = hull(
+        x, y, (lean + 0.08, top + 0.1), (lean + span(v[4], 0.4, 0.7), 0.15), (lean + 0.08, 0.15)
+    )
+    jib = hull(
+        x, y, (lean - 0.08, top + 0.25), (lean - 0.08, 0.15), (lean - span(v[5], 0.3, 0.6), 0.15)
+    )
     jib = jib + (v[6] < 0.35) * np.float32(9)
     band = np.maximum(body, np.abs(y - 0.42) - 0.06)
     return [(mast, DARK), (main, LIGHT), (jib, SECOND), (body, BODY), (band, SECOND)]

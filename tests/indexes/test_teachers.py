@@ -61,13 +61,18 @@ def test_the_card_is_written_last(net: nets.Net, teacher: Path) -> None:
     assert stamps["card.json"] >= stamps["model.safetensors"]
 
 
+def test_whoever_may_read_the_card_may_read_the_weights(teacher: Path) -> None:
+    modes = {file.stat().st_mode for file in teacher.iterdir()}
+    assert len(modes) == 1
+
+
 def test_a_failed_save_leaves_no_card(
     net: nets.Net, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save", full)
     with pytest.raises(OSError, match="no space"):
         teachers.save(teacher, net, classes=CLASSES, input_size=32)
     with pytest.raises(teachers.TeacherError, match=r"card\.json"):
@@ -161,6 +166,7 @@ def test_an_edited_card_is_refused(teacher: Path, changes: dict[str, Any]) -> No
         ("crop_frac", 0),
         ("crop_frac", 1.5),
         ("interpolation", 3),
+        ("interpolation", "cubic"),
         ("accuracy", "high"),
         ("note", None),
         ("weights", None),

@@ -1,0 +1,1 @@
+"""What is measured, by hand: one script a row, ours against the floor in the same run."""

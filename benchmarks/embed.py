@@ -1,0 +1,114 @@
+"""Embed against its floor: the same teacher in a bare decode + forward loop.
+
+Command: python -m benchmarks.embed --corpus 'POOL/*.tar.gz' --teacher DIR [--parts 3]
+Figure: images per CPU-second (this process and its children), ours / floor, median of the rounds,
+which alternate so that a noisy machine is noisy for both. The floor reads the same files with
+tarfile, decodes with simplejpeg and runs the teacher with the same batch, threads and precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+
+from indexes import devices, teachers
+from indexes.sources import Part, parts
+from indexes.teachers import Teacher
+from pipeline import embed
+
+BATCH = 128
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process and of the children it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def floor(paths: list[Path], teacher: Teacher, device: str) -> int:
+    """Decode and forward, nothing kept."""
+    count, waiting = 0, []
+
+    def forward() -> None:
+        pixels = torch.from_numpy(np.stack(waiting)).to(device)
+        with torch.inference_mode(), devices.autocast(device):
+            teacher(pixels.permute(0, 3, 1, 2).float().div_(255))
+        waiting.clear()
+
+    for path in paths:
+        with tarfile.open(path) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                waiting.append(simplejpeg.decode_jpeg(file.read()))
+                count += 1
+                if len(waiting) == BATCH:
+                    forward()
+    if waiting:
+        forward()
+    return count
+
+
+def ours(pool: list[Part], teacher: Teacher, device: str, workers: int) -> int:
+    """The embed stage as `winnow select` runs it, written to a scratch directory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = Path(scratch)
+        embed.embed(pool, teacher, directory, body={}, device=device, workers=workers)
+        card = json.loads((directory / "card.json").read_text())
+        return int(card["num_samples"])
+
+
+def measured(job: Callable[[], int]) -> dict[str, float]:
+    """Images per CPU-second and per second of one job."""
+    cpu, wall = cpu_seconds(), time.perf_counter()
+    count = job()
+    return {
+        "images_per_cpu_second": count / (cpu_seconds() - cpu),
+        "images_per_second": count / (time.perf_counter() - wall),
+    }
+
+
+def main() -> None:
+    """Prints one table and writes benchmarks/embed.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--parts", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=max(1, devices.cores() - 1))
+    arguments = parser.parse_args()
+    device = devices.choose()
+    teacher = teachers.open(arguments.teacher, device=device)
+    chosen = sorted(Path(arguments.corpus).parent.glob(Path(arguments.corpus).name))
+    paths = chosen[: arguments.parts]
+    pool = parts(" ".join(map(str, paths)))
+    floor(paths[:1], teacher, device)  # warm-up
+    rows: dict[str, list[dict[str, float]]] = {"floor": [], "ours": []}
+    for _ in range(arguments.rounds):
+        rows["floor"].append(measured(lambda: floor(paths, teacher, device)))
+        rows["ours"].append(measured(lambda: ours(pool, teacher, device, arguments.workers)))
+    table = {
+        name: {key: statistics.median(one[key] for one in found) for key in found[0]}
+        for name, found in rows.items()
+    }
+    ratio = table["ours"]["images_per_cpu_second"] / table["floor"]["images_per_cpu_second"]
+    for name, row in table.items():
+        print(name, " ".join(f"{key}={value:,.1f}" for key, value in row.items()))
+    print(f"ours / floor per CPU-second: {ratio:.3f}")
+    result = {**table, "ratio": ratio, "rounds": arguments.rounds, "device": device}
+    Path("benchmarks/embed.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,207 @@
+"""One student in training: its method and optimiser, and its directory with log and checkpoint."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill import checkpoint, optim
+from distill.method import Batch, Method
+from indexes import artefact, devices, nets, teachers
+
+LOG = "log.jsonl"
+
+
+def finished_or_refused(directory: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether `directory` holds a student trained from exactly `inputs`.
+
+    Raises ArtefactError for a finished student of other inputs, saying what differs.
+    """
+    if not artefact.is_done(directory):
+        return False
+    record = artefact.read_card(directory, "teacher").get("record") or {}
+    _refuse_others(directory, record.get("inputs"), inputs)
+    checkpoint.remove(directory)
+    return True
+
+
+def forget(directory: Path) -> None:
+    """Removes what an earlier training left: card, log and checkpoint."""
+    (directory / artefact.CARD).unlink(missing_ok=True)
+    (directory / LOG).unlink(missing_ok=True)
+    checkpoint.remove(directory)
+
+
+def _refuse_others(directory: Path, found: Any, inputs: Mapping[str, Any]) -> None:
+    before, now = _flat(found if isinstance(found, Mapping) else {}), _flat(artefact.plain(inputs))
+    if before == now:
+        return
+    different = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    raise artefact.ArtefactError(
+        f"{directory} holds a training of other settings ({'; '.join(different[:4])}): "
+        "name another directory with --out, or train anew with --fresh"
+    )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = item
+    return flat
+
+
+class Learner:
+    """Takes steps, remembers its terms, saves and resumes itself; knows nothing of other students.
+
+    `step` is the first step that it has not taken.
+    """
+
+    def __init__(
+        self,
+        builder: str,
+        directory: Path,
+        inputs: Mapping[str, Any],
+        make: Callable[[nets.Net], Method],
+        *,
+        teacher: teachers.Card,
+        seed: int,
+        device: str,
+    ) -> None:
+        """Builds the student from `seed`, or takes up the checkpoint in `directory`.
+
+        Raises NetError for an unknown builder, ArtefactError for a checkpoint of other inputs.
+        """
+        self.builder, self.directory = builder, directory
+        self.inputs = artefact.plain(inputs)
+        self.seed, self.device, self.step = seed, device, 0
+        self.failed_at: int | None = None
+        torch.manual_seed(seed)
+        net = nets.build(
+            builder, num_classes=len(teacher.classes), mean=teacher.mean, std=teacher.std
+        )
+        self.method = make(net).to(device)
+        self.method.module.to(memory_format=torch.channels_last)
+        self.method.train()
+        self.optimizer = optim.make(self.method)
+        self._sums: dict[str, Tensor] = {}
+        self._num_summed = 0
+        self.terms: dict[str, float] = {}
+        self._resume()
+        self._trim_log()
+
+    def _resume(self) -> None:
+        state = checkpoint.load(self.directory, self.device)
+        if state is None:
+            return
+        _refuse_others(self.directory, state.get("inputs"), self.inputs)
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["step"])
+
+    def take(self, step: int, batch: Batch, *, progress: float, lr: float) -> None:
+        """One step of the optimiser; nothing waits for the device."""
+        # Dropout and the like draw from (seed, step): resumed and shared passes draw the same.
+        torch.manual_seed((self.seed * 1_000_003 + step) % 2**63)
+        optim.set_learning_rate(self.optimizer, lr)
+        with devices.autocast(self.device):
+            terms = self.method.losses(batch, progress)
+        total = torch.stack(list(terms.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        self.optimizer.step()
+        for name, value in {"total": total, **terms}.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._num_summed += 1
+        self.step = step + 1
+
+    def log(self, **more: Any) -> None:
+        """A line of mean terms since the last one; sets `failed_at` where they are not finite."""
+        names = list(self._sums)
+        values = torch.stack([self._sums[name] for name in names]).tolist()
+        self.terms = {
+            name: value / self._num_summed for name, value in zip(names, values, strict=True)
+        }
+        self._sums, self._num_summed = {}, 0
+        finite = all(map(math.isfinite, self.terms.values()))
+        if not finite:
+            self._fail()
+        self.write(terms={k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()},
+                   **more)  # fmt: skip
+
+    def write(self, **body: Any) -> None:
+        """Appends a line to the log file."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / LOG).open("a") as file:
+            file.write(json.dumps({"step": self.step, **artefact.plain(body)}) + "\n")
+
+    def _fail(self) -> None:
+        self.failed_at = self.step
+        checkpoint.remove(self.directory)
+        print(
+            f"{self.builder} is no longer finite by step {self.step}: stopped, others go on; "
+            "try a lower --lr",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _trim_log(self) -> None:
+        """Drops the lines of steps that will be taken again, and a line cut off by a kill."""
+        path = self.directory / LOG
+        if not path.is_file():
+            return
+        kept = []
+        for line in path.read_text().splitlines(keepends=True):
+            try:
+                if line.endswith("\n") and json.loads(line)["step"] <= self.step > 0:
+                    kept.append(line)
+            except (ValueError, TypeError, KeyError):
+                continue
+        with artefact.writing(path) as aside:
+            aside.write_text("".join(kept))
+
+    def save(self) -> None:
+        """A checkpoint to go on from."""
+        checkpoint.save(
+            self.directory,
+            {
+                "inputs": self.inputs,
+                "step": self.step,
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
+        )
+
+    def finish(self, teacher: teachers.Card, agreement: float) -> teachers.Card:
+        """Saves the student as a teacher directory and removes the checkpoint."""
+        log = (self.directory / LOG).read_text().splitlines()
+        card = teachers.save(
+            self.directory,
+            self.method.deployed().eval(),
+            classes=teacher.classes,
+            input_size=teacher.input_size,
+            crop_frac=teacher.crop_frac,
+            interpolation=teacher.interpolation,
+            note=f"student of {teacher.builder}",
+            record={
+                "inputs": self.inputs,
+                "agreement": agreement,
+                "log": [json.loads(line) for line in log[-20:]],
+            },
+        )
+        checkpoint.remove(self.directory)
+        return card

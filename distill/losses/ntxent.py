@@ -1,0 +1,44 @@
+"""NT-Xent: the two views of an image find each other among all views of the batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distill.losses._precision import LossError, check_positive, check_rows, full_precision, unit
+
+
+@full_precision
+def ntxent(
+    first_BD: Tensor,
+    second_BD: Tensor,
+    *,
+    tau: float,
+    weights_B: Tensor | None = None,
+    classes_B: Tensor | None = None,
+) -> Tensor:
+    """Mean over an image's two views of -log(e^{c+} / (e^{c+} + sum_j w_j e^{c_j})) -> [B].
+
+    c = cosine / tau; c+ to the image's other view, c_j to both views of every other image j,
+    which counts by its weight w_j (all 1 by default) and not at all when it is of the anchor's
+    class (`classes_B`, int): with few classes most others are no negatives. REC .6.
+    Raises LossError for B < 2, unequal shapes or tau <= 0.
+    """
+    check_rows(first_BD, second_BD, same_width=True, least=2)
+    check_positive("tau", tau)
+    num = len(first_BD)
+    views = unit(torch.cat([first_BD, second_BD]))
+    scores = views @ views.T / tau
+    if weights_B is not None:
+        if weights_B.shape != (num,):
+            raise LossError(f"weights must be [{num}], not {list(weights_B.shape)}")
+        scores = scores + weights_B.log().repeat(2)
+    same = torch.eye(num, dtype=torch.bool, device=scores.device)
+    if classes_B is not None:
+        if classes_B.shape != (num,):
+            raise LossError(f"classes must be [{num}], not {list(classes_B.shape)}")
+        same = classes_B[:, None] == classes_B[None, :]
+    negatives = scores.masked_fill(same.repeat(2, 2), -torch.inf)
+    positive = (views[:num] * views[num:]).sum(1).repeat(2) / tau
+    loss = torch.logsumexp(torch.cat([positive[:, None], negatives], 1), 1) - positive
+    return loss.view(2, num).mean(0)

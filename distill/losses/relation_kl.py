@@ -1,0 +1,40 @@
+"""Relations of the batch: the student's neighbourhood of each image follows the teacher's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill.losses._precision import LossError, check_positive, check_rows, full_precision, unit
+
+
+@full_precision
+def relation_kl(
+    student_BD: Tensor, teacher_BE: Tensor, *, tau: float, weights_B: Tensor | None = None
+) -> Tensor:
+    """KL(softmax_j(cos(k_i, k_j) / tau) || softmax_j(cos(q_i, q_j) / tau)) per anchor i -> [B].
+
+    q: student rows, k: teacher rows, of any two widths; j runs over the other images of the
+    batch and counts by its weight w_j (softmax_j of c_j + log w_j). Zero for an anchor whose
+    partners all weigh zero. Free of rotations and scale on both sides. REC .6.
+    Raises LossError for B < 2, unequal B or tau <= 0.
+    """
+    check_rows(student_BD, teacher_BE, same_width=False, least=2)
+    check_positive("tau", tau)
+    num = len(student_BD)
+    shut = torch.eye(num, dtype=torch.bool, device=student_BD.device)
+    shift = student_BD.new_zeros(num)
+    if weights_B is not None:
+        if weights_B.shape != (num,):
+            raise LossError(f"weights must be [{num}], not {list(weights_B.shape)}")
+        shut = shut | (weights_B == 0)
+        shift = weights_B.clamp_min(torch.finfo(weights_B.dtype).tiny).log()
+    # A finite shut-out keeps 0 * (x - y) at zero where -inf would make it NaN.
+    low = torch.finfo(student_BD.dtype).min / 4
+    student_log, teacher_log = (
+        F.log_softmax((x @ x.T / tau + shift).masked_fill(shut, low), dim=1)
+        for x in (unit(student_BD), unit(teacher_BE))
+    )
+    divergence = teacher_log.exp() * (teacher_log - student_log)
+    return divergence.masked_fill(shut, 0.0).sum(1)

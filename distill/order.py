@@ -1,0 +1,72 @@
+"""Which rows train, how much each weighs, and in which order they come: functions of a step number.
+
+N training rows, B images of a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from distill import views
+
+HELDOUT_FRAC, MAX_HELDOUT = 0.02, 2000
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows train, [N], and which only measure agreement with the teacher, [M]."""
+
+    train: Rows
+    heldout: Rows
+
+
+def split(key_hash: views.Uint64) -> Split:
+    """2 % of the rows (1 to 2,000) held out by key hash: the same ones in every run of a set."""
+    num = len(key_hash)
+    if num < 2:
+        raise ValueError(f"these shards hold {num} images; at least 2 are needed to train")
+    count = min(max(round(HELDOUT_FRAC * num), 1), MAX_HELDOUT)
+    order = np.argsort(views.splitmix64(key_hash), kind="stable")
+    return Split(np.sort(order[count:]), np.sort(order[:count]))
+
+
+def normalised_weights(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Weights [N] of the training rows with mean 1; ValueError unless >= 0 and not all 0."""
+    total = float(weights.sum(dtype=np.float64))
+    if not np.isfinite(weights).all() or (weights < 0).any() or total <= 0:
+        raise ValueError("the shards' weights must be finite, not negative, and not all zero")
+    return (weights * (len(weights) / total)).astype(np.float32)
+
+
+class Order:
+    """An endless stream of shuffled epochs over N rows, cut into steps of B images.
+
+    Row number and epoch of an image are functions of (seed, step, place in the batch) alone, so
+    that a training is resumed by its step number; the tail of an epoch goes into the next one.
+    """
+
+    def __init__(self, num_rows: int, per_step: int, seed: int) -> None:
+        self.num_rows, self.per_step, self.seed = num_rows, per_step, seed
+        self._shuffled: dict[int, Rows] = {}
+
+    def visit(self, step: int) -> tuple[Rows, Rows]:
+        """(index into the training rows [B], epoch [B]) of a step."""
+        place = np.arange(step * self.per_step, (step + 1) * self.per_step)
+        epoch, within = np.divmod(place, self.num_rows)
+        index = np.empty_like(place)
+        for one in np.unique(epoch).tolist():
+            mine = epoch == one
+            index[mine] = self._epoch(one)[within[mine]]
+        return index, epoch
+
+    def _epoch(self, epoch: int) -> Rows:
+        if epoch not in self._shuffled:
+            self._shuffled = {e: o for e, o in self._shuffled.items() if e == epoch - 1}
+            generator = np.random.default_rng([self.seed % 2**63, epoch])
+            self._shuffled[epoch] = generator.permutation(self.num_rows)
+        return self._shuffled[epoch]

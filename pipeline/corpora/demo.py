@@ -1,0 +1,245 @@
+"""The corpus `demo`: 12,000 images of a painted world, made on the spot, nothing to download.
+
+About three in ten show one of ten classes, in ten styles of which one is the lost style, that of
+the original which only `paint_labelled` paints. The rest are near misses, crowds of things and
+patterns; classes are imbalanced, some images are there twice or nearly so, some are damaged.
+Image i of a part is a pure function of (seed, i): the same bytes every time, in any order. OURS.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.artefact import digest, hash64, writing
+from indexes.tarwriter import HashedTar
+from pipeline.corpora._misfits import CROWDS, NEAR_MISSES, PATTERNS
+from pipeline.corpora._painter import DRAWS, LOOKS, SIDE, paint
+from pipeline.corpora._shapes import CLASS_SHAPES
+
+if TYPE_CHECKING:
+    from indexes.sources import Part, Sample
+
+CLASSES: tuple[str, ...] = tuple(CLASS_SHAPES)
+NUM_PARTS = 6
+PART_IMAGES = 2_000
+NUM_IMAGES = NUM_PARTS * PART_IMAGES
+SEED = 0
+# Goes into every fingerprint: raise it whenever a pixel changes.
+WORLD = 1
+
+# What an image shows, as shares of the ocean.
+SUBJECTS = {"class": 0.3, "near miss": 0.22, "crowd": 0.14, "pattern": 0.34}
+# In the order of CLASSES: trees, cars and fish are plentiful, keys and umbrellas rare.
+CLASS_SHARES = (0.08, 0.17, 0.06, 0.14, 0.11, 0.03, 0.1, 0.07, 0.2, 0.04)
+# In the order of LOOKS: a fifth in the lost style, a quarter near it.
+LOOK_SHARES = (0.2, 0.25, 0.09, 0.09, 0.06, 0.06, 0.06, 0.08, 0.06, 0.05)
+# How many images of the ocean are not simply painted and encoded, by what is done to them.
+ODDITIES = {
+    "truncated": 20,  # a JPEG cut off in the middle
+    "empty": 20,  # no byte
+    "garbage": 20,  # a web page that says 404, or noise, under an image's name
+    "gray": 40,  # a JPEG of one channel
+    "alpha": 40,  # a PNG with transparency
+    "palette": 40,  # a PNG of 64 colours
+    "large": 40,  # four times the pixels
+    "copy": 300,  # byte for byte another image of the ocean
+    "echo": 400,  # another image moved by a pixel, brightened and encoded again
+}
+CORRUPT = ("truncated", "empty", "garbage")
+PNG_FRAC = 0.08
+# Images are painted in blocks: enough to fill vector registers, few enough to stay in cache.
+BLOCK = 500
+SHARD_IMAGES = 2_000
+_WEB_PAGE = b"<!DOCTYPE html><html><head><title>404 Not Found</title></head></html>\n"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Painted:
+    """What image i of the ocean shows: the truth, which no part ever yields."""
+
+    key: str
+    subject: str  # of SUBJECTS
+    thing: str  # what is drawn; a class where `subject` is "class"
+    look: str  # of LOOKS; "lost" is the original's own
+    oddity: str  # of ODDITIES, or ""
+    source: int  # row of the census that a copy or an echo repeats; else its own
+
+
+def _key(part: int, index: int) -> str:
+    return f"ocean-{part}-{index:04d}"
+
+
+def _draws(seed: int, stream: str, count: int, width: int) -> npt.NDArray[np.float32]:
+    """[count, width] uniform draws; row i is the same whatever `count`."""
+    key = hash64(f"demo/{WORLD}/{seed}/{stream}".encode())
+    return np.random.Generator(np.random.Philox(key)).random((count, width), np.float32)
+
+
+def _pick(shares: Iterable[float], draw: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Index into `shares` (which sum to 1) for every draw."""
+    edges = np.cumsum(list(shares))[:-1]
+    return np.searchsorted(edges, draw, "right")
+
+
+@cache
+def census(seed: int = SEED) -> tuple[Painted, ...]:
+    """The truth about every image of the ocean, in the order of its parts."""
+    draws = _draws(seed, "census", NUM_IMAGES, 3)
+    subjects = [list(SUBJECTS)[i] for i in _pick(SUBJECTS.values(), draws[:, 0])]
+    looks = [list(LOOKS)[i] for i in _pick(LOOK_SHARES, draws[:, 1])]
+    classes = _pick(CLASS_SHARES, draws[:, 2])
+    others = {"near miss": NEAR_MISSES, "crowd": CROWDS, "pattern": PATTERNS}
+    rng = np.random.Generator(np.random.Philox(hash64(f"demo/{WORLD}/{seed}/odd".encode())))
+    shuffled = rng.permutation(NUM_IMAGES).tolist()
+    oddity: dict[int, str] = {}
+    for name, count in ODDITIES.items():
+        oddity |= dict.fromkeys(shuffled[len(oddity) : len(oddity) + count], name)
+    regular = shuffled[len(oddity) :]
+
+    def show(i: int) -> tuple[str, str, str]:
+        if subjects[i] == "class":
+            return "class", CLASSES[classes[i]], looks[i]
+        names = list(others[subjects[i]])
+        return subjects[i], names[int(draws[i, 2] * len(names))], looks[i]
+
+    result = []
+    for i in range(NUM_IMAGES):
+        odd = oddity.get(i, "")
+        source = regular[int(rng.integers(len(regular)))] if odd in ("copy", "echo") else i
+        result.append(Painted(_key(i // PART_IMAGES, i % PART_IMAGES), *show(source), odd, source))
+    return tuple(result)
+
+
+def corpus() -> list[Part]:
+    """The ocean: 6 parts of 2,000 images, 32 x 32 but for a few, no labels."""
+    return [DemoPart(number) for number in range(NUM_PARTS)]
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoPart:
+    """2,000 images of the ocean, painted while they are read."""
+
+    number: int
+    seed: int = SEED
+    random_access = False
+
+    @property
+    def name(self) -> str:
+        """Stable and relative, as every part's."""
+        return f"ocean-{self.number}"
+
+    def fingerprint(self) -> str:
+        """Of what decides the pixels."""
+        return digest(["demo", WORLD, self.seed, self.number, PART_IMAGES])
+
+    def __iter__(self) -> Iterator[Sample]:
+        for start in range(0, PART_IMAGES, BLOCK):
+            yield from self._paint(range(start, min(start + BLOCK, PART_IMAGES)))
+
+    def fetch(self, key: str, offset: int, size: int) -> bytes:
+        """The bytes of image `offset`, painted again. Raises SourceError for another key."""
+        from indexes.sources import SourceError
+
+        if not 0 <= offset < PART_IMAGES or key != _key(self.number, offset):
+            raise SourceError(f"{self.name} has no image {key!r} at {offset}; embed demo again")
+        return next(self._paint(range(offset, offset + 1))).data
+
+    def _paint(self, indexes: range) -> Iterator[Sample]:
+        from indexes.sources import Sample
+
+        truth = census(self.seed)
+        here = [truth[self.number * PART_IMAGES + i] for i in indexes]
+        sources = np.array([one.source for one in here])
+        draws = _ocean_draws(self.seed)[sources]
+        images = paint([one.thing for one in here], [one.look for one in here], draws[:, 1:])
+        for index, one, image, draw in zip(indexes, here, images, draws, strict=True):
+            png = bool(draw[0] < PNG_FRAC) and one.oddity in ("", "copy", "echo")
+            png = png or one.oddity in ("alpha", "palette")
+            data = _spoil(_encode(image, one.oddity, png), one.oddity, float(draw[0]))
+            ext = "png" if png else "jpg"
+            yield Sample(key=one.key, ext=ext, data=data, offset=index, extras={})
+
+
+@cache
+def _ocean_draws(seed: int) -> npt.NDArray[np.float32]:
+    return _draws(seed, "ocean", NUM_IMAGES, 1 + DRAWS)
+
+
+def _encode(image: npt.NDArray[np.uint8], oddity: str, png: bool) -> bytes:
+    """The file of one image [32, 32, 3], in the form that its oddity asks for."""
+    if oddity == "echo":
+        image = np.clip(np.roll(image, 1, axis=1) * np.float32(1.05), 0, 255).astype(np.uint8)
+    elif oddity == "large":
+        image = image.repeat(2, axis=0).repeat(2, axis=1)
+    return _png(image, oddity) if png else _jpeg(image, oddity)
+
+
+def _jpeg(image: npt.NDArray[np.uint8], oddity: str) -> bytes:
+    import simplejpeg
+
+    quality = 75 if oddity == "echo" else 90
+    if oddity == "gray":
+        gray = image.mean(2, keepdims=True, dtype=np.float32).astype(np.uint8)
+        return bytes(simplejpeg.encode_jpeg(gray, quality, "GRAY", "Gray"))
+    image = np.ascontiguousarray(image)
+    return bytes(simplejpeg.encode_jpeg(image, quality, "RGB", "420", fastdct=False))
+
+
+def _png(image: npt.NDArray[np.uint8], oddity: str) -> bytes:
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    if oddity == "palette":
+        picture = picture.quantize(64)
+    elif oddity == "alpha":
+        fade = np.linspace(255, 128, SIDE).astype(np.uint8)
+        picture.putalpha(Image.fromarray(np.tile(fade, (SIDE, 1))))
+    file = io.BytesIO()
+    picture.save(file, "png", compress_level=1)
+    return file.getvalue()
+
+
+def _spoil(data: bytes, oddity: str, draw: float) -> bytes:
+    if oddity == "truncated":
+        return data[: int(len(data) * (0.3 + 0.4 * draw))]
+    if oddity == "empty":
+        return b""
+    if oddity == "garbage":
+        return _WEB_PAGE if draw < 0.5 else bytes(byte ^ 0x5A for byte in data)
+    return data
+
+
+def paint_labelled(
+    directory: str | Path, split: Literal["train", "test"], count: int, seed: int
+) -> None:
+    """Paints `count` images of the lost original, classes in equal shares, into `directory`.
+
+    WebDataset tars `<split>-00000.tar` ... of 2,000: `<key>.jpg` [32, 32, 3] and `<key>.cls`, the
+    index into CLASSES as text. The splits share no image, nor does either with the ocean.
+    """
+    draws = _draws(seed, f"original/{split}", count, 1 + DRAWS)
+    # Each round of ten images shows every class once, in an order of its own.
+    rounds = -(-count // len(CLASSES))
+    orders = _draws(seed, f"labels/{split}", rounds, len(CLASSES)).argsort(1, kind="stable")
+    labels = orders.reshape(-1)[:count]
+    for number, first in enumerate(range(0, count, SHARD_IMAGES)):
+        last = min(first + SHARD_IMAGES, count)
+        path = Path(directory) / f"{split}-{number:05d}.tar"
+        with writing(path) as aside, aside.open("wb") as file:
+            tar = HashedTar(file)
+            for start in range(first, last, BLOCK):
+                rows = range(start, min(start + BLOCK, last))
+                things = [CLASSES[labels[row]] for row in rows]
+                images = paint(things, ["lost"] * len(rows), draws[rows.start : rows.stop, 1:])
+                for row, image in zip(rows, images, strict=True):
+                    tar.add(f"{split}-{row:06d}.jpg", _jpeg(image, ""))
+                    tar.add(f"{split}-{row:06d}.cls", str(labels[row]).encode())
+            tar.close()
