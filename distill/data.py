@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -96,9 +97,7 @@ class Resident:
 class _Steps(Dataset[Tensor]):
     """A map from step number to its stored images, for worker processes."""
 
-    def __init__(
-        self, shards: Shards, rows: Rows, geometry: images.Geometry, order: Order
-    ) -> None:
+    def __init__(self, shards: Shards, rows: Rows, geometry: images.Geometry, order: Order) -> None:
         self.shards, self.rows, self.geometry, self.order = shards, rows, geometry, order
 
     def __getitem__(self, step: int) -> Tensor:
@@ -106,6 +105,11 @@ class _Steps(Dataset[Tensor]):
         blobs = [self.shards.read(row) for row in rows]
         names = [f"{self.shards.directory}: {self.shards.keys[row]}" for row in rows]
         return torch.from_numpy(decode(blobs, names, self.geometry))
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Ctrl-C is the main process's to answer: it saves first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Streamed:
@@ -120,10 +124,9 @@ class Streamed:
         if self.workers:
             # Not fork: decoding threads and CUDA live in this process.
             known = multiprocessing.get_all_start_methods()
-            options["multiprocessing_context"] = (
-                "forkserver" if "forkserver" in known else "spawn"
-            )
+            options["multiprocessing_context"] = "forkserver" if "forkserver" in known else "spawn"
             options["prefetch_factor"] = 4
+            options["worker_init_fn"] = _leave_interrupts
         loader = DataLoader(
             self.steps,
             batch_size=None,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -39,7 +40,8 @@ def predict(net: Net, stored_NRR3: Tensor, size: int) -> Tensor:
     """argmax of the logits of the canonical views of stored images [N, R, R, 3] -> [N] int64."""
     device = str(stored_NRR3.device)
     found = []
-    for stored in stored_NRR3.split(BATCH):
+    for start in range(0, len(stored_NRR3), BATCH):
+        stored = stored_NRR3[start : start + BATCH]
         pixels = views.cut(stored, views.canonical(len(stored), size), size)
         with devices.autocast(device):
             found.append(net(pixels)[2].argmax(1))
@@ -74,12 +76,16 @@ def evaluate(
         samples = sources.labelled(labelled, classes)
         while chunk := list(islice(samples, BATCH)):
             loaded = list(pool.map(lambda item: _load(item[0].data, nets), chunk))
-            whole = [place for place, one in enumerate(loaded) if not isinstance(one, str)]
             dropped.update(one for one in loaded if isinstance(one, str))
+            whole = [
+                (label, pixels)
+                for (_, label), pixels in zip(chunk, loaded, strict=True)
+                if not isinstance(pixels, str)
+            ]
             if whole:
-                labels += [chunk[place][1] for place in whole]
+                labels += [label for label, _ in whole]
                 answers = [
-                    _answer(net, [loaded[place][which] for place in whole], device)
+                    _answer(net, [pixels[which] for _, pixels in whole], device)
                     for which, net in enumerate(nets)
                 ]
                 tops.append(answers[0].topk(min(TOP, len(classes)), dim=1).indices.cpu())
@@ -98,14 +104,14 @@ def evaluate(
     )
 
 
-def _load(data: bytes, nets: list[Teacher]) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]] | str:
+def _load(data: bytes, nets: list[Teacher]) -> list[images.Pixels] | str:
     try:
         return [images.load(data, net.geometry)[0] for net in nets]
     except images.BadImage as error:
         return error.reason
 
 
-def _answer(net: Teacher, pixels: list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]], device: str) -> Tensor:
+def _answer(net: Teacher, pixels: list[images.Pixels], device: str) -> Tensor:
     pixels_BHW3 = torch.from_numpy(np.stack(pixels)).to(device)
     with devices.autocast(device):
         _, _, logits_BC = net(pixels_BHW3.permute(0, 3, 1, 2).float() / 255)
@@ -113,8 +119,8 @@ def _answer(net: Teacher, pixels: list[np.ndarray[tuple[int, ...], np.dtype[np.u
 
 
 def _per_class(
-    hits: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-    labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+    hits: npt.NDArray[np.bool_],
+    labels: npt.NDArray[np.int64],
     classes: tuple[str, ...],
 ) -> Iterator[tuple[str, float | None]]:
     """(name, accuracy) per class, None without images; names that repeat get their number."""

@@ -121,7 +121,7 @@ class Learner:
             terms = self.method.losses(batch, progress)
         total = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        torch.autograd.backward(total)
         self.optimizer.step()
         for name, value in {"total": total, **terms}.items():
             value = value.detach()

@@ -43,8 +43,9 @@ def uniforms(
     state = splitmix64(np.array([seed % 2**64], np.uint64))
     state = splitmix64(state ^ key_hash)
     state = splitmix64(state ^ view.astype(np.uint64))
-    counters = splitmix64(state[:, None] + np.arange(num, dtype=np.uint64))
-    return (counters >> np.uint64(11)) * 2.0**-53
+    counters = np.arange(num, dtype=np.uint64)
+    bits: Uint64 = splitmix64(np.add(state[:, None], counters, dtype=np.uint64)) >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53
 
 
 def draw(seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], size: int) -> Boxes:
@@ -69,9 +70,9 @@ def _fitting_sides(random: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     low, high = np.log(RATIO)
     ratio = np.exp(low + (high - low) * random[:, TRIES:])
     sides = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], -1)
-    fits = (sides <= 1).all(-1)
+    fits = np.less_equal(sides, 1).all(-1)
     first = sides[np.arange(len(sides)), fits.argmax(1)]
-    return np.where(fits.any(1)[:, None], first, 1.0)
+    return np.where(np.any(fits, axis=1, keepdims=True), first, 1.0)
 
 
 def canonical(count: int, size: int) -> Boxes:

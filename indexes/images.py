@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import threading
 import warnings
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from indexes.orientation import jpeg_orientation, upright
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,6 +35,11 @@ FOREIGN = (
     b"<svg",
     b"%PDF",
 )
+# A JPEG is decoded at no less than this times the side asked for: the resize still does the
+# smoothing, so that the view is that of a full decode but for about a level.
+MARGIN = 1.5
+# n of the DCT's n/8 scaling: scaling by more than 4/8 costs more time than it saves.
+SCALES = (1, 2, 3, 4)
 WORDS_OF_A_CUT = ("truncated", "premature end", "unexpected end", "end of file", "not enough")
 
 
@@ -88,46 +94,53 @@ def load(data: bytes, geometry: Geometry) -> tuple[Pixels, int, int]:
     The longer side becomes int(R * long / short) and the crop starts at round((side - S) / 2),
     as torchvision's Resize and CenterCrop have it. Raises BadImage.
     """
-    pixels, width, height = _decode(data, geometry.shorter_side)
-    return _view(pixels, geometry), width, height
+    pixels, width, height = _decode(data, MARGIN * geometry.shorter_side)
+    return _view(pixels, width, height, geometry), width, height
 
 
-def _decode(data: bytes, min_side: int) -> tuple[Pixels, int, int]:
-    """Pixels and the full upright width and height."""
+def _decode(data: bytes, min_side: float) -> tuple[Pixels, int, int]:
+    """Upright pixels, perhaps scaled down, and the full image's upright width and height."""
     if not data:
         raise BadImage("empty", "no bytes")
-    pixels, width, height = None, 0, 0
-    if data[:2] == b"\xff\xd8":
-        pixels, width, height = _decode_jpeg(data, min_side)
-        orientation = jpeg_orientation(data) if pixels is not None else 1
-    if pixels is None:
+    jpeg = _decode_jpeg(data, min_side) if data[:2] == b"\xff\xd8" else None
+    if jpeg is not None:
+        pixels, width, height = jpeg
+        orientation = jpeg_orientation(data)
+    else:
         pixels, orientation = _decode_any(data)
         height, width = pixels.shape[:2]
     if orientation > 4:
         width, height = height, width
-    return _upright(pixels, orientation), width, height
+    return upright(pixels, orientation), width, height
 
 
-def _decode_jpeg(data: bytes, min_side: int) -> tuple[Pixels | None, int, int]:
-    """RGB pixels as stored, or None for the rarer kinds (CMYK, odd sub-sampling)."""
+def _decode_jpeg(data: bytes, min_side: float) -> tuple[Pixels, int, int] | None:
+    """RGB pixels as stored and the full size; None for the rarer kinds (CMYK, odd sub-sampling)."""
     import simplejpeg
 
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        return None, 0, 0
+        return None
     _check_size(width, height)
     if space not in ("YCbCr", "RGB", "Gray"):
-        return None, 0, 0
-    # A needless minimum costs nothing, but scaling by less than 8/7 costs more than it saves.
-    side = min_side if 0 < min_side < min(width, height) else 0
+        return None
+    eighths = _eighths(min(width, height), min_side)
+    low, wide = -(-height * eighths // 8), -(-width * eighths // 8)
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side)
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=low, min_width=wide)
     except ValueError as error:
         if "nsupported" in str(error):
-            return None, 0, 0
-        raise BadImage(_reason(error), str(error)) from None
+            return None
+        raise BadImage(_reason(error, data), str(error)) from None
     return pixels, width, height
+
+
+def _eighths(side: int, min_side: float) -> int:
+    """n of the DCT's n/8 scaling that leaves a side of at least `min_side`."""
+    if min_side <= 0:
+        return 8
+    return next((n for n in SCALES if side * n >= 8 * min_side), 8)
 
 
 def _decode_any(data: bytes) -> tuple[Pixels, int]:
@@ -148,12 +161,12 @@ def _decode_any(data: bytes) -> tuple[Pixels, int]:
         raise
     except Image.DecompressionBombError as error:
         raise BadImage("too_large", str(error)) from None
-    except UnidentifiedImageError:
-        raise BadImage("corrupt", "not an image file") from None
+    except UnidentifiedImageError as error:
+        raise BadImage(_reason(error, data), "not an image file") from None
     except MemoryError:
         raise BadImage("too_large", "it does not fit into memory") from None
     except Exception as error:  # Pillow's decoders raise nearly every type on bytes gone wrong
-        raise BadImage(_reason(error), f"{type(error).__name__}: {error}") from None
+        raise BadImage(_reason(error, data), f"{type(error).__name__}: {error}") from None
 
 
 def _check_size(width: int, height: int) -> None:
@@ -163,10 +176,10 @@ def _check_size(width: int, height: int) -> None:
         raise BadImage("corrupt", f"{width} x {height} pixels")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: bytes) -> str:
     text = str(error).lower()
-    if "premature end of data segment" in text:
-        return "corrupt"
+    if data[:2] == b"\xff\xd8":  # the decoders' words do not tell the two apart, the end mark does
+        return "corrupt" if data.rfind(b"\xff\xd9") > 0 else "truncated"
     return "truncated" if any(words in text for words in WORDS_OF_A_CUT) else "corrupt"
 
 
@@ -207,8 +220,8 @@ def _eight_bits(values: npt.NDArray[Any]) -> Pixels:
     return scaled
 
 
-def _view(pixels: Pixels, geometry: Geometry) -> Pixels:
-    """The resized central crop, without ever making the whole resized image.
+def _view(pixels: Pixels, width: int, height: int, geometry: Geometry) -> Pixels:
+    """The resized central crop of a width x height image, decoded at n/8 of that size.
 
     Pillow resizes a box with the weights that the whole image would get, and reads the pixels
     around the box: the result is that of resize and crop, also for a 1 x 5000 image.
@@ -216,19 +229,24 @@ def _view(pixels: Pixels, geometry: Geometry) -> Pixels:
     from PIL import Image
 
     size, shorter = geometry.size, geometry.shorter_side
-    height, width = pixels.shape[:2]
+    stored_height, stored_width = pixels.shape[:2]
     short = min(width, height)
     new_width = shorter if width == short else int(shorter * width / short)
     new_height = shorter if height == short else int(shorter * height / short)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
-    if short == shorter:
+    # Not stored / full: ceil(side * n / 8) pixels are stored, and the last is partly padding.
+    scale = 1.0
+    if (stored_width, stored_height) != (width, height):
+        stored = (stored_width, stored_height)
+        scale = next(n / 8 for n in SCALES if (-(-width * n // 8), -(-height * n // 8)) == stored)
+    across, down = scale * width / new_width, scale * height / new_height
+    if across == down == 1:
         return np.ascontiguousarray(pixels[top : top + size, left : left + size])
-    across, down = width / new_width, height / new_height
     box = (
         left * across,
         top * down,
-        min((left + size) * across, width),
-        min((top + size) * down, height),
+        min((left + size) * across, stored_width),
+        min((top + size) * down, stored_height),
     )
     how = Image.Resampling[geometry.interpolation.upper()]
     return np.array(Image.fromarray(pixels).resize((size, size), how, box=box))
@@ -240,49 +258,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # a broken EXIF block says nothing of the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def jpeg_orientation(data: bytes) -> int:
-    """The EXIF orientation, 1 to 8, of a JPEG file's bytes; 1 when it states none."""
-    at = 2
-    if data.find(b"Exif\0\0", 2, 1 << 17) < 0:
-        return 1
-    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xDA or length < 2:
-            return 1
-        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            return _tiff_orientation(data[at + 10 : at + 2 + length])
-        at += 2 + length
-    return 1
-
-
-def _tiff_orientation(block: bytes) -> int:
-    order = {b"II": "<", b"MM": ">"}.get(block[:2])
-    if order is None or len(block) < 10:
-        return 1
-    (first,) = struct.unpack_from(order + "I", block, 4)
-    if first + 2 > len(block):
-        return 1
-    (count,) = struct.unpack_from(order + "H", block, first)
-    for at in range(first + 2, min(first + 2 + 12 * count, len(block) - 11), 12):
-        tag, kind, _, value = struct.unpack_from(order + "HHIH", block, at)
-        if tag == 0x0112 and kind == 3:
-            return value if 1 <= value <= 8 else 1
-    return 1
-
-
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """Undoes EXIF orientation: 5 to 8 swap the axes, the rest mirrors them."""
-    if orientation == 1:
-        return pixels
-    if orientation > 4:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
 
 
 _lock = threading.Lock()

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from indexes.cli import fail, friendly, funnel_lines
-
-if TYPE_CHECKING:
-    from pipeline.stages import Run
+from indexes.cli import friendly, funnel_lines
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -70,76 +67,30 @@ def select(
 
     Example: winnow select --corpus '/data/laion/{00000..00999}.tar' -n 200000
     """
-    if on_error not in ("continue", "stop"):
-        fail(f"--on-error is continue or stop, not {on_error!r}")
     with friendly():
         from indexes import artefact
-        from pipeline import stages
+        from pipeline.run import prepare
+        from pipeline.stages import select as run_stages
 
-        run = _prepare(
-            corpus,
-            teacher,
-            method,
-            n,
-            settings or [],
-            seed,
-            runs,
-            out,
-            tower,
-            device,
-            workers,
-            on_error,
-            trust_builder,
+        run = prepare(
+            corpus=corpus,
+            teacher=teacher,
+            method=method,
+            n=n,
+            settings=settings or [],
+            seed=seed,
+            runs=runs,
+            out=out,
+            tower=tower,
+            device=device,
+            workers=workers,
+            on_error=on_error,
+            trust_builder=trust_builder,
         )
-        directory = stages.select(run)
-        card = artefact.read_card(directory, "shards")
-        for line in summary(card):
+        directory = run_stages(run)
+        for line in summary(artefact.read_card(directory, "shards")):
             print(line)
         print(f"shards: {directory}\nnext:   winnow distill --shards {directory}")
-
-
-def _prepare(
-    corpus: str,
-    teacher: str | None,
-    method: str,
-    n: int,
-    settings: list[str],
-    seed: int,
-    runs: Path,
-    out: Path | None,
-    tower: str | None,
-    device: str,
-    workers: int | None,
-    on_error: str,
-    trust_builder: bool,
-) -> Run:
-    from indexes import artefact, devices, names, teachers
-    from pipeline.corpus import open_corpus
-    from pipeline.stages import Run
-    from pipeline.tower import Tower
-
-    module: Any = names.find("pipeline.methods", method)
-    where = devices.choose(device)
-    opened = teachers.open(
-        teachers.resolve(teacher, runs), device=where, trust_builder=trust_builder
-    )
-    own = method.endswith(".py")
-    return Run(
-        corpus=open_corpus(corpus),
-        teacher=opened,
-        method=module,
-        method_name=Path(method).stem,
-        method_digest=artefact.sha256(method) if own else method,
-        config=names.configure(module.Config, settings),
-        n=n,
-        seed=seed,
-        runs=runs,
-        device=where,
-        workers=workers if workers is not None else max(1, devices.cores() - 1),
-        tower=Tower(tower, where) if tower else None,
-        on_error=on_error,
-        out=out,
-    )
 
 
 def summary(card: dict[str, Any]) -> list[str]:

@@ -194,12 +194,14 @@ def embed(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        multiprocessing_context="forkserver" if workers else None,
+        # Not fork: CUDA and threads live here. Not forkserver: after a kill of this process its
+        # children would live on.
+        multiprocessing_context="spawn" if workers else None,
     )
     gathered: dict[int, _Gathered] = {}
     done = len(parts) - len(pending)
     with Progress("embed") as progress:
-        for item in loader:
+        for item in _alive(loader):
             part = gathered.setdefault(item.part, _Gathered())
             if isinstance(item, Batch):
                 part.batches.append((item, _forward(item, teacher, tower, device)))
@@ -225,6 +227,19 @@ def embed(
             embeddings.finish_part(directory, item.part, note)
             del gathered[item.part]
     embeddings.finish(directory, len(parts), body)
+
+
+def _alive(loader: DataLoader[Batch | PartEnd]) -> Iterator[Batch | PartEnd]:
+    """The loader's items; ChildProcessError where a decoding process was killed."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            f"a decoding process was killed ({error}), for want of memory perhaps: run the same "
+            "command again, it goes on after the last whole part; fewer --workers need less"
+        ) from None
 
 
 def _forward(batch: Batch, teacher: Teacher, tower: Tower | None, device: str) -> dict[str, Array]:

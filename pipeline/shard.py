@@ -99,10 +99,11 @@ class Originals:
         self.chosen, self.parts, self.scratch = chosen, parts, scratch
         self.spilled = np.full(len(chosen), -1, np.int64)
         streamed = [p for p in np.unique(chosen.part).tolist() if not parts[p].random_access]
-        with Progress("collect", len(streamed), "parts") as progress:
-            for number in streamed:
-                self._spill(number)
-                progress.add(1)
+        if streamed:
+            with Progress("collect", len(streamed), "parts") as progress:
+                for number in streamed:
+                    self._spill(number)
+                    progress.add(1)
 
     def _path(self, number: int) -> Path:
         return self.scratch / f"part-{number:06d}.bin"

@@ -7,8 +7,6 @@ cut-off one goes on, and a changed parameter gives a new name to what depends on
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +18,10 @@ from indexes.shards import effective_sample_size
 from indexes.sources import SourceError
 from indexes.teachers import Teacher
 from pipeline import embed, selection, shard, weights
-from pipeline.corpus import Corpus
-from pipeline.method import Choice, OfflineMethod
 from pipeline.pool import Pool
-from pipeline.tower import Tower
+from pipeline.run import Made, Run, stage
 
 INDEX_BUDGET_BYTES = 4 << 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One offline run: a corpus, a teacher, a method, and where things go."""
-
-    corpus: Corpus
-    teacher: Teacher
-    method: OfflineMethod
-    method_name: str
-    method_digest: str
-    config: Choice
-    n: int
-    seed: int
-    runs: Path
-    device: str
-    workers: int
-    tower: Tower | None = None
-    on_error: str = "continue"
-    out: Path | None = None
-    say: Callable[[str], None] = print
-
-
-@dataclass(frozen=True)
-class Made:
-    """A whole artefact: its directory and the digest of what it was made from."""
-
-    directory: Path
-    digest: str
-
-    def load(self, name: str) -> npt.NDArray[Any]:
-        """An array of the artefact, memory-mapped."""
-        array: npt.NDArray[Any] = np.load(
-            self.directory / f"{name}.npy", mmap_mode="r", allow_pickle=False
-        )
-        return array
 
 
 def select(run: Run) -> Path:
@@ -76,46 +36,18 @@ def select(run: Run) -> Path:
     return shards.directory
 
 
-def stage(
-    run: Run,
-    kind: str,
-    name: str,
-    inputs: dict[str, Any],
-    make: Callable[[Made], None],
-    directory: Path | None = None,
-) -> Made:
-    """runs/<kind>/<name>-<digest of inputs>, made unless it is there, whole.
-
-    `make` writes into the directory and ends with a card that bears the digest. ArtefactError: a
-    directory given by hand that was made from something else.
-    """
-    key = artefact.digest({"kind": kind, "schema": artefact.SCHEMAS[kind], **inputs})
-    made = Made(directory or run.runs / kind / f"{name}-{key[:10]}", key)
-    if not artefact.is_done(made.directory):
-        made.directory.mkdir(parents=True, exist_ok=True)
-        make(made)
-        return made
-    found = artefact.read_card(made.directory, kind).get("digest")
-    if found != key:
-        raise artefact.ArtefactError(
-            f"{made.directory} holds {kind} made from something else (digest "
-            f"{str(found)[:10]}, not {key[:10]}): delete it or name another directory"
-        )
-    run.say(f"{kind}: unchanged, {made.directory}")
-    return made
-
-
 def embed_corpus(run: Run) -> Made:
     """Every image through the teacher once; SourceError when none could be."""
     parts = run.corpus.parts
     device = run.device.split(":")[0]
+    batch_size = 128 if device == "cpu" else 256
     inputs = {
         "parts": [(part.name, part.fingerprint()) for part in parts],
         "teacher": run.teacher.card.digest,
         "tower": run.tower.digest if run.tower else None,
         "precision": "bf16" if devices.has_bf16(run.device) else "fp32",
         "device": device,
-        "batch_size": 128 if device == "cpu" else 256,
+        "batch_size": batch_size,
     }
 
     def make(made: Made) -> None:
@@ -132,7 +64,7 @@ def embed_corpus(run: Run) -> Made:
             },
             tower=run.tower,
             device=run.device,
-            batch_size=inputs["batch_size"],
+            batch_size=batch_size,
             workers=run.workers,
             on_error=run.on_error,
         )

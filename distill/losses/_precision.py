@@ -26,7 +26,7 @@ def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
         first = next(value for value in args if isinstance(value, Tensor))
         with torch.autocast(first.device.type, enabled=False):
-            return loss(*map(_full, args), **{k: _full(v) for k, v in kwargs.items()})  # type: ignore[arg-type]
+            return loss(*map(_full, args), **{k: _full(v) for k, v in kwargs.items()})
 
     return wrapped
 

@@ -40,4 +40,5 @@ def classifier_subspace(weight_CD: Tensor, rank: int) -> Tensor:
     # float64 on the CPU: done once, and the same basis wherever the training runs.
     weight = weight_CD.detach().cpu().double()
     _, _, right = torch.linalg.svd(weight - weight.mean(0), full_matrices=False)
-    return right[:rank].T.contiguous().to(weight_CD.device, weight_CD.dtype)
+    basis_DR: Tensor = right[:rank].T.contiguous()
+    return basis_DR.to(weight_CD.device, weight_CD.dtype)

@@ -123,18 +123,13 @@ def corpus() -> list[Part]:
     return [DemoPart(number) for number in range(NUM_PARTS)]
 
 
-@dataclasses.dataclass(frozen=True)
 class DemoPart:
-    """2,000 images of the ocean, painted while they are read."""
+    """2,000 images of the ocean, painted while they are read; see indexes.sources.Part."""
 
-    number: int
-    seed: int = SEED
-    random_access = False
-
-    @property
-    def name(self) -> str:
-        """Stable and relative, as every part's."""
-        return f"ocean-{self.number}"
+    def __init__(self, number: int, seed: int = SEED) -> None:
+        self.number, self.seed = number, seed
+        self.name = f"ocean-{number}"
+        self.random_access = False
 
     def fingerprint(self) -> str:
         """Of what decides the pixels."""

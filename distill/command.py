@@ -1,0 +1,228 @@
+"""What the commands do once their options are read; imports torch, so `cli` imports it late."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import distill.methods
+from distill import evaluate as evaluation
+from distill import train as training
+from distill.order import split
+from indexes import artefact, devices, names, nets, sources, teachers
+from indexes.shards import Shards, open_shards
+
+SMALL_STUDENT, LARGE_STUDENT = "resnet8x4", "timm:mobilenetv3_small_050"
+
+
+def distill_students(
+    *,
+    shards: Path | None,
+    teacher: str | None,
+    students: Sequence[str],
+    method: str,
+    settings: Sequence[str],
+    epochs: float,
+    steps: int | None,
+    batch_size: int,
+    lr: float | None,
+    views: int,
+    seed: int,
+    evaluate_on: str | None,
+    runs: Path,
+    out: Path | None,
+    device: str,
+    workers: int | None,
+    fresh: bool,
+    trust_builder: bool,
+) -> int:
+    """Trains, evaluates and prints a line per student; the number of students that diverged."""
+    device = devices.choose(device)
+    opened = open_shards(shards or last_shards(runs))
+    place = (
+        teachers.by_digest(opened.teacher_digest, runs)
+        if teacher is None
+        else teachers.resolve(teacher, runs)
+    )
+    master = teachers.open(place, device=device, trust_builder=trust_builder)
+    open_shards(opened.directory, teacher_digest=master.card.digest)
+    if evaluate_on is not None:
+        sources.parts(evaluate_on)  # a slip in the path is told now and not after the training
+    module = names.find("distill.methods", method)
+    config = names.configure(module.Config, settings)
+    builders = list(students) or [SMALL_STUDENT if opened.input_size <= 64 else LARGE_STUDENT]
+    recipe = training.Recipe(
+        steps=steps or steps_of(opened, epochs, batch_size),
+        batch_size=batch_size,
+        lr=training.LR_PER_128 * batch_size / 128 if lr is None else lr,
+        views=views,
+        seed=seed,
+    )
+    outcomes = training.train(
+        opened,
+        master,
+        directories(builders, opened, Path(method).stem, seed, runs, out),
+        module,
+        config,
+        recipe,
+        device=device,
+        targets_in=runs / "targets",
+        fresh=fresh,
+        workers=workers,
+    )
+    for one in outcomes:
+        _tell(one, evaluate_on, master, device)
+    return sum(one.state == "diverged" for one in outcomes)
+
+
+def _tell(
+    one: training.Outcome, evaluate_on: str | None, teacher: teachers.Teacher, device: str
+) -> None:
+    text = {"finished": "trained", "already": "was finished before", "diverged": "diverged"}
+    line = f"{one.student}: {text[one.state]}"
+    if one.agreement is not None and one.state == "finished":
+        line += f", agrees with its teacher on {100 * one.agreement:.1f} % of held-out images"
+    if evaluate_on is not None and one.state != "diverged":
+        student = teachers.open(one.directory, device=device)
+        result = evaluation.evaluate(student, evaluate_on, teacher=teacher, device=device)
+        write_result(one.directory / "evaluation.json", evaluate_on, student, result)
+        line += f", top-1 {100 * result.top1:.2f} % of {result.num_images:,}"
+    print(f"{line}: {one.directory}", flush=True)
+
+
+def last_shards(runs: Path) -> Path:
+    """What `winnow select` wrote last; ValueError when it has not yet."""
+    note = runs / "last-shards.json"
+    if not note.is_file():
+        raise ValueError(
+            f"no --shards given and {note} is not there: run `winnow select` first, or name shards"
+        )
+    return Path(str(artefact.read_json(note)["shards"]))
+
+
+def steps_of(shards: Shards, epochs: float, batch_size: int) -> int:
+    """Steps in which the training rows are seen `epochs` times."""
+    num_rows = len(split(shards.columns["key_hash"]).train)
+    return max(1, math.ceil(epochs * num_rows / batch_size))
+
+
+def directories(
+    builders: Sequence[str], shards: Shards, method: str, seed: int, runs: Path, out: Path | None
+) -> dict[str, Path]:
+    """Builder -> directory: OUT, or OUT/STUDENT for several, or RUNS/students/SHARDS-METHOD-..."""
+    places = {}
+    for builder in builders:
+        short = re.sub(r"[^A-Za-z0-9._-]+", "-", builder.rpartition(":")[2])
+        name = f"{shards.directory.resolve().name}-{method}-{short}" + (f"-seed{seed}" * (seed > 0))
+        several = len(set(builders)) > 1
+        places[builder] = (out / short if several else out) if out else runs / "students" / name
+    if len(set(places.values())) < len(places):
+        raise ValueError(f"{', '.join(builders)} would share a directory: train them one by one")
+    return places
+
+
+def evaluate(
+    student: str,
+    labelled: str,
+    teacher: str | None,
+    runs: Path,
+    out: Path | None,
+    device: str,
+    trust_builder: bool,
+) -> None:
+    """Prints and writes the accuracy of a student or a teacher."""
+    device = devices.choose(device)
+    shelf = runs / "students" / student
+    place = shelf if artefact.is_done(shelf) else teachers.resolve(student, runs)
+    net = teachers.open(place, device=device, trust_builder=trust_builder)
+    master = (
+        teachers.open(teachers.resolve(teacher, runs), device=device, trust_builder=trust_builder)
+        if teacher is not None
+        else None
+    )
+    result = evaluation.evaluate(net, labelled, teacher=master, device=device)
+    write_result(out or place / "evaluation.json", labelled, net, result)
+    print(f"{place} on {labelled}: {result.num_images:,} images, top-1 {100 * result.top1:.2f} %")
+    if result.top5 is not None:
+        print(f"top-5 {100 * result.top5:.2f} %")
+    if result.agreement is not None:
+        print(f"agreement with the teacher {100 * result.agreement:.2f} %")
+    known = sorted((value, name) for name, value in result.per_class.items() if value is not None)
+    print("weakest: " + ", ".join(f"{name} {100 * value:.1f} %" for value, name in known[:5]))
+    for reason, count in result.dropped.items():
+        print(f"dropped: {count:,} {reason}")
+
+
+def write_result(
+    path: Path, labelled: str, student: teachers.Teacher, result: evaluation.Result
+) -> None:
+    """The evaluation as JSON."""
+    body = {"labelled": labelled, "student_digest": student.card.digest, **asdict(result)}
+    artefact.write_json(path, body)
+
+
+def three(name: str, text: str | None) -> list[float] | None:
+    """`'0.5 0.5 0.5'` or `'0.5,0.5,0.5'` as numbers; ValueError unless they are three."""
+    if text is None:
+        return None
+    try:
+        values = [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        values = []
+    if len(values) != 3:
+        raise ValueError(f"--{name} takes three numbers, as in '0.49 0.48 0.45', not {text!r}")
+    return values
+
+
+def json_object(name: str, text: str | None) -> dict[str, Any] | None:
+    """A JSON object of an option; ValueError when it is not one."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"--{name} takes a JSON object, as in '{{\"img_size\": 32}}', not {text}")
+    return value
+
+
+def student_lines(search: str | None) -> Iterator[str]:
+    """Our nets by family; with a word, the names of all libraries that contain it."""
+    ours = nets.students()
+    if search is None:
+        for family in dict.fromkeys(ours.values()):
+            yield family
+            yield "  " + ", ".join(name for name in ours if ours[name] == family)
+        yield "timm:NAME and torchvision:NAME too: `winnow students mobilenet` searches them"
+        return
+    import timm
+    from torchvision import models
+
+    found = [name for name in ours if search in name]
+    found += [f"timm:{name}" for name in timm.list_models() if search in name]
+    found += [f"torchvision:{n}" for n in models.list_models(module=models) if search in n]
+    if not found:
+        raise ValueError(f"no net has {search!r} in its name")
+    yield from found
+
+
+def method_lines() -> Iterator[str]:
+    """Each method with its settings, read from the files without running them."""
+    for name in names.names("distill.methods"):
+        tree = ast.parse((Path(distill.methods.__path__[0]) / f"{name}.py").read_text())
+        yield f"{name}: {(ast.get_docstring(tree) or '').splitlines()[0]}"
+        config = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Config")
+        for field, note in zip(config.body, [*config.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign) and field.value is not None:
+                text = ast.unparse(field.target), ast.unparse(field.value)
+                said = ""
+                if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
+                    said = " ".join(str(note.value.value).split())
+                yield f"  {text[0]}={text[1]}  {said}"

@@ -1,0 +1,101 @@
+"""When a training logs, prints, measures and saves, and what it says of its speed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from distill.learner import Learner
+from indexes.progress import clock
+
+LOG_STEPS = 50  # at most, between two lines of the log file
+PRINT_SECONDS = 10.0
+CHECKPOINT_SECONDS = 60.0
+NUM_AGREEMENTS = 10  # measurements of teacher agreement in a training
+
+
+class Pace:
+    """The clock of one training, from step `start` to `steps`."""
+
+    def __init__(self, start: int, steps: int, per_step: int) -> None:
+        """`per_step` is the number of views in a batch: what `images_per_second` counts."""
+        self.start, self.steps, self.per_step = start, steps, per_step
+        self.log_steps = max(1, min(LOG_STEPS, steps // 20))
+        self.agreement_steps = max(1, steps // NUM_AGREEMENTS)
+        now = time.monotonic()
+        self._begun, self._waiting = now, now
+        self._waited = 0.0
+        self._print_at, self._save_at = now + PRINT_SECONDS, now + CHECKPOINT_SECONDS
+
+    def wait(self) -> None:
+        """The loop begins to wait for data."""
+        self._waiting = time.monotonic()
+
+    def go(self) -> None:
+        """The data are there."""
+        self._waited += time.monotonic() - self._waiting
+
+    def print_due(self) -> bool:
+        """Whether a line is due on the terminal; then not again for a while."""
+        now = time.monotonic()
+        due = now >= self._print_at
+        if due:
+            self._print_at = now + PRINT_SECONDS
+        return due
+
+    def checkpoint_due(self) -> bool:
+        """Whether a checkpoint is due; then not again for a while."""
+        now = time.monotonic()
+        due = now >= self._save_at
+        if due:
+            self._save_at = now + CHECKPOINT_SECONDS
+        return due
+
+    def numbers(self, done: int) -> dict[str, float]:
+        """Speed since `start`: images_per_second, data_wait_frac and seconds_left."""
+        seconds = max(time.monotonic() - self._begun, 1e-9)
+        steps = max(done - self.start, 1)
+        return {
+            "images_per_second": round(steps * self.per_step / seconds, 1),
+            "data_wait_frac": round(self._waited / seconds, 4),
+            "seconds_left": round(seconds / steps * (self.steps - done), 1),
+        }
+
+    def line(self, done: int, learners: Sequence[Learner], agreed: Mapping[str, float]) -> str:
+        """Step, speed and time left; a row of named terms for each student."""
+        numbers = self.numbers(done)
+        text = (
+            f"step {done:,} of {self.steps:,}, {numbers['images_per_second']:,.0f} images/s, "
+            f"data wait {100 * numbers['data_wait_frac']:.1f} %, "
+            f"{clock(numbers['seconds_left'])} left"
+        )
+        for one in learners:
+            terms = "  ".join(f"{name} {value:.4f}" for name, value in one.terms.items())
+            text += f"\n  {one.builder}: {terms}"
+            if one.builder in agreed:
+                text += f"  agreement {100 * agreed[one.builder]:.1f} %"
+        return text
+
+
+@contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether SIGTERM or Ctrl-C came; a second one interrupts."""
+    came: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may listen
+        return
+    before = {which: signal.signal(which, note) for which in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)

@@ -1,0 +1,27 @@
+"""The teacher and the shards that most tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from indexes import teachers
+from indexes.shards import Shards
+from tests.distill import worlds
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shards, teachers.Teacher]:
+    place = tmp_path_factory.mktemp("world")
+    teacher = worlds.make_teacher(place / "teacher")
+    return worlds.make_shards(place / "shards", teacher), teacher
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

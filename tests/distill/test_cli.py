@@ -1,0 +1,143 @@
+"""The commands from end to end, and their errors in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import distill.cli
+from indexes import artefact, nets, teachers
+from tests.distill import worlds
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+FLAGS = {
+    "distill": "shards teacher student method set epochs steps batch-size lr views seed eval runs "
+    "out device workers fresh trust-builder",
+    "evaluate": "teacher runs out device trust-builder",
+    "teach": "classes out builder size epochs batch-size lr seed device",
+    "import-teacher": "builder weights classes out mean std input-size crop-frac interpolation "
+    "args prompt accuracy trust-builder",
+    "students": "",
+    "methods": "",
+}
+
+
+def call(*words: object) -> tuple[int, str]:
+    result = CliRunner().invoke(distill.cli.app, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result.exit_code, " ".join(result.output.split())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RUNS as `winnow select` leaves it, and a labelled set beside."""
+    place = tmp_path_factory.mktemp("cli")
+    teacher = worlds.make_teacher(place / "runs" / "teachers" / "master")
+    worlds.make_teacher(place / "runs" / "teachers" / "other", seed=8)
+    worlds.make_shards(place / "runs" / "shards" / "demo", teacher)
+    note = {"shards": str(place / "runs" / "shards" / "demo")}
+    artefact.write_json(place / "runs" / "last-shards.json", note)
+    for number in range(12):
+        folder = place / "val" / worlds.CLASSES[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(worlds.paint(number))
+    return place / "runs"
+
+
+def test_flags_are_frozen() -> None:
+    import typer.main
+
+    commands = typer.main.get_command(distill.cli.app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        found = [p.opts[0] for p in command.params if p.opts[0].startswith("--")]
+        assert found == [f"--{flag}" for flag in FLAGS[name].split()], name
+
+
+def test_distil_several_and_evaluate(runs: Path) -> None:
+    words = ["distill", "--runs", runs, "--student", "resnet8,resnet14", "--steps", 3,
+             "--batch-size", 16, "--set", "temperature=2", "--seed", 4, "--device", "cpu",
+             "--eval", runs.parent / "val"]  # fmt: skip
+    code, output = call(*words)
+    assert code == 0, output
+    for name in ("resnet8", "resnet14"):
+        place = runs / "students" / f"demo-kd-{name}-seed4"
+        assert f"{name}: trained" in output
+        result = json.loads((place / "evaluation.json").read_text())
+        assert result["num_images"] == 12
+        record = artefact.read_card(place, "teacher")["record"]["inputs"]
+        assert record["config"] == {"temperature": 2.0}
+        assert record["recipe"]["lr"] == pytest.approx(0.1 / 8)
+    code, output = call(*words)
+    assert code == 0
+    assert "resnet8: was finished before" in output
+    code, output = call("evaluate", "demo-kd-resnet8-seed4", runs.parent / "val",
+                        "--runs", runs, "--teacher", "master", "--device", "cpu")  # fmt: skip
+    assert code == 0, output
+    assert "12 images, top-1" in output
+    assert "agreement with the teacher" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "odds"], "Did you mean 'odsd'?"),
+        (["--set", "temprature=3"], "Did you mean 'temperature'?"),
+        (["--student", "resnet8x5"], "resnet8x4"),
+        (["--teacher", "other"], "labelled by another teacher"),
+        (["--teacher", "nobody"], "there are: master, other"),
+        (["--shards", "nowhere"], "no such directory"),
+        (["--eval", "nowhere"], "nowhere"),
+        (["--lr", "-1"], "lr above 0"),
+        (["--set", "temperature=-1", "--steps", "1"], "temperature must be above 0"),
+    ],
+)
+def test_slips_are_one_line(runs: Path, tmp_path: Path, words: list[str], message: str) -> None:
+    code, output = call("distill", "--runs", runs, "--out", tmp_path / "x", "--device", "cpu",
+                        "--student", "resnet8", *words)  # fmt: skip
+    assert code == 2, output
+    assert "error: " in output
+    assert message in output
+
+
+def test_no_shards_yet(tmp_path: Path) -> None:
+    code, output = call("distill", "--runs", tmp_path)
+    assert code == 2
+    assert "run `winnow select` first" in output
+
+
+def test_teach_and_import(runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("\n".join(worlds.CLASSES))
+    code, output = call("teach", runs.parent / "val", "--classes", tmp_path / "names.txt", "--out",
+                        tmp_path / "t", "--builder", "resnet8", "--epochs", 1, "--batch-size", 4,
+                        "--device", "cpu")  # fmt: skip
+    assert code == 0, output
+    taught = teachers.open(tmp_path / "t")
+    torch.save(taught.net.state_dict(), tmp_path / "w.pt")
+    words = ["import-teacher", "--builder", "resnet8", "--weights", tmp_path / "w.pt",
+             "--classes", tmp_path / "names.txt", "--mean", "0.4 0.4 0.4"]  # fmt: skip
+    code, output = call(*words, "--std", "0.2,0.2,0.2", tmp_path / "i")
+    assert code == 0, output
+    imported = teachers.open(tmp_path / "i")
+    assert imported.card.std == (0.2, 0.2, 0.2)
+    for name, value in imported.net.state_dict().items():
+        assert np.array_equal(value, taught.net.state_dict()[name])
+    assert "three numbers" in call(*words, "--std", "0.2", "--out", tmp_path / "j")[1]
+    assert "JSON object" in call(*words, "--args", "3", "--out", tmp_path / "j")[1]
+    assert "name one directory" in call(*words)[1]
+
+
+def test_lists() -> None:
+    code, output = call("students")
+    assert code == 0
+    assert all(name in output for name in nets.students())
+    assert "timm:mobilenetv3_small_050" in call("students", "mobilenetv3_small")[1]
+    assert call("students", "no such net")[0] == 2
+    code, output = call("methods")
+    assert code == 0
+    assert "kd: Plain distillation" in output
+    assert "low_noise=1.0 Weight of L_ln" in output

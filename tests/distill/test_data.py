@@ -1,0 +1,130 @@
+"""Who trains and in which order; resident and streamed give the same batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill import data, views
+from distill.order import MAX_HELDOUT, Order, normalised_weights, split
+from indexes.images import Geometry
+from indexes.shards import Shards
+from indexes.teachers import Teacher
+from tests.distill import worlds
+
+World = tuple[Shards, Teacher]
+
+
+@given(st.integers(2, 5000), st.integers(0, 2**32))
+@settings(max_examples=30, deadline=None)
+def test_split_is_a_partition_by_key(num: int, seed: int) -> None:
+    hashes = np.random.default_rng(seed).integers(0, 2**64, num, np.uint64)
+    found = split(hashes)
+    assert sorted([*found.train, *found.heldout]) == list(range(num))
+    assert len(found.heldout) == min(max(round(0.02 * num), 1), MAX_HELDOUT)
+    order = np.random.default_rng(1).permutation(num)
+    again = split(hashes[order])
+    assert set(hashes[order][again.heldout]) == set(hashes[found.heldout])
+
+
+def test_split_of_a_large_set_is_capped() -> None:
+    hashes = np.random.default_rng(0).integers(0, 2**64, 150_000, np.uint64)
+    assert len(split(hashes).heldout) == MAX_HELDOUT
+
+
+def test_one_image_is_too_few() -> None:
+    with pytest.raises(ValueError, match="at least 2"):
+        split(np.zeros(1, np.uint64))
+
+
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_every_epoch_visits_each_image_once(num: int, per_step: int, seed: int) -> None:
+    order = Order(num, per_step, seed)
+    steps = -(-3 * num // per_step)
+    seen = [order.visit(step) for step in range(steps)]
+    assert all(len(index) == per_step for index, _ in seen)
+    index = np.concatenate([one for one, _ in seen])[: 3 * num]
+    epoch = np.concatenate([one for _, one in seen])[: 3 * num]
+    for one in range(3):
+        assert sorted(index[epoch == one]) == list(range(num))
+    later = Order(num, per_step, seed).visit(steps - 1)
+    assert np.array_equal(later[0], seen[-1][0])
+
+
+def test_order_depends_on_the_seed() -> None:
+    first, second = (Order(50, 50, seed).visit(0)[0] for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_weights_have_mean_one() -> None:
+    found = normalised_weights(np.array([0.0, 1.0, 5.0], np.float32))
+    assert found.tolist() == pytest.approx([0, 0.5, 2.5])
+    for bad in ([0.0, 0.0], [-1.0, 2.0], [np.nan, 1.0]):
+        with pytest.raises(ValueError, match="weights"):
+            normalised_weights(np.array(bad, np.float32))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_streamed_is_resident(world: World, workers: int) -> None:
+    shards, teacher = world
+    rows = split(shards.columns["key_hash"]).train
+    geometry = data.stored_geometry(teacher.geometry)
+    order = Order(len(rows), 20, 3)
+    batches = []
+    for budget in (None, 0):
+        source = data.open_source(
+            shards, rows, geometry, order, device="cpu", workers=workers, budget_bytes=budget
+        )
+        batches.append(list(source.batches(2, 6)))
+    assert len(batches[0]) == 4
+    for resident, streamed in zip(*batches, strict=True):
+        assert torch.equal(resident, streamed)
+        assert resident.shape == (20, 32, 32, 3)
+
+
+def test_decoding_keeps_the_order_of_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards, _ = world
+    monkeypatch.setattr(data, "CHUNK", 7)
+    monkeypatch.setattr(data, "TASK", 2)
+    rows = np.array([5, 40, 2, 2, 59, 0, 33, 17, 8])
+    found = data.decode_all(shards, rows, Geometry(32), "cpu")
+    for place, row in enumerate(rows):
+        wanted = data.decode([worlds.paint(int(row))], ["x"], Geometry(32))[0]
+        assert np.array_equal(found[place].numpy(), wanted)
+
+
+def test_a_damaged_image_is_named(world: World, tmp_path: Path) -> None:
+    _, teacher = world
+    images = [worlds.paint(number) for number in range(4)]
+    images[2] = images[2][:50]
+    shards = worlds.make_shards(tmp_path, teacher, 4, images=images)
+    with pytest.raises(ValueError, match=r"key-2 cannot be decoded .*winnow verify"):
+        data.decode_all(shards, np.arange(4), Geometry(32), "cpu")
+
+
+def test_large_images_are_stored_wider() -> None:
+    assert data.stored_geometry(Geometry(224, 0.875)) == Geometry(256, 1.0)
+    assert data.stored_geometry(Geometry(32, 0.9, "bicubic")) == Geometry(32, 0.9, "bicubic")
+
+
+def test_feed_shows_each_visit_its_view(world: World) -> None:
+    shards, teacher = world
+    rows = split(shards.columns["key_hash"]).train
+    geometry = data.stored_geometry(teacher.geometry)
+    order = Order(len(rows), 10, 0)
+    stored = data.decode_all(shards, rows, geometry, "cpu")
+    key_hash = shards.columns["key_hash"][rows]
+    source = data.Resident(stored, order)
+    feed = data.Feed(source, order, key_hash, size=32, per_image=2, num_views=3)
+    for step, seen in enumerate(feed.steps(5, 8), 5):
+        index, epoch = order.visit(step)
+        assert np.array_equal(seen.index, np.tile(index, 2))
+        assert np.array_equal(seen.visits, np.concatenate([2 * epoch, 2 * epoch + 1]))
+        boxes = views.draw(0, key_hash[seen.index], seen.visits % 3, 32)
+        assert torch.equal(seen.pixels, views.cut(stored[seen.index], boxes, 32))

@@ -1,0 +1,82 @@
+"""Accuracy and agreement on a labelled set, against a loop over single images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill import evaluate, views
+from indexes import images, teachers
+from indexes.shards import Shards
+from indexes.sources import SourceError
+from tests.distill import worlds
+
+World = tuple[Shards, teachers.Teacher]
+
+
+def make_set(directory: Path, num: int = 20) -> None:
+    """A folder per class; what is painted as class k lies in folder k, but for every fifth."""
+    for number in range(num):
+        label = (number + (number % 5 == 0)) % 3
+        place = directory / worlds.CLASSES[label]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(worlds.paint(number))
+
+
+def answers(net: teachers.Teacher, num: int) -> list[int]:
+    found = []
+    for number in range(num):
+        pixels, _, _ = images.load(worlds.paint(number), net.geometry)
+        one = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        found.append(int(net(one)[2].argmax()))
+    return found
+
+
+def test_accuracy_agreement_and_drops(world: World, tmp_path: Path) -> None:
+    _, teacher = world
+    student = worlds.make_teacher(tmp_path / "student", seed=9)
+    make_set(tmp_path / "set")
+    (tmp_path / "set" / "ant" / "bad.png").write_bytes(worlds.paint(0)[:60])
+    (tmp_path / "set" / "bee" / "none.png").write_bytes(b"")
+    result = evaluate.evaluate(student, str(tmp_path / "set"), teacher=teacher)
+    ours, theirs = answers(student, 20), answers(teacher, 20)
+    labels = [(number + (number % 5 == 0)) % 3 for number in range(20)]
+    hits = [a == b for a, b in zip(ours, labels, strict=True)]
+    assert result.num_images == 20
+    assert sum(result.dropped.values()) == 2
+    assert result.dropped["empty"] == 1
+    assert result.top1 == pytest.approx(sum(hits) / 20)
+    assert result.top5 is None
+    same = sum(a == b for a, b in zip(ours, theirs, strict=True)) / 20
+    assert result.agreement == pytest.approx(same)
+    for number, name in enumerate(worlds.CLASSES):
+        mine = [hit for hit, label in zip(hits, labels, strict=True) if label == number]
+        assert result.per_class[name] == pytest.approx(sum(mine) / len(mine))
+    assert len(set(ours)) > 1, "a student of one answer tests nothing"
+
+
+def test_unlabelled_and_undecodable_sets_are_refused(world: World, tmp_path: Path) -> None:
+    _, teacher = world
+    place = tmp_path / "ant"
+    place.mkdir()
+    (place / "0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="not one image"):
+        evaluate.evaluate(teacher, str(tmp_path))
+    with pytest.raises(SourceError):
+        evaluate.evaluate(teacher, str(tmp_path / "nowhere"))
+
+
+def test_agreement_with_itself_is_whole_and_restores_the_mode(world: World) -> None:
+    _, teacher = world
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.randint(0, 256, (30, 1, 1, 3), dtype=torch.uint8, generator=generator)
+    stored = colours.expand(30, 32, 32, 3).contiguous()
+    expected = evaluate.predict(teacher.net, stored, 32)
+    assert evaluate.agreement(teacher.net, stored, expected, 32) == 1
+    wrong = torch.where(torch.arange(30) < 12, (expected + 1) % 3, expected)
+    assert evaluate.agreement(teacher.net, stored, wrong, 32) == pytest.approx(0.6)
+    assert not teacher.net.module.training
+    pixels = views.cut(stored, views.canonical(30, 32), 32)
+    assert torch.equal(expected, teacher(pixels)[2].argmax(1))

@@ -1,0 +1,116 @@
+"""Answers asked online and kept on disk: the same numbers, asked once, never for other views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from distill import data
+from distill.order import Order
+from distill.targets import NOTE, Cached, Online
+from indexes.artefact import ArtefactError
+
+NUM, PER_STEP, VIEWS, CLASSES, WIDTH = 10, 4, 2, 3, 5
+
+
+class Counting:
+    """A teacher that counts the views it is asked about."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        self.asked += len(pixels)
+        flat = pixels.flatten(1)
+        return flat[:, :CLASSES] * 100_000, flat[:, -WIDTH:] / 3
+
+
+def make_feed(num_views: int, per_image: int = 1) -> data.Feed:
+    generator = torch.Generator().manual_seed(0)
+    stored = torch.randint(0, 256, (NUM, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    order = Order(NUM, PER_STEP, 0)
+    hashes = np.arange(NUM, dtype=np.uint64)
+    return data.Feed(
+        data.Resident(stored, order),
+        order,
+        hashes,
+        size=32,
+        per_image=per_image,
+        num_views=num_views,
+    )
+
+
+def make_cached(place: Path, ask: Any, **key: Any) -> Cached:
+    return Cached(ask, place, {"seed": 0, **key}, (NUM, VIEWS, CLASSES), WIDTH)
+
+
+def run(targets: Any, feed: data.Feed, start: int, stop: int) -> list[tuple[Tensor, Tensor]]:
+    found = []
+    for step, seen in enumerate(feed.steps(start, stop), start):
+        answers = targets.answer(step, seen)
+        found.append((answers.logits_BC, answers.features_BD))
+    return found
+
+
+@pytest.mark.parametrize("per_image", [1, 2])
+def test_cached_is_online_in_float16_and_asked_once(tmp_path: Path, per_image: int) -> None:
+    teacher, feed = Counting(), make_feed(VIEWS, per_image)
+    cached = run(make_cached(tmp_path, teacher), feed, 0, 12)
+    online = run(Online(Counting(), features=True), feed, 0, 12)
+    assert teacher.asked == NUM * VIEWS
+    for ours, theirs in zip(cached, online, strict=True):
+        assert torch.equal(ours[0], theirs[0].clamp(-65504, 65504).half().float())
+        assert torch.equal(ours[1], theirs[1].half().float())
+
+
+def test_resumed_reads_what_was_flushed_and_asks_the_rest_again(tmp_path: Path) -> None:
+    feed = make_feed(VIEWS)
+    unbroken = run(make_cached(tmp_path / "a", Counting()), feed, 0, 12)
+    first = make_cached(tmp_path / "b", Counting())
+    run(first, feed, 0, 2)
+    first.flush(2)
+    run(first, feed, 2, 4)  # then killed: not flushed
+    teacher = Counting()
+    second = make_cached(tmp_path / "b", teacher)
+    second.catch_up(feed, 2)
+    assert teacher.asked == 0
+    for ours, theirs in zip(run(second, feed, 2, 12), unbroken[2:], strict=True):
+        assert torch.equal(ours[0], theirs[0])
+    assert teacher.asked == NUM * VIEWS - 2 * PER_STEP
+
+
+@pytest.mark.parametrize("lose", [lambda place: (place / "logits.f16").unlink(),
+                                  lambda place: (place / NOTE).unlink()])  # fmt: skip
+def test_a_lost_file_is_made_again(tmp_path: Path, lose: Callable[[Path], None]) -> None:
+    feed = make_feed(VIEWS)
+    first = make_cached(tmp_path, Counting())
+    unbroken = run(first, feed, 0, 12)
+    first.flush(12)
+    lose(tmp_path)
+    second = make_cached(tmp_path, Counting())
+    second.catch_up(feed, 8)
+    for ours, theirs in zip(run(second, feed, 8, 12), unbroken[8:], strict=True):
+        assert torch.equal(ours[0], theirs[0])
+
+
+def test_a_second_student_asks_nothing(tmp_path: Path) -> None:
+    feed = make_feed(VIEWS)
+    first = make_cached(tmp_path, Counting())
+    unbroken = run(first, feed, 0, 12)
+    first.flush(12)
+    teacher = Counting()
+    again = run(make_cached(tmp_path, teacher), feed, 0, 12)
+    assert teacher.asked == 0
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(again, unbroken, strict=True))
+
+
+def test_answers_to_other_views_are_refused(tmp_path: Path) -> None:
+    make_cached(tmp_path, Counting())
+    with pytest.raises(ArtefactError, match="other views or of another teacher"):
+        make_cached(tmp_path, Counting(), seed=1)

@@ -1,0 +1,51 @@
+"""Teaching: learns the classes, is repeatable, counts what it drops, leaves a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill import evaluate, teach
+from indexes import teachers
+from indexes.artefact import ArtefactError
+from tests.distill import worlds
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def make_set(directory: Path, num: int) -> str:
+    for number in range(num):
+        place = directory / worlds.CLASSES[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(worlds.paint(number))
+    return str(directory)
+
+
+def test_teaches_and_is_repeatable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled = make_set(tmp_path / "set", 48)
+    (tmp_path / "set" / "ant" / "bad.png").write_bytes(b"")
+    settings = {"epochs": 12, "batch_size": 16, "lr": 0.05}
+    for name in ("a", "b"):
+        teach.teach(labelled, worlds.CLASSES, "resnet8", tmp_path / name, **settings)
+    assert "{'empty': 1}" in capsys.readouterr().out
+    first, second = (teachers.open(tmp_path / name) for name in ("a", "b"))
+    assert first.card.digest == second.card.digest
+    assert first.card.mean != (0.485, 0.456, 0.406)
+    assert evaluate.evaluate(first, labelled).top1 > 0.9
+    before = torch.get_rng_state()
+    teach.teach(labelled, worlds.CLASSES, "resnet8", tmp_path / "a", **settings)
+    assert "holds this net already" in capsys.readouterr().out
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ArtefactError, match=r"recipe\.seed was 0, is 1"):
+        teach.teach(labelled, worlds.CLASSES, "resnet8", tmp_path / "a", seed=1, **settings)
+
+
+def test_divergence_is_an_error(tmp_path: Path) -> None:
+    labelled = make_set(tmp_path / "set", 12)
+    with pytest.raises(ValueError, match="try a lower --lr"):
+        teach.teach(
+            labelled, worlds.CLASSES, "resnet8", tmp_path / "a", epochs=6, batch_size=4, lr=1e30
+        )
+    assert not (tmp_path / "a" / "card.json").exists()

@@ -1,0 +1,293 @@
+"""The loop: every method builds, learns, resumes bit-equal; students do not disturb each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from distill import checkpoint, learner, train
+from distill.method import Batch, method_class, weighted_mean
+from indexes import artefact, nets, teachers
+from indexes.artefact import ArtefactError
+from indexes.names import find, names
+from indexes.shards import Shards
+from tests.distill import worlds
+
+World = tuple[Shards, teachers.Teacher]
+METHODS = names("distill.methods")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def run(
+    world: World,
+    out: Path,
+    method: str = "kd",
+    students: tuple[str, ...] = ("resnet8",),
+    *,
+    steps: int = 4,
+    config: Any = None,
+    recipe: dict[str, Any] | None = None,
+    **options: Any,
+) -> list[train.Outcome]:
+    shards, teacher = world
+    module = find("distill.methods", method)
+    return train.train(
+        shards,
+        teacher,
+        {name: out / name for name in students},
+        module,
+        config or module.Config(),
+        train.Recipe(**{"steps": steps, "batch_size": 16, **(recipe or {})}),
+        targets_in=out / "targets",
+        **options,
+    )
+
+
+def weights_of(directory: Path) -> dict[str, Tensor]:
+    return teachers.read_safetensors(directory / "model.safetensors")
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = weights_of(first), weights_of(second)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def log_lines(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
+
+
+@contextmanager
+def killed_at(step: int, *, save_at: int) -> Iterator[None]:
+    """A checkpoint after `save_at` steps, death in step `step`."""
+    take = learner.Learner.take
+
+    def dying(self: learner.Learner, number: int, *args: Any, **kwargs: Any) -> None:
+        if number == step:
+            raise RuntimeError("killed")
+        take(self, number, *args, **kwargs)
+
+    calls = iter(range(1, 1000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner.Learner, "take", dying)
+        patch.setattr(train.Pace, "checkpoint_due", lambda self: next(calls) == save_at)
+        with pytest.raises(RuntimeError, match="killed"):
+            yield
+
+
+@pytest.mark.parametrize("views", [0, 3])
+@pytest.mark.parametrize("method", METHODS)
+def test_method_trains_and_resumes_bit_equal(
+    world: World, tmp_path: Path, method: str, views: int
+) -> None:
+    recipe = {"views": views}
+    outcome = run(world, tmp_path / "whole", method, steps=6, recipe=recipe)[0]
+    assert outcome.state == "finished"
+    assert outcome.agreement is not None
+    assert 0 <= outcome.agreement <= 1
+    terms = [line["terms"] for line in log_lines(outcome.directory) if "terms" in line]
+    assert len(terms) == 6
+    for line in terms:
+        assert line["total"] == pytest.approx(sum(v for k, v in line.items() if k != "total"))
+    with killed_at(5, save_at=3):
+        run(world, tmp_path / "cut", method, steps=6, recipe=recipe)
+    cut = tmp_path / "cut" / "resnet8"
+    assert (cut / checkpoint.NAME).is_file()
+    assert not artefact.is_done(cut)
+    run(world, tmp_path / "cut", method, steps=6, recipe=recipe)
+    assert same(cut, outcome.directory)
+    assert not (cut / checkpoint.NAME).exists()
+    steps = [line["step"] for line in log_lines(cut) if "terms" in line]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_loss_falls(world: World, tmp_path: Path, method: str) -> None:
+    outcome = run(world, tmp_path, method, steps=60, recipe={"batch_size": 32, "lr": 0.05})[0]
+    losses = [line["terms"]["kd"] for line in log_lines(outcome.directory) if "terms" in line]
+    assert np.mean(losses[-3:]) < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weightless_images_change_nothing(world: World, method: str) -> None:
+    _, teacher = world
+    module = find("distill.methods", method)
+    torch.manual_seed(0)
+    one = method_class(module)(nets.build("resnet8", num_classes=3), teacher, module.Config())
+    one.eval()  # batch statistics would mix the images
+    generator = torch.Generator().manual_seed(1)
+    # Flat colours: features of noise alone would all be alike.
+    pixels, other = torch.rand(2, 12, 3, 1, 1, generator=generator).expand(2, 12, 3, 32, 32)
+    weights = torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 1.0]).repeat(2)
+    _, features, logits = teacher(pixels)
+    before = one.losses(Batch(pixels, weights, logits, features), 0.5)
+    mixed = torch.where((weights == 0)[:, None, None, None], other, pixels)
+    _, features, logits = teacher(mixed)
+    after = one.losses(Batch(mixed, weights, logits, features), 0.5)
+    for name in before:
+        torch.testing.assert_close(after[name], before[name])
+    doubled = one.losses(Batch(mixed, weights.flip(0), logits, features), 0.5)
+    assert any(not torch.allclose(doubled[name], after[name]) for name in after)
+
+
+def test_weighted_mean() -> None:
+    values = torch.tensor([1.0, 2.0, 100.0])
+    assert weighted_mean(values, torch.tensor([1.0, 3.0, 0.0])).item() == pytest.approx(1.75)
+    assert weighted_mean(values, torch.zeros(3)).item() == 0
+
+
+def test_two_students_are_as_alone(world: World, tmp_path: Path) -> None:
+    run(world, tmp_path / "both", students=("resnet8", "resnet14"))
+    run(world, tmp_path / "one", students=("resnet14",))
+    run(world, tmp_path / "other", students=("resnet8",))
+    assert same(tmp_path / "both" / "resnet14", tmp_path / "one" / "resnet14")
+    assert same(tmp_path / "both" / "resnet8", tmp_path / "other" / "resnet8")
+
+
+def test_students_at_different_steps_go_on_together(world: World, tmp_path: Path) -> None:
+    run(world, tmp_path / "whole", students=("resnet8", "resnet14"), steps=5)
+    for name, save_at in (("resnet8", 1), ("resnet14", 3)):
+        with killed_at(4, save_at=save_at):
+            run(world, tmp_path / "cut", students=(name,), steps=5)
+    run(world, tmp_path / "cut", students=("resnet8", "resnet14"), steps=5)
+    for name in ("resnet8", "resnet14"):
+        assert same(tmp_path / "cut" / name, tmp_path / "whole" / name)
+
+
+def test_streamed_trains_as_resident(world: World, tmp_path: Path) -> None:
+    run(world, tmp_path / "resident")
+    run(world, tmp_path / "streamed", budget_bytes=0, workers=1)
+    assert same(tmp_path / "resident" / "resnet8", tmp_path / "streamed" / "resnet8")
+
+
+def test_labels_are_never_read(world: World, tmp_path: Path) -> None:
+    _, teacher = world
+    results = []
+    for number, labels in enumerate((0, np.arange(60) % 3)):
+        shards = worlds.make_shards(tmp_path / f"set{number}", teacher, labels=labels)
+        run((shards, teacher), tmp_path / f"run{number}")
+        results.append(tmp_path / f"run{number}" / "resnet8")
+    assert same(*results)
+
+
+def test_seed_and_weights_matter(world: World, tmp_path: Path) -> None:
+    _, teacher = world
+    run(world, tmp_path / "a")
+    run(world, tmp_path / "b", recipe={"seed": 1})
+    weighed = worlds.make_shards(tmp_path / "set", teacher, weights=np.linspace(0, 2, 60))
+    run((weighed, teacher), tmp_path / "c")
+    assert not same(tmp_path / "a" / "resnet8", tmp_path / "b" / "resnet8")
+    assert not same(tmp_path / "a" / "resnet8", tmp_path / "c" / "resnet8")
+
+
+def test_finished_is_left_alone_and_other_settings_are_refused(
+    world: World, tmp_path: Path
+) -> None:
+    run(world, tmp_path)
+    card = (tmp_path / "resnet8" / "card.json").stat().st_mtime_ns
+    assert run(world, tmp_path)[0].state == "already"
+    assert (tmp_path / "resnet8" / "card.json").stat().st_mtime_ns == card
+    with pytest.raises(ArtefactError, match=r"recipe\.steps was 4, is 5.*--fresh"):
+        run(world, tmp_path, steps=5)
+    assert run(world, tmp_path, steps=5, fresh=True)[0].state == "finished"
+
+
+def test_a_checkpoint_of_other_settings_is_refused(world: World, tmp_path: Path) -> None:
+    with killed_at(3, save_at=2):
+        run(world, tmp_path)
+    with pytest.raises(ArtefactError, match=r"recipe\.lr was 0\.1, is 0\.2"):
+        run(world, tmp_path, recipe={"lr": 0.2})
+    (tmp_path / "resnet8" / checkpoint.NAME).write_bytes(b"damaged")
+    with pytest.raises(ArtefactError, match="is damaged"):
+        run(world, tmp_path)
+    assert run(world, tmp_path, fresh=True)[0].state == "finished"
+
+
+def test_student_is_a_teacher_directory(world: World, tmp_path: Path) -> None:
+    shards, teacher = world
+    run(world, tmp_path, steps=12)
+    student = teachers.open(tmp_path / "resnet8")
+    assert student.card.classes == teacher.card.classes
+    assert student.card.mean == teacher.card.mean
+    record = artefact.read_card(tmp_path / "resnet8", "teacher")["record"]
+    assert record["inputs"]["method"] == "kd"
+    assert record["inputs"]["config"] == {"temperature": 4.0}
+    assert record["inputs"]["shards_digest"] == artefact.digest(shards.card)
+    shares = [line["agreement"] for line in log_lines(tmp_path / "resnet8") if "agreement" in line]
+    assert len(shares) >= 10
+    assert record["agreement"] == shares[-1]
+
+
+def test_diverged_student_stops_and_others_go_on(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    take = learner.Learner.take
+
+    def poisoned(self: learner.Learner, step: int, batch: Batch, **kwargs: Any) -> None:
+        if self.builder == "resnet8" and step == 2:
+            batch = Batch(batch.pixels * torch.nan, batch.weights, batch.logits, batch.features)
+        take(self, step, batch, **kwargs)
+
+    monkeypatch.setattr(learner.Learner, "take", poisoned)
+    outcomes = run(world, tmp_path, students=("resnet8", "resnet14"), steps=6)
+    assert [one.state for one in outcomes] == ["diverged", "finished"]
+    assert not artefact.is_done(tmp_path / "resnet8")
+    assert "resnet8 is no longer finite by step 3" in capfd.readouterr().err
+    assert len([line for line in log_lines(tmp_path / "resnet8") if "terms" in line]) == 3
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(world: World, tmp_path: Path) -> None:
+    run(world, tmp_path / "whole", steps=5)
+    take = learner.Learner.take
+
+    def signalled(self: learner.Learner, step: int, *args: Any, **kwargs: Any) -> None:
+        take(self, step, *args, **kwargs)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learner.Learner, "take", signalled)
+        with pytest.raises(KeyboardInterrupt):
+            run(world, tmp_path / "cut", steps=5)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    state = checkpoint.load(tmp_path / "cut" / "resnet8", "cpu")
+    assert state is not None
+    assert state["step"] == 3
+    run(world, tmp_path / "cut", steps=5)
+    assert same(tmp_path / "cut" / "resnet8", tmp_path / "whole" / "resnet8")
+
+
+def test_global_randomness_is_left_as_it_was(world: World, tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    run(world, tmp_path, steps=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"steps": 0}, {"batch_size": 2}, {"views": -1}, {"lr": 0.0}, {"lr": float("nan")}]
+)
+def test_bad_recipes_raise(recipe: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        train.Recipe(**{"steps": 1, **recipe})
+
+
+def test_two_views_want_two_fixed_views(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="compares 2 views"):
+        run(world, tmp_path, "odsd", recipe={"views": 1})
+
+
+def test_a_file_without_a_method_is_refused() -> None:
+    module = ModuleType("empty")
+    module.__file__ = "empty.py"
+    with pytest.raises(ValueError, match="must define one subclass"):
+        method_class(module)

@@ -1,0 +1,95 @@
+"""inspect, verify and query on real artefacts, and how errors reach a person."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import winnow
+from indexes.cli import friendly
+from tests.pipeline import worlds
+from tests.pipeline.test_select import select, shards_of
+
+
+def invoke(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(winnow.app, [str(one) for one in arguments], catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("world")
+    worlds.good_tar(place / "c.tar", 30)
+    assert select(place / "c.tar", place / "runs", "-n", "10").exit_code == 0
+    return place / "runs"
+
+
+def test_inspect_prints_the_funnel(runs: Path) -> None:
+    code, text = invoke("inspect", shards_of(runs))
+    assert code == 0
+    assert "30 in" in text
+    assert "10 kept" in text
+    assert "kind: shards" in text
+    code, text = invoke("inspect", runs / "teachers" / "t")
+    assert code == 0
+    assert "builder: distill.students.cifar_resnet:resnet8" in text
+    code, text = invoke("inspect", runs)
+    assert code == 2
+    assert "no whole artefact" in text
+
+
+def test_verify_says_yes_and_no(runs: Path, tmp_path: Path) -> None:
+    code, text = invoke("verify", shards_of(runs))
+    assert code == 0
+    assert "10 samples" in text
+    code, text = invoke("verify", tmp_path)
+    assert code == 2
+
+
+def test_query_finds_the_image_itself(runs: Path, tmp_path: Path) -> None:
+    image = tmp_path / "mine.jpg"
+    image.write_bytes(worlds.encoded(17))
+    code, text = invoke("query", image, "--runs", runs, "-k", 3)
+    assert code == 0
+    lines = text.splitlines()
+    assert lines[0] == str(image)
+    similarity, key, part = lines[1].split()
+    assert (key, part) == ("im00017", "(c.tar)")
+    assert float(similarity) > 0.995
+    assert len(lines) == 4
+    image.write_bytes(b"rubbish")
+    code, text = invoke("query", image, "--runs", runs)
+    assert code == 2
+    assert "mine.jpg" in text
+    code, text = invoke("query", image, "--runs", tmp_path)
+    assert code == 2
+    assert "winnow select makes one" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("a bad thing"), "error: a bad thing"),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), "the disk is full"),
+        (FileNotFoundError(2, "No such file", "x.tar"), "x.tar"),
+        (KeyboardInterrupt(), "run the same command again"),
+    ],
+)
+def test_errors_are_one_line(
+    error: BaseException, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as caught, friendly():
+        raise error
+    assert caught.value.exit_code == 2
+    text = capsys.readouterr().err
+    assert message in text
+    assert text.count("\n") == 1
+
+
+def test_programming_errors_are_not_hidden() -> None:
+    with pytest.raises(KeyError), friendly():
+        raise KeyError("ours")

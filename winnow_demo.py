@@ -1,0 +1,151 @@
+"""`winnow demo`: the main job end to end on a world drawn by code, with its controls.
+
+A teacher learns a lost original, which is then deleted; the ocean is curated by the default
+method and by two controls with equal N; students learn from each with equal steps, several seeds;
+one table says who won. Nothing is chosen by the test set, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill import evaluate, teach, train
+from distill.methods import kd
+from indexes import artefact, devices, teachers
+from indexes.cli import funnel_lines
+from indexes.progress import clock
+from indexes.shards import open_shards
+from pipeline import stages
+from pipeline.corpora import demo as world
+from pipeline.run import prepare
+
+METHODS = ("odsd", "random", "entropy_top")
+STUDENTS = ("resnet8", "wrn_16_1")
+LOST_IMAGES, TEST_IMAGES = 6_000, 2_000
+TEACHER, TEACHER_EPOCHS = "resnet20", 8
+KEPT_IMAGES = 3_000
+STEPS = 200
+VIEWS = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Test accuracies, one per seed, of one student trained from one selection."""
+
+    method: str
+    student: str
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds, 0-1."""
+        return statistics.fmean(self.accuracies)
+
+
+def run(runs: Path, seeds: int) -> None:
+    """Runs the demo in `runs` and prints its table; what is there already is not made again."""
+    start = time.monotonic()
+    device = devices.choose()
+    test = runs / "test"
+    teacher = make_teacher(runs, test, device)
+    top1 = evaluate.evaluate(teacher, str(test), device=device).top1
+    print(f"teacher: {100 * top1:.1f} % on the lost original's test set; its data is deleted now")
+    shards = {method: curate(method, teacher, runs, device) for method in METHODS}
+    cells = list(contest(shards, teacher, runs, test, seeds, device))
+    print()
+    for line in funnel_lines(open_shards(shards[METHODS[0]]).card["funnel"]):
+        print(line)
+    print()
+    for line in table(top1, cells, seeds):
+        print(line)
+    artefact.write_json(runs / "demo.json", {"teacher": top1, "cells": cells})
+    print(f"\nin {clock(time.monotonic() - start)}; the artefacts are in {runs}")
+
+
+def make_teacher(runs: Path, test: Path, device: str) -> teachers.Teacher:
+    """A teacher of the lost original, whose images are deleted once it is trained."""
+    place, lost = runs / "teachers" / "demo", runs / "lost"
+    if not artefact.is_done(place):
+        world.paint_labelled(lost, "train", LOST_IMAGES, seed=0)
+        world.paint_labelled(test, "test", TEST_IMAGES, seed=0)
+        teach.teach(str(lost), world.CLASSES, TEACHER, place, epochs=TEACHER_EPOCHS, device=device)
+    for file in lost.glob("*"):
+        file.unlink()
+    return teachers.open(place, device=device)
+
+
+def curate(method: str, teacher: teachers.Teacher, runs: Path, device: str) -> Path:
+    """The ocean, curated by one method."""
+    return stages.select(
+        prepare(
+            corpus="demo",
+            runs=runs,
+            teacher=str(teacher.directory),
+            method=method,
+            n=KEPT_IMAGES,
+            device=device,
+        )
+    )
+
+
+def contest(
+    shards: dict[str, Path],
+    teacher: teachers.Teacher,
+    runs: Path,
+    test: Path,
+    seeds: int,
+    device: str,
+) -> Iterator[Cell]:
+    """Every selection trains the same students for the same steps with the same seeds."""
+    for method, directory in shards.items():
+        found: dict[str, list[float]] = {student: [] for student in STUDENTS}
+        for seed in range(seeds):
+            places = {
+                student: runs / "students" / f"{method}-{student}-seed{seed}"
+                for student in STUDENTS
+            }
+            train.train(
+                open_shards(directory, teacher_digest=teacher.card.digest),
+                teacher,
+                places,
+                kd,
+                kd.Config(),
+                train.Recipe(steps=STEPS, views=VIEWS, seed=seed),
+                device=device,
+                targets_in=runs / "targets",
+            )
+            for student, place in places.items():
+                net = teachers.open(place, device=device)
+                found[student].append(evaluate.evaluate(net, str(test), device=device).top1)
+        for student in STUDENTS:
+            yield Cell(method, student, tuple(found[student]))
+
+
+def table(teacher: float, cells: Sequence[Cell], seeds: int) -> Iterator[str]:
+    """Mean and spread of every cell, and the margin of the default method over each control."""
+    accuracy = {(cell.method, cell.student): cell for cell in cells}
+    default, controls = METHODS[0], METHODS[1:]
+    yield f"test accuracy in %, mean of {seeds} seeds (lowest to highest), {STEPS} steps each"
+    yield f"{'':<22}" + "".join(f"{student:>22}" for student in STUDENTS)
+    yield f"{'teacher':<22}" + f"{100 * teacher:>22.1f}" * len(STUDENTS)
+    for method in METHODS:
+        row = [accuracy[method, student] for student in STUDENTS]
+        texts = [
+            f"{100 * c.mean:.1f} ({100 * min(c.accuracies):.1f} to {100 * max(c.accuracies):.1f})"
+            for c in row
+        ]
+        yield f"{method:<22}" + "".join(f"{text:>22}" for text in texts)
+    for control in controls:
+        margins = [
+            100 * (accuracy[default, student].mean - accuracy[control, student].mean)
+            for student in STUDENTS
+        ]
+        name = f"{default} - {control}"
+        yield f"{name:<22}" + "".join(f"{margin:>+22.1f}" for margin in margins)
+    means = {m: statistics.fmean(accuracy[m, s].mean for s in STUDENTS) for m in METHODS}
+    best = max(means, key=lambda method: means[method])
+    yield f"here {best} wins" + ("" if best == default else ", a control")
