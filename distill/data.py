@@ -123,8 +123,7 @@ class Streamed:
         options: dict[str, Any] = {}
         if self.workers:
             # Not fork: decoding threads and CUDA live in this process.
-            known = multiprocessing.get_all_start_methods()
-            options["multiprocessing_context"] = "forkserver" if "forkserver" in known else "spawn"
+            options["multiprocessing_context"] = "spawn"
             options["prefetch_factor"] = 4
             options["worker_init_fn"] = _leave_interrupts
         loader = DataLoader(

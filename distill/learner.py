@@ -130,14 +130,16 @@ class Learner:
         self.step = step + 1
 
     def log(self, **more: Any) -> None:
-        """A line of mean terms since the last one; sets `failed_at` where they are not finite."""
+        """A line of mean terms since the last one; sets `failed_at` where not all is finite."""
         names = list(self._sums)
-        values = torch.stack([self._sums[name] for name in names]).tolist()
+        # The weights too: a last step may spoil them after its loss was taken.
+        weights = torch.stack([p.detach().float().sum() for p in self.method.parameters()]).sum()
+        *values, weight = torch.stack([*self._sums.values(), weights]).tolist()
         self.terms = {
             name: value / self._num_summed for name, value in zip(names, values, strict=True)
         }
         self._sums, self._num_summed = {}, 0
-        finite = all(map(math.isfinite, self.terms.values()))
+        finite = all(map(math.isfinite, [*self.terms.values(), weight]))
         if not finite:
             self._fail()
         self.write(terms={k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()},

@@ -177,9 +177,9 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _reason(error: Exception, data: bytes) -> str:
-    text = str(error).lower()
-    if data[:2] == b"\xff\xd8":  # the decoders' words do not tell the two apart, the end mark does
-        return "corrupt" if data.rfind(b"\xff\xd9") > 0 else "truncated"
+    text = str(error).lower().replace("premature end of data segment", "")
+    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < 0:
+        return "truncated"  # no end mark: the decoders do not always say so
     return "truncated" if any(words in text for words in WORDS_OF_A_CUT) else "corrupt"
 
 

@@ -137,9 +137,8 @@ def inner(place: str) -> list[tuple[str, int, int]] | None:
                 if name.lower().endswith(".tar"):
                     found.append((name, start, start + size))
         except Damage as damage:
-            end = os.path.getsize(place)
-            if not found or found[-1][2] <= end:  # else the last window tells of the cut itself
-                found.append((f"damage-at-{damage.at}", damage.at, max(end, damage.at)))
+            end = max(os.path.getsize(place), damage.at)
+            found.append((f"damage-at-{damage.at}", damage.at, end))
     return found
 
 

@@ -199,7 +199,7 @@ def embed(
         multiprocessing_context="spawn" if workers else None,
     )
     gathered: dict[int, _Gathered] = {}
-    done = len(parts) - len(pending)
+    done = before = len(parts) - len(pending)
     with Progress("embed") as progress:
         for item in _alive(loader):
             part = gathered.setdefault(item.part, _Gathered())
@@ -214,7 +214,7 @@ def embed(
                 raise SourceError(f"{item.damage}; mend or remove it (or use --on-error continue)")
             _flush(directory, item.part, part)
             done += 1
-            progress.add(0, frac=done / len(parts))
+            progress.add(0, frac=(done - before) / len(pending))
             if item.damage:
                 print(f"warning: {item.damage}; what came before it is kept")
             note = {

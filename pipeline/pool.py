@@ -7,6 +7,7 @@ What a score may look at. Nothing here holds N rows of a matrix; a column of N n
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Pool:
     ) -> None:
         self.embeddings, self.classifier, self.classes = embeddings, classifier, classes
         self.scratch = scratch
+        self._gathering = threading.Lock()  # shards are written by threads that ask for columns
 
     def __len__(self) -> int:
         return len(self.embeddings)
@@ -55,9 +57,10 @@ class Pool:
         if not path.exists():
             folder = self.embeddings.directory / "columns"
             path = folder / f"{name}.npy"
-            if not path.exists():
-                blocks = ((block, {name: block.columns(name)[0]}) for block in self.blocks)
-                self._write(folder, blocks)
+            with self._gathering:
+                if not path.exists():
+                    blocks = ((block, {name: block.columns(name)[0]}) for block in self.blocks)
+                    self._write(folder, blocks)
         column: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         return column
 

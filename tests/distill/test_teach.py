@@ -27,17 +27,17 @@ def test_teaches_and_is_repeatable(tmp_path: Path, capsys: pytest.CaptureFixture
     labelled = make_set(tmp_path / "set", 48)
     (tmp_path / "set" / "ant" / "bad.png").write_bytes(b"")
     settings = {"epochs": 12, "batch_size": 16, "lr": 0.05}
+    before = torch.get_rng_state()
     for name in ("a", "b"):
         teach.teach(labelled, worlds.CLASSES, "resnet8", tmp_path / name, **settings)
+    assert torch.equal(torch.get_rng_state(), before)
     assert "{'empty': 1}" in capsys.readouterr().out
     first, second = (teachers.open(tmp_path / name) for name in ("a", "b"))
     assert first.card.digest == second.card.digest
     assert first.card.mean != (0.485, 0.456, 0.406)
     assert evaluate.evaluate(first, labelled).top1 > 0.9
-    before = torch.get_rng_state()
     teach.teach(labelled, worlds.CLASSES, "resnet8", tmp_path / "a", **settings)
     assert "holds this net already" in capsys.readouterr().out
-    assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(ArtefactError, match=r"recipe\.seed was 0, is 1"):
         teach.teach(labelled, worlds.CLASSES, "resnet8", tmp_path / "a", seed=1, **settings)
 

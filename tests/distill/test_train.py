@@ -246,6 +246,22 @@ def test_diverged_student_stops_and_others_go_on(
     assert len([line for line in log_lines(tmp_path / "resnet8") if "terms" in line]) == 3
 
 
+def test_weights_spoilt_by_the_last_step_are_not_saved(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = learner.Learner.take
+
+    def spoiling(self: learner.Learner, step: int, *args: Any, **kwargs: Any) -> None:
+        take(self, step, *args, **kwargs)
+        if step == 3:
+            with torch.no_grad():
+                next(self.method.parameters()).mul_(torch.inf)
+
+    monkeypatch.setattr(learner.Learner, "take", spoiling)
+    assert run(world, tmp_path)[0].state == "diverged"
+    assert not artefact.is_done(tmp_path / "resnet8")
+
+
 def test_sigterm_saves_and_the_same_command_goes_on(world: World, tmp_path: Path) -> None:
     run(world, tmp_path / "whole", steps=5)
     take = learner.Learner.take

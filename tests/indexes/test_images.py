@@ -9,8 +9,6 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,23 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from indexes import images
 from indexes.images import BadImage, Geometry, decode, load
 from indexes.orientation import jpeg_orientation
-
-RNG = np.random.default_rng(0)
-
-
-def smooth(width: int, height: int) -> Image.Image:
-    coarse = RNG.integers(0, 255, (max(2, height // 16), max(2, width // 16), 3), np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
+from tests.indexes.lakes import saved, smooth
 
 PHOTO = smooth(90, 70)
 
@@ -238,75 +222,6 @@ def test_damage_is_only_ever_bad_image(kind: str, data: st.DataObject) -> None:
     cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
     with contextlib.suppress(BadImage):
         assert load(cut, Geometry(8))[0].shape == (8, 8, 3)
-
-
-def torchvision_view(pixels: np.ndarray[Any, Any], geometry: Geometry) -> np.ndarray[Any, Any]:
-    """Resize and centre crop as torchvision does it, on the whole image."""
-    from torchvision.transforms import InterpolationMode, functional
-
-    how = InterpolationMode(geometry.interpolation)
-    resized = functional.resize(Image.fromarray(pixels), [geometry.shorter_side], how)
-    return np.asarray(functional.center_crop(resized, [geometry.size, geometry.size]))
-
-
-@pytest.mark.parametrize("size", [(90, 70), (70, 90), (33, 200), (8, 9), (224, 224)])
-@pytest.mark.parametrize("how", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("crop_frac", [1.0, 0.875])
-def test_load_is_torchvisions_eval_view(size: tuple[int, int], how: str, crop_frac: float) -> None:
-    photo, geometry = smooth(*size), Geometry(32, crop_frac, how)
-    pixels, width, height = load(saved(photo, "PNG"), geometry)
-    assert (width, height) == size
-    want = torchvision_view(np.asarray(photo), geometry)
-    assert np.abs(pixels.astype(int) - want).max() <= 1
-
-
-def test_same_size_is_untouched() -> None:
-    photo = smooth(32, 32)
-    assert np.array_equal(load(saved(photo, "PNG"), Geometry(32))[0], np.asarray(photo))
-    data = saved(photo, "JPEG")
-    assert np.array_equal(load(data, Geometry(32))[0], decode(data))
-    wide = smooth(48, 32)
-    assert np.array_equal(load(saved(wide, "PNG"), Geometry(32))[0], np.asarray(wide)[:, 8:40])
-
-
-@pytest.mark.parametrize("size", [(500, 375), (375, 500), (1000, 751), (333, 1999), (640, 640)])
-@pytest.mark.parametrize("side", [16, 32, 100, 224])
-def test_dct_scaling_stays_close_to_the_plain_way(size: tuple[int, int], side: int) -> None:
-    geometry, data = Geometry(side, 0.9), saved(smooth(*size), "JPEG", quality=92)
-    pixels, width, height = load(data, geometry)
-    assert (width, height) == size
-    plain = images._view(decode(data), width, height, geometry)
-    difference = np.abs(pixels.astype(int) - plain)
-    assert difference.mean() < 2.0  # of a texture that is noise at the target's size
-    assert difference.max() <= 12
-
-
-def test_dct_scaling_is_used_and_keeps_the_side() -> None:
-    data = saved(smooth(800, 600), "JPEG")
-    assert decode(data, min_side=70).shape == (75, 100, 3)
-    assert decode(data, min_side=76).shape == (150, 200, 3)
-    assert decode(data, min_side=601).shape == (600, 800, 3)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 3), (3, 5000)])
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-@pytest.mark.parametrize("side", [1, 2, 224])
-def test_extreme_shapes(size: tuple[int, int], kind: str, side: int) -> None:
-    data = saved(Image.new("RGB", size, (200, 100, 50)), kind)
-    pixels, width, height = load(data, Geometry(side, 0.875))
-    assert pixels.shape == (side, side, 3)
-    assert (width, height) == size
-    assert np.abs(pixels.astype(int) - (200, 100, 50)).max() <= 3
-
-
-@pytest.mark.parametrize(
-    "make",
-    [lambda: Geometry(0), lambda: Geometry(8, 0.0), lambda: Geometry(8, 1.5),
-     lambda: Geometry(8, 1.0, "bilinaer")],
-)  # fmt: skip
-def test_bad_geometry(make: Callable[[], Geometry]) -> None:
-    with pytest.raises(ValueError, match="geometry"):
-        make()
 
 
 def test_threads_leave_the_warning_filters_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,11 @@ def test_methods_rank_as_they_say(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.argsort(alone), np.argsort(log_odds))
     farther = scores(odsd, density_weight=0.0)
     assert (np.argsort(farther) != np.argsort(log_odds)).any()
+
+
+def test_threads_may_ask_for_the_same_column(tmp_path: Path) -> None:
+    log_odds = np.arange(200_000, dtype=np.float32)
+    pool = make_pool(tmp_path, label=np.zeros(200_000, int), log_odds=log_odds)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda _: pool.column("log_odds")[:].sum(), range(32)))
+    assert set(found) == {log_odds.sum()}
