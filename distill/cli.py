@@ -201,14 +201,9 @@ def import_teacher(
     ],
     weights: Annotated[Path, typer.Option(help="A .safetensors, or a .pt/.pth state dict.")],
     classes: Annotated[Path, typer.Option(help="Class names: one per line, or a JSON list.")],
-    target: Annotated[
-        Path | None, typer.Argument(metavar="[OUT]", help="The same as --out.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The teacher's directory, as in RUNS/teachers/NAME.")
-    ] = None,
-    mean: Annotated[str | None, typer.Option(help="Three numbers, as in '0.49 0.48 0.45'.")] = None,
-    std: Annotated[str | None, typer.Option(help="Three numbers.")] = None,
+    out: Annotated[Path, typer.Argument(help="The teacher's directory, as in RUNS/teachers/NAME.")],
+    mean: Annotated[str | None, typer.Option(help="Three numbers: 0.49,0.48,0.45.")] = None,
+    std: Annotated[str | None, typer.Option(help="Three numbers: 0.25,0.24,0.26.")] = None,
     input_size: Annotated[int | None, typer.Option(min=8, help="Side in pixels.")] = None,
     crop_frac: Annotated[float | None, typer.Option(help="Centre crop / shorter side.")] = None,
     interpolation: Annotated[str | None, typer.Option(help="bilinear, bicubic, ...")] = None,
@@ -229,12 +224,9 @@ def import_teacher(
     What is not given comes from timm's or torchvision's own configuration of the net.
 
     Example: winnow import-teacher --builder torchvision:resnet50 --weights r50.safetensors
-    --classes names.txt --out runs/teachers/r50
+    --classes names.txt runs/teachers/r50
     """
     with friendly():
-        place = out or target
-        if place is None or (out and target):
-            raise ValueError("name one directory for the teacher: --out RUNS/teachers/NAME")
         from distill import command
         from distill.importing import import_teacher as run
 
@@ -242,7 +234,7 @@ def import_teacher(
             builder,
             weights,
             classes,
-            place,
+            out,
             mean=command.three("mean", mean),
             std=command.three("std", std),
             input_size=input_size,
@@ -254,7 +246,7 @@ def import_teacher(
             trust_builder=trust_builder,
         )
         print(
-            f"{place}: {card.builder}, {len(card.classes)} classes, {card.input_size} pixels, "
+            f"{out}: {card.builder}, {len(card.classes)} classes, {card.input_size} pixels, "
             f"digest {card.digest[:12]}"
         )
 

@@ -6,9 +6,7 @@ are not read here, nor anywhere in distillation.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -107,11 +105,6 @@ class _Steps(Dataset[Tensor]):
         return torch.from_numpy(decode(blobs, names, self.geometry))
 
 
-def _leave_interrupts(worker: int) -> None:
-    """Ctrl-C is the main process's to answer: it saves first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 class Streamed:
     """Images read from the tars and decoded again at every visit, by worker processes."""
 
@@ -125,7 +118,7 @@ class Streamed:
             # Not fork: decoding threads and CUDA live in this process.
             options["multiprocessing_context"] = "spawn"
             options["prefetch_factor"] = 4
-            options["worker_init_fn"] = _leave_interrupts
+            options["worker_init_fn"] = devices.leave_interrupts
         loader = DataLoader(
             self.steps,
             batch_size=None,

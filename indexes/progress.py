@@ -32,9 +32,9 @@ class Progress:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + (0.2 if self.live else 10.0)
-            self._print(now, note, "\r" if self.live else "")
+            self._print(now, note)
 
-    def _print(self, now: float, note: str, lead: str) -> None:
+    def _print(self, now: float, note: str) -> None:
         seconds = max(now - self.start, 1e-9)
         text = f"{self.title}: {self.done:,}"
         if self.total:
@@ -43,7 +43,8 @@ class Progress:
         if 0 < self.frac < 1:
             text += f", {clock(seconds * (1 - self.frac) / self.frac)} left"
         text += f" {note}" if note else ""
-        print(f"{lead}{text:<79}", end="" if lead else "\n", file=sys.stderr, flush=True)
+        text = f"\r{text:<79}" if self.live else text
+        print(text, end="" if self.live else "\n", file=sys.stderr, flush=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: object, trace: TracebackType | None
@@ -55,8 +56,7 @@ class Progress:
         seconds = time.monotonic() - self.start
         rate = self.done / max(seconds, 1e-9)
         text = f"{self.title}: {self.done:,} {self.unit} in {clock(seconds)}, {rate:,.0f}/s"
-        lead = "\r" if self.live else ""
-        print(f"{lead}{text:<79}", file=sys.stderr, flush=True)
+        print(f"\r{text:<79}" if self.live else text, file=sys.stderr, flush=True)
 
 
 def clock(seconds: float) -> str:

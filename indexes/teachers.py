@@ -70,6 +70,8 @@ def open(
     Raises TeacherError for a directory that is missing or unfinished, weights or a card that
     were altered since they were written, and a builder that needs `trust_builder`.
     """
+    import torch
+
     directory = Path(directory)
     try:
         body = artefact.read_card(directory, "teacher")
@@ -78,14 +80,15 @@ def open(
     card = checked(body, directory)
     _check_files(body, card, directory)
     try:
-        net = nets.build(
-            card.builder,
-            num_classes=len(card.classes),
-            arguments=card.arguments,
-            mean=card.mean,
-            std=card.std,
-            trust=trust_builder,
-        )
+        with torch.random.fork_rng(devices=[]):  # initial weights that are replaced at once
+            net = nets.build(
+                card.builder,
+                num_classes=len(card.classes),
+                arguments=card.arguments,
+                mean=card.mean,
+                std=card.std,
+                trust=trust_builder,
+            )
     except nets.NetError as error:
         raise TeacherError(f"{directory}: {error}") from error
     load(net, read_safetensors(directory / WEIGHTS), directory / WEIGHTS)

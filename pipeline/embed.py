@@ -197,6 +197,7 @@ def embed(
         # Not fork: CUDA and threads live here. Not forkserver: after a kill of this process its
         # children would live on.
         multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=devices.leave_interrupts,
     )
     gathered: dict[int, _Gathered] = {}
     done = before = len(parts) - len(pending)

@@ -20,7 +20,7 @@ FLAGS = {
     "out device workers fresh trust-builder",
     "evaluate": "teacher runs out device trust-builder",
     "teach": "classes out builder size epochs batch-size lr seed device",
-    "import-teacher": "builder weights classes out mean std input-size crop-frac interpolation "
+    "import-teacher": "builder weights classes mean std input-size crop-frac interpolation "
     "args prompt accuracy trust-builder",
     "students": "",
     "methods": "",
@@ -126,9 +126,9 @@ def test_teach_and_import(runs: Path, tmp_path: Path) -> None:
     assert imported.card.std == (0.2, 0.2, 0.2)
     for name, value in imported.net.state_dict().items():
         assert np.array_equal(value, taught.net.state_dict()[name])
-    assert "three numbers" in call(*words, "--std", "0.2", "--out", tmp_path / "j")[1]
-    assert "JSON object" in call(*words, "--args", "3", "--out", tmp_path / "j")[1]
-    assert "name one directory" in call(*words)[1]
+    assert "three numbers" in call(*words, "--std", "0.2", tmp_path / "j")[1]
+    assert "JSON object" in call(*words, "--args", "3", tmp_path / "j")[1]
+    assert "Missing argument" in call(*words)[1]
 
 
 def test_lists() -> None:

@@ -1,0 +1,82 @@
+"""Real images, where the benchmark data lies: the published teacher and a piece of the pool."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import webdataset
+from typer.testing import CliRunner
+
+import winnow
+from distill.evaluate import evaluate
+from indexes import sources, teachers
+from indexes.shards import open_shards
+from indexes.tarwriter import HashedTar
+
+BENCH = Path(os.environ.get("WINNOW_BENCH", "")) / "cifar10"
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("WINNOW_BENCH") or not BENCH.is_dir(),
+    reason="WINNOW_BENCH does not name the benchmark images",
+)
+
+
+def head(source: Path, out: Path, count: int) -> Path:
+    """The first `count` samples of a tar as a tar of its own."""
+    with out.open("wb") as file:
+        tar = HashedTar(file)
+        for sample in islice(sources.parts(str(source))[0], count):
+            tar.add(f"{sample.key}.{sample.ext}", sample.data)
+            for name, data in sample.extras.items():
+                tar.add(f"{sample.key}.{name}", data)
+        tar.close()
+    return out
+
+
+def invoke(*words: object) -> str:
+    result = CliRunner().invoke(winnow.app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("bench")
+    card = json.loads((BENCH / "teacher" / "teacher.json").read_text())
+    names = place / "names.txt"
+    names.write_text("\n".join(card["classes"]))
+    weights = BENCH / "teacher" / "model.safetensors"
+    mean, std = (",".join(map(str, card[key])) for key in ("mean", "std"))
+    invoke(
+        "import-teacher", "--builder", "resnet18", "--weights", weights, "--classes", names,
+        "--mean", mean, "--std", std, "--input-size", 32, place / "runs" / "teachers" / "r18",
+    )  # fmt: skip
+    return place / "runs"
+
+
+def test_the_teacher_is_as_good_as_it_says(runs: Path, tmp_path: Path) -> None:
+    test = head(BENCH / "original" / "test-0000.tar.gz", tmp_path / "test.tar", 400)
+    result = evaluate(teachers.open(runs / "teachers" / "r18"), str(test))
+    assert result.num_images == 400
+    assert result.top1 > 0.83, "0.877 on the whole set"
+
+
+def test_select_from_the_pool(runs: Path, tmp_path: Path) -> None:
+    pool = head(BENCH / "openworld" / "shard-00000.tar.gz", tmp_path / "pool.tar", 800)
+    invoke("select", "--corpus", pool, "--runs", runs, "-n", 200, "--workers", 0)
+    shards = open_shards(json.loads((runs / "last-shards.json").read_text())["shards"])
+    funnel = shards.card["funnel"]
+    assert funnel["in"] == 800
+    assert funnel["kept"] == 200 == 800 - sum(funnel["dropped"].values())
+    urls = [str(tar) for tar in shards.tars]
+    read = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert len(read) == 200
+    with tarfile.open(pool) as tar:
+        for sample in read[:20]:
+            file = tar.extractfile(f"{sample['__key__']}.jpg")
+            assert file is not None
+            assert sample["jpg"] == file.read()
