@@ -73,7 +73,7 @@ def make_teacher(runs: Path, test: Path, device: str) -> teachers.Teacher:
         world.paint_labelled(lost, "train", LOST_IMAGES, seed=0)
         world.paint_labelled(test, "test", TEST_IMAGES, seed=0)
         teach.teach(str(lost), world.CLASSES, TEACHER, place, epochs=TEACHER_EPOCHS, device=device)
-    for file in lost.glob("*"):
+    for file in lost.glob("train-*.tar"):
         file.unlink()
     return teachers.open(place, device=device)
 

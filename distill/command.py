@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import math
 import re
@@ -64,32 +65,41 @@ def distill_students(
         views=views,
         seed=seed,
     )
-    outcomes = training.train(
-        opened,
-        master,
-        directories(builders, opened, Path(method).stem, seed, runs, out),
-        module,
-        config,
-        recipe,
-        device=device,
-        targets_in=runs / "targets",
-        fresh=fresh,
-        workers=workers,
-    )
+    places = directories(builders, opened, Path(method).stem, seed, runs, out)
+    with contextlib.ExitStack() as held:
+        for directory in places.values():
+            held.enter_context(artefact.locked(directory, wait=False))
+        outcomes = training.train(
+            opened,
+            master,
+            places,
+            module,
+            config,
+            recipe,
+            device=device,
+            targets_in=runs / "targets",
+            fresh=fresh,
+            workers=workers,
+            trust_builder=trust_builder,
+        )
     for one in outcomes:
-        _tell(one, evaluate_on, master, device)
+        _tell(one, evaluate_on, master, device, trust_builder)
     return sum(one.state == "diverged" for one in outcomes)
 
 
 def _tell(
-    one: training.Outcome, evaluate_on: str | None, teacher: teachers.Teacher, device: str
+    one: training.Outcome,
+    evaluate_on: str | None,
+    teacher: teachers.Teacher,
+    device: str,
+    trust_builder: bool,
 ) -> None:
     text = {"finished": "trained", "already": "was finished before", "diverged": "diverged"}
     line = f"{one.student}: {text[one.state]}"
     if one.agreement is not None and one.state == "finished":
         line += f", agrees with its teacher on {100 * one.agreement:.1f} % of held-out images"
     if evaluate_on is not None and one.state != "diverged":
-        student = teachers.open(one.directory, device=device)
+        student = teachers.open(one.directory, device=device, trust_builder=trust_builder)
         result = evaluation.evaluate(student, evaluate_on, teacher=teacher, device=device)
         write_result(one.directory / "evaluation.json", evaluate_on, student, result)
         line += f", top-1 {100 * result.top1:.2f} % of {result.num_images:,}"

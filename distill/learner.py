@@ -80,6 +80,7 @@ class Learner:
         teacher: teachers.Card,
         seed: int,
         device: str,
+        trust_builder: bool = False,
     ) -> None:
         """Builds the student from `seed`, or takes up the checkpoint in `directory`.
 
@@ -91,7 +92,11 @@ class Learner:
         self.failed_at: int | None = None
         torch.manual_seed(seed)
         net = nets.build(
-            builder, num_classes=len(teacher.classes), mean=teacher.mean, std=teacher.std
+            builder,
+            num_classes=len(teacher.classes),
+            mean=teacher.mean,
+            std=teacher.std,
+            trust=trust_builder,
         )
         self.method = make(net).to(device)
         self.method.module.to(memory_format=torch.channels_last)

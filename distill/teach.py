@@ -107,7 +107,7 @@ def _read(
                 if isinstance(one, str):
                     dropped[one] += 1
                     continue
-                hashes.append(artefact.hash64(sample.key.encode()))
+                hashes.append(artefact.hash64(sample.key.encode("utf-8", "surrogateescape")))
                 labels.append(label)
                 pixels.append(one)
             progress.add(len(chunk))

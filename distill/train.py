@@ -71,6 +71,7 @@ def train(
     fresh: bool = False,
     workers: int | None = None,
     budget_bytes: int | None = None,
+    trust_builder: bool = False,
 ) -> list[Outcome]:
     """Trains `students` (builder -> directory) and saves each as a teacher directory.
 
@@ -83,7 +84,9 @@ def train(
     outcomes = {name: Outcome(name, place, "already", None) for name, place in students.items()}
     with torch.random.fork_rng(devices=_cuda_index(device)):
         inputs = _inputs(shards, teacher, method, config, recipe)
-        learners = _learners(students, kind, teacher, config, inputs, recipe.seed, device, fresh)
+        learners = _learners(
+            students, kind, teacher, config, inputs, recipe.seed, device, fresh, trust_builder
+        )
         if not learners:
             return list(outcomes.values())
         feed, weights_N, heldout = _open(
@@ -157,14 +160,20 @@ def _inputs(
 ) -> dict[str, Any]:
     """All that a student's weights depend on, but its builder; people read it in the card."""
     return {
-        "shards": shards.directory.name,
         "shards_digest": artefact.digest(shards.card),
         "teacher_digest": teacher.card.digest,
-        "method": method.__name__.rpartition(".")[2],
+        "method": Path(str(method.__file__)).stem,
+        "method_sha256": _own_code(method),
         "config": config,
         "recipe": recipe,
         "version": CODE_VERSION,
     }
+
+
+def _own_code(method: ModuleType) -> str | None:
+    """The digest of a user's own file; a method of ours is told by CODE_VERSION."""
+    ours = method.__name__.startswith("distill.methods.")
+    return None if ours else artefact.sha256(str(method.__file__))
 
 
 def _learners(
@@ -176,6 +185,7 @@ def _learners(
     seed: int,
     device: str,
     fresh: bool,
+    trust_builder: bool,
 ) -> list[Learner]:
     """A learner for each student that is not finished, at its checkpoint where it has one."""
     learners = []
@@ -193,6 +203,7 @@ def _learners(
             teacher=teacher.card,
             seed=seed,
             device=device,
+            trust_builder=trust_builder,
         )
         if learner.step:
             print(f"{builder}: goes on at step {learner.step:,}", file=sys.stderr, flush=True)

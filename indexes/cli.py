@@ -1,4 +1,4 @@
-"""The commands that look at artefacts: inspect and verify; and how any command fails politely."""
+"""The commands that look at artefacts (inspect, verify, query), and how any fails politely."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def inspect(
             raise artefact.ArtefactError(f"{path} has no {artefact.CARD}: no whole artefact there")
         card = artefact.read_json(path / artefact.CARD)
         for line in describe(card):
-            print(line)
+            print("".join(one if one.isprintable() else ascii(one)[1:-1] for one in line))
 
 
 def describe(card: dict[str, Any]) -> Iterator[str]:
@@ -68,7 +68,7 @@ def describe(card: dict[str, Any]) -> Iterator[str]:
         elif isinstance(value, dict):
             yield f"{name}: " + shorten([f"{key}={item}" for key, item in value.items()])
         elif isinstance(value, list):
-            plain = [item["name"] if isinstance(item, dict) else str(item) for item in value]
+            plain = [str(item.get("name") if isinstance(item, dict) else item) for item in value]
             yield f"{name}: ({len(value)}) " + shorten(plain)
         else:
             yield f"{name}: {value}"

@@ -7,7 +7,7 @@ K stored logits (all C of them up to 128 classes, else the top ones with their c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,11 +104,6 @@ class Embeddings:
     def __len__(self) -> int:
         return int(self.card["num_samples"])
 
-    @property
-    def has_tower(self) -> bool:
-        """Whether an open_clip tower was embedded in the same pass."""
-        return self.card.get("tower") is not None
-
 
 def open_embeddings(directory: str | Path) -> Embeddings:
     """Opens a whole embedded corpus (ArtefactError otherwise)."""
@@ -175,9 +170,3 @@ def finish(directory: Path, num_parts: int, body: Mapping[str, Any]) -> None:
             "parts": parts,
         },
     )
-
-
-def iterate(blocks: Sequence[Block], name: str) -> Iterator[tuple[Block, Array]]:
-    """(block, matrix [n, ...]) over blocks, one in memory map at a time."""
-    for block in blocks:
-        yield block, block.matrix(name)

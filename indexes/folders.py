@@ -41,6 +41,7 @@ class FolderPart:
         Files that cannot be read are told of at the end, once all the others were yielded.
         """
         unread: list[str] = []
+        seen: set[str] = set()
         for number, file in enumerate(self.files):
             try:
                 data = self._read(file)
@@ -48,8 +49,12 @@ class FolderPart:
                 unread.append(f"{file}: {error}")
                 continue
             folder = os.path.dirname(self._place(file)).rpartition("/")[2]
+            key = plain_key(file)
+            if key in seen:  # a.jpg beside a.png, or a.b.jpg beside a_b.jpg
+                key = f"{key}-{number}"
+            seen.add(key)
             yield Sample(
-                key=plain_key(file),
+                key=key,
                 ext=suffix(file),
                 data=data,
                 offset=number,
@@ -59,7 +64,8 @@ class FolderPart:
         if unread:
             raise DamagedPart(
                 f"{self.name}: {len(unread)} of {len(self.files)} files cannot be read, the first "
-                f"is {unread[0]}"
+                f"is {unread[0]}",
+                lost=len(unread),
             )
 
     def _read(self, file: str) -> bytes:

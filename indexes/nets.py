@@ -233,7 +233,7 @@ def _open_clip(name: str) -> Callable[..., nn.Module]:
     import open_clip
     from torch import nn
 
-    config = open_clip.get_model_config(name)
+    config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
     if config is None:
         raise _unknown("open_clip", name, open_clip.list_models())
 

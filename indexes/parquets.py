@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,14 +36,21 @@ class ParquetPart:
         """One sample a row; a null image is a sample without one."""
         with self._opened() as file:
             image, *others = self._columns(file.schema_arrow)
-            rows = itertools.count()
+            rows, seen = itertools.count(), set[str]()
             for batch in self._batches(file, [image, *(name for name in others if name)]):
-                values = [
-                    batch.column(name).to_pylist() if name else [None] * batch.num_rows
-                    for name in (image, *others)
-                ]
+                try:
+                    values = [
+                        batch.column(name).to_pylist() if name else [None] * batch.num_rows
+                        for name in (image, *others)
+                    ]
+                except ValueError as error:  # text that is not UTF-8, say
+                    raise DamagedPart(f"{self.name}: {error}") from None
                 for cell, key, label in zip(*values, strict=True):
-                    yield _sample(next(rows), image, cell, key, label)
+                    sample = _sample(next(rows), image, cell, key, label)
+                    if key is None and sample.key in seen:  # base names of several folders
+                        sample = dataclasses.replace(sample, key=f"{sample.key}-{sample.offset}")
+                    seen.add(sample.key)
+                    yield sample
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
         """Not offered: rows are read in order."""
@@ -109,6 +117,7 @@ def _holds_bytes(kind: Any) -> bool:
 
 def _sample(row: int, column: str, cell: Any, key: Any, label: Any) -> Sample:
     data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+    path = path if isinstance(path, str) else None
     extras = {} if label is None else {"cls": str(label).encode()}
     stated_key = path if key is None else str(key)
     name = plain_key(stated_key or "") or f"{row:08d}"

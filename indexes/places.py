@@ -51,7 +51,9 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 def shown(place: str) -> str:
     """`place` as it may be printed: without a query, which often holds a secret."""
-    return place.split("?", 1)[0] if is_url(place) else place
+    if not is_url(place):
+        return place
+    return re.sub(r"//[^/@]*@", "//", place.split("?", 1)[0])
 
 
 @contextmanager

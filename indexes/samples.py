@@ -14,7 +14,15 @@ class SourceError(ValueError):
 
 
 class DamagedPart(SourceError):
-    """A part that broke off; every whole sample before the damage was yielded."""
+    """A part that broke off; every whole sample before the damage was yielded.
+
+    lost: samples known to be lost, at least one. passing: the reading failed (a store, a disk),
+    not the file: another try may go better.
+    """
+
+    def __init__(self, what: str, *, lost: int = 1, passing: bool = False) -> None:
+        super().__init__(what)
+        self.lost, self.passing = lost, passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,11 @@ def plain_key(path: str) -> str:
     base = pieces[-1]
     stem = base.rpartition(".")[0] if suffix(base) in IMAGES else base
     return "/".join([*pieces[:-1], stem.replace(".", "_")])
+
+
+def contained_key(key: str) -> str:
+    """A tar member's key without a way out of the folder that a tar is unpacked in."""
+    return "/".join(piece for piece in key.split("/") if piece not in ("", ".", ".."))
 
 
 def unique_names(places: list[str]) -> list[str]:

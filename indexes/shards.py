@@ -79,6 +79,7 @@ class ShardWriter:
         The tar comes first, the side-car (which bears the tar's sha256) is the done-marker.
         """
         tar = self.directory / shard_name(number)
+        check_keys(keys)
         sources = sources if sources is not None else [""] * len(keys)
         table = {name: np.asarray(column) for name, column in columns.items()}
         table["key_hash"] = np.array([artefact.hash64(key.encode()) for key in keys], np.uint64)
@@ -157,6 +158,16 @@ class ShardWriter:
                 "files": files,
             },
         )
+
+
+def check_keys(keys: Sequence[str]) -> None:
+    """ValueError unless webdataset reads every key back and no tar leads out of its folder."""
+    for key in keys:
+        *folders, base = key.split("/")
+        if not base or "." in base or "\0" in key or {"", ".", ".."} & set(folders):
+            raise ValueError(f"{key!r} cannot be a key: relative, no '..', no dot in its base name")
+    if len(set(keys)) < len(keys):
+        raise ValueError("a key occurs twice in one shard")
 
 
 def effective_sample_size(weight: Array) -> float:
@@ -267,6 +278,10 @@ def open_shards(directory: str | Path, *, teacher_digest: str | None = None) -> 
     """
     directory = Path(directory)
     card = artefact.read_card(directory, "shards")
+    missing = [name for name in ("files", "teacher", "classes", "num_samples") if name not in card]
+    names = [str(file.get("name")) for file in card.get("files", [])]
+    if missing or names != [shard_name(number) for number in range(len(names))]:
+        raise ArtefactError(f"{directory / artefact.CARD} is not a card of shards; make them again")
     for file in card["files"]:
         tar = directory / file["name"]
         found = tar.stat().st_size if tar.is_file() else None

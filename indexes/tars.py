@@ -104,11 +104,12 @@ class TarPart:
                         )
                     yield sample
             except Damage as damage:
-                raise DamagedPart(f"{self.name}: {damage}") from None
+                raise DamagedPart(f"{self.name}: {damage}", passing=stream.passing) from None
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
         """`size` bytes at `offset` of the tar; SourceError when it ends before."""
-        data = os.pread(descriptor(self.place).number, size, self.start + offset)
+        held = descriptor(self.place)  # keeps it open while it is read
+        data = os.pread(held.number, size, self.start + offset)
         if len(data) != size:
             raise SourceError(f"{self.name}: ends before the {size:,} bytes of {key!r}")
         return data

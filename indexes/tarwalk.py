@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -42,6 +43,7 @@ class Stream:
         self._read, self._seek, self._chunk = read, seek, chunk_bytes
         self._buffer, self._at, self._base = b"", 0, 0
         self.failure: str | None = None
+        self.passing = False
 
     @property
     def position(self) -> int:
@@ -77,6 +79,8 @@ class Stream:
                 piece = self._read(self._chunk)
             except Exception as error:  # what a store behind a URL raises is anybody's guess
                 self.failure = f"{type(error).__name__}: {error}"
+                damaged = isinstance(error, EOFError | gzip.BadGzipFile | zlib.error)
+                self.passing = not damaged
                 break
             if not piece:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -176,8 +177,9 @@ def by_digest(digest: str, runs: str | Path) -> Path:
     """
     shelf = Path(runs) / "teachers"
     for card in sorted(shelf.glob(f"*/{artefact.CARD}")):
-        if artefact.read_json(card).get("digest") == digest:
-            return card.parent
+        with contextlib.suppress(artefact.ArtefactError):  # a damaged neighbour is not our matter
+            if artefact.read_json(card).get("digest") == digest:
+                return card.parent
     raise TeacherError(
         f"no teacher in {shelf} has the digest {digest[:12]}: name its directory with --teacher"
     )

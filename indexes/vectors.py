@@ -1,6 +1,7 @@
 """The one door to FAISS: build, search, k-means. Cosine similarity throughout.
 
-Exact while N x D half floats fit the stated memory budget; inverted lists over 8-bit codes above.
+Exact while N x D half floats fit the stated memory budget; above it inverted lists over 8-bit
+codes, which take half of that memory. k-means runs on the CPU: the same centroids everywhere.
 """
 
 from __future__ import annotations
@@ -112,7 +113,6 @@ def kmeans(vectors: Array, num_centroids: int, *, seed: int, spherical: bool = T
         seed=seed % (1 << 31),
         spherical=spherical,
         min_points_per_centroid=1,
-        gpu=faiss.get_num_gpus() > 0,
     )
     model.train(np.ascontiguousarray(vectors, np.float32))
     centroids: Array = model.centroids

@@ -1,4 +1,4 @@
-"""The offline commands: select (the whole run), query, corpora. Thin: the work is elsewhere."""
+"""The offline commands: select (the whole run) and corpora. Thin: the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def select(
         list[str] | None,
         typer.Option("--set", help="A setting of the method, key=value; repeat or space-separate."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Order of the shards, random draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Order of the shards, random draws.")] = 0,
     runs: Annotated[Path, typer.Option(help="Where every artefact goes.")] = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="The shards' directory. Default: under RUNS/shards.")

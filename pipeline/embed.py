@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from indexes import devices, embeddings
 from indexes.artefact import hash64
 from indexes.images import BadImage, Geometry, load
+from indexes.names import find
 from indexes.progress import Progress
 from indexes.shards import FULL_LOGITS
 from indexes.sources import DamagedPart, Part, Sample, SourceError
@@ -46,6 +48,7 @@ class PartEnd:
     found: int
     dropped: dict[str, int]
     damage: str | None
+    unreadable: bool
 
 
 @dataclass
@@ -55,6 +58,7 @@ class _Gathered:
     batches: list[tuple[Batch, dict[str, Array]]] = field(default_factory=list)
     rows: int = 0
     blocks: list[int] = field(default_factory=list)
+    not_finite: int = 0
 
 
 class Decoded(IterableDataset[Batch | PartEnd]):
@@ -64,9 +68,24 @@ class Decoded(IterableDataset[Batch | PartEnd]):
     """
 
     def __init__(
-        self, parts: list[tuple[int, Part]], geometries: list[Geometry], batch_size: int
+        self,
+        parts: list[tuple[int, Part]],
+        geometries: list[Geometry],
+        batch_size: int,
+        plugin: str | None = None,
     ) -> None:
+        """`plugin`: the user's own .py file that defines the parts' class, if one does."""
         self.parts, self.geometries, self.batch_size = parts, geometries, batch_size
+        self.plugin = plugin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "parts": ForkingPickler.dumps(self.parts).tobytes()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A worker must have loaded the user's file before it can take parts of its class.
+        if state["plugin"] is not None:
+            find("pipeline.corpora", state["plugin"])
+        self.__dict__ |= {**state, "parts": ForkingPickler.loads(state["parts"])}
 
     def __iter__(self) -> Iterator[Batch | PartEnd]:
         worker = get_worker_info()
@@ -76,7 +95,7 @@ class Decoded(IterableDataset[Batch | PartEnd]):
 
     def _part(self, number: int, part: Part) -> Iterator[Batch | PartEnd]:
         dropped: Counter[str] = Counter()
-        found, damage, seen = 0, None, set[int]()
+        found, damage, unreadable, lost, seen = 0, None, False, 1, set[int]()
         rows: list[tuple[Sample, list[Array], dict[str, int]]] = []
         samples = iter(part)
         while True:
@@ -84,8 +103,12 @@ class Decoded(IterableDataset[Batch | PartEnd]):
                 sample = next(samples, None)
             except DamagedPart as error:
                 damage, sample = str(error), None
-            except (OSError, SourceError) as error:
+                unreadable, lost = error.passing, error.lost
+            except SourceError as error:
                 damage, sample = f"{part.name}: {error}", None
+            except Exception as error:  # a store's or a user's own part may raise anything
+                damage, sample = f"{part.name}: {type(error).__name__}: {error}", None
+                unreadable = True
             if sample is None:
                 break
             found += 1
@@ -117,9 +140,9 @@ class Decoded(IterableDataset[Batch | PartEnd]):
         if rows:
             yield _batch(number, rows)
         if damage:
-            dropped["damaged_part"] += 1
-            found += 1
-        yield PartEnd(number, found, dict(dropped), damage)
+            dropped["damaged_part"] += lost
+            found += lost
+        yield PartEnd(number, found, dict(dropped), damage, unreadable)
 
 
 def _batch(number: int, rows: list[tuple[Sample, list[Array], dict[str, int]]]) -> Batch:
@@ -148,7 +171,7 @@ def answers(
     rest = logits.scatter(1, label[:, None], -torch.inf)
     others = rest.logsumexp(1) if logits.shape[1] > 1 else torch.zeros_like(best)
     log_p = logits.log_softmax(1)
-    kept = {"features": features.to(torch.float16)}
+    kept = {"features": features.clamp(-65504, 65504).to(torch.float16)}
     if logits.shape[1] <= FULL_LOGITS:
         kept["logits"] = logits.clamp(-65504, 65504).to(torch.float16)
     else:
@@ -178,11 +201,14 @@ def embed(
     batch_size: int = 128,
     workers: int = 1,
     on_error: str = "continue",
+    plugin: str | None = None,
 ) -> None:
     """Embeds every part that has no done-marker yet into `directory`, then writes its card.
 
     A damaged part keeps what came before the damage, counted as one drop `damaged_part`
-    (`on_error="stop"`: SourceError instead). Memory: a block per worker, whatever the corpus.
+    (`on_error="stop"`: SourceError instead). A part that cannot be read now (a store that fails,
+    not a damaged file) is no done part: SourceError at the end, and the next run tries it again.
+    Memory: a block and the key hashes of one part per worker, whatever the corpus.
     """
     directory.mkdir(parents=True, exist_ok=True)
     notes = [embeddings.part_note(directory, number) for number in range(len(parts))]
@@ -190,7 +216,7 @@ def embed(
     geometries = [teacher.geometry] + ([tower.geometry] if tower else [])
     workers = min(workers, len(pending))
     loader = DataLoader(
-        Decoded(pending, geometries, batch_size),
+        Decoded(pending, geometries, batch_size, plugin),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
@@ -200,34 +226,41 @@ def embed(
         worker_init_fn=devices.leave_interrupts,
     )
     gathered: dict[int, _Gathered] = {}
-    done = before = len(parts) - len(pending)
+    done, rows_done, failed = 0, 0, list[str]()
     with Progress("embed") as progress:
         for item in _alive(loader):
             part = gathered.setdefault(item.part, _Gathered())
             if isinstance(item, Batch):
-                part.batches.append((item, _forward(item, teacher, tower, device)))
-                part.rows += len(item.keys)
-                progress.add(len(item.keys), note=f"(part {done + 1} of {len(parts)})")
+                part.not_finite += _forward(part, item, teacher, tower, device)
                 if part.rows >= BLOCK_ROWS:
                     _flush(directory, item.part, part)
+                # Parts seen so far tell how many images the rest may hold.
+                frac = progress.done * done / max(rows_done * len(pending), 1)
+                progress.add(len(item.keys), frac=frac, note=f"({done} of {len(pending)} parts)")
                 continue
             if item.damage and on_error == "stop":
                 raise SourceError(f"{item.damage}; mend or remove it (or use --on-error continue)")
-            _flush(directory, item.part, part)
-            done += 1
-            progress.add(0, frac=(done - before) / len(pending))
-            if item.damage:
-                print(f"warning: {item.damage}; what came before it is kept")
-            note = {
-                "name": parts[item.part].name,
-                "blocks": part.blocks,
-                "found": item.found,
-                "dropped": item.dropped,
-                "damage": item.damage,
-            }
-            embeddings.finish_part(directory, item.part, note)
             del gathered[item.part]
+            if item.unreadable:
+                failed.append(str(item.damage))
+                continue
+            _finish_part(directory, item, parts[item.part].name, part)
+            done, rows_done = done + 1, rows_done + sum(part.blocks)
+    if failed:
+        raise SourceError(
+            f"{len(failed)} of {len(parts)} parts could not be read ({failed[0]}): run the same "
+            "command again, only these are tried again"
+        )
     embeddings.finish(directory, len(parts), body)
+
+
+def _finish_part(directory: Path, end: PartEnd, name: str, part: _Gathered) -> None:
+    _flush(directory, end.part, part)
+    if end.damage:
+        print(f"warning: {end.damage}; what came before it is kept")
+    dropped = end.dropped | ({"not_finite": part.not_finite} if part.not_finite else {})
+    note = {"name": name, "blocks": part.blocks, "found": end.found}
+    embeddings.finish_part(directory, end.part, {**note, "dropped": dropped, "damage": end.damage})
 
 
 def _alive(loader: DataLoader[Batch | PartEnd]) -> Iterator[Batch | PartEnd]:
@@ -238,12 +271,16 @@ def _alive(loader: DataLoader[Batch | PartEnd]) -> Iterator[Batch | PartEnd]:
         if "DataLoader worker" not in str(error):
             raise
         raise ChildProcessError(
-            f"a decoding process was killed ({error}), for want of memory perhaps: run the same "
-            "command again, it goes on after the last whole part; fewer --workers need less"
+            f"a decoding process ended ({error}), killed for want of memory perhaps: run the same "
+            "command again, it goes on after the last whole part; fewer --workers need less, "
+            "--workers 0 shows an error of its own"
         ) from None
 
 
-def _forward(batch: Batch, teacher: Teacher, tower: Tower | None, device: str) -> dict[str, Array]:
+def _forward(
+    part: _Gathered, batch: Batch, teacher: Teacher, tower: Tower | None, device: str
+) -> int:
+    """Adds a batch and its answers to its part; the number of rows without finite answers."""
     pixels = batch.pixels[0].to(device, non_blocking=True)
     with devices.autocast(device):
         _, features, logits = teacher(unit(pixels))
@@ -251,7 +288,16 @@ def _forward(batch: Batch, teacher: Teacher, tower: Tower | None, device: str) -
     batch.columns |= columns
     if tower is not None:
         matrices["tower"] = tower(unit(batch.pixels[1].to(device))).to(torch.float16).cpu().numpy()
-    return matrices
+    batch.pixels = []
+    whole = np.isfinite(columns["log_odds"]) & np.isfinite(matrices["features"]).all(1)
+    if not whole.all():
+        rows = np.flatnonzero(whole)
+        matrices = {name: matrix[rows] for name, matrix in matrices.items()}
+        batch.columns = {name: column[rows] for name, column in batch.columns.items()}
+        batch.keys, batch.exts = [batch.keys[r] for r in rows], [batch.exts[r] for r in rows]
+    part.batches.append((batch, matrices))
+    part.rows += int(whole.sum())
+    return int((~whole).sum())
 
 
 def unit(pixels: torch.Tensor) -> torch.Tensor:

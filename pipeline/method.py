@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -28,6 +29,14 @@ class Choice:
     weights: Weighing = "none"
     """none, or class_prior: an image of a short class counts more, up to weight_cap."""
     weight_cap: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not self.weight_cap >= 1:
+            raise ValueError(f"weight_cap={self.weight_cap}: at least 1, for weights of mean 1")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{field.name}={value} is not finite")
 
     def scoring(self) -> dict[str, Any]:
         """The fields that scores depend on: all but the ones of this base."""

@@ -10,15 +10,16 @@ import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from indexes import artefact
-from indexes.embeddings import Block, Embeddings
+from indexes.embeddings import COLUMNS, Block, Embeddings
 
 Array = npt.NDArray[Any]
+RESERVED = {*COLUMNS, "key", "ext", "source", "source_offset", "weight", "logits", "logit_classes"}
 
 
 class Pool:
@@ -57,33 +58,57 @@ class Pool:
         if not path.exists():
             folder = self.embeddings.directory / "columns"
             path = folder / f"{name}.npy"
-            with self._gathering:
+            with self._gathering, artefact.locked(folder):
                 if not path.exists():
                     blocks = ((block, {name: block.columns(name)[0]}) for block in self.blocks)
                     self._write(folder, blocks)
         column: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         return column
 
-    def fill(self, blocks: Iterable[tuple[Block, Mapping[str, Array]]]) -> list[str]:
-        """Writes score columns [N] from their blocks' values; returns their names."""
-        return self._write(self.scratch, blocks)
+    def fill(
+        self, blocks: Iterable[tuple[Block, Mapping[str, Array]]], dtype: type = np.float32
+    ) -> None:
+        """Writes columns [N] from their blocks' values, given in pool order.
+
+        Raises ValueError for a column that leaves rows out or takes a name of the pool's own.
+        """
+        self._write(self.scratch, blocks, dtype)
 
     def _write(
-        self, folder: Path, blocks: Iterable[tuple[Block, Mapping[str, Array]]]
-    ) -> list[str]:
+        self,
+        folder: Path,
+        blocks: Iterable[tuple[Block, Mapping[str, Array]]],
+        dtype: Any = None,
+    ) -> None:
+        # Written in order and not through a map: a full disk is then an error, not a bus error.
         with contextlib.ExitStack() as stack:
-            wholes: dict[str, Array] = {}
+            files: dict[str, tuple[BinaryIO, int]] = {}
             for block, columns in blocks:
                 for name, values in columns.items():
-                    if name not in wholes:
+                    values = np.asarray(values, dtype)
+                    if name not in files:
+                        if dtype is not None and name in RESERVED:
+                            raise ValueError(f"a score may not be called {name!r}: it is taken")
                         aside = stack.enter_context(artefact.writing(folder / f"{name}.npy"))
-                        wholes[name] = np.lib.format.open_memmap(
-                            aside, mode="w+", dtype=values.dtype, shape=(len(self),)
+                        file: BinaryIO = stack.enter_context(aside.open("wb"))
+                        head = {
+                            "descr": np.lib.format.dtype_to_descr(values.dtype),
+                            "fortran_order": False,
+                            "shape": (len(self),),
+                        }
+                        np.lib.format.write_array_header_1_0(file, head)
+                        files[name] = file, 0
+                    file, rows = files[name]
+                    if rows != block.start or values.shape != (len(block),):
+                        raise ValueError(
+                            f"column {name!r} has {values.shape} values for rows {block.start} to "
+                            f"{block.stop}, after {rows} rows: every block once, in order"
                         )
-                    wholes[name][block.start : block.stop] = values
-            for whole in wholes.values():
-                whole.flush()  # type: ignore[attr-defined]
-        return list(wholes)
+                    file.write(values.tobytes())
+                    files[name] = file, block.stop
+            short = [name for name, (_, rows) in files.items() if rows != len(self)]
+            if short:
+                raise ValueError(f"columns {short} end before the last of {len(self):,} rows")
 
     @property
     def scores(self) -> list[str]:

@@ -114,9 +114,10 @@ def stage(
     key = artefact.digest({"kind": kind, "schema": artefact.SCHEMAS[kind], **inputs})
     made = Made(directory or run.runs / kind / f"{name}-{key[:10]}", key)
     if not artefact.is_done(made.directory):
-        made.directory.mkdir(parents=True, exist_ok=True)
-        make(made)
-        return made
+        with artefact.locked(made.directory):
+            if not artefact.is_done(made.directory):  # else another process has just made it
+                make(made)
+                return made
     found = artefact.read_card(made.directory, kind).get("digest")
     if found != key:
         raise artefact.ArtefactError(

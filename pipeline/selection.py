@@ -37,7 +37,8 @@ def duplicates(pool: Pool, bucket_rows: int = BUCKET_ROWS) -> Array:
     total = len(pool)
     content = pool.column("content_hash")
     size = pool.column("size")
-    pool.fill((block, {"duplicate": np.zeros(len(block), bool)}) for block in pool.blocks)
+    zeros = ((block, {"duplicate": np.zeros(len(block), bool)}) for block in pool.blocks)
+    pool.fill(zeros, dtype=bool)
     flags: Array = np.lib.format.open_memmap(pool.scratch / "duplicate.npy", mode="r+")
     buckets = np.uint64(-(-total // bucket_rows))
     for bucket in range(int(buckets)):
@@ -123,7 +124,6 @@ def select(pool: Pool, n: int, balance: Balance, floor_log_odds: float) -> Selec
     log_odds, score = pool.column("log_odds"), pool.column("score")
     tie = pool.column("key_hash")
     num_classes = len(pool.classes)
-    wanted = len(pool) if balance == "all" else n
     floor = floor_log_odds if balance == "quota_with_floor" else -np.inf
 
     def by_class(rows: slice) -> tuple[Array, Array, Array, Array]:
@@ -134,15 +134,18 @@ def select(pool: Pool, n: int, balance: Balance, floor_log_odds: float) -> Selec
         eligible = ~duplicate[rows]
         return eligible, np.zeros(len(eligible), np.int64), score[rows], tie[rows]
 
-    if balance in ("global", "all"):
-        rows = top_rows(len(pool), np.array([wanted]), as_one)
+    if balance == "all":
+        rows = np.concatenate([np.flatnonzero(~duplicate[c]) + c.start for c in chunks(len(pool))])
+        return Selected(rows, _dropped(pool, duplicate, rows), 0)
+    if balance == "global":
+        rows = top_rows(len(pool), np.array([n]), as_one)
         return Selected(rows, _dropped(pool, duplicate, rows), 0)
     counts = np.zeros(num_classes, np.int64)
     for piece in chunks(len(pool)):
         eligible, group, _, _ = by_class(piece)
         counts += np.bincount(group[eligible], minlength=num_classes)
-    rows = top_rows(len(pool), water_fill(counts, wanted), by_class)
-    short = wanted - len(rows)
+    rows = top_rows(len(pool), water_fill(counts, n), by_class)
+    short = n - len(rows)
     below = np.zeros(0, np.int64)
     if short > 0:
 

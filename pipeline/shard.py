@@ -16,6 +16,7 @@ from indexes import artefact
 from indexes.artefact import hash64
 from indexes.embeddings import Block
 from indexes.progress import Progress
+from indexes.samples import contained_key
 from indexes.shards import ShardWriter
 from indexes.sources import Part, SourceError
 from pipeline.pool import Pool
@@ -59,8 +60,11 @@ def gather(pool: Pool, rows: Array, weight: Array) -> Chosen:
         exts += [all_exts[row] for row in local]
     part, offset, size, content = (np.concatenate(column) for column in zip(*columns, strict=True))
     unique, seen = [], set[str]()
-    for key, row in zip(keys, rows.tolist(), strict=True):
-        name = key if key not in seen else f"{key}-{row}"
+    for source_key, row in zip(keys, rows.tolist(), strict=True):
+        key = name = contained_key(source_key) or str(row)
+        number = row
+        while name in seen:
+            name, number = f"{key}-{number}", number + len(pool)
         seen.add(name)
         unique.append(name)
     return Chosen(rows, weight, part, offset, size, content, unique, keys, exts)
@@ -118,15 +122,16 @@ class Originals:
         if path.is_file() and path.stat().st_size == starts[-1]:
             return
         wanted = {
-            (int(chosen.offset[row]), chosen.source_keys[row]): int(chosen.content_hash[row])
-            for row in mine
+            (int(chosen.offset[row]), chosen.source_keys[row]): (int(start), int(chosen.size[row]))
+            for row, start in zip(mine, starts, strict=False)
         }
         with artefact.writing(path) as aside, aside.open("wb") as file:
             for sample in part:
                 key = sample.key.encode("utf-8", "backslashreplace").decode()
-                content = wanted.pop((sample.offset, key), None)
-                if content is not None:
-                    self._check(hash64(sample.data) == content, part, key)
+                start, size = wanted.pop((sample.offset, key), (0, -1))
+                if size >= 0:
+                    self._check(len(sample.data) == size, part, key)
+                    file.seek(start)
                     file.write(sample.data)
                 if not wanted:
                     break
@@ -136,13 +141,14 @@ class Originals:
         """The bytes of selected image `position`; SourceError when its source has changed."""
         chosen = self.chosen
         part = self.parts[int(chosen.part[position])]
+        key = chosen.source_keys[position]
         start, size = int(self.spilled[position]), int(chosen.size[position])
         if start >= 0:
             with self._path(int(chosen.part[position])).open("rb") as file:
                 file.seek(start)
-                return file.read(size)
-        key = chosen.source_keys[position]
-        data = part.fetch(key, int(chosen.offset[position]), size)
+                data = file.read(size)
+        else:
+            data = part.fetch(key, int(chosen.offset[position]), size)
         self._check(hash64(data) == int(chosen.content_hash[position]), part, key)
         return data
 
@@ -166,12 +172,15 @@ def write(
     body: Mapping[str, Any],
     workers: int = 1,
 ) -> None:
-    """Writes every shard that is not there yet, then the card. Memory: one sample a worker."""
+    """Writes every shard that is not there yet, then the card.
+
+    Memory: the chosen rows' columns and keys, and one shard's targets a worker.
+    """
     shards = plan(chosen, seed)
     writer = ShardWriter(directory, plan_digest, pool.classes)
     missing = [number for number in range(len(shards)) if not writer.has(number)]
     check_disk(directory, sum(int(chosen.size[shards[n]].sum()) for n in missing), len(chosen))
-    scratch = directory / ".spill"
+    scratch = directory / f".spill-{plan_digest[:10]}"
     originals = Originals(chosen, parts, scratch) if missing else None
 
     def one(number: int) -> int:

@@ -67,10 +67,13 @@ def embed_corpus(run: Run) -> Made:
             batch_size=batch_size,
             workers=run.workers,
             on_error=run.on_error,
+            plugin=run.corpus.spec if run.corpus.spec.endswith(".py") else None,
         )
 
     made = stage(run, "embeddings", run.corpus.name, inputs, make)
     card = artefact.read_card(made.directory, "embeddings")
+    if run.on_error == "stop" and card["damaged_parts"]:
+        raise SourceError(f"{card['damaged_parts'][0]}; mend or remove it, or --on-error continue")
     if not card["num_samples"]:
         raise SourceError(
             f"corpus {run.corpus.spec}: none of its {card['num_found']:,} samples could be "
@@ -115,6 +118,8 @@ def score_pool(run: Run, embedded: Made) -> Made:
     def make(made: Made) -> None:
         pool = open_pool(run, embedded, made)
         pool.fill(run.method.score(pool, run.config, run.seed))
+        if "score" not in pool.scores:
+            raise ValueError(f"method {run.method_name} yields no column 'score'")
         artefact.write_card(
             made.directory,
             "scores",

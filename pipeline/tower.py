@@ -27,7 +27,7 @@ class Tower:
             known = ", ".join(open_clip.list_models()[:8])
             raise ValueError(f"--tower {spec}: open_clip has no model {name!r}; such as {known}")
         self.name, self.device = name, device
-        self.digest = artefact.sha256(weights)
+        self.digest = artefact.digest([name, artefact.sha256(weights)])
         pure = torch.device(device).type == "cpu" and devices.has_bf16(device)
         # On CPUs with AMX autocast makes a ViT slower than fp32; pure bf16 weights make it faster.
         self.dtype = torch.bfloat16 if pure else torch.float32

@@ -39,6 +39,11 @@ class Config(Choice):
     balance: Balance = "quota_with_floor"
     weights: Weighing = "class_prior"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_prototypes < 1:
+            raise ValueError(f"num_prototypes={self.num_prototypes}: at least 1")
+
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
     """Blocks of {"score", "density"}, float32 [n] each; the column "outlier" is written first."""

@@ -44,16 +44,12 @@ def kmeans(pool: Pool, num_prototypes: int, seed: int, sample: int = 262_144) ->
     `num_prototypes` repeats what it has; one that nobody predicts gets its classifier row.
     """
     generator = np.random.default_rng(seed)
-    chosen = generator.random(len(pool)) < sample / max(len(pool), 1)
-    rows = [
-        (
-            unit(block.matrix("features")[chosen[block.start : block.stop]]),
-            block.columns("label")[0][chosen[block.start : block.stop]],
-        )
-        for block in pool.blocks
-    ]
-    features = np.concatenate([row[0] for row in rows])
-    label = np.concatenate([row[1] for row in rows])
+    drawn, labels = [], []
+    for block in pool.blocks:
+        chosen = generator.random(len(block)) < sample / max(len(pool), 1)
+        drawn.append(unit(block.matrix("features")[chosen]))
+        labels.append(block.columns("label")[0][chosen])
+    features, label = np.concatenate(drawn), np.concatenate(labels)
     fallback = classifier_rows(pool)
     result = np.repeat(fallback, num_prototypes, axis=1)
     for one in range(len(pool.classes)):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import winnow
 from indexes.cli import friendly
 from tests.pipeline import worlds
-from tests.pipeline.test_select import select, shards_of
+from tests.pipeline.worlds import select, shards_of
 
 
 def invoke(*arguments: object) -> tuple[int, str]:

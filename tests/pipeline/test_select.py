@@ -1,38 +1,22 @@
-"""The offline run end to end on small corpora: funnel, resume, determinism, bad input."""
+"""The offline run end to end on small corpora: funnel, resume, determinism."""
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-import winnow
 from indexes import artefact
 from indexes.embeddings import open_embeddings
 from indexes.shards import open_shards
 from indexes.verify import verify_shards
-from pipeline import embed, shard
+from pipeline import embed
 from tests.pipeline import worlds
-
-
-def select(corpus: str | Path, runs: Path, *more: str, teacher: Path | None = None) -> Any:
-    """`winnow select` in this process."""
-    if teacher is None and not (runs / "teachers").exists():
-        worlds.small_teacher(runs / "teachers" / "t")
-    arguments = ["select", "--corpus", str(corpus), "--runs", str(runs), "--workers", "0"]
-    arguments += ["--teacher", str(teacher)] if teacher else []
-    return CliRunner().invoke(winnow.app, [*arguments, *more], catch_exceptions=False)
-
-
-def shards_of(runs: Path) -> Path:
-    return Path(json.loads((runs / "last-shards.json").read_text())["shards"])
+from tests.pipeline.worlds import select, shards_of
 
 
 def test_the_main_job(tmp_path: Path) -> None:
@@ -130,155 +114,6 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(
     assert worlds.files_of(shards_of(cut)) == worlds.files_of(shards_of(whole))
 
 
-def defects() -> list[tuple[str, bytes]]:
-    """Members with every kind of defect or oddity, and what becomes of each."""
-    sound = worlds.encoded(7)
-    return [
-        ("corrupt.jpg", sound[:40] + b"\0" * 60),
-        ("truncated.jpg", sound[: len(sound) // 2]),
-        ("empty.jpg", b""),
-        ("text.png", b"<html>404</html>"),
-        ("gray.jpg", worlds.encoded(1, "L")),
-        ("alpha.png", worlds.encoded(2, "RGBA", "PNG")),
-        ("cmyk.jpg", worlds.encoded(3, "CMYK")),
-        ("palette.png", worlds.encoded(4, "P", "PNG")),
-        ("deep.png", worlds.encoded(5, "I;16", "PNG")),
-        ("anim.gif", worlds.encoded(6, "P", "GIF")),
-        ("first.jpg", worlds.encoded(8)),
-        ("first.jpg", worlds.encoded(9)),
-        ("twin.jpg", worlds.encoded(8)),
-        ("lonely.txt", b"a caption without an image"),
-    ]
-
-
-def test_every_defect_is_a_counted_drop(tmp_path: Path) -> None:
-    worlds.tar_of(tmp_path / "c" / "bad.tar", defects())
-    cut = worlds.good_tar(tmp_path / "c" / "cut.tar", 10)
-    cut.write_bytes(cut.read_bytes()[: 512 * 14])
-    runs = tmp_path / "runs"
-    result = select(tmp_path / "c", runs, "--method", "all")
-    assert result.exit_code == 0, result.output
-    assert "cut.tar" in result.output
-    shards = open_shards(shards_of(runs))
-    funnel = shards.card["funnel"]
-    assert funnel["in"] == funnel["kept"] + sum(funnel["dropped"].values())
-    assert funnel["dropped"]["duplicate_key"] == 1
-    assert funnel["dropped"]["duplicate_content"] == 1
-    assert funnel["dropped"]["no_image"] == 1
-    assert funnel["dropped"]["empty"] == 1
-    assert funnel["dropped"]["truncated"] >= 1
-    assert funnel["dropped"]["damaged_part"] == 1
-    kept = set(shards.keys.tolist())
-    assert {"gray", "alpha", "cmyk", "palette", "deep", "anim", "first"} <= kept
-    assert not {"corrupt", "truncated", "empty", "text"} & kept
-    assert verify_shards(shards.directory) == len(kept)
-
-
-def test_on_error_stop_names_the_file(tmp_path: Path) -> None:
-    cut = worlds.good_tar(tmp_path / "c" / "cut.tar", 10)
-    cut.write_bytes(cut.read_bytes()[:5000])
-    result = select(tmp_path / "c", tmp_path / "runs", "--on-error", "stop")
-    assert result.exit_code == 2
-    assert "cut.tar" in result.output
-
-
-def test_same_key_in_two_parts_keeps_both(tmp_path: Path) -> None:
-    worlds.tar_of(tmp_path / "c" / "a.tar", [("x.jpg", worlds.encoded(1))])
-    worlds.tar_of(tmp_path / "c" / "b.tar", [("x.jpg", worlds.encoded(2))])
-    runs = tmp_path / "runs"
-    assert select(tmp_path / "c", runs, "--method", "all").exit_code == 0
-    shards = open_shards(shards_of(runs))
-    assert sorted(shards.keys.tolist()) == ["x", "x-1"]
-    assert verify_shards(shards.directory) == 2
-
-
-def test_n_beyond_the_pool_and_classes_that_nobody_predicts(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 4)
-    result = select(tmp_path / "c.tar", tmp_path / "runs", "-n", "1000")
-    assert result.exit_code == 0, result.output
-    assert "only 4 distinct images" in result.output
-    histogram = open_shards(shards_of(tmp_path / "runs")).card["class_histogram"]
-    assert sum(histogram) == 4
-    assert ("no image for" in result.output) == (0 in histogram)
-
-
-def test_an_empty_corpus_and_one_of_rubbish(tmp_path: Path) -> None:
-    (tmp_path / "none").mkdir()
-    result = select(tmp_path / "none", tmp_path / "runs")
-    assert result.exit_code == 2
-    assert "none" in result.output
-    worlds.tar_of(tmp_path / "bad.tar", [("a.jpg", b"rubbish"), ("b.jpg", b"")])
-    result = select(tmp_path / "bad.tar", tmp_path / "runs")
-    assert result.exit_code == 2
-    assert "none of its 2 samples could be embedded" in result.output
-
-
-def test_another_teacher_makes_another_artefact(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 6)
-    runs = tmp_path / "runs"
-    first = worlds.small_teacher(tmp_path / "t1", seed=1)
-    second = worlds.small_teacher(tmp_path / "t2", seed=2)
-    assert select(tmp_path / "c.tar", runs, "-n", "3", teacher=first).exit_code == 0
-    before = shards_of(runs)
-    assert select(tmp_path / "c.tar", runs, "-n", "3", teacher=second).exit_code == 0
-    assert shards_of(runs) != before
-    refused = select(tmp_path / "c.tar", runs, "-n", "3", "--out", str(before), teacher=second)
-    assert refused.exit_code == 2
-    assert "made from something else" in refused.output
-
-
-def test_a_corpus_that_changed_underneath_is_refused(tmp_path: Path) -> None:
-    path = worlds.good_tar(tmp_path / "c.tar", 6)
-    runs = tmp_path / "runs"
-    assert select(path, runs, "-n", "3").exit_code == 0
-    shutil.rmtree(runs / "shards")
-    stat = path.stat()
-    worlds.good_tar(path, 6, first=1)
-    import os
-
-    os.truncate(path, stat.st_size) if path.stat().st_size > stat.st_size else None
-    with path.open("ab") as file:
-        file.write(b"\0" * (stat.st_size - path.stat().st_size))
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    result = select(path, runs, "-n", "3")
-    assert result.exit_code == 2
-    assert "not what was embedded" in result.output
-
-
-def test_a_full_disk_is_one_line_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 8)
-    runs = tmp_path / "runs"
-    worlds.small_teacher(runs / "teachers" / "t")
-
-    def full(*arguments: Any, **named: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "runs/embeddings")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(embed.embeddings, "write_block", full)
-        result = select(tmp_path / "c.tar", runs, "-n", "3")
-    assert result.exit_code == 2
-    assert "the disk is full" in result.output
-    with monkeypatch.context() as patch:
-        patch.setattr(shard.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9))
-        result = select(tmp_path / "c.tar", runs, "-n", "3")
-    assert result.exit_code == 2
-    assert "make room" in result.output
-    assert select(tmp_path / "c.tar", runs, "-n", "3").exit_code == 0
-
-
-def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 4)
-    runs = tmp_path / "runs"
-    assert select(tmp_path / "c.tar", runs, "-n", "3").exit_code == 0
-    (card,) = (runs / "embeddings").glob("*/card.json")
-    card.write_text("{")
-    result = select(tmp_path / "c.tar", runs, "-n", "3")
-    assert result.exit_code == 2
-    assert "damaged" in result.output
-
-
 def test_blocks_bound_memory_and_change_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,22 +146,25 @@ def test_own_method_file(tmp_path: Path) -> None:
     assert "Did you mean 'sign'" in result.output
 
 
-def test_unknown_method_and_corpus_suggest(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 2)
-    result = select(tmp_path / "c.tar", tmp_path / "runs", "--method", "dfdn")
-    assert result.exit_code == 2
-    assert "Did you mean 'dfnd'" in result.output
-    result = select("imagnet21k", tmp_path / "runs")
-    assert result.exit_code == 2
-    assert "imagenet21k" in result.output
-
-
-def test_no_teacher_shows_how_to_import_one(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 2)
-    (tmp_path / "runs" / "teachers").mkdir(parents=True)
-    result = select(tmp_path / "c.tar", tmp_path / "runs")
-    assert result.exit_code == 2
-    assert "import-teacher" in result.output
+def test_own_corpus_file_with_its_own_parts(tmp_path: Path) -> None:
+    lake = tmp_path / "lake.py"
+    lake.write_text(
+        "from dataclasses import dataclass\nfrom indexes.sources import Sample\n"
+        "from tests.pipeline.worlds import encoded\n"
+        "@dataclass(frozen=True)\nclass Lake:\n    name: str = 'lake'\n    random_access = False\n"
+        "    def fingerprint(self):\n        return 'v1'\n"
+        "    def __iter__(self):\n"
+        "        for n in (5, 3, 4, 3):\n"
+        "            yield Sample(f'../n{n}', 'jpg', encoded(n), n, {})\n"
+        "def corpus():\n    return [Lake()]\n"
+    )
+    runs = tmp_path / "runs"
+    result = select(lake, runs, "--method", "all", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    shards = open_shards(shards_of(runs))
+    assert shards.card["funnel"]["dropped"]["duplicate_key"] == 1
+    found = {str(key): shards.read(row) for row, key in enumerate(shards.keys)}
+    assert found == {f"n{n}": worlds.encoded(n) for n in (3, 4, 5)}, "contained keys, own bytes"
 
 
 def test_answers_are_stable_at_the_extremes() -> None:

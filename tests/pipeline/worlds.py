@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+import winnow
 from indexes import nets, teachers
 
 CLASSES = ("red", "green", "blue")
@@ -58,3 +62,16 @@ def small_teacher(directory: Path, *, seed: int = 0, input_size: int = 32) -> Pa
 def files_of(directory: Path) -> dict[str, bytes]:
     """Every file of a shard set by name."""
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
+
+
+def select(corpus: str | Path, runs: Path, *more: str, teacher: Path | None = None) -> Any:
+    """`winnow select` in this process."""
+    if teacher is None and not (runs / "teachers").exists():
+        small_teacher(runs / "teachers" / "t")
+    arguments = ["select", "--corpus", str(corpus), "--runs", str(runs), "--workers", "0"]
+    arguments += ["--teacher", str(teacher)] if teacher else []
+    return CliRunner().invoke(winnow.app, [*arguments, *more], catch_exceptions=False)
+
+
+def shards_of(runs: Path) -> Path:
+    return Path(json.loads((runs / "last-shards.json").read_text())["shards"])

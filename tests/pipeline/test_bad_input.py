@@ -1,0 +1,232 @@
+"""The offline run on bad input: a clear line or a counted drop, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from indexes import artefact
+from indexes.shards import open_shards
+from indexes.verify import verify_shards
+from pipeline import embed, shard
+from tests.pipeline import worlds
+from tests.pipeline.worlds import select, shards_of
+
+
+def defects() -> list[tuple[str, bytes]]:
+    """Members with every kind of defect or oddity, and what becomes of each."""
+    sound = worlds.encoded(7)
+    return [
+        ("corrupt.jpg", sound[:40] + b"\0" * 60),
+        ("truncated.jpg", sound[: len(sound) // 2]),
+        ("empty.jpg", b""),
+        ("text.png", b"<html>404</html>"),
+        ("gray.jpg", worlds.encoded(1, "L")),
+        ("alpha.png", worlds.encoded(2, "RGBA", "PNG")),
+        ("cmyk.jpg", worlds.encoded(3, "CMYK")),
+        ("palette.png", worlds.encoded(4, "P", "PNG")),
+        ("deep.png", worlds.encoded(5, "I;16", "PNG")),
+        ("anim.gif", worlds.encoded(6, "P", "GIF")),
+        ("first.jpg", worlds.encoded(8)),
+        ("first.jpg", worlds.encoded(9)),
+        ("twin.jpg", worlds.encoded(8)),
+        ("lonely.txt", b"a caption without an image"),
+    ]
+
+
+def test_every_defect_is_a_counted_drop(tmp_path: Path) -> None:
+    worlds.tar_of(tmp_path / "c" / "bad.tar", defects())
+    cut = worlds.good_tar(tmp_path / "c" / "cut.tar", 10)
+    cut.write_bytes(cut.read_bytes()[: 512 * 14])
+    runs = tmp_path / "runs"
+    result = select(tmp_path / "c", runs, "--method", "all")
+    assert result.exit_code == 0, result.output
+    assert "cut.tar" in result.output
+    shards = open_shards(shards_of(runs))
+    funnel = shards.card["funnel"]
+    assert funnel["in"] == funnel["kept"] + sum(funnel["dropped"].values())
+    assert funnel["dropped"]["duplicate_key"] == 1
+    assert funnel["dropped"]["duplicate_content"] == 1
+    assert funnel["dropped"]["no_image"] == 1
+    assert funnel["dropped"]["empty"] == 1
+    assert funnel["dropped"]["truncated"] >= 1
+    assert funnel["dropped"]["damaged_part"] == 1
+    kept = set(shards.keys.tolist())
+    assert {"gray", "alpha", "cmyk", "palette", "deep", "anim", "first"} <= kept
+    assert not {"corrupt", "truncated", "empty", "text"} & kept
+    assert verify_shards(shards.directory) == len(kept)
+
+
+def test_on_error_stop_names_the_file(tmp_path: Path) -> None:
+    cut = worlds.good_tar(tmp_path / "c" / "cut.tar", 10)
+    cut.write_bytes(cut.read_bytes()[:5000])
+    result = select(tmp_path / "c", tmp_path / "runs", "--on-error", "stop")
+    assert result.exit_code == 2
+    assert "cut.tar" in result.output
+
+
+def test_same_key_in_two_parts_keeps_both(tmp_path: Path) -> None:
+    worlds.tar_of(tmp_path / "c" / "a.tar", [("x.jpg", worlds.encoded(1))])
+    worlds.tar_of(tmp_path / "c" / "b.tar", [("x.jpg", worlds.encoded(2))])
+    runs = tmp_path / "runs"
+    assert select(tmp_path / "c", runs, "--method", "all").exit_code == 0
+    shards = open_shards(shards_of(runs))
+    assert sorted(shards.keys.tolist()) == ["x", "x-1"]
+    assert verify_shards(shards.directory) == 2
+
+
+def test_n_beyond_the_pool_and_classes_that_nobody_predicts(tmp_path: Path) -> None:
+    worlds.good_tar(tmp_path / "c.tar", 4)
+    result = select(tmp_path / "c.tar", tmp_path / "runs", "-n", "1000")
+    assert result.exit_code == 0, result.output
+    assert "only 4 distinct images" in result.output
+    histogram = open_shards(shards_of(tmp_path / "runs")).card["class_histogram"]
+    assert sum(histogram) == 4
+    assert ("no image for" in result.output) == (0 in histogram)
+
+
+def test_an_empty_corpus_and_one_of_rubbish(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    result = select(tmp_path / "none", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "none" in result.output
+    worlds.tar_of(tmp_path / "bad.tar", [("a.jpg", b"rubbish"), ("b.jpg", b"")])
+    result = select(tmp_path / "bad.tar", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "none of its 2 samples could be embedded" in result.output
+
+
+def test_another_teacher_makes_another_artefact(tmp_path: Path) -> None:
+    worlds.good_tar(tmp_path / "c.tar", 6)
+    runs = tmp_path / "runs"
+    first = worlds.small_teacher(tmp_path / "t1", seed=1)
+    second = worlds.small_teacher(tmp_path / "t2", seed=2)
+    assert select(tmp_path / "c.tar", runs, "-n", "3", teacher=first).exit_code == 0
+    before = shards_of(runs)
+    assert select(tmp_path / "c.tar", runs, "-n", "3", teacher=second).exit_code == 0
+    assert shards_of(runs) != before
+    refused = select(tmp_path / "c.tar", runs, "-n", "3", "--out", str(before), teacher=second)
+    assert refused.exit_code == 2
+    assert "made from something else" in refused.output
+
+
+def test_a_corpus_that_changed_underneath_is_refused(tmp_path: Path) -> None:
+    path = worlds.good_tar(tmp_path / "c.tar", 6)
+    runs = tmp_path / "runs"
+    assert select(path, runs, "-n", "3").exit_code == 0
+    shutil.rmtree(runs / "shards")
+    stat = path.stat()
+    worlds.good_tar(path, 6, first=1)
+    import os
+
+    os.truncate(path, stat.st_size) if path.stat().st_size > stat.st_size else None
+    with path.open("ab") as file:
+        file.write(b"\0" * (stat.st_size - path.stat().st_size))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    result = select(path, runs, "-n", "3")
+    assert result.exit_code == 2
+    assert "not what was embedded" in result.output
+
+
+def test_a_full_disk_is_one_line_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worlds.good_tar(tmp_path / "c.tar", 8)
+    runs = tmp_path / "runs"
+    worlds.small_teacher(runs / "teachers" / "t")
+
+    def full(*arguments: Any, **named: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/embeddings")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embed.embeddings, "write_block", full)
+        result = select(tmp_path / "c.tar", runs, "-n", "3")
+    assert result.exit_code == 2
+    assert "the disk is full" in result.output
+    with monkeypatch.context() as patch:
+        patch.setattr(shard.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9))
+        result = select(tmp_path / "c.tar", runs, "-n", "3")
+    assert result.exit_code == 2
+    assert "make room" in result.output
+    assert select(tmp_path / "c.tar", runs, "-n", "3").exit_code == 0
+
+
+def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
+    worlds.good_tar(tmp_path / "c.tar", 4)
+    runs = tmp_path / "runs"
+    assert select(tmp_path / "c.tar", runs, "-n", "3").exit_code == 0
+    (card,) = (runs / "embeddings").glob("*/card.json")
+    card.write_text("{")
+    result = select(tmp_path / "c.tar", runs, "-n", "3")
+    assert result.exit_code == 2
+    assert "damaged" in result.output
+
+
+def test_a_store_that_fails_is_tried_again(tmp_path: Path) -> None:
+    lake = tmp_path / "flaky.py"
+    lake.write_text(
+        "from dataclasses import dataclass\nfrom pathlib import Path\n"
+        "from indexes.sources import Sample\nfrom tests.pipeline.worlds import encoded\n"
+        "@dataclass(frozen=True)\nclass Lake:\n    name: str\n    random_access = False\n"
+        "    def fingerprint(self):\n        return 'v1'\n"
+        "    def __iter__(self):\n"
+        "        yield Sample(self.name, 'jpg', encoded(len(self.name)), 0, {})\n"
+        f"        if self.name == 'bb' and Path({str(tmp_path / 'down')!r}).exists():\n"
+        "            raise TimeoutError('the store is away')\n"
+        "def corpus():\n    return [Lake('a'), Lake('bb'), Lake('ccc')]\n"
+    )
+    (tmp_path / "down").touch()
+    runs = tmp_path / "runs"
+    result = select(lake, runs, "--method", "all")
+    assert result.exit_code == 2
+    assert "1 of 3 parts could not be read" in result.output
+    assert "the store is away" in result.output
+    (tmp_path / "down").unlink()
+    assert select(lake, runs, "--method", "all").exit_code == 0
+    assert open_shards(shards_of(runs)).card["funnel"] == {"in": 3, "dropped": {}, "kept": 3} | {
+        "dropped": {"duplicate_content": 0, "not_selected": 0}
+    }
+
+
+def test_another_process_at_work_is_waited_for(tmp_path: Path) -> None:
+    refused = pytest.raises(artefact.ArtefactError, match="another winnow")
+    with artefact.locked(tmp_path), refused, artefact.locked(tmp_path, wait=False):
+        pass
+
+
+def test_answers_that_are_not_finite_are_dropped(tmp_path: Path) -> None:
+    import torch
+
+    from indexes import nets, teachers
+
+    net = nets.build("resnet8", num_classes=3)
+    with torch.no_grad():
+        next(iter(net.parameters())).fill_(torch.nan)
+    runs = tmp_path / "runs"
+    teachers.save(runs / "teachers" / "t", net, classes=worlds.CLASSES, input_size=32)
+    worlds.good_tar(tmp_path / "c.tar", 6)
+    result = select(tmp_path / "c.tar", runs, "-n", "3")
+    assert result.exit_code == 2
+    assert "none of its 6 samples could be embedded (6 not_finite)" in result.output
+
+
+def test_unknown_method_and_corpus_suggest(tmp_path: Path) -> None:
+    worlds.good_tar(tmp_path / "c.tar", 2)
+    result = select(tmp_path / "c.tar", tmp_path / "runs", "--method", "dfdn")
+    assert result.exit_code == 2
+    assert "Did you mean 'dfnd'" in result.output
+    result = select("imagnet21k", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "imagenet21k" in result.output
+
+
+def test_no_teacher_shows_how_to_import_one(tmp_path: Path) -> None:
+    worlds.good_tar(tmp_path / "c.tar", 2)
+    (tmp_path / "runs" / "teachers").mkdir(parents=True)
+    result = select(tmp_path / "c.tar", tmp_path / "runs")
+    assert result.exit_code == 2
+    assert "import-teacher" in result.output
