@@ -57,6 +57,21 @@ def test_arrows_and_doors(path: Path) -> None:
     assert path.read_text().isascii()
 
 
+@pytest.mark.parametrize("path", list(files()), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_on_disk_is_unpickled(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert not {"pickle", "shelve", "dill", "joblib"} & set(imported(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            name = ast.unparse(node.func)
+            assert given.get("allow_pickle", "False") == "False"
+            if name == "np.load":
+                assert "allow_pickle" in given, "say allow_pickle=False"
+            if name == "torch.load":
+                assert given.get("weights_only") == "True"
+
+
 def test_the_arrow_test_can_fail() -> None:
     tree = ast.parse("def f():\n    import pipeline.pool\n")
     assert {name.split(".")[0] for name in imported(tree)} & FORBIDDEN["distill"]

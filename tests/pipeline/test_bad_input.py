@@ -198,6 +198,20 @@ def test_another_process_at_work_is_waited_for(tmp_path: Path) -> None:
         pass
 
 
+def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
+    lake = tmp_path / "deadly.py"
+    lake.write_text(
+        "import os\nfrom dataclasses import dataclass\nfrom indexes.sources import Sample\n"
+        "@dataclass(frozen=True)\nclass Lake:\n    name: str = 'lake'\n    random_access = False\n"
+        "    def fingerprint(self):\n        return 'v1'\n"
+        "    def __iter__(self):\n        os.kill(os.getpid(), 9)\n        yield\n"
+        "def corpus():\n    return [Lake()]\n"
+    )
+    result = select(lake, tmp_path / "runs", "--workers", "1")
+    assert result.exit_code == 2
+    assert "a decoding process ended" in result.output
+
+
 def test_answers_that_are_not_finite_are_dropped(tmp_path: Path) -> None:
     import torch
 
