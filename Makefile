@@ -45,12 +45,14 @@ demo: $(READY) ## the main job on a world drawn by code, in minutes, without a d
 	$(WINNOW) demo --runs $(RUNS)/demo $(ARGS)
 
 select: $(READY) ## curate shards from CORPUS with TEACHER
+	$(if $(CORPUS),,$(error say CORPUS=: a name that `winnow corpora` lists, or a path))
 	$(WINNOW) select --runs $(RUNS) -n $(N) $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(METHOD),--method '$(METHOD)') $(if $(SET),--set '$(SET)') $(ARGS)
 
 distill: $(READY) ## train STUDENTS from SHARDS (default: the last ones that select wrote)
 	$(WINNOW) distill --runs $(RUNS) $(if $(SHARDS),--shards '$(SHARDS)') $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(METHOD),--method '$(METHOD)') $(if $(STUDENTS),--student '$(STUDENTS)') $(if $(SET),--set '$(SET)') $(if $(EVAL),--eval '$(EVAL)') $(ARGS)
 
 teacher: $(READY) ## import a teacher: BUILDER WEIGHTS CLASSES [OUT]
+	$(if $(and $(BUILDER),$(WEIGHTS),$(CLASSES)),,$(error say BUILDER= WEIGHTS= CLASSES=))
 	$(WINNOW) import-teacher --builder '$(BUILDER)' --weights '$(WEIGHTS)' --classes '$(CLASSES)' $(ARGS) '$(OUT)'
 
 inspect: $(READY) ## say what the last shards (or SHARDS) are

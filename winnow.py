@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,8 @@ def demo(
 
 
 def main() -> None:
-    """Entry point of the `winnow` command."""
+    """Entry point of the `winnow` command; SIGTERM ends it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 

@@ -28,7 +28,7 @@ STUDENTS = ("resnet8", "wrn_16_1")
 LOST_IMAGES, TEST_IMAGES = 6_000, 2_000
 TEACHER, TEACHER_EPOCHS = "resnet20", 8
 KEPT_IMAGES = 3_000
-STEPS = 200
+STEPS, BATCH = 320, 64
 VIEWS = 2
 
 
@@ -114,7 +114,13 @@ def contest(
                 places,
                 kd,
                 kd.Config(),
-                train.Recipe(steps=STEPS, views=VIEWS, seed=seed),
+                train.Recipe(
+                    steps=STEPS,
+                    batch_size=BATCH,
+                    lr=train.LR_PER_128 * BATCH / 128,
+                    views=VIEWS,
+                    seed=seed,
+                ),
                 device=device,
                 targets_in=runs / "targets",
             )
@@ -129,7 +135,7 @@ def table(teacher: float, cells: Sequence[Cell], seeds: int) -> Iterator[str]:
     """Mean and spread of every cell, and the margin of the default method over each control."""
     accuracy = {(cell.method, cell.student): cell for cell in cells}
     default, controls = METHODS[0], METHODS[1:]
-    yield f"test accuracy in %, mean of {seeds} seeds (lowest to highest), {STEPS} steps each"
+    yield f"test accuracy in %, mean of {seeds} seeds (lowest to highest), {STEPS} steps of {BATCH} each"
     yield f"{'':<22}" + "".join(f"{student:>22}" for student in STUDENTS)
     yield f"{'teacher':<22}" + f"{100 * teacher:>22.1f}" * len(STUDENTS)
     for method in METHODS:

@@ -86,8 +86,8 @@ def distill(
 ) -> None:
     """Train students on curated shards: they learn the teacher's answers, never a label.
 
-    Saves to RUNS/students/SHARDS-METHOD-STUDENT. After a kill, Ctrl-C or a full disk run the same
-    command again and it goes on where it stopped.
+    Saves to RUNS/students/SHARDS-METHOD-STUDENT. After Ctrl-C run the same command again and it
+    goes on where it stopped; after a kill, from its last checkpoint (one a minute).
 
     Example: winnow distill --student 'resnet8x4 timm:mobilenetv3_small_050' --eval /data/val
     """

@@ -118,11 +118,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # Damage and forbidden content raise several types, and their texts advise unsafe loading.
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise teachers.TeacherError(
-            f"{path} cannot be read as plain tensors ({reason[:200]}). It is damaged, or holds "
-            "pickled code, which is never run here: save model.state_dict() alone where you trust "
-            "the file, best as .safetensors"
+            f"{path} cannot be read as plain tensors ({type(error).__name__}). It is damaged, or "
+            "holds pickled code, which is never run here: save model.state_dict() alone where you "
+            "trust the file, best as .safetensors"
         ) from error
     for key in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(key), dict):

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm"})
+READ = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm"}
+# The second set cannot be read; it is looked at so that each such image is a counted drop.
+IMAGES = frozenset(READ | {"heic", "heif", "avif", "jp2", "jxl", "svg", "psd", "ico"})
 
 
 class SourceError(ValueError):

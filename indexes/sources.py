@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from indexes import folders, places, tars
@@ -137,13 +138,14 @@ def labelled(spec: str, classes: Sequence[str]) -> Iterator[tuple[Sample, int]]:
     The JSON is an object with `label` or `cls`. A class's name wins over a number that reads the
     same. Raises SourceError for a sample without image or label, or with one out of range.
     """
-    indices = {name: index for index, name in enumerate(classes)}
+    times = Counter(classes)  # a name that two classes bear does not say which: only an index does
+    indices = {name: index for index, name in enumerate(classes) if times[name] == 1}
     for part in parts(spec):
         for sample in part:
             where = f"{part.name}: {sample.key!r}"
             if not sample.ext:
                 raise SourceError(f"{where} has no image; a labelled set has one for every key")
-            yield sample, _index(_stated(sample, where), indices, where)
+            yield sample, _index(_stated(sample, where), indices, len(classes), where)
 
 
 def _stated(sample: Sample, where: str) -> str:
@@ -164,14 +166,14 @@ def _stated(sample: Sample, where: str) -> str:
     )
 
 
-def _index(stated: str, indices: dict[str, int], where: str) -> int:
+def _index(stated: str, indices: dict[str, int], num_classes: int, where: str) -> int:
     if stated in indices:
         return indices[stated]
-    if re.fullmatch(r"[0-9]{1,9}", stated) and int(stated) < len(indices):
+    if re.fullmatch(r"[0-9]{1,9}", stated) and int(stated) < num_classes:
         return int(stated)
     close = difflib.get_close_matches(stated, indices, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise SourceError(
-        f"{where}: label {stated!r} is none of the {len(indices)} classes nor an index below "
+        f"{where}: label {stated!r} is none of the {num_classes} classes nor an index below "
         f"that.{hint}"
     )

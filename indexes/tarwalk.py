@@ -217,8 +217,8 @@ def samples(stream: Stream) -> Iterator[Sample]:
     """Consecutive members of one key as one sample; raises Damage after the whole ones.
 
     The key is webdataset's: all before the first dot of the base name, folders kept. A second
-    image of a key begins a sample of its own with that key, for the caller to count. Files
-    without a key (no dot, hidden) are passed over.
+    image of a key begins a sample of its own with that key, and a file without a key (no dot,
+    hidden) is a sample without an image: for the caller to count.
     """
     key: str | None = None
     ext, image, offset, extras = "", b"", 0, dict[str, bytes]()
@@ -228,6 +228,11 @@ def samples(stream: Stream) -> Iterator[Sample]:
             folder_end = name.rfind("/") + 1
             dot = name.find(".", folder_end)
             if dot <= folder_end:
+                if key is not None:
+                    yield Sample(key, ext, image, offset, extras)
+                    usual = kinds
+                yield Sample(name, "", b"", at, {})
+                key = None
                 continue
             kind = name[dot + 1 :].lower()
             last = kind[kind.rfind(".") + 1 :]

@@ -177,11 +177,15 @@ def by_digest(digest: str, runs: str | Path) -> Path:
     """
     shelf = Path(runs) / "teachers"
     for card in sorted(shelf.glob(f"*/{artefact.CARD}")):
-        with contextlib.suppress(artefact.ArtefactError):  # a damaged neighbour is not our matter
-            if artefact.read_json(card).get("digest") == digest:
+        # A damaged teacher beside it, or a damaged copy of it, is not our matter.
+        with contextlib.suppress(artefact.ArtefactError, TeacherError):
+            body = artefact.read_json(card)
+            if body.get("digest") == digest:
+                _check_files(body, checked(body, card.parent), card.parent)
                 return card.parent
     raise TeacherError(
-        f"no teacher in {shelf} has the digest {digest[:12]}: name its directory with --teacher"
+        f"no whole teacher in {shelf} has the digest {digest[:12]}: name its directory with "
+        "--teacher"
     )
 
 

@@ -6,6 +6,7 @@ codes, which take half of that memory. k-means runs on the CPU: the same centroi
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,11 @@ def build(
     if index.ntotal != num_vectors:
         raise ArtefactError(f"{directory}: {index.ntotal} vectors were added, not {num_vectors}")
     with artefact.writing(directory / "index.faiss") as aside:
-        faiss.write_index(index, str(aside))
+        try:
+            faiss.write_index(index, str(aside))
+        except RuntimeError as error:  # how FAISS tells of a full disk
+            full = "No space left" in str(error)
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(aside)) from None
     card = {"factory": recipe, "num_vectors": num_vectors, "dimension": dimension}
     artefact.write_card(directory, "vectors", {**(body or {}), **card})
 

@@ -49,3 +49,12 @@ def test_a_labelled_set_has_an_image_for_every_key(tmp_path: Path) -> None:
     spec = put(tmp_path / "x.tar", tar([("a.cls", b"1")]))
     with pytest.raises(SourceError, match="no image"):
         list(labelled(spec, ("cat", "dog")))
+
+
+def test_a_name_that_two_classes_bear_needs_an_index(tmp_path: Path) -> None:
+    classes = ("crane", "dog", "crane")
+    spec = put(tmp_path / "i.tar", tar([("a.jpg", b"x"), ("a.cls", b"2")]))
+    assert [label for _, label in labelled(spec, classes)] == [2]
+    spec = put(tmp_path / "n.tar", tar([("a.jpg", b"x"), ("a.cls", b"crane")]))
+    with pytest.raises(SourceError, match="none of the 3 classes"):
+        list(labelled(spec, classes))
