@@ -135,7 +135,7 @@ def table(teacher: float, cells: Sequence[Cell], seeds: int) -> Iterator[str]:
     """Mean and spread of every cell, and the margin of the default method over each control."""
     accuracy = {(cell.method, cell.student): cell for cell in cells}
     default, controls = METHODS[0], METHODS[1:]
-    yield f"test accuracy in %, mean of {seeds} seeds (lowest to highest), {STEPS} steps of {BATCH} each"
+    yield f"test accuracy in %, mean of {seeds} seeds (lowest to highest); {STEPS} steps of {BATCH}"
     yield f"{'':<22}" + "".join(f"{student:>22}" for student in STUDENTS)
     yield f"{'teacher':<22}" + f"{100 * teacher:>22.1f}" * len(STUDENTS)
     for method in METHODS:

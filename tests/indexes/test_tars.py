@@ -45,7 +45,8 @@ def test_grouping_is_webdatasets(tmp_path: Path) -> None:
     content = [(name, b"%d" % number) for number, name in enumerate(names.split(), 1)]
     found = list(only(put(tmp_path / "x.tar", tar(content))))
     assert [(s.key, s.ext, s.data) for s in found] == [
-        ("a", "jpg", b"1"), ("a", "png", b"2"), ("b", "", b""), ("c", "jpg", b"6"),
+        ("a", "jpg", b"1"), ("a", "png", b"2"), ("b", "", b""), ("nodot", "", b""),
+        (".hid.jpg", "", b""), ("c", "jpg", b"6"),
         ("a", "jpg", b"7"), ("d.e/f", "jpg", b"8"),
     ]  # fmt: skip
     assert found[2].extras == {"txt": b"3"}
