@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from webdataset.tariterators import base_plus_ext
 
@@ -131,6 +131,8 @@ def test_a_cut_tar_never_shows_more_than_whole_samples(
 @property_test
 @given(st.integers(0, 20 * 1536 - 1), st.integers(1, 255))
 def test_a_damaged_header_is_told(tmp_path: Path, at: int, change: int) -> None:
+    # The checksum's own eight bytes write one number in several ways: 012, " 12", "12\0 ".
+    assume(not 148 <= at % 1536 < 156)
     content = files(20, size=600)
     data = bytearray(tar(content, tarfile.USTAR_FORMAT))
     data[at] ^= change
