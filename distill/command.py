@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import distill.methods
 from distill import evaluate as evaluation
 from distill import train as training
 from distill.order import split
@@ -52,7 +51,7 @@ def distill_students(
         else teachers.resolve(teacher, runs)
     )
     master = teachers.open(place, device=device, trust_builder=trust_builder)
-    open_shards(opened.directory, teacher_digest=master.card.digest)
+    opened.check_teacher(master.card.digest)
     if evaluate_on is not None:
         sources.parts(evaluate_on)  # a slip in the path is told now and not after the training
     module = names.find("distill.methods", method)
@@ -226,8 +225,8 @@ def student_lines(search: str | None) -> Iterator[str]:
 def method_lines() -> Iterator[str]:
     """Each method with its settings, read from the files without running them."""
     for name in names.names("distill.methods"):
-        tree = ast.parse((Path(distill.methods.__path__[0]) / f"{name}.py").read_text())
-        yield f"{name}: {(ast.get_docstring(tree) or '').splitlines()[0]}"
+        tree = names.source("distill.methods", name)
+        yield f"{name}: {names.first_line(tree)}"
         config = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Config")
         for field, note in zip(config.body, [*config.body[1:], None], strict=True):
             if isinstance(field, ast.AnnAssign) and field.value is not None:

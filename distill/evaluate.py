@@ -114,7 +114,7 @@ def _load(data: bytes, nets: list[Teacher]) -> list[images.Pixels] | str:
 def _answer(net: Teacher, pixels: list[images.Pixels], device: str) -> Tensor:
     pixels_BHW3 = torch.from_numpy(np.stack(pixels)).to(device)
     with devices.autocast(device):
-        _, _, logits_BC = net(pixels_BHW3.permute(0, 3, 1, 2).float() / 255)
+        _, _, logits_BC = net(images.unit(pixels_BHW3))
     return logits_BC
 
 

@@ -17,6 +17,7 @@ from indexes.orientation import jpeg_orientation, upright
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -96,6 +97,11 @@ def load(data: bytes, geometry: Geometry) -> tuple[Pixels, int, int]:
     """
     pixels, width, height = _decode(data, MARGIN * geometry.shorter_side)
     return _view(pixels, width, height, geometry), width, height
+
+
+def unit(pixels: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1], channels_last in memory."""
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _decode(data: bytes, min_side: float) -> tuple[Pixels, int, int]:

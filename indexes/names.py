@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import hashlib
@@ -47,6 +48,19 @@ def names(package: str) -> list[str]:
         for file in folder.glob("*.py")
         if not file.stem.startswith("_")
     )
+
+
+def source(package: str, name: str) -> ast.Module:
+    """The plug-in file `name` of `package`, parsed and not run: cheap enough for a listing."""
+    found = importlib.util.find_spec(f"{package}.{name}")
+    assert found is not None
+    assert found.origin is not None
+    return ast.parse(Path(found.origin).read_text())
+
+
+def first_line(tree: ast.Module) -> str:
+    """What a file says that it is."""
+    return (ast.get_docstring(tree) or "").split("\n", maxsplit=1)[0]
 
 
 def find(package: str, name: str) -> ModuleType:

@@ -8,7 +8,6 @@ import importlib
 import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexes import names, taps
@@ -176,11 +175,8 @@ def _student_files() -> dict[str, tuple[str, str]]:
     """Name -> (file, family), read from each file's `__all__` without running it."""
     found: dict[str, tuple[str, str]] = {}
     for file in names.names(STUDENTS):
-        spec = importlib.util.find_spec(f"{STUDENTS}.{file}")
-        assert spec is not None
-        assert spec.origin is not None
-        tree = ast.parse(Path(spec.origin).read_text())
-        family = (ast.get_docstring(tree) or file).splitlines()[0]
+        tree = names.source(STUDENTS, file)
+        family = names.first_line(tree) or file
         for node in tree.body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
                 for name in ast.literal_eval(node.value):

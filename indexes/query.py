@@ -10,7 +10,7 @@ import numpy as np
 from indexes import artefact, devices, teachers
 from indexes.artefact import ArtefactError
 from indexes.embeddings import Embeddings, open_embeddings
-from indexes.images import BadImage, load
+from indexes.images import BadImage, load, unit
 from indexes.vectors import Vectors
 
 
@@ -40,7 +40,7 @@ def query(
             rows.append(load(path.read_bytes(), teacher.geometry)[0])
         except BadImage as error:
             raise ValueError(f"{path}: {error}") from None
-    pixels = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 255
+    pixels = unit(torch.from_numpy(np.stack(rows)))
     with devices.autocast("cpu"):
         _, features, _ = teacher(pixels)
     similarity, nearest = vectors.search(features.numpy(), k)

@@ -83,6 +83,11 @@ def plain_key(path: str) -> str:
     return "/".join([*pieces[:-1], stem.replace(".", "_")])
 
 
+def text_key(key: str) -> str:
+    """A key as text that UTF-8 can hold: bytes of a tar's name that it cannot are spelt out."""
+    return key.encode("utf-8", "backslashreplace").decode()
+
+
 def contained_key(key: str) -> str:
     """A tar member's key without a way out of the folder that a tar is unpacked in."""
     return "/".join(piece for piece in key.split("/") if piece not in ("", ".", ".."))

@@ -196,6 +196,14 @@ class Shards:
     def __len__(self) -> int:
         return len(self._shard_of)
 
+    def check_teacher(self, digest: str) -> None:
+        """ArtefactError unless the teacher of this digest labelled these shards."""
+        if self.teacher_digest != digest:
+            raise ArtefactError(
+                f"{self.directory} was labelled by another teacher ({self.teacher_digest[:12]}, "
+                f"not {digest[:12]}): name that teacher, or select again with this one"
+            )
+
     @cached_property
     def keys(self) -> Array:
         """[N] str, in shard order."""
@@ -291,9 +299,6 @@ def open_shards(directory: str | Path, *, teacher_digest: str | None = None) -> 
                 state = "has lost its side-car .parquet"
             raise ArtefactError(f"{tar} {state}: delete {directory} and make the shards again")
     shards = Shards(directory, card)
-    if teacher_digest is not None and shards.teacher_digest != teacher_digest:
-        raise ArtefactError(
-            f"{directory} was labelled by another teacher ({shards.teacher_digest[:12]}, not "
-            f"{teacher_digest[:12]}): name that teacher, or select again with this one"
-        )
+    if teacher_digest is not None:
+        shards.check_teacher(teacher_digest)
     return shards

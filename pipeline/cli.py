@@ -127,13 +127,6 @@ def corpora() -> None:
         from indexes import names
 
         for name in names.names("pipeline.corpora"):
-            print(f"{name:<16} {_first_line('pipeline/corpora', name)}")
+            said = names.first_line(names.source("pipeline.corpora", name))
+            print(f"{name:<16} {said}")
         print("A path, glob, brace, URL or your own .py file serves as a corpus too.")
-
-
-def _first_line(folder: str, name: str) -> str:
-    import ast
-
-    file = Path(__file__).parent.parent / folder / f"{name}.py"
-    doc = ast.get_docstring(ast.parse(file.read_text())) or ""
-    return doc.split("\n", maxsplit=1)[0]

@@ -17,6 +17,7 @@ from indexes import embeddings
 from indexes.artefact import hash64
 from indexes.images import BadImage, Geometry, load
 from indexes.names import find
+from indexes.samples import text_key
 from indexes.sources import DamagedPart, Part, Sample, SourceError
 
 Array = npt.NDArray[Any]
@@ -136,5 +137,5 @@ def _batch(number: int, rows: list[tuple[Sample, list[Array], dict[str, int]]]) 
         name: np.array([row[2][name] for row in rows], embeddings.COLUMNS[name])
         for name in rows[0][2]
     }
-    keys = [row[0].key.encode("utf-8", "backslashreplace").decode() for row in rows]
+    keys = [text_key(row[0].key) for row in rows]
     return Batch(number, pixels, keys, [row[0].ext for row in rows], columns)

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from indexes import devices, embeddings
+from indexes.images import unit
 from indexes.progress import Progress
 from indexes.shards import FULL_LOGITS
 from indexes.sources import Part, SourceError
@@ -176,11 +177,6 @@ def _forward(
     part.batches.append((batch, matrices))
     part.rows += int(whole.sum())
     return int((~whole).sum())
-
-
-def unit(pixels: torch.Tensor) -> torch.Tensor:
-    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1], channels_last in memory."""
-    return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _flush(directory: Path, number: int, part: _Gathered) -> None:

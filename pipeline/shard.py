@@ -16,7 +16,7 @@ from indexes import artefact
 from indexes.artefact import hash64
 from indexes.embeddings import Block
 from indexes.progress import Progress
-from indexes.samples import contained_key
+from indexes.samples import contained_key, text_key
 from indexes.shards import ShardWriter
 from indexes.sources import Part, SourceError
 from pipeline.pool import Pool
@@ -127,7 +127,7 @@ class Originals:
         }
         with artefact.writing(path) as aside, aside.open("wb") as file:
             for sample in part:
-                key = sample.key.encode("utf-8", "backslashreplace").decode()
+                key = text_key(sample.key)
                 start, size = wanted.pop((sample.offset, key), (0, -1))
                 if size >= 0:
                     self._check(len(sample.data) == size, part, key)

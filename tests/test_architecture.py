@@ -105,7 +105,7 @@ def test_help_is_light_and_teaches(command: str | None) -> None:
 
 def test_help_does_not_import_torch() -> None:
     code = "import sys, winnow; assert not {'torch', 'faiss', 'pyarrow'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
 def test_every_command_is_listed() -> None:

@@ -294,4 +294,5 @@ def test_channels_last_maps_are_told_by_their_width() -> None:
 def test_building_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        nets.build("torchvision:inception_v3", num_classes=3)
+        net = nets.build("torchvision:inception_v3", num_classes=3)
+    assert net.num_classes == 3
