@@ -18,7 +18,7 @@ import numpy as np
 # A card of another schema version is refused by name, never guessed at.
 SCHEMAS = {
     "teacher": 1,
-    "embeddings": 1,
+    "embeddings": 2,
     "vectors": 1,
     "scores": 1,
     "selection": 1,

@@ -7,7 +7,9 @@ K stored logits (all C of them up to 128 classes, else the top ones with their c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +22,7 @@ from indexes import artefact
 from indexes.artefact import ArtefactError
 
 Array = npt.NDArray[Any]
-MATRICES = ("features", "logits", "classes", "tower")
+MATRICES = ("features", "logits", "classes", "tower", "bn", "moments")
 COLUMNS: dict[str, Any] = {
     "offset": np.int64,
     "size": np.int64,
@@ -49,7 +51,9 @@ class Block:
         return self.stop - self.start
 
     def matrix(self, name: str) -> Array:
-        """`features` float16 [n, D], `logits` float16 [n, K], `tower` float16 [n, E]."""
+        """`features` float16 [n, D], `logits` float16 [n, K]; where made `tower` float16 [n, E],
+        `bn` float16 [n, L] and `moments` float16 [n, 2K] (pipeline.fingerprint).
+        """
         path = self.stem.with_name(f"{self.stem.name}.{name}.npy")
         try:
             rows: Array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -59,11 +63,14 @@ class Block:
             raise ArtefactError(f"{path} has {len(rows)} rows, not {len(self)}")
         return rows
 
+    def has(self, name: str) -> bool:
+        """Whether this block has that matrix."""
+        return self.stem.with_name(f"{self.stem.name}.{name}.npy").is_file()
+
     @property
     def logit_classes(self) -> Array | None:
         """int32 [n, K] classes of the stored logits, or None where all are stored in order."""
-        path = self.stem.with_name(f"{self.stem.name}.classes.npy")
-        return self.matrix("classes") if path.exists() else None
+        return self.matrix("classes") if self.has("classes") else None
 
     def columns(self, *names: str) -> tuple[Array, ...]:
         """Numeric columns [n] by name (COLUMNS)."""
@@ -145,8 +152,31 @@ def write_block(
 
 
 def finish_part(directory: Path, number: int, note: Mapping[str, Any]) -> None:
-    """The done-marker: `name`, `blocks` (rows each), `found`, `dropped` by reason, `damage`."""
+    """The done-marker: `name`, `fingerprint`, `settings`, `blocks` (rows each), `found`, `dropped`
+    by reason, `damage`.
+    """
     artefact.write_json(directory / f"{part_name(number)}.json", note)
+
+
+def part_notes(directory: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, done-marker) of every whole part there, also of an unfinished embedding."""
+    for path in sorted(directory.glob("part-??????.json")):
+        yield int(path.stem[len("part-") :]), artefact.read_json(path)
+
+
+def link_part(source: Path, number: int, directory: Path, as_number: int) -> None:
+    """Makes part `number` of `source` part `as_number` of `directory`, its marker last.
+
+    The files are linked, not copied, where the file system can.
+    """
+    for path in sorted(source.glob(f"{part_name(number)}.*.*")):
+        target = directory / path.name.replace(part_name(number), part_name(as_number))
+        target.unlink(missing_ok=True)
+        try:
+            os.link(path, target)
+        except OSError:
+            shutil.copyfile(path, target)
+    finish_part(directory, as_number, artefact.read_json(source / f"{part_name(number)}.json"))
 
 
 def finish(directory: Path, num_parts: int, body: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from indexes.shards import FULL_LOGITS
 from indexes.sources import Part, SourceError
 from indexes.teachers import Teacher
 from pipeline.decoded import Batch, Decoded, PartEnd
+from pipeline.fingerprint import Fingerprint, half
 from pipeline.tower import Tower
 
 Array = npt.NDArray[Any]
@@ -50,12 +51,12 @@ def answers(
     rest = logits.scatter(1, label[:, None], -torch.inf)
     others = rest.logsumexp(1) if logits.shape[1] > 1 else torch.zeros_like(best)
     log_p = logits.log_softmax(1)
-    kept = {"features": features.clamp(-65504, 65504).to(torch.float16)}
+    kept = {"features": half(features)}
     if logits.shape[1] <= FULL_LOGITS:
-        kept["logits"] = logits.clamp(-65504, 65504).to(torch.float16)
+        kept["logits"] = half(logits)
     else:
         top = logits.topk(TOP_LOGITS, dim=1)
-        kept["logits"] = top.values.clamp(-65504, 65504).to(torch.float16)
+        kept["logits"] = half(top.values)
         kept["classes"] = top.indices.to(torch.int32)
     columns = {
         "label": label.to(torch.int32),
@@ -81,17 +82,20 @@ def embed(
     workers: int = 1,
     on_error: str = "continue",
     plugin: str | None = None,
+    settings: str = "",
 ) -> None:
     """Embeds every part that has no done-marker yet into `directory`, then writes its card.
 
+    `settings`: digest of all but the parts that an answer depends on. A part that a directory
+    beside this one holds, embedded with the same settings, is taken from there.
     A damaged part keeps what came before the damage, counted as one drop `damaged_part`
     (`on_error="stop"`: SourceError instead). A part that cannot be read now (a store that fails,
     not a damaged file) is no done part: SourceError at the end, and the next run tries it again.
     Memory: a block and the key hashes of one part per worker, whatever the corpus.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    notes = [embeddings.part_note(directory, number) for number in range(len(parts))]
-    pending = [(n, part) for n, part in enumerate(parts) if notes[n] is None]
+    prints = [part.fingerprint() for part in parts]
+    pending = adopt(parts, prints, directory, settings)
     geometries = [teacher.geometry] + ([tower.geometry] if tower else [])
     workers = min(workers, len(pending))
     loader = DataLoader(
@@ -106,11 +110,11 @@ def embed(
     )
     gathered: dict[int, _Gathered] = {}
     done, rows_done, failed = 0, 0, list[str]()
-    with Progress("embed") as progress:
+    with Progress("embed") as progress, Fingerprint(teacher) as fingerprint:
         for item in _alive(loader):
             part = gathered.setdefault(item.part, _Gathered())
             if isinstance(item, Batch):
-                part.not_finite += _forward(part, item, teacher, tower, device)
+                part.not_finite += _forward(part, item, teacher, fingerprint, tower, device)
                 if part.rows >= BLOCK_ROWS:
                     _flush(directory, item.part, part)
                 # Parts seen so far tell how many images the rest may hold.
@@ -123,7 +127,12 @@ def embed(
             if item.unreadable:
                 failed.append(str(item.damage))
                 continue
-            _finish_part(directory, item, parts[item.part].name, part)
+            made_from = {
+                "name": parts[item.part].name,
+                "fingerprint": prints[item.part],  # as it was before the part was read
+                "settings": settings,
+            }
+            _finish_part(directory, item, made_from, part)
             done, rows_done = done + 1, rows_done + sum(part.blocks)
     if failed:
         raise SourceError(
@@ -133,13 +142,50 @@ def embed(
     embeddings.finish(directory, len(parts), body)
 
 
-def _finish_part(directory: Path, end: PartEnd, name: str, part: _Gathered) -> None:
+def adopt(
+    parts: list[Part], prints: list[str], directory: Path, settings: str
+) -> list[tuple[int, Part]]:
+    """Links the parts that a sibling of `directory` holds unchanged; the others, with numbers."""
+    pending = [
+        (number, part)
+        for number, part in enumerate(parts)
+        if embeddings.part_note(directory, number) is None
+    ]
+    if not pending:
+        return []
+    known: dict[tuple[str, str], tuple[Path, int]] = {}
+    for sibling in sorted(directory.parent.iterdir()):
+        if sibling.is_dir() and sibling != directory:
+            known |= {
+                (note["name"], note["fingerprint"]): (sibling, number)
+                for number, note in embeddings.part_notes(sibling)
+                if note.get("settings") == settings
+            }
+    fresh = []
+    for number, part in pending:
+        found = known.get((part.name, prints[number]))
+        if found is None:
+            fresh.append((number, part))
+        else:
+            embeddings.link_part(*found, directory, number)
+    if len(fresh) < len(pending):
+        print(f"embed: {len(pending) - len(fresh)} of {len(parts)} parts are embedded already")
+    return fresh
+
+
+def _finish_part(directory: Path, end: PartEnd, made_from: dict[str, str], part: _Gathered) -> None:
     _flush(directory, end.part, part)
     if end.damage:
         print(f"warning: {end.damage}; what came before it is kept")
     dropped = end.dropped | ({"not_finite": part.not_finite} if part.not_finite else {})
-    note = {"name": name, "blocks": part.blocks, "found": end.found}
-    embeddings.finish_part(directory, end.part, {**note, "dropped": dropped, "damage": end.damage})
+    note = {
+        **made_from,
+        "blocks": part.blocks,
+        "found": end.found,
+        "dropped": dropped,
+        "damage": end.damage,
+    }
+    embeddings.finish_part(directory, end.part, note)
 
 
 def _alive(loader: DataLoader[Batch | PartEnd]) -> Iterator[Batch | PartEnd]:
@@ -157,13 +203,19 @@ def _alive(loader: DataLoader[Batch | PartEnd]) -> Iterator[Batch | PartEnd]:
 
 
 def _forward(
-    part: _Gathered, batch: Batch, teacher: Teacher, tower: Tower | None, device: str
+    part: _Gathered,
+    batch: Batch,
+    teacher: Teacher,
+    fingerprint: Fingerprint,
+    tower: Tower | None,
+    device: str,
 ) -> int:
     """Adds a batch and its answers to its part; the number of rows without finite answers."""
     pixels = batch.pixels[0].to(device, non_blocking=True)
     with devices.autocast(device):
         _, features, logits = teacher(unit(pixels))
     matrices, columns = answers(logits, features)
+    matrices |= {name: values.cpu().numpy() for name, values in fingerprint.take().items()}
     batch.columns |= columns
     if tower is not None:
         matrices["tower"] = tower(unit(batch.pixels[1].to(device))).to(torch.float16).cpu().numpy()

@@ -41,14 +41,15 @@ def embed_corpus(run: Run) -> Made:
     parts = run.corpus.parts
     device = run.device.split(":")[0]
     batch_size = 128 if device == "cpu" else 256
-    inputs = {
-        "parts": [(part.name, part.fingerprint()) for part in parts],
+    settings = {
+        "schema": artefact.SCHEMAS["embeddings"],
         "teacher": run.teacher.card.digest,
         "tower": run.tower.digest if run.tower else None,
         "precision": "bf16" if devices.has_bf16(run.device) else "fp32",
         "device": device,
         "batch_size": batch_size,
     }
+    inputs = {"parts": [(part.name, part.fingerprint()) for part in parts], **settings}
 
     def make(made: Made) -> None:
         embed.embed(
@@ -68,6 +69,7 @@ def embed_corpus(run: Run) -> Made:
             workers=run.workers,
             on_error=run.on_error,
             plugin=run.corpus.spec if run.corpus.spec.endswith(".py") else None,
+            settings=artefact.digest(settings),
         )
 
     made = stage(run, "embeddings", run.corpus.name, inputs, make)
