@@ -22,7 +22,7 @@ SCHEMAS = {
     "vectors": 1,
     "scores": 1,
     "selection": 1,
-    "weights": 1,
+    "weights": 2,
     "shards": 1,
 }
 CARD = "card.json"

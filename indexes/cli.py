@@ -62,6 +62,9 @@ def describe(card: dict[str, Any]) -> Iterator[str]:
         if name == "funnel":
             yield "funnel:"
             yield from (f"  {line}" for line in funnel_lines(value))
+        elif name == "certificate":
+            yield "certificate:"
+            yield from (f"  {line}" for line in aligned(value))
         elif name == "class_histogram" and "classes" in card:
             pairs = sorted(zip(value, card["classes"], strict=True), reverse=True)
             yield "class_histogram: " + shorten([f"{name} {count}" for count, name in pairs])
@@ -84,6 +87,11 @@ def funnel_lines(funnel: dict[str, Any]) -> list[str]:
     lines = [f"{funnel['in']:>12,} in"]
     lines += [f"{-count:>12,} {reason}" for reason, count in funnel["dropped"].items()]
     return [*lines, f"{funnel['kept']:>12,} kept"]
+
+
+def aligned(figures: dict[str, float]) -> list[str]:
+    """`name  value` a line, the values in one column."""
+    return [f"{name:>24}  {value:g}" for name, value in figures.items()]
 
 
 @app.command()

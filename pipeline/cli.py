@@ -7,9 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from indexes.cli import friendly, funnel_lines
+from indexes.cli import aligned, friendly, funnel_lines
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+CERTIFIED = (
+    "moment_rms",
+    "frechet",
+    "soft_class_entropy",
+    "soft_information",
+    "nearest_similarity",
+)
 
 
 @app.command()
@@ -113,6 +120,8 @@ def summary(card: dict[str, Any]) -> list[str]:
     if starving:
         lines.append("note: few images for " + ", ".join(starving[:10]))
     lines += [f"warning: damaged: {damage}" for damage in card["damaged_parts"]]
+    figures = {key: value for key, value in card["certificate"].items() if key in CERTIFIED}
+    lines += ["certificate:", *aligned(figures)]
     lines.append(
         f"{kept:,} images, {card['num_bytes'] / 1e6:,.1f} MB in {card['num_shards']} shards, "
         f"effective sample size {card['effective_sample_size']:,.0f}"

@@ -27,12 +27,18 @@ class Choice:
     floor_log_odds: float = 0.0
     """quota_with_floor wants the teacher surer of its class than of all others together."""
     weights: Weighing = "none"
-    """none, or class_prior: an image of a short class counts more, up to weight_cap."""
+    """none; class_prior: an image of a short class counts more; confidence: as the teacher's
+    largest probability; moment_match: such that the teacher's BatchNorm sees the lost data."""
     weight_cap: float = 4.0
+    """The largest weight, in means."""
+    weight_floor: float = 0.5
+    """moment_match leaves at least this share of the images as effective sample size."""
 
     def __post_init__(self) -> None:
         if not self.weight_cap >= 1:
             raise ValueError(f"weight_cap={self.weight_cap}: at least 1, for weights of mean 1")
+        if not 0 <= self.weight_floor < 1:
+            raise ValueError(f"weight_floor={self.weight_floor}: a share of the images, 0 to 1")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):

@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes import artefact, devices, embeddings, vectors
-from indexes.shards import effective_sample_size
 from indexes.sources import SourceError
 from indexes.teachers import Teacher
-from pipeline import embed, selection, shard, weights
+from pipeline import certificate, embed, selection, shard, weights
 from pipeline.pool import Pool
 from pipeline.run import Made, Run, stage
 
@@ -171,26 +170,36 @@ def select_rows(run: Run, embedded: Made, scores: Made) -> Made:
 
 
 def weigh_rows(run: Run, embedded: Made, scores: Made, selected: Made) -> Made:
-    """One weight a selected row, mean 1."""
+    """One weight a selected row, mean 1, and the certificate of the selection so weighted."""
     config = run.config
     inputs = {
         "selection": selected.digest,
         "weights": config.weights,
         "cap": config.weight_cap if config.weights != "none" else None,
+        "floor": config.weight_floor if config.weights == "moment_match" else None,
+        "seed": run.seed,
     }
 
     def make(made: Made) -> None:
         pool, rows = open_pool(run, embedded, scores), selected.load("rows")
-        label = pool.column("label")[rows]
-        weight = weights.weigh(config.weights, label, len(pool.classes), config.weight_cap)
-        size = effective_sample_size(weight.astype(np.float64))
-        save(made.directory / "weight.npy", weight)
-        artefact.write_card(
-            made.directory,
-            "weights",
-            {"digest": made.digest, "weights": config.weights, "effective_sample_size": size},
+        found = weights.weigh(
+            pool,
+            rows,
+            config.weights,
+            cap=config.weight_cap,
+            floor=config.weight_floor,
+            seed=run.seed,
         )
-        run.say(f"weights: {config.weights}, effective sample size {size:,.0f} of {len(rows):,}")
+        dropped = artefact.read_card(selected.directory, "selection")["dropped"]
+        figures, moments = certificate.certify(pool, rows, found.weight, dropped, run.seed)
+        save(made.directory / "weight.npy", found.weight)
+        if moments is not None:
+            save(made.directory / "moments.npy", moments)
+        note = {"digest": made.digest, "weighing": found.note, "certificate": figures}
+        artefact.write_card(made.directory, "weights", note)
+        if "note" in found.note:
+            run.say(f"note: {found.note['note']}")
+        run.say(f"weights: {config.weights}, {made.directory}")
 
     return stage(run, "weights", f"{run.corpus.name}-{run.method_name}", inputs, make)
 
@@ -203,6 +212,7 @@ def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighte
         pool = open_pool(run, embedded, scores)
         rows, card = selected.load("rows"), pool.embeddings.card
         choice = artefact.read_card(selected.directory, "selection")
+        weighing = artefact.read_card(weighted.directory, "weights")
         dropped = {**card["dropped"], **choice["dropped"]}
         shard.write(
             pool,
@@ -222,6 +232,8 @@ def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighte
                 "asked": choice["asked"],
                 "below_floor": choice["below_floor"],
                 "starving": choice["starving"],
+                "weighing": weighing["weighing"],
+                "certificate": weighing["certificate"],
                 "funnel": {"in": card["num_found"], "dropped": dropped, "kept": len(rows)},
                 "damaged_parts": card["damaged_parts"],
             },

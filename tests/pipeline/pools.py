@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def make_pool(
     features: Array | None = None,
     num_classes: int = 3,
     blocks: tuple[int, ...] = (),
+    matrices: Mapping[str, Array] | None = None,
 ) -> Pool:
     """A pool of len(label) rows in parts of the given sizes (one part when none are given)."""
     total = len(label)
@@ -47,12 +49,10 @@ def make_pool(
             "key_hash": np.arange(start, start + size, dtype=np.uint64)[::-1],
         }
         keys = [f"k{row}" for row in range(start, start + size)]
-        matrices = {
-            "features": features[rows].astype(np.float16),
-            "logits": np.zeros((size, num_classes), np.float16),
-        }
+        kept = {"features": features, "logits": np.zeros((total, num_classes)), **(matrices or {})}
+        halves = {name: matrix[rows].astype(np.float16) for name, matrix in kept.items()}
         strings = {"key": keys, "ext": ["jpg"] * size}
-        embeddings.write_block(place, number, 0, matrices, columns, strings)
+        embeddings.write_block(place, number, 0, halves, columns, strings)
         note = {"name": f"p{number}", "blocks": [size], "found": size, "dropped": {}, "damage": ""}
         embeddings.finish_part(place, number, note)
         start += size

@@ -1,0 +1,250 @@
+"""A selection's certificate: figures that may tell, without any label, how good it is.
+
+Units: sd and var are those of the teacher's last BatchNorm, per channel; frac is 0-1. "weighted"
+counts an image by its weight, everything else counts it once. Better: what speaks for a selection
+by itself, all else equal; "?" where a student alone can tell (`python -m benchmarks.selections`).
+
+| key | unit | better | what it is |
+| --- | --- | --- | --- |
+| moment_rms | sd and var | lower | root mean square, over the 2K moments, of the weighted mean |
+| moment_rms_even | sd and var | lower | the same without weights |
+| mean_rms | sd | lower | the K weighted channel means' part of moment_rms |
+| square_rms | var | lower | the K weighted mean squares' part |
+| frechet | var | lower | weighted: mean over channels of m^2 + (s - 1)^2, see `frechet` |
+| bn_distance | as embedded | lower | mean over images and layers of the `bn` matrix |
+| class_entropy | frac of log C | higher | of the images' hard labels |
+| weighted_class_entropy | frac of log C | higher | of the same, weighted |
+| soft_class_entropy | frac of log C | higher | of the weighted mean softmax |
+| runner_up_entropy | frac of log C | higher | of the second classes: which borders are seen |
+| deficit | frac of n | lower | images missing to an equal share a class, over n |
+| effective_frac | frac of n | higher | effective sample size of the weights |
+| duplicate_frac | frac of pool | ? | candidates dropped as duplicates, exact and near |
+| nearest_similarity | cosine | lower | mean similarity to the nearest other image kept |
+| effective_rank | frac of D | higher | exp(entropy of the features' covariance spectrum) / D |
+| log_odds | nats | ? | mean log-odds of the predicted class |
+| margin | nats | ? | mean of best less second logit |
+| unsure_frac | frac of n | ? | images whose class has less than half of the probability |
+| entropy | nats | ? | mean entropy of the softmax |
+| soft_entropy | nats | ? | the same at temperature 4 |
+| information | nats | higher | entropy of the mean softmax less the mean entropy |
+| soft_information | nats | higher | the same at temperature 4: what its answers say in all |
+| target_variance | - | higher | total variance of the softmax at temperature 4 |
+
+Keys that need a BatchNorm are absent where the teacher has none. nearest_similarity (of
+QUERIES images) and effective_rank look at a seeded sample of SPREAD_NUMBERS / D images where there
+are more. Which keys rank selections as students do is measured by benchmarks/selections.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.embeddings import Block
+from pipeline.pool import Pool
+from pipeline.shard import by_block
+from pipeline.weights import gather, spread_out
+
+Array = npt.NDArray[Any]
+TEMPERATURE = 4.0
+SPREAD_NUMBERS = 1 << 25  # float32 numbers (128 MiB): 65,536 images of 512 features
+QUERIES = 512
+CHUNK_ROWS = 4096
+DIGITS = 5  # kept of a figure: what lies behind may depend on a library's order of adding
+
+
+def certify(
+    pool: Pool, rows: Array, weight: Array, dropped: Mapping[str, int], seed: int
+) -> tuple[dict[str, float], Array | None]:
+    """The figures of ascending pool rows [n] with weights [n], and the moments behind them.
+
+    dropped: the selection's drops by reason. Moments: float64 [2, 2K], the mean of the selected
+    rows' `moments` without weights and with; None without BatchNorm. One scan of the selected
+    rows, in chunks of CHUNK_ROWS.
+    """
+    if not len(rows):
+        return {}, None
+    sums: dict[str, Array] = {}
+    start = 0
+    for block, local in by_block(pool, rows):
+        for part in range(0, len(local), CHUNK_ROWS):
+            some = local[part : part + CHUNK_ROWS]
+            counted = weight[start : start + len(some)].astype(np.float64)
+            for name, value in _sums(block, some, counted, len(pool.classes)).items():
+                sums[name] = sums[name] + value if name in sums else value
+            start += len(some)
+    n = len(rows)
+    twins = sum(count for reason, count in dropped.items() if "duplicate" in reason)
+    found = {
+        **_moment_figures(sums, n),
+        **_class_figures(sums, n),
+        "effective_frac": float(sums["weight"] ** 2 / (n * sums["weight_square"])),
+        "duplicate_frac": twins / len(pool),
+        **_spread_figures(pool, rows, seed),
+        **_answer_figures(sums, n),
+    }
+    moments = None
+    if "even" in sums:
+        moments = np.stack([sums["even"] / n, sums["weighted"] / sums["weight"]])
+    return {key: float(f"{value:.{DIGITS}g}") for key, value in found.items()}, moments
+
+
+def frechet(moments: Array) -> float:
+    """Mean over K channels of the squared 2-Wasserstein distance to the running statistics.
+
+    moments [2K]: mean of (x - rm) / sqrt(rv), then of (x - rm)^2 / rv - 1. Both sides as Gaussians,
+    channel by channel, in units of the running variance: m^2 + (s - 1)^2 with m the mean of the
+    standardised input and s its deviation (the Frechet distance of diagonal Gaussians).
+    """
+    mean, square = np.split(moments, 2)
+    deviation = np.sqrt(np.maximum(square + 1 - np.square(mean), 0))
+    return float((np.square(mean) + np.square(deviation - 1)).mean())
+
+
+def soften(
+    logits: Array, logsumexp: Array, num_classes: int, temperature: float
+) -> tuple[Array, Array]:
+    """Softmax of stored logits [n, K] at a temperature: p [n, K], and of each class not stored [n].
+
+    The C - K classes whose logits are not stored count as equals that share the rest of the
+    probability at temperature 1.
+    """
+    rest = num_classes - logits.shape[1]
+    shown = logits.astype(np.float64)
+    powers = np.exp((shown - logsumexp[:, None]) / temperature)
+    other = np.zeros(len(logits))
+    if rest:
+        left = np.maximum(1 - np.exp(shown - logsumexp[:, None]).sum(1), 1e-12)
+        other = (left / rest) ** (1 / temperature)
+    total = powers.sum(1) + rest * other
+    return powers / total[:, None], other / total
+
+
+def entropy(p: Array) -> float:
+    """Entropy in nats of counts or probabilities [C], made to sum to 1."""
+    p = p[p > 0] / p.sum()
+    return float(-(p * np.log(p)).sum())
+
+
+def _sums(block: Block, local: Array, weight: Array, num_classes: int) -> dict[str, Array]:
+    """What adds up over rows: everything but the spread figures is made of these."""
+    label, log_odds, logsumexp = (
+        column[local] for column in block.columns("label", "log_odds", "logsumexp")
+    )
+    logits = block.matrix("logits")[local].astype(np.float32)
+    stored = block.logit_classes
+    classes = np.arange(num_classes) if stored is None else stored[local]
+    classes = np.broadcast_to(classes, logits.shape)
+    rest = num_classes - logits.shape[1]
+    top = np.argsort(-logits, 1, kind="stable")[:, :2]
+    best = np.take_along_axis(logits, top, 1)
+    second = np.take_along_axis(classes, top, 1)[:, -1]
+    sums: dict[str, Any] = {
+        "weight": weight.sum(),
+        "weight_square": np.square(weight).sum(),
+        "label": np.bincount(label, minlength=num_classes),
+        "weighted_label": np.bincount(label, weight, num_classes),
+        "second": np.bincount(second, minlength=num_classes),
+        "log_odds": log_odds.sum(dtype=np.float64),
+        "margin": (best[:, 0] - best[:, -1]).sum(dtype=np.float64),
+        "unsure": (log_odds < 0).sum(),
+    }
+    for name, temperature in (("", 1.0), ("soft_", TEMPERATURE)):
+        p, other = soften(logits, logsumexp, num_classes, temperature)
+        spread = p - other[:, None]
+        sums[f"{name}entropy"] = -(_plogp(p).sum() + rest * _plogp(other).sum())
+        sums[f"{name}p"] = np.bincount(classes.ravel(), spread.ravel(), num_classes) + other.sum()
+        sums[f"{name}p_square"] = np.square(p).sum() + rest * np.square(other).sum()
+        if not name:
+            spread *= weight[:, None]
+            mean = np.bincount(classes.ravel(), spread.ravel(), num_classes)
+            sums["weighted_p"] = mean + (other * weight).sum()
+    if block.has("moments"):
+        moments = block.matrix("moments")[local].astype(np.float64)
+        sums["even"] = np.einsum("nk->k", moments)
+        sums["weighted"] = np.einsum("n,nk->k", weight, moments)
+    if block.has("bn"):
+        sums["bn"] = block.matrix("bn")[local].mean(1, dtype=np.float64).sum()
+    return sums
+
+
+def _moment_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
+    found = {}
+    if "even" in sums:
+        even, weighted = sums["even"] / n, sums["weighted"] / sums["weight"]
+        mean, square = np.split(weighted, 2)
+        found = {
+            "moment_rms": _rms(weighted),
+            "moment_rms_even": _rms(even),
+            "mean_rms": _rms(mean),
+            "square_rms": _rms(square),
+            "frechet": frechet(weighted),
+        }
+    if "bn" in sums:
+        found["bn_distance"] = float(sums["bn"] / n)
+    return found
+
+
+def _class_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
+    counts = sums["label"]
+    most = max(float(np.log(len(counts))), 1e-12)
+    return {
+        "class_entropy": entropy(counts) / most,
+        "weighted_class_entropy": entropy(sums["weighted_label"]) / most,
+        "soft_class_entropy": entropy(sums["weighted_p"]) / most,
+        "runner_up_entropy": entropy(sums["second"]) / most,
+        "deficit": float(np.maximum(n / len(counts) - counts, 0).sum() / n),
+    }
+
+
+def _answer_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
+    found = {
+        "log_odds": float(sums["log_odds"] / n),
+        "margin": float(sums["margin"] / n),
+        "unsure_frac": float(sums["unsure"] / n),
+    }
+    for name in ("", "soft_"):
+        mean = float(sums[f"{name}entropy"] / n)
+        found[f"{name}entropy"] = mean
+        found[f"{name}information"] = entropy(sums[f"{name}p"]) - mean
+    centre = sums["soft_p"] / n
+    found["target_variance"] = float(sums["soft_p_square"] / n - np.square(centre).sum())
+    return found
+
+
+def _spread_figures(pool: Pool, rows: Array, seed: int) -> dict[str, float]:
+    """How far the selected rows lie apart in the teacher's features."""
+    width = pool.blocks[0].matrix("features").shape[1]
+    chosen = rows[spread_out(len(rows), max(SPREAD_NUMBERS // width, 2), seed)]
+    features = gather(pool, chosen, "features")
+    n = len(features)
+    centre, scatter = features.mean(0, dtype=np.float64), np.zeros((width, width))
+    for start in range(0, n, CHUNK_ROWS):
+        centred = features[start : start + CHUNK_ROWS] - centre
+        scatter += centred.T @ centred
+    spectrum = np.maximum(np.linalg.eigvalsh(scatter), 0)
+    found = {"effective_rank": float(np.exp(entropy(spectrum))) / width if spectrum.any() else 0.0}
+    if n < 2:
+        return found
+    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    queries = spread_out(n, QUERIES, seed + 1)
+    asked = features[queries]
+    nearest = np.full(len(queries), -1.0, np.float32)
+    for start in range(0, n, CHUNK_ROWS):
+        similarity = asked @ features[start : start + CHUNK_ROWS].T
+        own = (queries >= start) & (queries < start + similarity.shape[1])
+        similarity[np.flatnonzero(own), queries[own] - start] = -1
+        nearest = np.maximum(nearest, similarity.max(1))
+    return {"nearest_similarity": float(nearest.mean()), **found}
+
+
+def _plogp(p: Array) -> Array:
+    out: Array = p * np.log(np.maximum(p, 1e-300))
+    return out
+
+
+def _rms(values: Array) -> float:
+    return float(np.sqrt(np.square(values).mean()))
