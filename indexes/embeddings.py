@@ -50,10 +50,6 @@ class Block:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def has(self, name: str) -> bool:
-        """Whether a matrix was kept: not every teacher gives every one."""
-        return self.stem.with_name(f"{self.stem.name}.{name}.npy").exists()
-
     def matrix(self, name: str) -> Array:
         """`features` float16 [n, D], `logits` float16 [n, K]; where made `tower` float16 [n, E],
         `bn` float16 [n, L] and `moments` float16 [n, 2K] (pipeline.fingerprint).

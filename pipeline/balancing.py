@@ -25,13 +25,13 @@ CHUNK_ROWS = 4096
 MOST_STEPS = 60
 LOCAL = 1e-9  # a decrement below which full steps are taken: the objective is rounded too there
 RIDGE_STEP = 2**0.25
-HIGHEST_RIDGE = 1e4  # here the weights are even
+EVEN = 100  # times the rows' mean square: a ridge that leaves the weights even
 SEARCHING = 1e-4  # the decrement at which a ridge is judged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tilt:
-    """multipliers float64 [P] for rows as they came; what it took to find them."""
+    """multipliers float64 [P], and what it took to find them."""
 
     multipliers: Array
     ridge: float
@@ -41,16 +41,14 @@ class Tilt:
 def balance(z: Array, cap: float, floor: float) -> Tilt:
     """The closest match whose effective sample size is at least `floor` times n.
 
-    z float32 [n, P] is scaled in place, every column by its deviation, so that the ridge means
-    the same to each. The ridge is P / n or more: a direction in which the rows differ less than
-    that cannot be told from chance, and is left alone. Where it leaves too small a sample the
-    ridge grows in steps of 2^(1/4); bisection finds the first that serves.
+    The ridge is at least 1 / n of the rows' total variance, the squared error of their mean: a
+    direction in which they differ less cannot be told from chance, and is left alone. Where that
+    leaves too small a sample the ridge grows in steps of 2^(1/4); bisection finds the first that
+    serves. The root mean square over the P columns of mean(w z) is never above that of mean(z).
     """
-    scale = _deviations(z)
-    for rows in chunks(len(z)):
-        z[rows] /= scale
-    lowest = z.shape[1] / len(z)
-    low, high = -1, max(0, math.ceil(math.log(HIGHEST_RIDGE / lowest, RIDGE_STEP)))
+    mean, square = _mean_and_square(z)
+    lowest = max((square - mean @ mean) / len(z), 1e-6 * square, 1e-12)
+    low, high = -1, max(0, math.ceil(math.log(EVEN * square / lowest, RIDGE_STEP)))
     best, newton_steps = np.zeros(z.shape[1]), 0
     while high - low > 1:
         step = (low + high) // 2
@@ -63,7 +61,7 @@ def balance(z: Array, cap: float, floor: float) -> Tilt:
     ridge = lowest * RIDGE_STEP**high
     best, taken = solve(z, cap, ridge, best)
     # Rounded, so that the order in which a library adds up leaves no trace in the weights.
-    multipliers = (best / scale).astype(np.float32).astype(np.float64)
+    multipliers = best.astype(np.float32).astype(np.float64)
     return Tilt(multipliers=multipliers, ridge=ridge, newton_steps=newton_steps + taken)
 
 
@@ -167,14 +165,11 @@ def _derivatives(z: Array, score: Array, cap: float) -> tuple[Array, Array]:
     return slope / len(z), curvature / len(z)
 
 
-def _deviations(z: Array) -> Array:
-    """The standard deviation of every column, float32 [P]; 1 where it is nought."""
-    total, square = np.zeros(z.shape[1]), np.zeros(z.shape[1])
+def _mean_and_square(z: Array) -> tuple[Array, float]:
+    """The mean row [P], and the mean of the rows' squared lengths."""
+    total, square = np.zeros(z.shape[1]), 0.0
     for rows in chunks(len(z)):
         block = z[rows].astype(np.float64)
         total += np.einsum("nk->k", block)
-        square += np.einsum("nk,nk->k", block, block)
-    variance = square / len(z) - np.square(total / len(z))
-    scale: Array = np.sqrt(np.maximum(variance, 0)).astype(np.float32)
-    scale[scale < 1e-6] = 1
-    return scale
+        square += float(np.einsum("nk,nk->", block, block))
+    return total / len(z), square / len(z)

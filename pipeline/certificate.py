@@ -11,7 +11,7 @@ by itself, all else equal; "?" where a student alone can tell (`python -m benchm
 | mean_rms | sd | lower | the K weighted channel means' part of moment_rms |
 | square_rms | var | lower | the K weighted mean squares' part |
 | frechet | var | lower | weighted: mean over channels of m^2 + (s - 1)^2, see `frechet` |
-| bn_distance | as embedded | lower | mean over images and layers of the `bn` matrix |
+| bn_distance | var | lower | mean over images and layers of the `bn` matrix |
 | class_entropy | frac of log C | higher | of the images' hard labels |
 | weighted_class_entropy | frac of log C | higher | of the same, weighted |
 | soft_class_entropy | frac of log C | higher | of the weighted mean softmax |

@@ -26,8 +26,12 @@ def make_pool(
     num_classes: int = 3,
     blocks: tuple[int, ...] = (),
     matrices: Mapping[str, Array] | None = None,
+    columns: Mapping[str, Array] | None = None,
 ) -> Pool:
-    """A pool of len(label) rows in parts of the given sizes (one part when none are given)."""
+    """A pool of len(label) rows in parts of the given sizes (one part when none are given).
+
+    `matrices` and `columns` replace or join those that are made up here.
+    """
     total = len(label)
     width = 4
     if features is None:
@@ -39,8 +43,8 @@ def make_pool(
     start = 0
     for number, size in enumerate(sizes):
         rows = slice(start, start + size)
-        columns = {name: np.zeros(size, dtype) for name, dtype in embeddings.COLUMNS.items()}
-        columns |= {
+        here = {name: np.zeros(size, dtype) for name, dtype in embeddings.COLUMNS.items()}
+        here |= {
             "label": label[rows],
             "log_odds": log_odds[rows],
             "entropy": -log_odds[rows],
@@ -48,11 +52,15 @@ def make_pool(
             "size": np.full(size, 10),
             "key_hash": np.arange(start, start + size, dtype=np.uint64)[::-1],
         }
+        here |= {name: column[rows] for name, column in (columns or {}).items()}
         keys = [f"k{row}" for row in range(start, start + size)]
         kept = {"features": features, "logits": np.zeros((total, num_classes)), **(matrices or {})}
-        halves = {name: matrix[rows].astype(np.float16) for name, matrix in kept.items()}
+        kept = {
+            n: m[rows].astype(np.float16 if m.dtype.kind == "f" else m.dtype)
+            for n, m in kept.items()
+        }
         strings = {"key": keys, "ext": ["jpg"] * size}
-        embeddings.write_block(place, number, 0, halves, columns, strings)
+        embeddings.write_block(place, number, 0, kept, here, strings)
         note = {"name": f"p{number}", "blocks": [size], "found": size, "dropped": {}, "damage": ""}
         embeddings.finish_part(place, number, note)
         start += size

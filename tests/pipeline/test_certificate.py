@@ -1,0 +1,216 @@
+"""The certificate: every figure against its formula re-typed, and how it reacts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexes import artefact
+from indexes.shards import open_shards
+from pipeline import certificate
+from pipeline.certificate import certify, entropy, frechet, soften
+from pipeline.pool import Pool
+from tests.indexes.test_cli import invoke
+from tests.pipeline import worlds
+from tests.pipeline.pools import make_pool
+
+Array = npt.NDArray[Any]
+N, C = 300, 3
+DROPPED = {"duplicate_content": 20, "near_duplicate": 10, "not_selected": 100}
+
+
+def matrices(seed: int = 3) -> dict[str, Array]:
+    generator = np.random.default_rng(seed)
+    return {
+        "features": np.abs(generator.normal(size=(N, 5))),
+        "logits": (generator.normal(size=(N, C)) * 4).astype(np.float16),
+        "moments": generator.normal(size=(N, 8)) + 0.3,
+        "bn": generator.random((N, 4)),
+    }
+
+
+def pool_of(directory: Path, kept: dict[str, Array], num_stored: int = 99) -> Pool:
+    """A pool whose columns fit its logits; of these only the `num_stored` best are stored."""
+    logits = kept["logits"].astype(np.float64)
+    label, total = logits.argmax(1), np.log(np.exp(logits).sum(1))
+    best = logits.max(1)
+    order = np.argsort(-logits, 1)[:, :num_stored].astype(np.int32)
+    if num_stored < logits.shape[1]:
+        kept = {**kept, "logits": np.take_along_axis(logits, order, 1), "classes": order}
+    return make_pool(
+        directory,
+        label=label,
+        log_odds=best - np.log(np.exp(total) - np.exp(best)),
+        features=kept["features"],
+        num_classes=logits.shape[1],
+        blocks=(100, 120, 80),
+        matrices=kept,
+        columns={"logsumexp": total},
+    )
+
+
+def slow(kept: dict[str, Array], rows: Array, weight: Array) -> dict[str, float]:
+    """Every figure from its definition, in memory, image by image where that is plainest."""
+    one = {name: value[rows].astype(np.float16).astype(np.float64) for name, value in kept.items()}
+    n, logits = len(rows), one["logits"]
+    soft = {t: np.exp(logits / t) / np.exp(logits / t).sum(1, keepdims=True) for t in (1, 4)}
+    mean_entropy = {t: np.mean([-sum(p * np.log(p)) for p in soft[t]]) for t in (1, 4)}
+    share = weight / weight.sum()
+    ranked = np.sort(logits, 1)
+    label, second = logits.argmax(1), np.argsort(logits, 1)[:, -2]
+    counts = np.array([(label == c).sum() for c in range(C)])
+    even, met = one["moments"].mean(0), (share[:, None] * one["moments"]).sum(0)
+    unit = one["features"] / np.linalg.norm(one["features"], axis=1, keepdims=True)
+    similarity = unit @ unit.T - 2 * np.eye(n)
+    spectrum = np.linalg.eigvalsh(np.cov(one["features"].T, bias=True))
+
+    def of_classes(weights: Array, classes: Array) -> float:
+        p = np.array([weights[classes == c].sum() for c in range(C)]) / weights.sum()
+        return float(-(p * np.log(p)).sum() / np.log(C))
+
+    def information(t: int) -> float:
+        mean = soft[t].mean(0)
+        return float(-(mean * np.log(mean)).sum() - mean_entropy[t])
+
+    weighted = (share[:, None] * soft[1]).sum(0)
+    spread = met[4:] + 1 - met[:4] ** 2
+    normal = spectrum / spectrum.sum()
+    return {
+        "moment_rms": float(np.sqrt((met**2).mean())),
+        "moment_rms_even": float(np.sqrt((even**2).mean())),
+        "mean_rms": float(np.sqrt((met[:4] ** 2).mean())),
+        "square_rms": float(np.sqrt((met[4:] ** 2).mean())),
+        "frechet": float((met[:4] ** 2 + (np.sqrt(spread) - 1) ** 2).mean()),
+        "bn_distance": float(one["bn"].mean()),
+        "class_entropy": of_classes(np.ones(n), label),
+        "weighted_class_entropy": of_classes(weight, label),
+        "soft_class_entropy": float(-(weighted * np.log(weighted)).sum() / np.log(C)),
+        "runner_up_entropy": of_classes(np.ones(n), second),
+        "deficit": float(sum(max(n / C - count, 0) for count in counts) / n),
+        "effective_frac": float(weight.sum() ** 2 / (weight**2).sum() / n),
+        "duplicate_frac": 30 / N,
+        "nearest_similarity": float(similarity.max(1).mean()),
+        "effective_rank": float(np.exp(-(normal * np.log(normal)).sum()) / 5),
+        "log_odds": float(np.mean([math.log(p.max() / (1 - p.max())) for p in soft[1]])),
+        "margin": float((ranked[:, -1] - ranked[:, -2]).mean()),
+        "unsure_frac": float((soft[1].max(1) < 0.5).mean()),
+        "entropy": float(mean_entropy[1]),
+        "soft_entropy": float(mean_entropy[4]),
+        "information": information(1),
+        "soft_information": information(4),
+        "target_variance": float(((soft[4] - soft[4].mean(0)) ** 2).sum(1).mean()),
+    }
+
+
+def test_every_figure_is_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate, "CHUNK_ROWS", 33)
+    kept = matrices()
+    rows = np.sort(np.random.default_rng(0).choice(N, 200, replace=False))
+    weight = np.random.default_rng(1).random(200).astype(np.float32) + 0.1
+    found, moments = certify(pool_of(tmp_path, kept), rows, weight, DROPPED, seed=0)
+    assert found == pytest.approx(slow(kept, rows, weight), rel=1e-3, abs=1e-4)
+    assert moments is not None
+    half = kept["moments"][rows].astype(np.float16).astype(np.float64)
+    np.testing.assert_allclose(moments[0], half.mean(0))
+    documented = certificate.__doc__ or ""
+    for key in found:
+        assert f"\n| {key} |" in documented
+
+
+def test_without_batchnorm_its_figures_are_absent(tmp_path: Path) -> None:
+    kept = {name: value for name, value in matrices().items() if name in ("features", "logits")}
+    found, moments = certify(pool_of(tmp_path, kept), np.arange(N), np.ones(N), {}, seed=0)
+    assert moments is None
+    gone = {"moment_rms", "moment_rms_even", "mean_rms", "square_rms", "frechet", "bn_distance"}
+    assert not gone & set(found)
+    assert found["duplicate_frac"] == 0
+
+
+@pytest.mark.parametrize("rows", [np.zeros(0, np.int64), np.array([4])])
+def test_hardly_any_rows(tmp_path: Path, rows: Array) -> None:
+    found, _ = certify(pool_of(tmp_path, matrices()), rows, np.ones(len(rows)), {}, seed=0)
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_copies_and_one_class_show(tmp_path: Path) -> None:
+    kept = matrices()
+    kept["features"][100:200] = kept["features"][:100]
+    pool = pool_of(tmp_path, kept)
+    weight = np.ones(100)
+    spread, _ = certify(pool, np.arange(200, 300), weight, {}, seed=0)
+    copies, _ = certify(pool, np.r_[0:50, 100:150], weight, {}, seed=0)
+    assert copies["nearest_similarity"] > 0.999 > spread["nearest_similarity"]
+    label = kept["logits"].argmax(1)
+    alike = np.flatnonzero(label == 1)[:60]
+    narrow, _ = certify(pool, alike, np.ones(60), {}, seed=0)
+    assert narrow["class_entropy"] == 0 < spread["class_entropy"]
+    assert narrow["deficit"] == pytest.approx(2 / 3, rel=1e-4)
+    assert narrow["information"] < spread["information"]
+
+
+def test_frechet_is_nought_at_the_fingerprint_alone() -> None:
+    assert frechet(np.zeros(6)) == 0
+    assert frechet(np.array([1.0, 0.0, 1.0, 0.0])) == 0.5, "one of two channels off by one sd"
+    assert frechet(np.array([0.0, 3.0])) == 1, "twice the deviation"
+
+
+@given(st.integers(0, 1000), st.sampled_from([1.0, 4.0]))
+def test_soften_with_some_logits_stored(seed: int, temperature: float) -> None:
+    """Exact where the classes left out are equals; always a distribution."""
+    logits = np.random.default_rng(seed).normal(size=(6, 4)) * 3
+    logits = np.concatenate([logits, np.full((6, 5), -4.0)], 1)
+    total = np.log(np.exp(logits).sum(1))
+    whole, none = soften(logits, total, 9, temperature)
+    assert (none == 0).all()
+    some, other = soften(logits[:, :4], total, 9, temperature)
+    np.testing.assert_allclose(some, whole[:, :4], rtol=1e-6)
+    np.testing.assert_allclose(other, whole[:, -1], rtol=1e-6)
+    np.testing.assert_allclose(some.sum(1) + 5 * other, 1)
+
+
+def test_top_logits_give_nearly_the_figures_of_all(tmp_path: Path) -> None:
+    kept = matrices()
+    generator = np.random.default_rng(5)
+    kept["logits"] = (generator.normal(size=(N, 12)) * 3).astype(np.float16)
+    weight = generator.random(N) + 0.5
+    rows = np.arange(N)
+    whole, _ = certify(pool_of(tmp_path / "all", kept), rows, weight, {}, seed=0)
+    top, _ = certify(pool_of(tmp_path / "top", kept, num_stored=8), rows, weight, {}, seed=0)
+    assert top == pytest.approx(whole, rel=0.02)
+    for exact in ("margin", "class_entropy", "runner_up_entropy", "unsure_frac"):
+        assert top[exact] == whole[exact]
+
+
+def test_entropy() -> None:
+    assert entropy(np.array([3, 3, 3, 3, 0])) == pytest.approx(math.log(4))
+    assert entropy(np.array([7, 0])) == 0
+
+
+def test_select_weighs_certifies_and_shows(tmp_path: Path) -> None:
+    worlds.good_tar(tmp_path / "c.tar", 60)
+    runs = tmp_path / "runs"
+    result = worlds.select(tmp_path / "c.tar", runs, "-n", "40", "--set", "weights=moment_match")
+    assert result.exit_code == 0, result.output
+    assert "\ncertificate:\n" in result.output
+    shards = open_shards(worlds.shards_of(runs))
+    figures = shards.card["certificate"]
+    assert figures["moment_rms"] < figures["moment_rms_even"]
+    assert figures["effective_frac"] < 1
+    size = shards.card["effective_sample_size"]
+    assert figures["effective_frac"] == pytest.approx(size / 40, rel=1e-3)
+    assert shards.card["weighing"]["weights"] == "moment_match"
+    (weighed,) = (runs / "weights").iterdir()
+    card = artefact.read_card(weighed, "weights")
+    assert card["certificate"] == figures
+    assert np.load(weighed / "moments.npy", allow_pickle=False).shape == (2, 128)
+    code, text = invoke("inspect", shards.directory)
+    assert code == 0
+    for name, value in figures.items():
+        assert f"{name}  {value:g}\n" in text
