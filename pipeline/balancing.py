@@ -47,8 +47,8 @@ def balance(z: Array, cap: float, floor: float) -> Tilt:
     serves. The root mean square over the P columns of mean(w z) is never above that of mean(z).
     """
     mean, square = _mean_and_square(z)
-    lowest = max((square - mean @ mean) / len(z), 1e-6 * square, 1e-12)
-    low, high = -1, max(0, math.ceil(math.log(EVEN * square / lowest, RIDGE_STEP)))
+    lowest = max((square - float(mean @ mean)) / len(z), 1e-6 * square, 1e-12)
+    low, high = -1, math.ceil(math.log(max(EVEN * square / lowest, 1.0), RIDGE_STEP))
     best, newton_steps = np.zeros(z.shape[1]), 0
     while high - low > 1:
         step = (low + high) // 2

@@ -133,9 +133,10 @@ def test_the_ridge_keeps_the_sample_large_enough(floor: float) -> None:
     assert balance(easy, 50, 0.5).ridge == pytest.approx(lowest), "met with ease"
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0, 300.0])
 @pytest.mark.parametrize("shape", [(1, 4), (2, 9), (50, 1)])
-def test_few_rows_and_dead_columns(shape: tuple[int, int]) -> None:
-    z = np.ones(shape, np.float32)
+def test_few_rows_and_dead_columns(shape: tuple[int, int], value: float) -> None:
+    z = np.full(shape, value, np.float32)
     weight = level(scores(z, balance(z, 4, 0.5).multipliers), 4)
     np.testing.assert_allclose(weight, 1, atol=1e-6)
 

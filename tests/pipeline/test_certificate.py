@@ -183,7 +183,7 @@ def test_top_logits_give_nearly_the_figures_of_all(tmp_path: Path) -> None:
     rows = np.arange(N)
     whole, _ = certify(pool_of(tmp_path / "all", kept), rows, weight, {}, seed=0)
     top, _ = certify(pool_of(tmp_path / "top", kept, num_stored=8), rows, weight, {}, seed=0)
-    assert top == pytest.approx(whole, rel=0.02)
+    assert top == pytest.approx(whole, rel=0.02, abs=0.03)
     for exact in ("margin", "class_entropy", "runner_up_entropy", "unsure_frac"):
         assert top[exact] == whole[exact]
 
