@@ -1,0 +1,131 @@
+"""The contest of selections: rank correlation, tables, and the whole on a tiny world, resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+import winnow
+from benchmarks import selections
+from benchmarks.selections import close_gaps, correlate, ranks, spearman, tables, true_figures
+from tests.pipeline import worlds
+
+
+def test_ranks_share_their_mean() -> None:
+    assert ranks([3, 1, 3, 0]).tolist() == [3.5, 2, 3.5, 1]
+
+
+def test_spearman_by_hand() -> None:
+    assert spearman([1, 2, 3], [10, 20, 99]) == pytest.approx(1)
+    assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert spearman([1, 2, 3, 4, 5], [2, 1, 4, 3, 5]) == pytest.approx(1 - 6 * 4 / (5 * 24))
+    assert spearman([1, 1], [1, 2]) is None
+
+
+@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=2, max_size=30))
+def test_spearman_knows_only_order(pairs: list[tuple[int, int]]) -> None:
+    one, other = [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
+    rho = spearman(one, other)
+    if rho is None:
+        assert len(set(one)) == 1 or len(set(other)) == 1
+        return
+    assert -1 - 1e-9 <= rho <= 1 + 1e-9
+    assert spearman(other, one) == pytest.approx(rho)
+    assert spearman([a**3 + 2 * a for a in one], other) == pytest.approx(rho)
+    assert spearman([-a for a in one], other) == pytest.approx(-rho)
+
+
+def row(method: str, n: int, accuracies: list[float], **certificate: float) -> dict[str, Any]:
+    cell = {"student": "s", "steps": 10, "accuracies": accuracies}
+    return {"method": method, "n": n, "certificate": certificate, "cells": [cell]}
+
+
+def test_gaps_correlations_and_tables() -> None:
+    rows = [
+        row("random", 100, [0.4, 0.6], good=1, flat=7),
+        row("odsd", 100, [0.6, 0.8], good=3, flat=7),
+        row("dfnd", 100, [0.55, 0.55], good=2, flat=7, rare=0),
+        row("original", 100, [0.9, 0.9], good=0, flat=7),
+        row("random", 200, [0.8, 0.8], good=9, flat=7),
+    ]
+    rows[0]["purity"] = 0.25
+    close_gaps(rows)
+    assert rows[1]["cells"][0]["gap_closed"] == pytest.approx(0.5)
+    assert rows[3]["cells"][0]["gap_closed"] == 1
+    assert "gap_closed" not in rows[4]["cells"][0], "no original at this N"
+    found = {one["figure"]: one for one in correlate(rows)}
+    assert found["good"]["all"] == pytest.approx(1), "the original is no selection of the pool"
+    assert found["good"]["within"] == pytest.approx(1)
+    assert found["good"]["selections"] == 4
+    assert found["flat"]["all"] is None
+    assert found["rare"]["selections"] == 1
+    text = "\n".join(tables(rows, list(found.values())))
+    assert "| odsd | 100 | 70.0 (60.0 to 80.0), 50 % |" in text
+    assert "| purity | 0.25 |  |" in text
+    assert "| good | s | 10 | +1.00 | +1.00 | 4 |" in text
+    widths = [part.splitlines() for part in text.split("\n\n")]
+    assert all(len({one.count("|") for one in part}) == 1 for part in widths), "square tables"
+
+
+def test_true_figures() -> None:
+    truth = {"a": 0, "b": 1, "c": 1}
+    found = true_figures(["a", "b", "x", "c"], np.array([0, 0, 0, 1]), truth, 4)
+    assert found["purity"] == 0.75
+    assert found["right"] == 0.5
+    entropy = -(np.log(1 / 3) / 3 + 2 / 3 * np.log(2 / 3)) / np.log(4)
+    assert found["true_class_entropy"] == pytest.approx(entropy)
+    assert true_figures(["x"], np.array([1]), truth, 4)["purity"] == 0
+
+
+def test_the_whole_on_a_tiny_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worlds.good_tar(tmp_path / "pool.tar", 60)
+    worlds.good_tar(tmp_path / "lost.tar", 40, first=1000)
+    worlds.small_teacher(tmp_path / "runs" / "teachers" / "t")
+    labelled = [
+        (f"{seed}.{ext}", data)
+        for seed in range(9)
+        for ext, data in (("jpg", worlds.encoded(seed)), ("cls", str(seed % 3).encode()))
+    ]
+    worlds.tar_of(tmp_path / "test.tar", labelled)
+    truth = {"key": [f"im{seed:05d}" for seed in range(30)]}
+    truth["label"] = [worlds.CLASSES[seed % 3] if seed % 2 else "junk" for seed in range(30)]
+    pq.write_table(pa.table(truth), tmp_path / "truth.parquet")
+    called: list[str] = []
+
+    def in_process(*words: object) -> str:
+        called.append(str(words[0]))
+        done = CliRunner().invoke(winnow.app, [str(word) for word in words], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    monkeypatch.setattr(selections, "winnow", in_process)
+    words = (
+        f"--runs {tmp_path}/runs --teacher t --corpus {tmp_path}/pool.tar --n 30 --seeds 1 "
+        f"--original {tmp_path}/lost.tar --eval {tmp_path}/test.tar --student resnet8 --steps 1 "
+        f"--truth {tmp_path}/truth.parquet --out {tmp_path}/out.json"
+    ).split()
+    words += ["--methods", "random", "dfnd weights=class_prior weight_cap=2"]
+    words += ["--select-args", "--workers 0", "--distill-args", "--batch-size 8"]
+    selections.main(words)
+    assert called.count("select") == 3
+    assert called.count("distill") == 3
+    result = json.loads((tmp_path / "out.json").read_text())
+    by_method = {one["method"]: one for one in result["selections"]}
+    assert len(by_method["dfnd weights=class_prior weight_cap=2"]["cells"][0]["accuracies"]) == 1
+    assert 0 < by_method["random"]["purity"] < 0.5
+    assert "purity" not in by_method["original"]
+    assert by_method["original"]["certificate"]["class_entropy"] >= 0
+    text = (tmp_path / "out.md").read_text()
+    assert "| dfnd weights=class_prior weight_cap=2 | 30 |" in text
+    selections.main(words)
+    assert called.count("distill") == 3, "what is done is not done again"
+    assert (tmp_path / "out.md").read_text() == text
