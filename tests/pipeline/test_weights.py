@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline import weights
 from pipeline.balancing import effective_frac, level
+from pipeline.method import Choice
 from pipeline.pool import Pool
 from pipeline.weights import Weighing, class_prior, spread_out, weigh
 from tests.pipeline.pools import make_pool
@@ -113,6 +114,12 @@ def test_a_cap_below_one_is_refused(tmp_path: Path) -> None:
     pool = make_pool(tmp_path, label=np.zeros(3, int), log_odds=np.zeros(3))
     with pytest.raises(ValueError, match="weight_cap"):
         plain(pool, np.arange(3), "class_prior", cap=0.5)
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.0, float("nan")])
+def test_a_floor_that_is_no_share_is_refused(wrong: float) -> None:
+    with pytest.raises(ValueError, match="weight_floor"):
+        Choice(weight_floor=wrong)
 
 
 @given(st.integers(0, 5000), st.integers(1, 700), st.integers(0, 99))
