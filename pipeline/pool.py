@@ -27,7 +27,8 @@ class Pool:
 
     classifier: (weight float32 [C, D], bias float32 [C]), the teacher's own last layer.
     column(name): a memory-mapped column [N] (indexes.embeddings.COLUMNS) or a score made before.
-    scratch: the directory of the score columns.
+    scratch: the directory of the score columns; raw: that of the columns that every method may
+    use; dedup: that of `reason`, uint8 [N], 0 for the rows that are candidates.
     """
 
     def __init__(
@@ -36,9 +37,13 @@ class Pool:
         classifier: tuple[Array, Array],
         classes: tuple[str, ...],
         scratch: Path,
+        *,
+        raw: Path | None = None,
+        dedup: Path | None = None,
     ) -> None:
         self.embeddings, self.classifier, self.classes = embeddings, classifier, classes
-        self.scratch = scratch
+        self.scratch, self.raw = scratch, raw
+        self._folders = [folder for folder in (scratch, raw, dedup) if folder is not None]
         self._gathering = threading.Lock()  # shards are written by threads that ask for columns
 
     def __len__(self) -> int:
@@ -54,8 +59,8 @@ class Pool:
 
         The latter are gathered from the blocks once, at first use, beside the embeddings.
         """
-        path = self.scratch / f"{name}.npy"
-        if not path.exists():
+        path = self._made(name)
+        if path is None:
             folder = self.embeddings.directory / "columns"
             path = folder / f"{name}.npy"
             with self._gathering, artefact.locked(folder):
@@ -64,6 +69,14 @@ class Pool:
                     self._write(folder, blocks)
         column: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         return column
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a column."""
+        return name in COLUMNS or self._made(name) is not None
+
+    def _made(self, name: str) -> Path | None:
+        paths = (folder / f"{name}.npy" for folder in self._folders)
+        return next((path for path in paths if path.exists()), None)
 
     def fill(
         self, blocks: Iterable[tuple[Block, Mapping[str, Array]]], dtype: type = np.float32
@@ -112,14 +125,16 @@ class Pool:
 
     @property
     def scores(self) -> list[str]:
-        """The names of the score columns made so far."""
-        return sorted(path.stem for path in self.scratch.glob("*.npy") if path.stem != "duplicate")
+        """The names of the raw and the score columns made so far."""
+        folders = [self.scratch, *([self.raw] if self.raw else [])]
+        return sorted({path.stem for folder in folders for path in folder.glob("*.npy")})
 
     def class_counts(self) -> Array:
         """Candidates that the teacher puts in each class, int64 [C]."""
         counts = np.zeros(len(self.classes), np.int64)
         for rows in chunks(len(self)):
-            counts += np.bincount(self.column("label")[rows], minlength=len(counts))
+            label, reason = self.column("label")[rows], self.column("reason")[rows]
+            counts += np.bincount(label[reason == 0], minlength=len(counts))
         return counts
 
 

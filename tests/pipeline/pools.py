@@ -22,6 +22,7 @@ def make_pool(
     label: Array,
     log_odds: Array,
     content: Array | None = None,
+    reason: Array | None = None,
     features: Array | None = None,
     num_classes: int = 3,
     blocks: tuple[int, ...] = (),
@@ -69,4 +70,7 @@ def make_pool(
     classes = tuple(f"class{number}" for number in range(num_classes))
     scratch = directory / "scores"
     classifier = (weight, np.zeros(num_classes, np.float32))
-    return Pool(open_embeddings(place), classifier, classes, scratch)
+    dedup = directory / "dedup"
+    dedup.mkdir()
+    np.save(dedup / "reason.npy", np.zeros(total, np.uint8) if reason is None else reason)
+    return Pool(open_embeddings(place), classifier, classes, scratch, dedup=dedup)

@@ -1,7 +1,8 @@
-"""Selection: exact against a sort in memory, quotas that hit N, every drop counted."""
+"""Selection: equal to a sort in memory, quotas that hit N, every drop counted."""
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import pool as pool_module
-from pipeline import selection
-from pipeline.selection import Balance, select, top_rows, water_fill
-from tests.pipeline.pools import make_pool
+from pipeline import candidates, cut
+from pipeline.dedup import REASONS
+from pipeline.pool import Pool
+from pipeline.selection import Balance, Selected, select, starving, water_fill
+from tests.pipeline.columns import pool_of
 
 Array = npt.NDArray[Any]
+BALANCES: tuple[Balance, ...] = ("global", "quota", "quota_with_floor", "all")
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(0, 400))
@@ -29,93 +32,182 @@ def test_water_fill_is_level_and_exact(counts: list[int], total: int) -> None:
         assert quotas[short].min() >= quotas.max() - 1
 
 
-def brute_force(group: Array, score: Array, tie: Array, eligible: Array, quotas: Array) -> Array:
-    kept: list[int] = []
-    for one, quota in enumerate(quotas):
-        rows = [row for row in range(len(score)) if group[row] == one and eligible[row]]
-        kept += sorted(rows, key=lambda row: (-score[row], tie[row], row))[:quota]
-    return np.array(sorted(kept), np.int64)
+def by_sorting(pool: Pool, n: int, balance: Balance, floor: float) -> Array:
+    """The same selection by a sort of everything in memory."""
+    names = ("score", "label", "log_odds", "key_hash", "reason")
+    score, label, log_odds, key_hash, reason = (np.array(pool.column(one)) for one in names)
+
+    def best(rows: Array, count: int) -> Array:
+        order = np.lexsort((rows, key_hash[rows], -(score[rows] + np.float32(0))))
+        return rows[order[:count]]
+
+    free = np.flatnonzero(reason == 0)
+    if balance == "all":
+        return free
+    if balance == "global":
+        return np.sort(best(free, n))
+    above = free if balance == "quota" else free[log_odds[free] >= np.float32(floor)]
+    quotas = water_fill(np.bincount(label[above], minlength=len(pool.classes)), n)
+    kept = [best(above[label[above] == one], quota) for one, quota in enumerate(quotas)]
+    rest = np.setdiff1d(free, above)
+    return np.sort(np.concatenate([*kept, best(rest, n - int(quotas.sum()))]))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 7))
-def test_top_rows_is_a_sort_per_group(seed: int, chunk: int) -> None:
-    generator = np.random.default_rng(seed)
-    total = int(generator.integers(0, 60))
-    group = generator.integers(0, 4, total)
-    score = generator.integers(0, 6, total).astype(np.float32)  # many ties
-    tie = generator.permutation(total).astype(np.uint64)
-    eligible = generator.random(total) < 0.8
-    quotas = generator.integers(0, 9, 4)
+VALUES = {
+    "few": st.sampled_from([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, 1e-45, -1e-45, 3.4e38]),
+    "any": st.floats(width=32, allow_nan=False),
+    "one": st.just(0.5),
+}
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> dict[str, Array]:
+    total, num_classes = draw(st.integers(1, 60)), draw(st.integers(1, 5))
+
+    def column(values: st.SearchStrategy[Any], dtype: Any = None) -> Array:
+        return np.array(draw(st.lists(values, min_size=total, max_size=total)), dtype)
+
+    hashes = st.sampled_from([0, 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
+    return {
+        "score": column(VALUES[draw(st.sampled_from(sorted(VALUES)))]),
+        "label": column(st.integers(0, num_classes - 1)),
+        "log_odds": column(st.sampled_from([-1.0, -0.0, 0.0, 2.0, np.inf, -np.inf])),
+        "key_hash": column(hashes, np.uint64),
+        "reason": column(st.sampled_from([0, 0, 0, 1, 2, 3])),
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(columns(), st.integers(0, 70), st.sampled_from(BALANCES), st.booleans())
+def test_equal_to_a_sort_in_memory(
+    tmp_path_factory: pytest.TempPathFactory,
+    given_columns: dict[str, Array],
+    n: int,
+    balance: Balance,
+    tiny: bool,
+) -> None:
+    pool = pool_of(tmp_path_factory.mktemp("pool"), 6, **given_columns)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(selection, "chunks", lambda n: pool_module.chunks(n, chunk))
-        found = top_rows(
-            total, quotas, lambda rows: (eligible[rows], group[rows], score[rows], tie[rows])
-        )
-    np.testing.assert_array_equal(found, brute_force(group, score, tie, eligible, quotas))
+        if tiny:  # spans, chunks and tables so small that every cut is narrowed to the last bit
+            patch.setattr(candidates, "SPAN_ROWS", 14)
+            patch.setattr(candidates, "CHUNK_ROWS", 5)
+            patch.setattr(candidates, "MIN_BUCKETS", 2)
+            patch.setattr(candidates, "TABLE_CELLS", 2)
+            patch.setattr(cut, "SORTED_ROWS", 0)
+            patch.setattr(cut, "DIGIT_BITS", 3)
+        found = select(pool, n, balance, 0.0, pool.scratch / "out" / "rows.npy")
+    rows = np.load(pool.scratch / "out" / "rows.npy", allow_pickle=False)
+    expected = by_sorting(pool, n, balance, 0.0)
+    np.testing.assert_array_equal(rows, expected)
+    label, reason = given_columns["label"], given_columns["reason"]
+    np.testing.assert_array_equal(found.histogram, np.bincount(label[expected], minlength=6))
+    assert found.num_rows == len(expected)
+    assert found.num_rows + sum(found.dropped.values()) == len(pool)
+    for number, name in enumerate(REASONS[1:], 1):
+        assert found.dropped[name] == (reason == number).sum()
+    if balance == "quota_with_floor":
+        assert found.below_floor == (given_columns["log_odds"][expected] < 0).sum()
+    assert not list((pool.scratch / "out").glob(".*")), "nothing aside is left"
 
 
-def filled(directory: Path, seed: int = 0, total: int = 200) -> pool_module.Pool:
+def drawn(directory: Path, seed: int = 0, total: int = 20_000) -> Pool:
     generator = np.random.default_rng(seed)
-    label = generator.choice(3, total, p=[0.7, 0.25, 0.05])
-    log_odds = generator.normal(size=total).astype(np.float32)
-    content = np.arange(total)
-    content[50:60] = content[0:10]  # ten exact twins
-    pool = make_pool(
-        directory, label=label, log_odds=log_odds, content=content, blocks=(80, 0, 70, 50)
+    log_odds = generator.normal(size=total)
+    return pool_of(
+        directory,
+        3,
+        label=generator.choice(3, total, p=[0.7, 0.25, 0.05]),
+        log_odds=log_odds,
+        score=log_odds,
+        key_hash=generator.integers(0, 2**63, total),
+        reason=np.arange(total) % 10 == 3,
     )
-    pool.fill((block, {"score": block.columns("log_odds")[0]}) for block in pool.blocks)
-    return pool
 
 
-@pytest.mark.parametrize("balance", ["global", "quota", "quota_with_floor", "all"])
-@pytest.mark.parametrize("n", [1, 40, 190, 10_000])
+def chosen(pool: Pool, n: int, balance: Balance, floor: float = 0.0) -> tuple[Selected, Array]:
+    found = select(pool, n, balance, floor, pool.scratch / "out" / "rows.npy")
+    return found, np.load(pool.scratch / "out" / "rows.npy", allow_pickle=False)
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+@pytest.mark.parametrize("n", [1, 4_000, 17_990, 1_000_000])
 def test_every_row_is_accounted_for(tmp_path: Path, balance: Balance, n: int) -> None:
-    pool = filled(tmp_path)
-    chosen = select(pool, n, balance, floor_log_odds=0.0)
-    wanted = 190 if balance == "all" else min(n, 190)
-    assert len(chosen.rows) == wanted == len(set(chosen.rows.tolist()))
-    assert chosen.dropped["duplicate_content"] == 10
-    assert wanted + sum(chosen.dropped.values()) == len(pool)
-    assert not set(range(50, 60)) & set(chosen.rows.tolist())
+    pool = drawn(tmp_path)
+    found, rows = chosen(pool, n, balance)
+    wanted = 18_000 if balance == "all" else min(n, 18_000)
+    assert found.num_rows == wanted == len(np.unique(rows))
+    assert found.dropped["duplicate_content"] == 2_000
+    assert wanted + sum(found.dropped.values()) == len(pool)
+    np.testing.assert_array_equal(rows, by_sorting(pool, n, balance, 0.0))
 
 
 def test_floor_is_kept_until_it_cannot_be(tmp_path: Path) -> None:
-    pool = filled(tmp_path)
+    pool = drawn(tmp_path)
     log_odds = pool.column("log_odds")
-    above = int(((log_odds >= 0) & ~selection.duplicates(pool)).sum())
-    chosen = select(pool, above, "quota_with_floor", 0.0)
-    assert chosen.below_floor == 0
-    assert (log_odds[chosen.rows] >= 0).all()
-    more = select(pool, above + 5, "quota_with_floor", 0.0)
+    above = int(((log_odds >= 0) & (pool.column("reason") == 0)).sum())
+    found, rows = chosen(pool, above, "quota_with_floor")
+    assert found.below_floor == 0
+    assert (log_odds[rows] >= 0).all()
+    more, more_rows = chosen(pool, above + 5, "quota_with_floor")
     assert more.below_floor == 5
-    assert set(chosen.rows) <= set(more.rows)
+    assert set(rows.tolist()) <= set(more_rows.tolist())
 
 
 def test_quota_is_balanced_and_global_is_not(tmp_path: Path) -> None:
-    pool = filled(tmp_path)
-    counts = {
-        balance: np.bincount(pool.column("label")[select(pool, 60, balance, 0.0).rows], minlength=3)
-        for balance in ("global", "quota")
-    }
-    assert np.ptp(counts["quota"][:2]) <= 1
-    assert np.ptp(counts["global"][:2]) > 10
+    pool = drawn(tmp_path)
+    assert np.ptp(chosen(pool, 600, "quota")[0].histogram) == 0
+    assert np.ptp(chosen(pool, 600, "global")[0].histogram) > 100
 
 
-def test_nan_scores_are_refused(tmp_path: Path) -> None:
-    pool = filled(tmp_path)
-    pool.fill((block, {"score": np.full(len(block), np.nan, np.float32)}) for block in pool.blocks)
+def test_nan_scores_are_refused_unless_they_are_no_candidates(tmp_path: Path) -> None:
+    pool = drawn(tmp_path)
+    score = np.array(pool.column("score"))
+    score[3] = np.nan  # a duplicate: nobody asks for its score
+    np.save(tmp_path / "score.npy", score)
+    assert chosen(pool, 5, "global")[0].num_rows == 5
+    score[4] = np.nan
+    np.save(tmp_path / "score.npy", score)
     with pytest.raises(ValueError, match="NaN scores"):
-        select(pool, 5, "global", 0.0)
+        chosen(pool, 5, "global")
 
 
-def test_duplicates_do_not_depend_on_buckets(tmp_path: Path) -> None:
-    pool = filled(tmp_path)
-    whole = np.array(selection.duplicates(pool))
-    assert whole.sum() == 10
-    np.testing.assert_array_equal(whole, selection.duplicates(pool, bucket_rows=16))
+def test_constant_scores_are_narrowed_by_their_key_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cut, "SORTED_ROWS", 50)
+    pool = drawn(tmp_path)
+    np.save(tmp_path / "score.npy", np.zeros(len(pool), np.float32))
+    for balance in BALANCES:
+        _, rows = chosen(pool, 1_000, balance)
+        np.testing.assert_array_equal(rows, by_sorting(pool, 1_000, balance, 0.0))
 
 
-def test_starving_classes_are_named() -> None:
-    found = list(selection.starving(np.array([50, 0, 10]), ["a", "b", "c"]))
-    assert found == [("b", 0)]
+def test_memory_grows_neither_with_the_pool_nor_with_n(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cut, "MERGED_ROWS", 1 << 15)
+    monkeypatch.setattr(cut, "SORTED_ROWS", 1 << 12)
+    peaks = []
+    for total in (600_000, 2_400_000):
+        pool = drawn(tmp_path / str(total), total=total)
+        tracemalloc.start()
+        assert select(pool, total // 2, "quota", 0.0, tmp_path / "rows.npy").num_rows == total // 2
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[1] < 2_400_000 * 8, "less than the rows themselves"
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=40))
+def test_codes_are_in_the_order_of_the_scores(values: list[float]) -> None:
+    score = np.array(values, np.float32)
+    code = candidates.code_of(score)
+    for one in range(len(score)):
+        np.testing.assert_array_equal(code > code[one], score > score[one])
+        np.testing.assert_array_equal(code == code[one], score == score[one])
+    np.testing.assert_array_equal(candidates.score_of(code.astype(np.uint64)), score)
+
+
+def test_starving_classes_are_named_with_what_they_lack() -> None:
+    found = list(starving(np.array([50, 0, 10]), ["a", "b", "c"]))
+    assert found == [("b", 0, 20)]
