@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,9 +38,6 @@ FRAC = 0.05  # of the rows are selected
 
 def draw(directory: Path, rows: int, classes: int, parquet: bool) -> None:
     """Columns of a pool whose classes differ in size; a twentieth of the rows are duplicates."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     generator = np.random.default_rng(0)
     share = 1 / np.sqrt(np.arange(1, classes + 1))
     bounds = np.cumsum(share / share.sum())
@@ -66,6 +62,9 @@ def draw(directory: Path, rows: int, classes: int, parquet: bool) -> None:
         for name, column in table.items():
             files[name][piece] = column
         if parquet:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
             arrow = pa.table(table)
             writer = writer or pq.ParquetWriter(directory / "columns.parquet", arrow.schema)
             writer.write_table(arrow)
@@ -150,11 +149,15 @@ JOBS: dict[str, Callable[[Path, int, int], str | None]] = {
 
 
 def child(job: str, directory: Path, rows: int, classes: int) -> None:
-    """One job in this process: a line of JSON."""
+    """One job in this process, after a tiny one that imports what it needs: a line of JSON."""
+    with tempfile.TemporaryDirectory() as tiny:
+        draw(Path(tiny), 1000, classes, job == "parquet")
+        JOBS[job](Path(tiny), 1000, classes)
     begin = time.perf_counter(), time.process_time()
     result = JOBS[job](directory, rows, classes)
     wall, cpu = time.perf_counter() - begin[0], time.process_time() - begin[1]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()  # getrusage would count what the parent held
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     print(json.dumps({"seconds": wall, "cpu_seconds": cpu, "peak_mib": peak, "rows": result}))
 
 
