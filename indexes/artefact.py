@@ -20,6 +20,8 @@ SCHEMAS = {
     "teacher": 1,
     "embeddings": 2,
     "vectors": 1,
+    "dedup": 1,
+    "columns": 1,
     "scores": 1,
     "selection": 1,
     "weights": 2,

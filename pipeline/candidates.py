@@ -55,7 +55,6 @@ class Candidates:
         self.pool, self.grouping, self.floor = pool, grouping, np.float32(floor_log_odds)
         of = {"pool": 1, "side_of_floor": 2}
         self.num_groups = of.get(grouping, len(pool.classes))
-
         self._span, self._mapped = slice(0), list[Array]()
 
     def _columns(self, span: slice) -> list[Array]:
@@ -95,7 +94,7 @@ def code_of(score: Array) -> Array:
 
 
 def score_of(code: Array) -> Array:
-    """float32 [n]: the scores of codes uint64 [n], which are taken to lie between the infinities."""
+    """float32 [n]: the scores of codes uint64 [n]; beyond the infinities they are those."""
     code = np.clip(code, *code_of(np.array([-np.inf, np.inf], np.float32))).astype(np.uint32)
     sign = (code.view(np.int32) >> 31).view(np.uint32)
     score: Array = (code ^ (~sign | np.uint32(1 << 31))).view(np.float32)
@@ -129,6 +128,6 @@ class Buckets:
         self._of_bits = bucket[bits ^ np.where(bits >> 15, 0xFFFF, 0x8000)].astype(np.uint16) + 1
 
     def __call__(self, score: Array) -> Array:
-        """Buckets uint16 [n], from 1 on, of contiguous float32 scores (of a little-endian machine)."""
+        """Buckets uint16 [n], from 1 on, of contiguous little-endian float32 scores."""
         bucket: Array = self._of_bits.take(score.view(np.uint16)[1::2])
         return bucket

@@ -35,12 +35,29 @@ def select(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="odsd, dfnd, random, entropy_top, all, or your own .py file.")
-    ] = "odsd",
+        str | None,
+        typer.Option(
+            help="odsd (default), kd3, eikd, dfnd, mix, random, entropy_top, all, or your own "
+            ".py file."
+        ),
+    ] = None,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Images to keep.")] = 50_000,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of the method, key=value; repeat or space-separate."),
+    ] = None,
+    score_set: Annotated[
+        str | None,
+        typer.Option(
+            help="A combination of your own: 'log_odds=1 outlier=-1 bn=-0.5'; --method mix."
+        ),
+    ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="Select the images of this list (.parquet of an --export), no others."),
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Also write what was selected as a sorted list of keys.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Order of the shards, random draws.")] = 0,
     runs: Annotated[Path, typer.Option(help="Where every artefact goes.")] = Path("runs"),
@@ -68,9 +85,9 @@ def select(
 ) -> None:
     """Curate: go through the corpus once, keep what lies closest to the lost data, write shards.
 
-    embed -> index -> score -> select -> weigh -> shard. Every step leaves an artefact under RUNS;
-    run the same command again after a kill and it goes on, change a setting and only what depends
-    on it is made again.
+    embed -> index -> dedup -> score -> select -> weigh -> shard. Every step leaves an artefact
+    under RUNS; run the same command again after a kill and it goes on, change a setting and only
+    what depends on it is made again.
 
     Example: winnow select --corpus '/data/laion/{00000..00999}.tar' -n 200000
     """
@@ -85,6 +102,9 @@ def select(
             method=method,
             n=n,
             settings=settings or [],
+            score_set=score_set,
+            keys=keys,
+            export=export,
             seed=seed,
             runs=runs,
             out=out,
@@ -116,9 +136,18 @@ def summary(card: dict[str, Any]) -> list[str]:
     if missing:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         lines.append(f"warning: no image for {len(missing)} of the classes: {shown}")
-    starving = [f"{name} ({count})" for name, count in card["starving"].items() if count]
+    starving = [
+        f"{name} ({one['kept']}, {one['short']} short)"
+        for name, one in card["starving"].items()
+        if one["kept"]
+    ]
     if starving:
-        lines.append("note: few images for " + ", ".join(starving[:10]))
+        more = f" and {len(starving) - 10} more" if len(starving) > 10 else ""
+        lines.append(f"note: below half an even share: {', '.join(starving[:10])}{more}")
+    for what in ("missing", "changed"):
+        if lost := card.get(what):
+            shown = ", ".join(lost[:10]) + (", ..." if len(lost) > 10 else "")
+            lines.append(f"warning: {len(lost):,} of the listed images are {what}: {shown}")
     lines += [f"warning: damaged: {damage}" for damage in card["damaged_parts"]]
     figures = {key: value for key, value in card["certificate"].items() if key in CERTIFIED}
     lines += ["certificate:", *aligned(figures)]

@@ -73,7 +73,8 @@ class Box:
     @property
     def open(self) -> Array:
         """bool [G]: some of the rows in the box are kept, and some are not."""
-        return self.wanted & (self.need < self.inside)
+        some: Array = self.wanted & (self.need < self.inside)
+        return some
 
     @property
     def num_open(self) -> int:
@@ -93,7 +94,7 @@ class Box:
     @property
     def deep(self) -> Array:
         """bool [G]: narrowed beyond the score."""
-        deep: Array = (self.low[1:] > 0).any(0) | (self.high[1:] < LARGEST).any(0)
+        deep: Array = np.any((self.low[1:] > 0) | (self.high[1:] < LARGEST), axis=0)
         return deep
 
     def scores(self) -> tuple[Array, Array]:

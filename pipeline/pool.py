@@ -19,7 +19,9 @@ from indexes import artefact
 from indexes.embeddings import COLUMNS, Block, Embeddings
 
 Array = npt.NDArray[Any]
-RESERVED = {*COLUMNS, "key", "ext", "source", "source_offset", "weight", "logits", "logit_classes"}
+RESERVED = {
+    *COLUMNS, "key", "ext", "source", "source_offset", "weight", "logits", "logit_classes", "reason"
+}  # fmt: skip
 
 
 class Pool:
@@ -100,7 +102,7 @@ class Pool:
                 for name, values in columns.items():
                     values = np.asarray(values, dtype)
                     if name not in files:
-                        if dtype is not None and name in RESERVED:
+                        if dtype is not None and self._is_taken(name):
                             raise ValueError(f"a score may not be called {name!r}: it is taken")
                         aside = stack.enter_context(artefact.writing(folder / f"{name}.npy"))
                         file: BinaryIO = stack.enter_context(aside.open("wb"))
@@ -122,6 +124,10 @@ class Pool:
             short = [name for name, (_, rows) in files.items() if rows != len(self)]
             if short:
                 raise ValueError(f"columns {short} end before the last of {len(self):,} rows")
+
+    def _is_taken(self, name: str) -> bool:
+        raw = self.raw is not None and (self.raw / f"{name}.npy").exists()
+        return name in RESERVED or raw
 
     @property
     def scores(self) -> list[str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import numpy.typing as npt
 from indexes import artefact, devices, names, teachers
 from indexes.teachers import Teacher
 from pipeline.corpus import Corpus, open_corpus
+from pipeline.keys import Listed
 from pipeline.method import Choice, OfflineMethod
 from pipeline.tower import Tower
+
+DEFAULT_METHOD = "odsd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class Run:
     tower: Tower | None = None
     on_error: str = "continue"
     out: Path | None = None
+    keys: Path | None = None
+    export: Path | None = None
     say: Callable[[str], None] = print
 
 
@@ -44,6 +49,8 @@ class Made:
 
     directory: Path
     digest: str
+    beside: Mapping[str, Path] = field(default_factory=dict)
+    """Where the other columns of its pool lie: raw, dedup."""
 
     def load(self, name: str) -> npt.NDArray[Any]:
         """An array of the artefact, memory-mapped."""
@@ -58,8 +65,11 @@ def prepare(
     corpus: str,
     runs: Path,
     teacher: str | None = None,
-    method: str = "odsd",
+    method: str | None = None,
     settings: Sequence[str] = (),
+    score_set: str | None = None,
+    keys: Path | None = None,
+    export: Path | None = None,
     n: int = 50_000,
     seed: int = 0,
     out: Path | None = None,
@@ -73,8 +83,7 @@ def prepare(
     """A Run from what a user types; ValueError (a subclass) says what does not exist or fit."""
     if on_error not in ("continue", "stop"):
         raise ValueError(f"--on-error is continue or stop, not {on_error!r}")
-    module: Any = names.find("pipeline.methods", method)
-    config = names.configure(module.Config, settings)
+    module, name, digest, config = chosen_method(method, settings, score_set, keys)
     where = devices.choose(device)
     opened = teachers.open(
         teachers.resolve(teacher, runs), device=where, trust_builder=trust_builder
@@ -83,8 +92,8 @@ def prepare(
         corpus=open_corpus(corpus),
         teacher=opened,
         method=module,
-        method_name=Path(method).stem,
-        method_digest=artefact.sha256(method) if method.endswith(".py") else method,
+        method_name=name,
+        method_digest=digest,
         config=config,
         n=n,
         seed=seed,
@@ -94,8 +103,31 @@ def prepare(
         tower=Tower(tower, where) if tower else None,
         on_error=on_error,
         out=out,
+        keys=keys,
+        export=export,
         say=say,
     )
+
+
+def chosen_method(
+    method: str | None, settings: Sequence[str], score_set: str | None, keys: Path | None
+) -> tuple[Any, str, str, Choice]:
+    """(method, its name, its digest, its configuration) from the flags that may say which."""
+    if keys is not None:
+        if method or settings or score_set:
+            raise ValueError("--keys names the images: leave out --method, --set and --score-set")
+        if not keys.is_file():
+            raise ValueError(f"--keys {keys}: there is no such file")
+        digest = artefact.sha256(keys)
+        return Listed(keys), "keys", digest, Listed.Config(sha256=digest)
+    if score_set is not None:
+        if method not in (None, "mix"):
+            raise ValueError(f"--score-set is a method of its own: leave out --method {method}")
+        method, settings = "mix", [*settings, f"terms={','.join(score_set.split())}"]
+    method = method or DEFAULT_METHOD
+    module: Any = names.find("pipeline.methods", method)
+    digest = artefact.sha256(method) if method.endswith(".py") else method
+    return module, Path(method).stem, digest, names.configure(module.Config, settings)
 
 
 def stage(

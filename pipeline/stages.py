@@ -1,4 +1,4 @@
-"""The offline run, top to bottom: embed, index, score, select, weigh, shard.
+"""The offline run, top to bottom: embed, index, dedup, score, select, weigh, shard.
 
 Every stage is a directory named by the digest of what it was made from. A whole one is reused, a
 cut-off one goes on, and a changed parameter gives a new name to what depends on it alone.
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from indexes import artefact, devices, embeddings, vectors
 from indexes.sources import SourceError
 from indexes.teachers import Teacher
-from pipeline import certificate, embed, selection, shard, weights
+from pipeline import certificate, columns, embed, keys, selection, shard, weights
 from pipeline.pool import Pool
 from pipeline.run import Made, Run, stage
 
@@ -27,10 +27,15 @@ def select(run: Run) -> Path:
     """The whole offline run; returns the shards' directory."""
     embedded = embed_corpus(run)
     index_vectors(run, embedded)
-    scores = score_pool(run, embedded)
+    deduped = dedup_pool(run, embedded)
+    raw = raw_columns(run, embedded, deduped)
+    scores = score_pool(run, embedded, raw)
     selected = select_rows(run, embedded, scores)
     weighted = weigh_rows(run, embedded, scores, selected)
     shards = write_shards(run, embedded, scores, selected, weighted)
+    if run.export:
+        pool = open_pool(run, embedded, scores)
+        keys.export(run.export, pool, selected.load("rows"), weighted.load("weight"))
     artefact.write_json(run.runs / "last-shards.json", {"shards": str(shards.directory.resolve())})
     return shards.directory
 
@@ -107,17 +112,46 @@ def index_vectors(run: Run, embedded: Made) -> Made:
     return stage(run, "vectors", run.corpus.name, inputs, make)
 
 
-def score_pool(run: Run, embedded: Made) -> Made:
-    """The method's columns over the whole pool."""
+def dedup_pool(run: Run, embedded: Made) -> Made:
+    """Why a row is no candidate."""
+
+    def make(made: Made) -> None:
+        whole = embeddings.open_embeddings(embedded.directory)
+        save(made.directory / "reason.npy", np.zeros(len(whole), np.uint8))
+        artefact.write_card(made.directory, "dedup", {"digest": made.digest})
+
+    return stage(run, "dedup", run.corpus.name, {"embeddings": embedded.digest}, make)
+
+
+def raw_columns(run: Run, embedded: Made, deduped: Made) -> Made:
+    """The columns that any method may rank by, whatever the method."""
+    inputs = {"embeddings": embedded.digest, "dedup": deduped.digest}
+    beside = {"dedup": deduped.directory}
+
+    def make(made: Made) -> None:
+        pool = open_pool(run, embedded, dataclasses.replace(made, beside=beside))
+        names = run.tower.of_names(run.teacher.card.classes) if run.tower else None
+        columns.fill(pool, names)
+        body = {"digest": made.digest, "columns": pool.scores}
+        artefact.write_card(made.directory, "columns", body)
+        run.say(f"columns: {', '.join(pool.scores)}, {made.directory}")
+
+    made = stage(run, "columns", run.corpus.name, inputs, make)
+    return dataclasses.replace(made, beside=beside)
+
+
+def score_pool(run: Run, embedded: Made, raw: Made) -> Made:
+    """The method's own columns over the whole pool, `score` above all."""
     inputs = {
-        "embeddings": embedded.digest,
+        "columns": raw.digest,
         "method": run.method_digest,
         "config": run.config.scoring(),
         "seed": run.seed,
     }
+    beside = {"raw": raw.directory, **raw.beside}
 
     def make(made: Made) -> None:
-        pool = open_pool(run, embedded, made)
+        pool = open_pool(run, embedded, dataclasses.replace(made, beside=beside))
         pool.fill(run.method.score(pool, run.config, run.seed))
         if "score" not in pool.scores:
             raise ValueError(f"method {run.method_name} yields no column 'score'")
@@ -131,9 +165,10 @@ def score_pool(run: Run, embedded: Made) -> Made:
                 "columns": pool.scores,
             },
         )
-        run.say(f"scores: {', '.join(pool.scores)} by {run.method_name}, {made.directory}")
+        run.say(f"scores: by {run.method_name}, {made.directory}")
 
-    return stage(run, "scores", f"{run.corpus.name}-{run.method_name}", inputs, make)
+    made = stage(run, "scores", f"{run.corpus.name}-{run.method_name}", inputs, make)
+    return dataclasses.replace(made, beside=beside)
 
 
 def select_rows(run: Run, embedded: Made, scores: Made) -> Made:
@@ -148,23 +183,29 @@ def select_rows(run: Run, embedded: Made, scores: Made) -> Made:
 
     def make(made: Made) -> None:
         pool = open_pool(run, embedded, scores)
-        chosen = selection.select(pool, run.n, config.balance, config.floor_log_odds)
-        counts = np.bincount(pool.column("label")[chosen.rows], minlength=len(pool.classes))
-        save(made.directory / "rows.npy", chosen.rows)
+        out = made.directory / "rows.npy"
+        if run.keys:
+            chosen, note = keys.select(pool, run.keys, made.directory)
+        else:
+            chosen = selection.select(pool, run.n, config.balance, config.floor_log_odds, out)
+            note = {"asked": run.n}
         artefact.write_card(
             made.directory,
             "selection",
             {
                 "digest": made.digest,
-                "asked": run.n,
-                "kept": len(chosen.rows),
+                **note,
+                "kept": chosen.num_rows,
                 "dropped": chosen.dropped,
                 "below_floor": chosen.below_floor,
-                "class_histogram": counts,
-                "starving": dict(selection.starving(counts, pool.classes)),
+                "class_histogram": chosen.histogram,
+                "starving": {
+                    name: {"kept": kept, "short": short}
+                    for name, kept, short in selection.starving(chosen.histogram, pool.classes)
+                },
             },
         )
-        run.say(f"selection: {len(chosen.rows):,} of {len(pool):,}, {made.directory}")
+        run.say(f"selection: {chosen.num_rows:,} of {len(pool):,}, {made.directory}")
 
     return stage(run, "selection", f"{run.corpus.name}-{run.method_name}", inputs, make)
 
@@ -182,14 +223,10 @@ def weigh_rows(run: Run, embedded: Made, scores: Made, selected: Made) -> Made:
 
     def make(made: Made) -> None:
         pool, rows = open_pool(run, embedded, scores), selected.load("rows")
-        found = weights.weigh(
-            pool,
-            rows,
-            config.weights,
-            cap=config.weight_cap,
-            floor=config.weight_floor,
-            seed=run.seed,
-        )
+        cap, floor = config.weight_cap, config.weight_floor
+        found = weights.weigh(pool, rows, config.weights, cap=cap, floor=floor, seed=run.seed)
+        if run.keys:
+            found = weights.Weighed(selected.load("weight"), {"weights": "listed"})
         dropped = artefact.read_card(selected.directory, "selection")["dropped"]
         figures, moments = certificate.certify(pool, rows, found.weight, dropped, run.seed)
         save(made.directory / "weight.npy", found.weight)
@@ -234,6 +271,7 @@ def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighte
                 "starving": choice["starving"],
                 "weighing": weighing["weighing"],
                 "certificate": weighing["certificate"],
+                **{name: choice[name] for name in ("missing", "changed") if name in choice},
                 "funnel": {"in": card["num_found"], "dropped": dropped, "kept": len(rows)},
                 "damaged_parts": card["damaged_parts"],
             },
@@ -244,10 +282,11 @@ def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighte
 
 
 def open_pool(run: Run, embedded: Made, scores: Made) -> Pool:
-    """The pool of an embedded corpus with one method's score columns beside it."""
+    """The pool of an embedded corpus with the columns of one artefact and those beside it."""
     weight, bias = (value.detach().float().cpu().numpy() for value in run.teacher.head)
     whole = embeddings.open_embeddings(embedded.directory)
-    return Pool(whole, (weight, bias), run.teacher.card.classes, scores.directory)
+    classes = run.teacher.card.classes
+    return Pool(whole, (weight, bias), classes, scores.directory, **scores.beside)
 
 
 def teacher_note(teacher: Teacher) -> dict[str, Any]:

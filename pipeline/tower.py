@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from indexes import artefact, devices
 from indexes.images import Geometry
+
+PROMPT = "a photo of a {}."
 
 
 class Tower:
@@ -26,7 +30,7 @@ class Tower:
         if name not in open_clip.list_models():
             known = ", ".join(open_clip.list_models()[:8])
             raise ValueError(f"--tower {spec}: open_clip has no model {name!r}; such as {known}")
-        self.name, self.device = name, device
+        self.name, self.device, self.weights = name, device, weights
         self.digest = artefact.digest([name, artefact.sha256(weights)])
         pure = torch.device(device).type == "cpu" and devices.has_bf16(device)
         # On CPUs with AMX autocast makes a ViT slower than fp32; pure bf16 weights make it faster.
@@ -48,3 +52,26 @@ class Tower:
         with devices.autocast(self.device, enabled=self.dtype == torch.float32):
             vectors = self.visual(((pixels - self.mean) / self.std).to(self.dtype))
         return torch.nn.functional.normalize(vectors.float(), dim=1)
+
+    @torch.no_grad()
+    def of_names(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Unit vectors [C, E] of class names by the text encoder, which is read anew for it."""
+        import open_clip
+
+        try:
+            model = open_clip.create_model(self.name, pretrained=self.weights, device="cpu").eval()
+            tokenizer = open_clip.get_tokenizer(self.name)
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+            raise ValueError(
+                f"--tower {self.name}: {self.weights} has no text encoder that can be read "
+                f"({reason}): name the whole CLIP model, or leave out --tower"
+            ) from error
+        # Not str.format: a class name with braces stays what it is.
+        texts = [PROMPT.replace("{}", name.replace("_", " ")) for name in names]
+        parts = [
+            torch.nn.functional.normalize(model.encode_text(tokenizer(texts[i : i + 256])), dim=1)
+            for i in range(0, len(texts), 256)
+        ]
+        vectors: npt.NDArray[np.float32] = torch.cat(parts).float().numpy()
+        return vectors

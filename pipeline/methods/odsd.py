@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from indexes.embeddings import Block
 from pipeline.method import Choice, Scored
 from pipeline.pool import Pool
 from pipeline.scores import density, normalise, outlier
@@ -46,28 +45,25 @@ class Config(Choice):
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score", "density"}, float32 [n] each; the column "outlier" is written first."""
+    """Blocks of {"score"}, float32 [n]; with kmeans the column "outlier_kmeans" comes first."""
+    far = "outlier"
     if config.prototypes == "kmeans":
-        prototypes = outlier.kmeans(pool, config.num_prototypes, seed)
-    else:
-        prototypes = outlier.classifier_rows(pool)
-    pool.fill(outlier.score(pool, prototypes))
-    counts = pool.class_counts()
-    sums = np.zeros(len(counts))
-    if config.density == "compactness":
-        for block in pool.blocks:
-            (label,) = block.columns("label")
-            sums += np.bincount(label, _rows(pool, "outlier", block), len(counts))
-    of_class = density.per_class(config.density, counts, sums / np.maximum(counts, 1))
-    confidence = normalise.Scale(pool.column("log_odds"), config.norm, seed)
-    distance = normalise.Scale(pool.column("outlier"), config.norm, seed)
+        pool.fill(outlier.score(pool, outlier.kmeans(pool, config.num_prototypes, seed)))
+        far = "outlier_kmeans"
+    confidence = normalise.Scale(pool, "log_odds", config.norm)
+    distance = normalise.Scale(pool, far, config.norm)
     for block in pool.blocks:
-        label, log_odds = block.columns("label", "log_odds")
-        crowding, far = of_class[label], _rows(pool, "outlier", block)
-        total = confidence(log_odds) - config.outlier_weight * distance(far)
-        total += config.density_weight * crowding
-        yield block, {"score": total, "density": crowding}
+        rows = slice(block.start, block.stop)
+        total = confidence(block.columns("log_odds")[0])
+        total -= config.outlier_weight * distance(pool.column(far)[rows])
+        total += config.density_weight * crowding(pool, config.density, rows)
+        yield block, {"score": total}
 
 
-def _rows(pool: Pool, name: str, block: Block) -> Array:
-    return pool.column(name)[block.start : block.stop]
+def crowding(pool: Pool, kind: density.Kind, rows: slice) -> Array:
+    """d = g(y) of some rows, float32 [n], from the raw columns (pipeline/scores/density.py)."""
+    if kind == "none":
+        return np.zeros(rows.stop - rows.start, np.float32)
+    if kind == "population":
+        return np.float32(1) - pool.column("scarcity")[rows]
+    return pool.column(kind)[rows]

@@ -7,41 +7,64 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.pool import chunks
+from pipeline.candidates import code_of
+from pipeline.pool import Pool, chunks
 
 Array = npt.NDArray[Any]
 Norm = Literal["rank", "minmax", "max"]
-SAMPLE = 1 << 22
+CELL_BITS = 20  # a rank is exact to within half of one of about 2^20 equal shares
 
 
 class Scale:
-    """A fitted, monotone map of one column to [0, 1] (rank, minmax) or to <= 1 (max).
+    """A monotone map of one column to [0, 1] (rank, minmax) or to <= 1 (max), fitted to a pool.
 
-    rank is the empirical distribution function of the column: exact up to 4 M rows, from a seeded
-    sample of that size above, so that memory does not grow with N.
+    Only candidates (reason 0) are fitted to: a duplicate must not weigh. rank is the empirical
+    distribution function, the middle rank for equal values. Memory does not grow with the pool:
+    two scans count the values' bits, first the upper 16, then as many more as it takes to split
+    every share of more than 2^-CELL_BITS of the rows; values that share a cell share its rank.
     """
 
-    def __init__(self, column_N: Array, norm: Norm, seed: int) -> None:
-        self.norm = norm
-        total = len(column_N)
+    def __init__(self, pool: Pool, name: str, norm: Norm) -> None:
+        self.pool, self.name, self.norm = pool, name, norm
         if norm == "rank":
-            if total > SAMPLE:
-                rows = np.sort(np.random.default_rng(seed).integers(0, total, SAMPLE))
-                self.sorted = np.sort(column_N[rows])
-            else:
-                self.sorted = np.sort(column_N)
+            self._count()
             return
-        parts = [column_N[rows] for rows in chunks(total)]
-        self.low = min(float(part.min()) for part in parts)
-        self.high = max(float(part.max()) for part in parts)
+        parts = [part for part in self._parts() if len(part)]
+        self.low = min((float(part.min()) for part in parts), default=0.0)
+        self.high = max((float(part.max()) for part in parts), default=0.0)
         self.magnitude = max(abs(self.low), abs(self.high), 1e-12)
+
+    def _parts(self) -> Any:
+        for rows in chunks(len(self.pool)):
+            column = self.pool.column(self.name)[rows]
+            yield column[self.pool.column("reason")[rows] == 0]
+
+    def _count(self) -> None:
+        coarse = np.zeros(1 << 16, np.int64)
+        for part in self._parts():
+            coarse += np.bincount(code_of(part) >> np.uint32(16), minlength=1 << 16)
+        total = max(int(coarse.sum()), 1)
+        bits = np.ceil(np.log2(np.maximum(coarse, 1) / total)) + CELL_BITS
+        self.bits = np.where(coarse > 0, np.clip(bits, 0, 16), 0).astype(np.uint32)
+        self.first = np.concatenate([[0], np.cumsum(1 << self.bits.astype(np.int64))[:-1]])
+        counts = np.zeros(int(self.first[-1]) + (1 << int(self.bits[-1])), np.int64)
+        for part in self._parts():
+            np.add.at(counts, self._cell(part), 1)
+        upto = np.cumsum(counts)
+        self.rank = ((upto - counts / 2) / total).astype(np.float32)
+
+    def _cell(self, column: Array) -> Array:
+        code = code_of(np.asarray(column, np.float32))
+        coarse = (code >> np.uint32(16)).astype(np.int64)
+        fine = (code & np.uint32(0xFFFF)) >> (np.uint32(16) - self.bits[coarse])
+        cell: Array = self.first[coarse] + fine
+        return cell
 
     def __call__(self, column: Array) -> Array:
         """float32, same shape."""
         if self.norm == "rank":
-            below = np.searchsorted(self.sorted, column, "left")
-            upto = np.searchsorted(self.sorted, column, "right")
-            return ((below + upto) / (2.0 * len(self.sorted))).astype(np.float32)
+            ranks: Array = self.rank[self._cell(column)]
+            return ranks
         if self.norm == "minmax":
             span = max(self.high - self.low, 1e-12)
             return ((column - self.low) / span).astype(np.float32)

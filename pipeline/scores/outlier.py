@@ -40,13 +40,14 @@ def classifier_rows(pool: Pool) -> Array:
 def kmeans(pool: Pool, num_prototypes: int, seed: int, sample: int = 262_144) -> Array:
     """Prototypes [C, M, D]: spherical k-means of each predicted class (FAISS), REC .6.
 
-    Trained on a seeded sample of the pool, never on its first rows. A class with fewer rows than
-    `num_prototypes` repeats what it has; one that nobody predicts gets its classifier row.
+    Trained on a seeded sample of the candidates, never on the first rows. A class with fewer rows
+    than `num_prototypes` repeats what it has; one that nobody predicts gets its classifier row.
     """
     generator = np.random.default_rng(seed)
     drawn, labels = [], []
     for block in pool.blocks:
         chosen = generator.random(len(block)) < sample / max(len(pool), 1)
+        chosen &= pool.column("reason")[block.start : block.stop] == 0
         drawn.append(unit(block.matrix("features")[chosen]))
         labels.append(block.columns("label")[0][chosen])
     features, label = np.concatenate(drawn), np.concatenate(labels)
@@ -62,7 +63,7 @@ def kmeans(pool: Pool, num_prototypes: int, seed: int, sample: int = 262_144) ->
 
 
 def score(pool: Pool, prototypes: Array) -> Iterator[tuple[Block, dict[str, Array]]]:
-    """Blocks of {"outlier"}: the distance of every row, float32 [n]."""
+    """Blocks of {"outlier_kmeans"}: the distance of every row to prototypes of one's own."""
     for block in pool.blocks:
         (label,) = block.columns("label")
-        yield block, {"outlier": distance(block.matrix("features"), label, prototypes)}
+        yield block, {"outlier_kmeans": distance(block.matrix("features"), label, prototypes)}

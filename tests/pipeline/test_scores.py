@@ -7,12 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes.vectors import unit
-from pipeline.methods import dfnd, entropy_top, odsd, random
-from pipeline.scores import density, normalise, outlier
+from pipeline.scores import (
+    batchnorm,
+    class_name,
+    density,
+    energy,
+    local,
+    normalise,
+    outlier,
+)
+from tests.pipeline.columns import pool_of
 from tests.pipeline.pools import make_pool
 
 
@@ -59,49 +67,88 @@ def test_density_kinds() -> None:
         density.per_class("compactness", counts)
 
 
+def test_energy_is_the_logsumexp() -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 4)) * 3
+    expected = [np.log(sum(np.exp(one) for one in row)) for row in logits]
+    found = energy.energy(np.log(np.exp(logits).sum(1)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+def test_local_distance_is_that_of_the_last_neighbour() -> None:
+    similarity = np.array(
+        [[1.0, 0.9], [0.5, -1.0], [0.3, np.nan], [1.0, -3.4e38], [1.0, 1.0000001]]
+    )
+    np.testing.assert_allclose(local.distance(similarity), [0.1, 2, 2, 2, 0], atol=1e-6)
+
+
+def test_batchnorm_distance_ignores_the_scale_of_a_layer() -> None:
+    layers = np.random.default_rng(0).random((20, 3)) + 0.1
+    found = batchnorm.distance(layers)
+    slow = [sum(np.log(one) for one in row) / 3 for row in layers]
+    np.testing.assert_allclose(found, slow, rtol=1e-5, atol=1e-6)
+    scaled = batchnorm.distance(layers * [1, 1000, 1])
+    np.testing.assert_allclose(scaled - found, np.log(1000) / 3, rtol=1e-4)
+    assert np.isfinite(batchnorm.distance(np.zeros((2, 3), np.float16))).all()
+
+
+def test_class_name_similarity_is_a_cosine_with_the_predicted_name() -> None:
+    generator = np.random.default_rng(0)
+    images, names = unit(generator.normal(size=(9, 6))), unit(generator.normal(size=(3, 6)))
+    label = generator.integers(0, 3, 9)
+    slow = [float(np.dot(images[row], names[label[row]])) for row in range(9)]
+    np.testing.assert_allclose(class_name.similarity(images, names, label), slow, atol=1e-6)
+
+
 VALUES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50)
 
 
+@settings(deadline=None, max_examples=30)
 @given(VALUES)
-def test_scales_keep_order_and_range(values: list[float]) -> None:
+def test_scales_keep_order_and_range(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float]
+) -> None:
     column = np.array(values, np.float32)
-    for norm in ("rank", "minmax", "max"):
-        scaled = normalise.Scale(column, norm, seed=0)(column)
+    pool = pool_of(tmp_path_factory.mktemp("pool"), 1, score=column, reason=0 * column)
+    for norm in NORMS:
+        scaled = normalise.Scale(pool, "score", norm)(column)
         assert (np.diff(scaled[np.argsort(column, kind="stable")]) >= 0).all()
         assert scaled.max() <= 1 + 1e-6
-    assert normalise.Scale(column, "rank", seed=0)(column).min() >= 0
+    ranks = normalise.Scale(pool, "score", "rank")(column)
+    slow = [((column < one).sum() + (column <= one).sum()) / 2 / len(column) for one in column]
+    np.testing.assert_allclose(ranks, slow, atol=1e-6)
 
 
-def test_rank_from_a_sample_is_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    column = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
-    exact = normalise.Scale(column, "rank", seed=0)(column)
-    monkeypatch.setattr(normalise, "SAMPLE", 5_000)
-    sampled = normalise.Scale(column, "rank", seed=0)(column)
-    assert np.abs(exact - sampled).max() < 0.05
-    assert np.abs(exact - sampled).max() > 0
+NORMS: tuple[normalise.Norm, ...] = ("rank", "minmax", "max")
 
 
-def test_methods_rank_as_they_say(tmp_path: Path) -> None:
-    generator = np.random.default_rng(1)
-    log_odds = generator.normal(size=50).astype(np.float32)
-    pool = make_pool(tmp_path, label=generator.integers(0, 3, 50), log_odds=log_odds)
+@pytest.mark.parametrize("kind", ["normal", "atoms", "constant", "heavy"])
+def test_rank_of_many_rows_is_exact_to_a_cell(tmp_path: Path, kind: str) -> None:
+    generator = np.random.default_rng(0)
+    column = generator.normal(size=300_000).astype(np.float32)
+    if kind == "atoms":
+        column = np.maximum(column, 0).round(2)
+    elif kind == "constant":
+        column[:] = 3
+    elif kind == "heavy":
+        column = np.exp(15 * column)
+    pool = pool_of(tmp_path, 1, score=column, reason=np.zeros(len(column)))
+    ordered = np.sort(column)
+    below, upto = (np.searchsorted(ordered, column, side) for side in ("left", "right"))
+    found = normalise.Scale(pool, "score", "rank")(column)
+    assert np.abs(found - (below + upto) / (2 * len(column))).max() < 2e-5
 
-    def scores(module: object, seed: int = 0, **settings: object) -> np.ndarray:
-        config = module.Config(**settings)  # type: ignore[attr-defined]
-        blocks = module.score(pool, config, seed)  # type: ignore[attr-defined]
-        return np.concatenate([columns["score"] for _, columns in blocks])
 
-    np.testing.assert_array_equal(scores(dfnd), log_odds)
-    np.testing.assert_array_equal(scores(entropy_top), -log_odds)
-    np.testing.assert_array_equal(scores(random, 5), scores(random, 5))
-    assert (scores(random, 5) != scores(random, 6)).mean() > 0.9
-    drawn = scores(random, 5)
-    assert drawn.min() >= 0
-    assert drawn.max() < 1
-    alone = scores(odsd, outlier_weight=0.0, density_weight=0.0)
-    np.testing.assert_array_equal(np.argsort(alone), np.argsort(log_odds))
-    farther = scores(odsd, density_weight=0.0)
-    assert (np.argsort(farther) != np.argsort(log_odds)).any()
+@pytest.mark.parametrize("norm", NORMS)
+def test_scales_are_fitted_to_candidates(tmp_path: Path, norm: normalise.Norm) -> None:
+    column = np.arange(100, dtype=np.float32)
+    reason = (column >= 50).astype(np.uint8)
+    pool = pool_of(tmp_path / "a", 1, score=column, reason=reason)
+    alone = pool_of(tmp_path / "b", 1, score=column[:50], reason=reason[:50])
+    np.testing.assert_array_equal(
+        normalise.Scale(pool, "score", norm)(column[:50]),
+        normalise.Scale(alone, "score", norm)(column[:50]),
+    )
 
 
 def test_threads_may_ask_for_the_same_column(tmp_path: Path) -> None:

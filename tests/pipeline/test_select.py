@@ -34,7 +34,7 @@ def test_the_main_job(tmp_path: Path) -> None:
     for row, key in enumerate(shards.keys):
         assert shards.read(row) == worlds.encoded(int(key[2:])), "original bytes, original key"
     again = select(tmp_path / "c", runs, "-n", "25")
-    assert again.output.count("unchanged") == 6
+    assert again.output.count("unchanged") == 8
 
 
 def test_targets_are_the_teachers_answers(tmp_path: Path) -> None:
@@ -62,13 +62,13 @@ def test_a_changed_setting_runs_only_what_depends_on_it(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     assert select(tmp_path / "c.tar", runs, "-n", "8").exit_code == 0
     fewer = select(tmp_path / "c.tar", runs, "-n", "5").output
-    assert [kind for kind in ("embeddings", "vectors", "scores") if f"{kind}: unchanged" in fewer]
+    assert [kind for kind in ("embeddings", "columns", "scores") if f"{kind}: unchanged" in fewer]
     assert "selection: unchanged" not in fewer
     unweighted = select(tmp_path / "c.tar", runs, "-n", "5", "--set", "weights=none").output
     assert "selection: unchanged" in unweighted
     assert "weights: unchanged" not in unweighted
     other = select(tmp_path / "c.tar", runs, "-n", "5", "--method", "dfnd").output
-    assert "embeddings: unchanged" in other
+    assert "columns: unchanged" in other, "raw columns serve every method"
     assert "scores: unchanged" not in other
 
 

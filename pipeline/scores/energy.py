@@ -1,0 +1,18 @@
+"""Energy score: how much evidence for any class at all the teacher finds in an image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def energy(logsumexp_N: Array) -> Array:
+    """-E = logsumexp of the logits, float32 [n]; high for what the teacher was trained on.
+
+    Liu et al., Energy-based Out-of-distribution Detection (NeurIPS 2020), T = 1; SOURCE.
+    """
+    return logsumexp_N.astype(np.float32)

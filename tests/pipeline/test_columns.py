@@ -1,0 +1,70 @@
+"""The raw columns: all that the data allow, of candidates alone where rows are compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indexes.vectors import unit
+from pipeline import columns
+from pipeline.pool import Pool
+from pipeline.scores import batchnorm, outlier
+from tests.pipeline.pools import make_pool
+
+
+def pool(directory: Path, **more: Any) -> Pool:
+    generator = np.random.default_rng(0)
+    label = generator.choice(3, 60, p=[0.6, 0.3, 0.1])
+    log_odds = generator.normal(size=60)
+    return make_pool(directory, label=label, log_odds=log_odds, blocks=(25, 35), **more)
+
+
+def test_without_bn_tower_or_neighbours(tmp_path: Path) -> None:
+    made = pool(tmp_path)
+    columns.fill(made)
+    assert made.scores == ["compactness", "energy", "outlier", "scarcity"]
+    assert set(made.scores) < set(columns.COLUMNS)
+    features = np.concatenate([block.matrix("features") for block in made.blocks])
+    expected = outlier.distance(features, made.column("label"), outlier.classifier_rows(made))
+    np.testing.assert_allclose(made.column("outlier"), expected, atol=1e-6)
+
+
+def test_what_a_class_is_like_is_said_by_candidates(tmp_path: Path) -> None:
+    reason = (np.arange(60) % 3 == 0).astype(np.uint8)
+    made = pool(tmp_path, reason=reason)
+    columns.fill(made)
+    label, free = np.array(made.column("label")), reason == 0
+    counts = np.array([(label[free] == one).sum() for one in range(3)])
+    np.testing.assert_array_equal(made.class_counts(), counts)
+    np.testing.assert_allclose(made.column("scarcity"), 1 - counts[label] / counts.max())
+    far = np.array(made.column("outlier"))
+    means = np.array([far[free & (label == one)].mean() for one in range(3)])
+    np.testing.assert_allclose(
+        made.column("compactness"), 1 - means[label] / means.max(), atol=1e-6
+    )
+
+
+def test_bn_neighbours_and_names_where_they_are(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    layers, tower = generator.random((60, 5)), unit(generator.normal(size=(60, 8)))
+    made = pool(tmp_path, matrices={"bn": layers, "tower": tower})
+    np.save(tmp_path / "dedup" / "kth_similarity.npy", np.full(60, 0.75, np.float32))
+    columns.fill(made, unit(generator.normal(size=(3, 8))))
+    assert {"bn", "local", "class_name"} < set(made.scores)
+    np.testing.assert_allclose(made.column("local"), 0.25)
+    expected = batchnorm.distance(layers.astype(np.float16))
+    np.testing.assert_allclose(made.column("bn"), expected, rtol=1e-5)
+    assert np.abs(made.column("class_name")).max() <= 1 + 1e-3
+
+
+def test_a_method_may_not_take_the_name_of_a_raw_column(tmp_path: Path) -> None:
+    made = pool(tmp_path)
+    columns.fill(made)
+    later = Pool(made.embeddings, made.classifier, made.classes, tmp_path / "own", raw=made.scratch)
+    for taken in ("outlier", "label", "reason"):
+        values = ((block, {taken: np.zeros(len(block))}) for block in later.blocks)
+        with pytest.raises(ValueError, match="it is taken"):
+            later.fill(values)
