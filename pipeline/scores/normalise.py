@@ -49,7 +49,7 @@ class Scale:
         self.first = np.concatenate([[0], np.cumsum(1 << self.bits.astype(np.int64))[:-1]])
         counts = np.zeros(int(self.first[-1]) + (1 << int(self.bits[-1])), np.int64)
         for part in self._parts():
-            np.add.at(counts, self._cell(part), 1)
+            np.add.at(counts, self._cell(part), np.int64(1))
         upto = np.cumsum(counts)
         self.rank = ((upto - counts / 2) / total).astype(np.float32)
 
