@@ -14,7 +14,8 @@ from pipeline.pool import Pool, chunks
 Array = npt.NDArray[Any]
 Grouping = Literal["pool", "class", "class_above_floor", "side_of_floor"]
 
-SPAN_ROWS = 1 << 24  # rows of the columns that are mapped at a time: at most 350 MB
+KEPT_ROWS = 1 << 24  # a pool of up to so many rows stays mapped between scans: 350 MB
+SPAN_ROWS = 1 << 22  # of a larger one so many rows are mapped at a time
 CHUNK_ROWS = 1 << 17  # rows worked on at a time: their columns stay in the CPU's cache
 TABLE_CELLS = 1 << 17  # groups x buckets of a count, unless there are very many groups
 MIN_BUCKETS, MAX_BUCKETS = 64, 4096
@@ -58,8 +59,7 @@ class Candidates:
         self._span, self._mapped = slice(0), list[Array]()
 
     def _columns(self, span: slice) -> list[Array]:
-        # Mapped span by span: the pages of earlier ones are given back. A pool of one span keeps
-        # its pages for the next scan.
+        # Mapped anew for every span: the pages of the one before are given back.
         if span != self._span:
             names = ["reason", "label", "score", "key_hash"]
             if self.grouping in ("class_above_floor", "side_of_floor"):
@@ -70,7 +70,8 @@ class Candidates:
         return self._mapped
 
     def __iter__(self) -> Iterator[Chunk]:
-        for span in chunks(len(self.pool), SPAN_ROWS):
+        total = len(self.pool)
+        for span in chunks(total, total if total <= KEPT_ROWS else SPAN_ROWS):
             for piece in chunks(span.stop - span.start, CHUNK_ROWS):
                 columns = (column[piece] for column in self._columns(span))
                 reason, label, score, key_hash, *log_odds = columns

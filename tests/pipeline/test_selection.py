@@ -89,6 +89,7 @@ def test_equal_to_a_sort_in_memory(
     pool = pool_of(tmp_path_factory.mktemp("pool"), 6, **given_columns)
     with pytest.MonkeyPatch.context() as patch:
         if tiny:  # spans, chunks and tables so small that every cut is narrowed to the last bit
+            patch.setattr(candidates, "KEPT_ROWS", 20)
             patch.setattr(candidates, "SPAN_ROWS", 14)
             patch.setattr(candidates, "CHUNK_ROWS", 5)
             patch.setattr(candidates, "MIN_BUCKETS", 2)
