@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -102,11 +103,19 @@ def score_of(code: Array) -> Array:
     return score
 
 
+def gather(pool: Pool, name: str, rows: Array) -> Array:
+    """Values of a column at ascending rows [m], mapped span by span as in a scan."""
+    spans = list(chunks(len(pool), SPAN_ROWS))
+    bounds = np.searchsorted(rows, [span.start for span in spans] + [len(pool)])
+    pieces = [rows[low:high] for low, high in itertools.pairwise(bounds) if high > low]
+    return np.concatenate([pool.column(name)[piece] for piece in pieces])
+
+
 def sample(pool: Pool) -> Array:
     """Some scores, in stripes over the whole pool: what the buckets are cut by."""
-    score = pool.column("score")
     starts = np.unique(np.linspace(0, max(len(pool) - STRIPE_ROWS, 0), SAMPLE_STRIPES, dtype=int))
-    return np.concatenate([score[start : start + STRIPE_ROWS] for start in starts])
+    rows = starts[:, None] + np.arange(min(STRIPE_ROWS, len(pool)))
+    return gather(pool, "score", np.unique(rows))
 
 
 class Buckets:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes import artefact
-from pipeline.candidates import RANKS, Buckets, Candidates, Chunk, code_of, score_of
+from pipeline.candidates import RANKS, Buckets, Candidates, Chunk, code_of, gather, score_of
 from pipeline.dedup import REASONS
 from pipeline.pool import Pool
 
@@ -202,12 +202,8 @@ def resolve(pool: Pool, need: Array, rows: Array, group: Array, score: Array) ->
     starts = np.searchsorted(ordered, np.arange(len(need), dtype=np.uint64) << np.uint64(32))
     cut = ordered[np.clip(starts + need - 1, 0, len(rows) - 1)][group]
     chosen = worse < cut
-    # Only those at the cut itself need their key hashes, which lie all over the pool: it is mapped
-    # anew for every few of them, so that the pages are given back.
-    tied = np.flatnonzero(worse == cut)
-    pieces = np.array_split(rows[tied], 1 + len(tied) // 16384)
-    ties = np.concatenate([pool.column("key_hash")[piece] for piece in pieces])
-    owner = group[tied]
+    tied = np.flatnonzero(worse == cut)  # only those at the cut itself need their key hashes
+    owner, ties = group[tied], gather(pool, "key_hash", rows[tied])
     left = need - np.bincount(group[chosen], minlength=len(need))
     order = np.lexsort((ties, owner))
     starts = np.searchsorted(owner[order], np.arange(len(need)))
