@@ -113,9 +113,11 @@ def gather(pool: Pool, name: str, rows: Array) -> Array:
 
 def sample(pool: Pool) -> Array:
     """Some scores, in stripes over the whole pool: what the buckets are cut by."""
-    starts = np.unique(np.linspace(0, max(len(pool) - STRIPE_ROWS, 0), SAMPLE_STRIPES, dtype=int))
-    rows = starts[:, None] + np.arange(min(STRIPE_ROWS, len(pool)))
-    return gather(pool, "score", np.unique(rows))
+    total = len(pool)
+    if total <= SAMPLE_STRIPES * STRIPE_ROWS:
+        return np.array(pool.column("score"))
+    starts = np.linspace(0, total - STRIPE_ROWS, SAMPLE_STRIPES, dtype=np.int64)
+    return gather(pool, "score", (starts[:, None] + np.arange(STRIPE_ROWS)).ravel())
 
 
 class Buckets:

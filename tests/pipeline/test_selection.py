@@ -92,6 +92,8 @@ def test_equal_to_a_sort_in_memory(
             patch.setattr(candidates, "KEPT_ROWS", 20)
             patch.setattr(candidates, "SPAN_ROWS", 14)
             patch.setattr(candidates, "CHUNK_ROWS", 5)
+            patch.setattr(candidates, "SAMPLE_STRIPES", 4)
+            patch.setattr(candidates, "STRIPE_ROWS", 2)
             patch.setattr(candidates, "MIN_BUCKETS", 2)
             patch.setattr(candidates, "TABLE_CELLS", 2)
             patch.setattr(cut, "SORTED_ROWS", 0)
