@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artefact, devices, names, teachers
+from indexes import artefact, devices, embeddings, names, teachers
 from indexes.teachers import Teacher
 from pipeline.corpus import Corpus, open_corpus
 from pipeline.keys import Listed
 from pipeline.method import Choice, OfflineMethod
+from pipeline.pool import Pool
 from pipeline.tower import Tower
 
 DEFAULT_METHOD = "odsd"
@@ -158,3 +159,17 @@ def stage(
         )
     run.say(f"{kind}: unchanged, {made.directory}")
     return made
+
+
+def open_pool(run: Run, embedded: Made, scores: Made) -> Pool:
+    """The pool of an embedded corpus with the columns of one artefact and those beside it."""
+    weight, bias = (value.detach().float().cpu().numpy() for value in run.teacher.head)
+    whole = embeddings.open_embeddings(embedded.directory)
+    classes = run.teacher.card.classes
+    return Pool(whole, (weight, bias), classes, scores.directory, **scores.beside)
+
+
+def save(path: Path, array: npt.NDArray[Any]) -> None:
+    """An array as .npy, atomically."""
+    with artefact.writing(path) as aside, aside.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from indexes import artefact, devices, embeddings, vectors
 from indexes.sources import SourceError
 from indexes.teachers import Teacher
 from pipeline import certificate, columns, embed, keys, selection, shard, weights
-from pipeline.pool import Pool
-from pipeline.run import Made, Run, stage
+from pipeline.run import Made, Run, open_pool, save, stage
 
 INDEX_BUDGET_BYTES = 4 << 30
 
@@ -281,14 +279,6 @@ def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighte
     return stage(run, "shards", name, inputs, make, directory=run.out)
 
 
-def open_pool(run: Run, embedded: Made, scores: Made) -> Pool:
-    """The pool of an embedded corpus with the columns of one artefact and those beside it."""
-    weight, bias = (value.detach().float().cpu().numpy() for value in run.teacher.head)
-    whole = embeddings.open_embeddings(embedded.directory)
-    classes = run.teacher.card.classes
-    return Pool(whole, (weight, bias), classes, scores.directory, **scores.beside)
-
-
 def teacher_note(teacher: Teacher) -> dict[str, Any]:
     """What an artefact records of the teacher that it was made with."""
     card = teacher.card
@@ -300,12 +290,6 @@ def teacher_note(teacher: Teacher) -> dict[str, Any]:
         "crop_frac": card.crop_frac,
         "interpolation": card.interpolation,
     }
-
-
-def save(path: Path, array: npt.NDArray[Any]) -> None:
-    """An array as .npy, atomically."""
-    with artefact.writing(path) as aside, aside.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
 
 
 def reasons(dropped: dict[str, int]) -> str:
