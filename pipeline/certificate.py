@@ -48,10 +48,10 @@ import numpy.typing as npt
 from indexes.embeddings import Block
 from pipeline.pool import Pool
 from pipeline.shard import by_block
+from pipeline.softened import TEMPERATURE, soften
 from pipeline.weights import gather, spread_out
 
 Array = npt.NDArray[Any]
-TEMPERATURE = 4.0
 SPREAD_NUMBERS = 1 << 25  # float32 numbers (128 MiB): 65,536 images of 512 features
 QUERIES = 512
 CHUNK_ROWS = 4096
@@ -104,25 +104,6 @@ def frechet(moments: Array) -> float:
     mean, square = np.split(moments, 2)
     deviation = np.sqrt(np.maximum(square + 1 - np.square(mean), 0))
     return float((np.square(mean) + np.square(deviation - 1)).mean())
-
-
-def soften(
-    logits: Array, logsumexp: Array, num_classes: int, temperature: float
-) -> tuple[Array, Array]:
-    """Softmax of stored logits [n, K] at a temperature: p [n, K], and of each class not stored [n].
-
-    The C - K classes whose logits are not stored count as equals that share the rest of the
-    probability at temperature 1.
-    """
-    rest = num_classes - logits.shape[1]
-    shown = logits.astype(np.float64)
-    powers = np.exp((shown - logsumexp[:, None]) / temperature)
-    other = np.zeros(len(logits))
-    if rest:
-        left = np.maximum(1 - np.exp(shown - logsumexp[:, None]).sum(1), 1e-12)
-        other = (left / rest) ** (1 / temperature)
-    total = powers.sum(1) + rest * other
-    return powers / total[:, None], other / total
 
 
 def entropy(p: Array) -> float:

@@ -27,12 +27,13 @@ class Choice:
     floor_log_odds: float = 0.0
     """quota_with_floor wants the teacher surer of its class than of all others together."""
     weights: Weighing = "none"
-    """none; class_prior: an image of a short class counts more; confidence: as the teacher's
-    largest probability; moment_match: such that the teacher's BatchNorm sees the lost data."""
+    """none; class_prior: an image of a short class counts more; soft_prior: such that the
+    teacher's softened answers give every class the same; confidence: as the teacher's largest
+    probability; moment_match: such that the teacher's BatchNorm sees the lost data."""
     weight_cap: float = 4.0
     """The largest weight, in means."""
     weight_floor: float = 0.5
-    """moment_match leaves at least this share of the images as effective sample size."""
+    """The effective sample size that soft_prior and moment_match leave, as a share of N."""
 
     def __post_init__(self) -> None:
         if not self.weight_cap >= 1:

@@ -215,7 +215,7 @@ def weigh_rows(run: Run, embedded: Made, scores: Made, selected: Made) -> Made:
         "selection": selected.digest,
         "weights": config.weights,
         "cap": config.weight_cap if config.weights != "none" else None,
-        "floor": config.weight_floor if config.weights == "moment_match" else None,
+        "floor": config.weight_floor if config.weights in ("soft_prior", "moment_match") else None,
         "seed": run.seed,
     }
 

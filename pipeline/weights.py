@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import balancing
+from indexes.embeddings import Block
+from pipeline import balancing, softened
 from pipeline.pool import Pool
 from pipeline.shard import by_block
 
 Array = npt.NDArray[Any]
-Weighing = Literal["none", "class_prior", "confidence", "moment_match"]
+Weighing = Literal["none", "class_prior", "soft_prior", "confidence", "moment_match"]
+Read = Callable[[Block, Array], Array]
+MOST_CLASSES = 1024
+"""Up to so many classes soft_prior solves for a multiplier each."""
 SOLVE_NUMBERS = 1 << 25
 """float32 numbers (128 MiB) that a match is solved on: 32,768 rows of 1,024 moments. Measured on
 222,208 rows: moment_rms .1167 from 32,768 of them in 28 CPU-s, .1168 from 131,072 in 90."""
@@ -33,6 +38,9 @@ def weigh(
     """Weights of the ascending pool rows [n], none above `cap`; the excess goes to the others.
 
     class_prior: every class present weighs the same, an image of class y as 1 / n_y (OURS).
+    soft_prior: the most even weights under which the mean of the teacher's softmax at
+    temperature 4, which is what a student learns from, gives every class the same (OURS). Above
+    MOST_CLASSES classes class_prior, and the note says so.
     confidence: an image weighs as the teacher's largest probability, sigmoid(log-odds) (OURS).
     moment_match: the most even weights under which the mean of the teacher's last BatchNorm's
     input, and that of its square, come nearest to the running statistics, with an effective
@@ -45,6 +53,9 @@ def weigh(
     if weighing == "moment_match" and not all(block.has("moments") for block in pool.blocks):
         weighing = "class_prior"
         note["note"] = "the teacher has no BatchNorm to match: class_prior weights instead"
+    if weighing == "soft_prior" and len(pool.classes) > MOST_CLASSES:
+        weighing = "class_prior"
+        note["note"] = f"more than {MOST_CLASSES:,} classes: class_prior weights instead"
     if weighing == "none" or not len(rows) or cap == 1:
         return Weighed(np.ones(len(rows), np.float32), note)
     if weighing == "class_prior":
@@ -52,7 +63,8 @@ def weigh(
     elif weighing == "confidence":
         score = -np.logaddexp(0.0, -pool.column("log_odds")[rows].astype(np.float64))
     else:
-        score, tilt = moment_match(pool, rows, cap, floor, seed)
+        read = moments if weighing == "moment_match" else soft_surplus(len(pool.classes))
+        score, tilt = matched(pool, rows, read, cap, floor, seed)
         note |= tilt
     return Weighed(balancing.level(score, cap).astype(np.float32), note)
 
@@ -63,23 +75,36 @@ def class_prior(label: Array, num_classes: int) -> Array:
     return score
 
 
-def moment_match(
-    pool: Pool, rows: Array, cap: float, floor: float, seed: int
-) -> tuple[Array, dict[str, Any]]:
-    """Log-weights float64 [n] that meet the fingerprint, and the card's note of the solution.
+def moments(block: Block, local: Array) -> Array:
+    """The moments of some rows of a block, [n, 2K]; over the lost data their mean is zero."""
+    return block.matrix("moments")[local]
 
-    Solved on a seeded sample where n rows of P moments are more than SOLVE_NUMBERS; its
+
+def soft_surplus(num_classes: int) -> Read:
+    """Reads the softened answers of some rows less an even share, float32 [n, C]."""
+
+    def read(block: Block, local: Array) -> Array:
+        return softened.answers(block, local, num_classes) - np.float32(1 / num_classes)
+
+    return read
+
+
+def matched(
+    pool: Pool, rows: Array, read: Read, cap: float, floor: float, seed: int
+) -> tuple[Array, dict[str, Any]]:
+    """Log-weights float64 [n] under which `read` [., P] has mean zero, and the card's note.
+
+    Solved on a seeded sample where n rows of P numbers are more than SOLVE_NUMBERS; its
     multipliers then serve all rows, read block by block.
     """
-    width = pool.blocks[0].matrix("moments").shape[1]
+    width = read(pool.blocks[0], np.zeros(0, np.int64)).shape[1]
     chosen = rows[spread_out(len(rows), max(SOLVE_NUMBERS // width, 1), seed)]
-    z = gather(pool, chosen, "moments")
-    tilt = balancing.balance(z, cap, floor)
-    del z
+    tilt = balancing.balance(gathered(pool, chosen, read, width), cap, floor)
     score = np.concatenate(
         [
-            balancing.scores(block.matrix("moments")[local], tilt.multipliers)
+            balancing.scores(read(block, local[part]), tilt.multipliers)
             for block, local in by_block(pool, rows)
+            for part in balancing.chunks(len(local))
         ]
     )
     note = {
@@ -101,9 +126,16 @@ def spread_out(total: int, most: int, seed: int) -> Array:
 
 def gather(pool: Pool, rows: Array, name: str) -> Array:
     """Matrix `name` of ascending pool rows [n], float32 [n, width]."""
-    out = np.empty((len(rows), pool.blocks[0].matrix(name).shape[1]), np.float32)
+    width = pool.blocks[0].matrix(name).shape[1]
+    return gathered(pool, rows, lambda block, local: block.matrix(name)[local], width)
+
+
+def gathered(pool: Pool, rows: Array, read: Read, width: int) -> Array:
+    """What `read` gives of ascending pool rows [n], float32 [n, width]."""
+    out = np.empty((len(rows), width), np.float32)
     start = 0
     for block, local in by_block(pool, rows):
-        out[start : start + len(local)] = block.matrix(name)[local]
-        start += len(local)
+        for part in balancing.chunks(len(local)):
+            out[start : start + len(local[part])] = read(block, local[part])
+            start += len(local[part])
     return out

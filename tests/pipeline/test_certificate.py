@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from indexes import artefact
 from indexes.shards import open_shards
 from pipeline import certificate
-from pipeline.certificate import certify, entropy, frechet, soften
+from pipeline.certificate import certify, entropy, frechet
 from pipeline.pool import Pool
+from pipeline.softened import soften
 from tests.indexes.test_cli import invoke
 from tests.pipeline import worlds
 from tests.pipeline.pools import make_pool

@@ -12,7 +12,7 @@ import pytest
 
 from indexes import names
 from pipeline import columns
-from pipeline.methods import dfnd, eikd, entropy_top, kd3, mix, odsd, random
+from pipeline.methods import dfnd, eikd, entropy_top, kd3, mix, odsd, random, winnow
 from pipeline.pool import Pool
 from pipeline.selection import select
 from tests.pipeline.pools import make_pool
@@ -159,3 +159,28 @@ def test_mix_says_what_is_wrong(terms: str, message: str) -> None:
 def test_mix_of_a_column_that_the_pool_lacks(pool: Pool) -> None:
     with pytest.raises(ValueError, match=r"no column 'class_name'.*--tower"):
         scores(mix, pool, terms="class_name=1")
+
+
+def test_winnow_ranks_by_log_odds_and_puts_odd_images_last(tmp_path: Path) -> None:
+    generator = np.random.default_rng(2)
+    bn = generator.random((300, 10)) + 0.1
+    bn[40:70] *= 50  # a tenth of the pool looks unlike the lost data
+    raw = make_pool(
+        tmp_path,
+        label=generator.integers(0, 3, 300),
+        log_odds=generator.normal(size=300).astype(np.float32),
+        matrices={"bn": bn},
+    )
+    columns.fill(raw)
+    found = scores(winnow, raw, odd_frac=0.1)
+    assert set(np.argsort(found)[:30]) == set(range(40, 70))
+    rest = np.setdiff1d(np.arange(300), np.arange(40, 70))
+    sure = np.array(raw.column("log_odds"))[rest]
+    np.testing.assert_array_equal(np.argsort(found[rest]), np.argsort(sure))
+    every = scores(winnow, raw, odd_frac=0.0)
+    np.testing.assert_array_equal(np.argsort(every), np.argsort(raw.column("log_odds")))
+
+
+def test_winnow_without_batchnorm_has_no_odd_images(pool: Pool) -> None:
+    found = scores(winnow, pool)
+    np.testing.assert_array_equal(np.argsort(found), np.argsort(pool.column("log_odds")))

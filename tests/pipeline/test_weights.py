@@ -15,6 +15,7 @@ from pipeline import weights
 from pipeline.balancing import effective_frac, level
 from pipeline.method import Choice
 from pipeline.pool import Pool
+from pipeline.softened import TEMPERATURE, answers
 from pipeline.weights import Weighing, class_prior, spread_out, weigh
 from tests.pipeline.pools import make_pool
 
@@ -51,7 +52,9 @@ def test_class_prior_evens_classes_out() -> None:
     np.testing.assert_allclose(sums, sums.mean(), rtol=1e-9)
 
 
-@pytest.mark.parametrize("weighing", ["none", "class_prior", "confidence", "moment_match"])
+@pytest.mark.parametrize(
+    "weighing", ["none", "class_prior", "soft_prior", "confidence", "moment_match"]
+)
 @pytest.mark.parametrize("cap", [1.0, 1.5, 4.0])
 def test_every_kind_has_mean_one_and_a_cap(tmp_path: Path, weighing: Weighing, cap: float) -> None:
     pool = pool_with_moments(tmp_path, n=120)
@@ -131,3 +134,63 @@ def test_spread_out_is_a_stratified_sample(total: int, most: int, seed: int) -> 
     if total > most:
         strata = np.arange(most + 1) * total // most
         assert ((chosen >= strata[:-1]) & (chosen < strata[1:])).all()
+
+
+def test_soft_prior_evens_the_softened_answers_out(tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    label = generator.choice(3, 600, p=[0.6, 0.25, 0.15])
+    logits = generator.normal(size=(600, 3)) + 4 * np.eye(3)[label]
+    logits[label == 2] *= 0.5  # a class that the teacher is less sure of
+    pool = make_pool(
+        tmp_path,
+        label=label,
+        log_odds=np.zeros(600),
+        blocks=(250, 350),
+        matrices={"logits": logits},
+        columns={"logsumexp": np.log(np.exp(logits).sum(1))},
+    )
+    rows = np.arange(3, 590)
+    soft = np.exp(logits[rows] / TEMPERATURE)
+    soft /= soft.sum(1, keepdims=True)
+    before, weight = soft.mean(0), plain(pool, rows, "soft_prior").weight
+    after = (soft * weight[:, None]).mean(0)
+    assert np.abs(after - 1 / 3).max() < 0.1 * np.abs(before - 1 / 3).max()
+    hard = plain(pool, rows, "class_prior").weight
+    assert weight[label[rows] == 2].mean() > hard[label[rows] == 2].mean()
+
+
+def test_soft_prior_with_very_many_classes_is_class_prior_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = pool_with_moments(tmp_path, n=90)
+    rows = np.arange(80)
+    monkeypatch.setattr(weights, "MOST_CLASSES", 2)
+    found = plain(pool, rows, "soft_prior")
+    np.testing.assert_array_equal(found.weight, plain(pool, rows, "class_prior").weight)
+    assert "class_prior" in found.note["note"]
+
+
+def test_softened_answers_of_a_teacher_with_some_logits_stored(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    logits = generator.normal(size=(40, 7))
+    order = np.argsort(-logits, 1)[:, :4]
+    pool = make_pool(
+        tmp_path,
+        label=order[:, 0],
+        log_odds=np.zeros(40),
+        num_classes=7,
+        features=generator.normal(size=(40, 7)),
+        matrices={
+            "logits": np.take_along_axis(logits, order, 1),
+            "classes": order.astype(np.int32),
+        },
+        columns={"logsumexp": np.log(np.exp(logits).sum(1))},
+    )
+    (block,) = pool.blocks
+    found = answers(block, np.array([1, 5, 30]), 7)
+    np.testing.assert_allclose(found.sum(1), 1, atol=2e-3)
+    whole = np.exp(logits[[1, 5, 30]] / TEMPERATURE)
+    whole /= whole.sum(1, keepdims=True)
+    best = order[[1, 5, 30], :1]
+    some, all_ = np.take_along_axis(found, best, 1), np.take_along_axis(whole, best, 1)
+    np.testing.assert_allclose(some, all_, rtol=0.05)
