@@ -18,7 +18,7 @@ import numpy as np
 # A card of another schema version is refused by name, never guessed at.
 SCHEMAS = {
     "teacher": 1,
-    "embeddings": 2,
+    "embeddings": 3,
     "vectors": 1,
     "dedup": 1,
     "columns": 1,

@@ -22,7 +22,7 @@ from indexes import artefact
 from indexes.artefact import ArtefactError
 
 Array = npt.NDArray[Any]
-MATRICES = ("features", "logits", "classes", "tower", "bn", "moments")
+MATRICES = ("features", "logits", "classes", "tower", "bn", "moments", "thumb")
 COLUMNS: dict[str, Any] = {
     "offset": np.int64,
     "size": np.int64,
@@ -51,8 +51,9 @@ class Block:
         return self.stop - self.start
 
     def matrix(self, name: str) -> Array:
-        """`features` float16 [n, D], `logits` float16 [n, K]; where made `tower` float16 [n, E],
-        `bn` float16 [n, L] and `moments` float16 [n, 2K] (pipeline.fingerprint).
+        """`features` float16 [n, D], `logits` float16 [n, K], `thumb` uint8 [n, thumbs.WIDTH];
+        where made `tower` float16 [n, E], `bn` float16 [n, L] and `moments` float16 [n, 2K]
+        (pipeline.fingerprint).
         """
         path = self.stem.with_name(f"{self.stem.name}.{name}.npy")
         try:

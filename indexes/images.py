@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from indexes import thumbs
 from indexes.orientation import jpeg_orientation, upright
 
 if TYPE_CHECKING:
@@ -95,8 +96,16 @@ def load(data: bytes, geometry: Geometry) -> tuple[Pixels, int, int]:
     The longer side becomes int(R * long / short) and the crop starts at round((side - S) / 2),
     as torchvision's Resize and CenterCrop have it. Raises BadImage.
     """
-    pixels, width, height = _decode(data, MARGIN * geometry.shorter_side)
+    pixels, width, height = _decode(data, MARGIN * max(geometry.shorter_side, thumbs.SIDE))
     return _view(pixels, width, height, geometry), width, height
+
+
+def look(data: bytes, geometry: Geometry) -> tuple[Pixels, Pixels, int, int]:
+    """What `load` gives, and the whole image's thumb uint8 [thumbs.WIDTH] of the same decode:
+    (view, thumb, width, height). Raises BadImage.
+    """
+    pixels, width, height = _decode(data, MARGIN * max(geometry.shorter_side, thumbs.SIDE))
+    return _view(pixels, width, height, geometry), thumbs.thumb(pixels), width, height
 
 
 def unit(pixels: Tensor) -> Tensor:

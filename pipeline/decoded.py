@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from indexes import embeddings
+from indexes import devices, embeddings
 from indexes.artefact import hash64
-from indexes.images import BadImage, Geometry, load
+from indexes.images import BadImage, Geometry, load, look
 from indexes.names import find
 from indexes.samples import text_key
 from indexes.sources import DamagedPart, Part, Sample, SourceError
@@ -25,13 +25,26 @@ Array = npt.NDArray[Any]
 
 @dataclass
 class Batch:
-    """b decoded images of one part: pixels uint8 [b, S, S, 3] per geometry, columns [b]."""
+    """b decoded images of one part: pixels uint8 [b, S, S, 3] per geometry, thumbs uint8
+    [b, indexes.thumbs.WIDTH], columns [b].
+    """
 
     part: int
     pixels: list[torch.Tensor]
+    thumbs: Array
     keys: list[str]
     exts: list[str]
     columns: dict[str, Array]
+
+
+@dataclass
+class Row:
+    """One decoded image on its way into a batch."""
+
+    sample: Sample
+    views: list[Array]
+    thumb: Array
+    sizes: dict[str, int]
 
 
 @dataclass
@@ -80,7 +93,7 @@ class Decoded(IterableDataset[Batch | PartEnd]):
     def _part(self, number: int, part: Part) -> Iterator[Batch | PartEnd]:
         dropped: Counter[str] = Counter()
         found, damage, unreadable, lost, seen = 0, None, False, 1, set[int]()
-        rows: list[tuple[Sample, list[Array], dict[str, int]]] = []
+        rows: list[Row] = []
         samples = iter(part)
         while True:
             try:
@@ -105,19 +118,20 @@ class Decoded(IterableDataset[Batch | PartEnd]):
                 continue
             seen.add(key_hash)
             try:
-                loaded = [load(sample.data, geometry) for geometry in self.geometries]
+                view, thumb, width, height = look(sample.data, self.geometries[0])
+                views = [view, *(load(sample.data, other)[0] for other in self.geometries[1:])]
             except BadImage as error:
                 dropped[error.reason] += 1
                 continue
             sizes = {
                 "offset": sample.offset,
                 "size": len(sample.data),
-                "width": loaded[0][1],
-                "height": loaded[0][2],
+                "width": width,
+                "height": height,
                 "key_hash": hash64(f"{part.name}\0{sample.key}".encode("utf-8", "replace")),
                 "content_hash": hash64(sample.data),
             }
-            rows.append((sample, [pixels for pixels, _, _ in loaded], sizes))
+            rows.append(Row(sample, views, thumb, sizes))
             if len(rows) == self.batch_size:
                 yield _batch(number, rows)
                 rows = []
@@ -129,13 +143,54 @@ class Decoded(IterableDataset[Batch | PartEnd]):
         yield PartEnd(number, found, dict(dropped), damage, unreadable)
 
 
-def _batch(number: int, rows: list[tuple[Sample, list[Array], dict[str, int]]]) -> Batch:
+def _batch(number: int, rows: list[Row]) -> Batch:
     pixels = [
-        torch.from_numpy(np.stack(views)) for views in zip(*(r[1] for r in rows), strict=True)
+        torch.from_numpy(np.stack(views))
+        for views in zip(*(row.views for row in rows), strict=True)
     ]
     columns = {
-        name: np.array([row[2][name] for row in rows], embeddings.COLUMNS[name])
-        for name in rows[0][2]
+        name: np.array([row.sizes[name] for row in rows], embeddings.COLUMNS[name])
+        for name in rows[0].sizes
     }
-    keys = [text_key(row[0].key) for row in rows]
-    return Batch(number, pixels, keys, [row[0].ext for row in rows], columns)
+    return Batch(
+        number,
+        pixels,
+        np.stack([row.thumb for row in rows]),
+        [text_key(row.sample.key) for row in rows],
+        [row.sample.ext for row in rows],
+        columns,
+    )
+
+
+def read(
+    parts: list[tuple[int, Part]],
+    geometries: list[Geometry],
+    batch_size: int,
+    workers: int,
+    plugin: str | None = None,
+) -> Iterator[Batch | PartEnd]:
+    """`Decoded` in `workers` processes (0: in this one).
+
+    Raises ChildProcessError where a decoding process was killed.
+    """
+    workers = min(workers, len(parts))
+    loader = DataLoader(
+        Decoded(parts, geometries, batch_size, plugin),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        # Not fork: CUDA and threads live here. Not forkserver: after a kill of this process its
+        # children would live on.
+        multiprocessing_context="spawn" if workers else None,
+        worker_init_fn=devices.leave_interrupts,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            f"a decoding process ended ({error}), killed for want of memory perhaps: run the same "
+            "command again, it goes on after the last whole part; fewer --workers need less, "
+            "--workers 0 shows an error of its own"
+        ) from None

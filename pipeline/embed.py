@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader
 
 from indexes import devices, embeddings
 from indexes.images import unit
@@ -18,7 +16,8 @@ from indexes.progress import Progress
 from indexes.shards import FULL_LOGITS
 from indexes.sources import Part, SourceError
 from indexes.teachers import Teacher
-from pipeline.decoded import Batch, Decoded, PartEnd
+from pipeline import decoded
+from pipeline.decoded import Batch, PartEnd
 from pipeline.fingerprint import Fingerprint, half
 from pipeline.tower import Tower
 
@@ -97,21 +96,10 @@ def embed(
     prints = [part.fingerprint() for part in parts]
     pending = adopt(parts, prints, directory, settings)
     geometries = [teacher.geometry] + ([tower.geometry] if tower else [])
-    workers = min(workers, len(pending))
-    loader = DataLoader(
-        Decoded(pending, geometries, batch_size, plugin),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        # Not fork: CUDA and threads live here. Not forkserver: after a kill of this process its
-        # children would live on.
-        multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=devices.leave_interrupts,
-    )
     gathered: dict[int, _Gathered] = {}
     done, rows_done, failed = 0, 0, list[str]()
     with Progress("embed") as progress, Fingerprint(teacher) as fingerprint:
-        for item in _alive(loader):
+        for item in decoded.read(pending, geometries, batch_size, workers, plugin):
             part = gathered.setdefault(item.part, _Gathered())
             if isinstance(item, Batch):
                 part.not_finite += _forward(part, item, teacher, fingerprint, tower, device)
@@ -188,20 +176,6 @@ def _finish_part(directory: Path, end: PartEnd, made_from: dict[str, str], part:
     embeddings.finish_part(directory, end.part, note)
 
 
-def _alive(loader: DataLoader[Batch | PartEnd]) -> Iterator[Batch | PartEnd]:
-    """The loader's items; ChildProcessError where a decoding process was killed."""
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ChildProcessError(
-            f"a decoding process ended ({error}), killed for want of memory perhaps: run the same "
-            "command again, it goes on after the last whole part; fewer --workers need less, "
-            "--workers 0 shows an error of its own"
-        ) from None
-
-
 def _forward(
     part: _Gathered,
     batch: Batch,
@@ -215,11 +189,12 @@ def _forward(
     with devices.autocast(device):
         _, features, logits = teacher(unit(pixels))
     matrices, columns = answers(logits, features)
+    matrices["thumb"] = batch.thumbs
     matrices |= {name: values.cpu().numpy() for name, values in fingerprint.take().items()}
     batch.columns |= columns
     if tower is not None:
         matrices["tower"] = tower(unit(batch.pixels[1].to(device))).to(torch.float16).cpu().numpy()
-    batch.pixels = []
+    batch.pixels, batch.thumbs = [], batch.thumbs[:0]
     whole = np.isfinite(columns["log_odds"]) & np.isfinite(matrices["features"]).all(1)
     if not whole.all():
         rows = np.flatnonzero(whole)
