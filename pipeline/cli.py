@@ -78,6 +78,20 @@ def select(
     on_error: Annotated[
         str, typer.Option(help="A damaged corpus file: continue (counted) or stop.")
     ] = "continue",
+    dedup: Annotated[
+        str,
+        typer.Option(
+            help="near: one of re-encoded, resized, cropped, mirrored, recoloured copies is kept. "
+            "exact: only equal bytes are dropped. off."
+        ),
+    ] = "near",
+    protect: Annotated[
+        str | None,
+        typer.Option(
+            help="An evaluation set, written like a corpus: its images and what is like them are "
+            "taken out of the pool and listed. Its labels are not read."
+        ),
+    ] = None,
     trust_builder: Annotated[
         bool,
         typer.Option(help="Let the teacher's card import code that is not winnow's or timm's."),
@@ -112,6 +126,8 @@ def select(
             device=device,
             workers=workers,
             on_error=on_error,
+            dedup=dedup,
+            protect=protect,
             trust_builder=trust_builder,
         )
         directory = run_stages(run)

@@ -1,5 +1,130 @@
-"""Duplicates of the pool: why a row is no candidate."""
+"""Dedup: exact copies, near duplicates and an evaluation set's images go, before any scoring.
+
+The artefact: `reason.npy` uint8 [N] (REASONS), `pairs.parquet` (what was dropped for what),
+`protected.parquet` (which evaluation image was seen where) and a card with counts.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import artefact
+from indexes.images import Geometry
+from pipeline import copies, near, pairs, protected
+from pipeline.corpus import Corpus
+from pipeline.likeness import signatures
+from pipeline.near import NOBODY, Groups
+from pipeline.nearest import Nearest
+from pipeline.pool import Pool, chunks
+from pipeline.protected import Found
+
+Array = npt.NDArray[Any]
+Mode = Literal["off", "exact", "near"]
+MODES: tuple[Mode, ...] = ("off", "exact", "near")
 REASONS = ("candidate", "duplicate_content", "near_duplicate", "protected")
+# What the outcome depends on beside the corpus and the switches; goes into the digest.
+CONSTANTS = (near.NEIGHBOURS, near.SIMILAR, near.NEAR, near.LOOSE, protected.LEAKED)
+
+
+def make(
+    pool: Pool,
+    directory: Path,
+    mode: Mode,
+    evaluation: Corpus | None,
+    geometry: Geometry,
+    *,
+    digest: str,
+    device: str = "cpu",
+    workers: int = 0,
+) -> list[str]:
+    """Writes the artefact; returns what a person should know of it, line by line.
+
+    off, exact (equal bytes) or near (alike as well). A protected image takes its whole group with
+    it, in any mode. Memory: that of the pairs found, and of bounded blocks.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    copied, similar, found = judge(pool, directory, mode, evaluation, geometry, device, workers)
+    groups = {REASONS[1]: copied if mode != "off" else NOBODY}
+    groups[REASONS[2]] = similar if mode == "near" else NOBODY
+    protected_rows = found.rows if found else NOBODY.rows
+    rows, why = reasons(groups[REASONS[1]], groups[REASONS[2]], protected_rows)
+    write_reasons(directory / "reason.npy", len(pool), rows, why)
+    pairs.write(pool, directory / "pairs.parquet", groups)
+    if found:
+        pairs.write_leaks(pool, directory / "protected.parquet", found)
+    body = {
+        "digest": digest,
+        "mode": mode,
+        "num_candidates": len(pool) - len(rows),
+        "dropped": {name: int((why == at).sum()) for at, name in enumerate(REASONS) if at},
+        "duplicate_rate": sum(len(group.rows) for group in groups.values()) / max(len(pool), 1),
+        "likeness": {"near": near.NEAR, "within_group": near.LOOSE, "protected": protected.LEAKED},
+        "largest_groups": largest(pool, groups[REASONS[2]]),
+        "protect": found and evaluation and {"name": evaluation.name, **found.counts()},
+    }
+    artefact.write_card(directory, "dedup", body)
+    return pairs.lines(pool, body, found)
+
+
+def judge(
+    pool: Pool,
+    directory: Path,
+    mode: Mode,
+    evaluation: Corpus | None,
+    geometry: Geometry,
+    device: str,
+    workers: int,
+) -> tuple[Groups, Groups, Found | None]:
+    """(exact copies, near duplicates, protected rows) as far as `mode` and `evaluation` need."""
+    if mode == "off" and evaluation is None:
+        return NOBODY, NOBODY, None
+    copied = copies.find(pool)
+    if mode != "near" and evaluation is None:
+        return copied, NOBODY, None
+    path = directory / "thumbs.npy"
+    try:
+        thumbs = near.open_thumbs(pool, path)
+        nearest = Nearest(
+            lambda: (signatures(block.matrix("thumb")) for block in pool.blocks), len(pool), device
+        )
+        similar = near.find(pool, thumbs, nearest, copied, device)
+        if evaluation is None:
+            return copied, similar, None
+        leaks = protected.find(evaluation, geometry, nearest, thumbs, workers, device)
+        return copied, similar, protected.spread(leaks, copied, similar, thumbs, device)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def reasons(copied: Groups, similar: Groups, protected_rows: Array) -> tuple[Array, Array]:
+    """(rows int64 [d] ascending, reason uint8 [d]) of every dropped row; protected goes first."""
+    parts = [np.unique(protected_rows), copied.rows, similar.rows]
+    why = np.repeat(np.array([3, 1, 2], np.uint8), [len(part) for part in parts])
+    rows, first = np.unique(np.concatenate(parts), return_index=True)
+    return rows, why[first]
+
+
+def write_reasons(path: Path, total: int, rows: Array, why: Array) -> None:
+    """`reason.npy` uint8 [total]: 0 but for the dropped rows."""
+    with artefact.writing(path) as aside, aside.open("wb") as file:
+        head = {"descr": "|u1", "fortran_order": False, "shape": (total,)}
+        np.lib.format.write_array_header_1_0(file, head)
+        for piece in chunks(total):
+            values = np.zeros(piece.stop - piece.start, np.uint8)
+            low, high = np.searchsorted(rows, (piece.start, piece.stop))
+            values[rows[low:high] - piece.start] = why[low:high]
+            file.write(values.tobytes())
+
+
+def largest(pool: Pool, groups: Groups, count: int = 10) -> list[dict[str, Any]]:
+    """The kept image and the number of images of the largest groups."""
+    kept, sizes = np.unique(groups.kept, return_counts=True)
+    order = np.lexsort((kept, -sizes))[:count]
+    return [
+        {"key": key, "part": part, "images": int(size) + 1}
+        for (key, part), size in zip(pairs.named(pool, kept[order]), sizes[order], strict=True)
+    ]

@@ -7,6 +7,7 @@ in the small. Every constant is OURS, measured by benchmarks/dedup.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from indexes.thumbs import SIDE, planes
+from indexes.thumbs import planes
 
 Array = npt.NDArray[Any]
-BATCH = 2048
+BATCH = 1024
 SIGNATURE_SIDE = 6
 CHROMA_WEIGHT = 2.0
 """Colour is what sets small pictures apart at little width."""
-COARSE, COARSE_ROUNDS, FINE_ROUNDS = SIDE // 2, 4, 3
-COARSE_LIKE = 0.8
-"""Pairs whose halved thumbs correlate less after alignment are not looked at further."""
-WINDOW = 7
+COARSE, COARSE_ROUNDS, COARSE_WINDOW = 2, 3, 5
+"""Thumbs are first aligned at half their size, from no shift at all, both ways round."""
+FINE_ROUNDS, FINE_WINDOW = 3, 7
+PROMISING = 0.75
+"""Half-size likeness below which a pair is not looked at in full: one in 200 true pairs."""
 NOISE = 50.0
 """Variance, in squared grey levels, below which a window counts as flat."""
 SOFT = 0.15
@@ -75,22 +77,35 @@ def _load(thumbs: Array, device: str) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _likeness(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
     found = torch.zeros(len(one[0]), device=one[0].device)
-    small, small_other = (F.avg_pool2d(luma, SIDE // COARSE) for luma in (one[0], other[0]))
-    start = torch.zeros(len(small), 4, device=small.device)
+    start = torch.zeros(len(found), 4, device=found.device)
+    small, small_other = F.avg_pool2d(one[0], COARSE), F.avg_pool2d(other[0], COARSE)
     straight = _align(small, small_other, start, COARSE_ROUNDS)
     mirrored = _align(small, small_other.flip(2), start, COARSE_ROUNDS)
     mirror = mirrored[0] > straight[0]
     warp = torch.where(mirror[:, None], mirrored[1], straight[1])
-    near = torch.nonzero(torch.maximum(mirrored[0], straight[0]) >= COARSE_LIKE)[:, 0]
-    luma, chroma = (plane[near] for plane in one)
-    flip = mirror[near, None, None]
-    luma_other = torch.where(flip, other[0][near].flip(2), other[0][near])
-    chroma_other = torch.where(flip[..., None], other[1][near].flip(3), other[1][near])
-    warp = _align(luma, luma_other, warp[near], FINE_ROUNDS)[1]
-    found[near] = _agreement(luma, luma_other, warp) * _close(
-        (luma, chroma), (luma_other, chroma_other), warp
-    )
+    other = _choose(mirror, [plane.flip(plane.ndim - 1) for plane in other], other)
+    # The smaller cut-out is laid onto the larger: the other way round finds its place less often.
+    swap = warp[:, 0] + warp[:, 2] > 0
+    one, other = _choose(swap, other, one), _choose(swap, one, other)
+    zoom, shift = warp[:, 0::2], warp[:, 1::2]
+    back = torch.stack([1 / (1 + zoom) - 1, -shift / (1 + zoom)], 2).flatten(1)
+    warp = torch.where(swap[:, None], back, warp)
+    small, small_other = F.avg_pool2d(one[0], COARSE), F.avg_pool2d(other[0], COARSE)
+    warp = _align(small, small_other, warp, 1)[1]
+    near = torch.nonzero(_agreement(small, small_other, warp, COARSE_WINDOW) >= PROMISING)[:, 0]
+    if len(near):
+        one, other = (one[0][near], one[1][near]), (other[0][near], other[1][near])
+        warp = _align(one[0], other[0], warp[near], FINE_ROUNDS)[1]
+        found[near] = _agreement(one[0], other[0], warp, FINE_WINDOW) * _close(one, other, warp)
     return found
+
+
+def _choose(
+    where: Tensor, these: Sequence[Tensor], those: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Luma and chroma of `these` pairs where `where` [n], of `those` elsewhere."""
+    luma = torch.where(where[:, None, None], these[0], those[0])
+    return luma, torch.where(where[:, None, None, None], these[1], those[1])
 
 
 def _grid(warp: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -165,15 +180,19 @@ def _align(one: Tensor, other: Tensor, warp: Tensor, rounds: int) -> tuple[Tenso
     return best, best_warp
 
 
-def _agreement(one: Tensor, other: Tensor, warp: Tensor) -> Tensor:
+def _agreement(one: Tensor, other: Tensor, warp: Tensor, window: int) -> Tensor:
     """1 - root of the weighted mean of (1 - s)^2, s the correlation in each window (like SSIM's).
 
     Windows with much to see weigh more; where both are flat they agree.
     """
-    down, across, overlap = _grid(warp, SIDE)
+    down, across, overlap = _grid(warp, one.shape[1])
     moved = down @ other @ across
-    stack = torch.stack([one, moved, one * one, moved * moved, one * moved], 1)
-    means = F.avg_pool2d(stack, WINDOW, 1, WINDOW // 2, count_include_pad=False)
+    # Means over what both show: beyond its edge a crop has nothing to compare.
+    stack = torch.stack(
+        [one, moved, one * one, moved * moved, one * moved, torch.ones_like(one)], 1
+    )
+    stack = F.avg_pool2d(stack * overlap[:, None], window, 1, window // 2)
+    means = stack[:, :5] / stack[:, 5:].clamp_min(1e-6)
     a, b, aa, bb, ab = means.unbind(1)
     own, its = (aa - a * a).clamp_min(0), (bb - b * b).clamp_min(0)
     same = (ab - a * b + NOISE) / ((own * its).sqrt() + NOISE)

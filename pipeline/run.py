@@ -13,6 +13,7 @@ import numpy.typing as npt
 from indexes import artefact, devices, embeddings, names, teachers
 from indexes.teachers import Teacher
 from pipeline.corpus import Corpus, open_corpus
+from pipeline.dedup import MODES, Mode
 from pipeline.keys import Listed
 from pipeline.method import Choice, OfflineMethod
 from pipeline.pool import Pool
@@ -38,6 +39,8 @@ class Run:
     workers: int
     tower: Tower | None = None
     on_error: str = "continue"
+    dedup: Mode = "near"
+    protect: Corpus | None = None
     out: Path | None = None
     keys: Path | None = None
     export: Path | None = None
@@ -78,12 +81,16 @@ def prepare(
     device: str = "auto",
     workers: int | None = None,
     on_error: str = "continue",
+    dedup: str = "near",
+    protect: str | None = None,
     trust_builder: bool = False,
     say: Callable[[str], None] = print,
 ) -> Run:
     """A Run from what a user types; ValueError (a subclass) says what does not exist or fit."""
     if on_error not in ("continue", "stop"):
         raise ValueError(f"--on-error is continue or stop, not {on_error!r}")
+    if dedup not in MODES:
+        raise ValueError(f"--dedup is {', '.join(MODES)}, not {dedup!r}")
     module, name, digest, config = chosen_method(method, settings, score_set, keys)
     where = devices.choose(device)
     opened = teachers.open(
@@ -103,6 +110,8 @@ def prepare(
         workers=workers if workers is not None else max(1, devices.cores() - 1),
         tower=Tower(tower, where) if tower else None,
         on_error=on_error,
+        dedup=dedup,
+        protect=open_corpus(protect) if protect else None,
         out=out,
         keys=keys,
         export=export,

@@ -15,7 +15,7 @@ import numpy as np
 from indexes import artefact, devices, embeddings, vectors
 from indexes.sources import SourceError
 from indexes.teachers import Teacher
-from pipeline import certificate, columns, embed, keys, selection, shard, weights
+from pipeline import certificate, columns, dedup, embed, keys, selection, shard, weights
 from pipeline.run import Made, Run, open_pool, save, stage
 
 INDEX_BUDGET_BYTES = 4 << 30
@@ -111,14 +111,35 @@ def index_vectors(run: Run, embedded: Made) -> Made:
 
 
 def dedup_pool(run: Run, embedded: Made) -> Made:
-    """Why a row is no candidate."""
+    """Why rows are out before anything is scored: copies, near duplicates, a protected set."""
+    protect = run.protect
+    inputs = {
+        "embeddings": embedded.digest,
+        "mode": run.dedup,
+        "protect": protect and [(part.name, part.fingerprint()) for part in protect.parts],
+        "constants": dedup.CONSTANTS,
+    }
 
     def make(made: Made) -> None:
-        whole = embeddings.open_embeddings(embedded.directory)
-        save(made.directory / "reason.npy", np.zeros(len(whole), np.uint8))
-        artefact.write_card(made.directory, "dedup", {"digest": made.digest})
+        lines = dedup.make(
+            open_pool(run, embedded, made),
+            made.directory,
+            run.dedup,
+            protect,
+            run.teacher.geometry,
+            digest=made.digest,
+            device=run.device,
+            workers=run.workers,
+        )
+        for line in lines:
+            run.say(f"dedup: {line}")
 
-    return stage(run, "dedup", run.corpus.name, {"embeddings": embedded.digest}, make)
+    made = stage(run, "dedup", run.corpus.name, inputs, make)
+    if not artefact.read_card(made.directory, "dedup")["num_candidates"]:
+        raise SourceError(
+            f"corpus {run.corpus.spec}: all of its images are in the set to protect; name another"
+        )
+    return made
 
 
 def raw_columns(run: Run, embedded: Made, deduped: Made) -> Made:
@@ -264,6 +285,7 @@ def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighte
                 "method": run.method_name,
                 "config": dataclasses.asdict(run.config),
                 "seed": run.seed,
+                "dedup": artefact.read_card(scores.beside["dedup"], "dedup"),
                 "asked": choice["asked"],
                 "below_floor": choice["below_floor"],
                 "starving": choice["starving"],

@@ -44,7 +44,8 @@ def test_every_defect_is_a_counted_drop(tmp_path: Path) -> None:
     cut = worlds.good_tar(tmp_path / "c" / "cut.tar", 10)
     cut.write_bytes(cut.read_bytes()[: 512 * 14])
     runs = tmp_path / "runs"
-    result = select(tmp_path / "c", runs, "--method", "all")
+    # Not near: some of the defects are one picture in another form.
+    result = select(tmp_path / "c", runs, "--method", "all", "--dedup", "exact")
     assert result.exit_code == 0, result.output
     assert "cut.tar" in result.output
     shards = open_shards(shards_of(runs))
