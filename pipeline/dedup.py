@@ -91,7 +91,7 @@ def judge(
         nearest = Nearest(
             lambda: (signatures(block.matrix("thumb")) for block in pool.blocks), len(pool), device
         )
-        similar = near.find(pool, thumbs, nearest, copied, device)
+        similar = near.find(pool, thumbs, nearest, copied, directory, device)
         if evaluation is None:
             return copied, similar, None
         leaks = protected.find(evaluation, geometry, nearest, thumbs, workers, device)

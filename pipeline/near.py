@@ -21,7 +21,7 @@ from indexes.progress import Progress
 from indexes.thumbs import WIDTH
 from pipeline.likeness import likeness, signatures
 from pipeline.nearest import Nearest
-from pipeline.pool import Pool
+from pipeline.pool import Pool, chunks
 
 Array = npt.NDArray[Any]
 NEIGHBOURS = 10
@@ -32,6 +32,7 @@ NEAR = 0.955
 LOOSE = 0.93
 """Likeness that is enough within a group that stricter pairs have brought together."""
 ROUNDS = 64
+ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def open_thumbs(pool: Pool, path: Path) -> Array:
     return thumbs
 
 
-def find(pool: Pool, thumbs: Array, nearest: Nearest, copies: Groups, device: str) -> Groups:
+def find(
+    pool: Pool, thumbs: Array, nearest: Nearest, copies: Groups, scratch: Path, device: str
+) -> Groups:
     """The near duplicates among rows that are no exact copies; copies stand for their first.
 
     The best of a group is kept: most pixels, then highest log-odds, then lowest key hash.
@@ -72,11 +75,14 @@ def find(pool: Pool, thumbs: Array, nearest: Nearest, copies: Groups, device: st
 
     def alike(one: Array, other: Array) -> Array:
         low, high = np.minimum(one, other), np.maximum(one, other)
-        return likeness(thumbs[low], thumbs[high], device)
+        pieces = [
+            likeness(thumbs[low[at]], thumbs[high[at]], device) for at in chunks(len(one), ROWS)
+        ]
+        return np.concatenate([np.zeros(0, np.float32), *pieces])
 
     found = [np.zeros((0, 2), np.int64)]
     with Progress("dedup", len(pool)) as progress:
-        for pairs, done in candidates(nearest, thumbs, copies):
+        for pairs, done in candidates(nearest, copies, scratch):
             found.append(pairs[alike(pairs[:, 0], pairs[:, 1]) >= NEAR])
             progress.add(done)
     groups = settle(pool, np.concatenate(found), alike)
@@ -85,25 +91,25 @@ def find(pool: Pool, thumbs: Array, nearest: Nearest, copies: Groups, device: st
     crowds = kept[sizes >= NEIGHBOURS // 2]
     if len(crowds) > 1:
         some = Nearest(lambda: iter([signatures(thumbs[crowds])]), len(crowds), nearest.device)
-        pairs = np.concatenate([crowds[pairs] for pairs in _pairs(some)])
-        merged = settle(pool, pairs[alike(pairs[:, 0], pairs[:, 1]) >= LOOSE], alike)
+        pairs = np.concatenate([crowds[pairs] for pairs in _pairs(some, scratch)])
+        merged = settle(pool, pairs[alike(pairs[:, 0], pairs[:, 1]) >= NEAR], alike)
         groups = joined(groups, merged)
     return groups
 
 
-def candidates(nearest: Nearest, thumbs: Array, copies: Groups) -> Iterator[tuple[Array, int]]:
+def candidates(nearest: Nearest, copies: Groups, scratch: Path) -> Iterator[tuple[Array, int]]:
     """(pairs of rows int64 [m, 2], number of rows looked at), block by block."""
     before = 0
-    for pairs in _pairs(nearest):
+    for pairs in _pairs(nearest, scratch):
         pairs = np.sort(copies.resolved(pairs), axis=1)
         pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
         yield pairs, nearest.done - before
         before = nearest.done
 
 
-def _pairs(nearest: Nearest) -> Iterator[Array]:
+def _pairs(nearest: Nearest, scratch: Path) -> Iterator[Array]:
     """[m, 2] of each block's rows and those near them; a pair that was there before is left out."""
-    with tempfile.TemporaryFile() as file:
+    with tempfile.TemporaryFile(dir=scratch) as file:
         seen: Array = np.memmap(file, np.int64, "w+", shape=(nearest.total, NEIGHBOURS))
         own = 0
         for similarity, rows in nearest.neighbours(NEIGHBOURS):
