@@ -21,8 +21,8 @@ from pipeline.nearest import Nearest
 Array = npt.NDArray[Any]
 NEIGHBOURS = 32
 SIMILAR = 0.7
-LEAKED = 0.93
-"""Likeness of a leak: lower than a near duplicate's, a missed leak costs more than an image."""
+LEAKED = 0.88
+"""Likeness of a leak: below a near duplicate's, for a missed leak costs more than a few images."""
 BLOCK_ROWS = 8192
 
 

@@ -10,8 +10,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from indexes import artefact, devices, embeddings, vectors
 from indexes.sources import SourceError
 from indexes.teachers import Teacher
