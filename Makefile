@@ -30,7 +30,7 @@ help: ## this list
 	@echo
 	@echo "variables: CORPUS TEACHER METHOD STUDENTS N SHARDS SET RUNS EVAL ARGS"
 	@echo "  make teacher BUILDER=torchvision:resnet50 WEIGHTS=r50.safetensors CLASSES=names.txt"
-	@echo "  make select CORPUS=imagenet21k N=200000 METHOD=odsd"
+	@echo "  make select CORPUS=imagenet21k N=200000"
 	@echo "  make select CORPUS='/data/{00000..00099}.tar' SET='density_weight=0.2 balance=quota'"
 	@echo "  make distill STUDENTS='resnet8x4 timm:mobilenetv3_small_050' EVAL=/data/val"
 

@@ -21,9 +21,9 @@ from indexes.progress import clock
 from indexes.shards import open_shards
 from pipeline import stages
 from pipeline.corpora import demo as world
-from pipeline.run import prepare
+from pipeline.run import DEFAULT_METHOD, prepare
 
-METHODS = ("odsd", "random", "entropy_top")
+METHODS = (DEFAULT_METHOD, "random", "entropy_top")
 STUDENTS = ("resnet8", "wrn_16_1")
 LOST_IMAGES, TEST_IMAGES = 6_000, 2_000
 TEACHER, TEACHER_EPOCHS = "resnet20", 8

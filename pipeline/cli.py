@@ -37,8 +37,8 @@ def select(
     method: Annotated[
         str | None,
         typer.Option(
-            help="odsd (default), kd3, eikd, dfnd, mix, random, entropy_top, all, or your own "
-            ".py file."
+            help="winnow (default), odsd, kd3, eikd, dfnd, mix, random, entropy_top, all, or "
+            "your own .py file."
         ),
     ] = None,
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Images to keep.")] = 50_000,

@@ -19,7 +19,7 @@ from pipeline.method import Choice, OfflineMethod
 from pipeline.pool import Pool
 from pipeline.tower import Tower
 
-DEFAULT_METHOD = "odsd"
+DEFAULT_METHOD = "winnow"
 
 
 @dataclass(frozen=True, kw_only=True)

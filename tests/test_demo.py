@@ -24,7 +24,14 @@ def test_demo_in_small(
     monkeypatch.setattr(winnow_demo, "STEPS", 4)
     winnow_demo.run(tmp_path, seeds=2)
     printed = capfd.readouterr().out
-    for row in ("teacher", "odsd", "random", "entropy_top", "odsd - random", "odsd - entropy_top"):
+    for row in (
+        "teacher",
+        "winnow",
+        "random",
+        "entropy_top",
+        "winnow - random",
+        "winnow - entropy_top",
+    ):
         assert f"\n{row} " in printed
     assert not list((tmp_path / "lost").iterdir()), "the lost original is lost"
     cells = json.loads((tmp_path / "demo.json").read_text())["cells"]
@@ -41,10 +48,10 @@ def test_demo_in_small(
 def test_the_table_tells_when_a_control_wins() -> None:
     cells = [
         winnow_demo.Cell(method, student, (share, share + 0.1))
-        for method, share in (("odsd", 0.5), ("random", 0.4), ("entropy_top", 0.6))
+        for method, share in (("winnow", 0.5), ("random", 0.4), ("entropy_top", 0.6))
         for student in winnow_demo.STUDENTS
     ]
     lines = list(winnow_demo.table(0.9, cells, seeds=2))
     assert lines[-1] == "here entropy_top wins, a control"
-    margins = next(line for line in lines if line.startswith("odsd - entropy_top"))
+    margins = next(line for line in lines if line.startswith("winnow - entropy_top"))
     assert margins.split()[-1] == "-10.0"

@@ -50,7 +50,7 @@ def test_there_and_back(world: tuple[Path, Path], tmp_path: Path) -> None:
         np.testing.assert_array_equal(column, second.columns[name])
     same = ("funnel", "asked", "class_histogram", "effective_sample_size", "starving", "seed")
     assert {k: first.card[k] for k in same} == {k: second.card[k] for k in same}
-    assert (first.card["method"], second.card["method"]) == ("odsd", "keys")
+    assert (first.card["method"], second.card["method"]) == ("winnow", "keys")
     assert second.card["config"]["sha256"]
     again = tmp_path / "again.parquet"
     made(corpus, runs, "--keys", str(listed), "--export", str(again))

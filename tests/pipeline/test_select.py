@@ -29,7 +29,7 @@ def test_the_main_job(tmp_path: Path) -> None:
     assert verify_shards(directory) == 25
     shards = open_shards(directory)
     assert shards.card["funnel"]["in"] == 50
-    assert shards.card["method"] == "odsd"
+    assert shards.card["method"] == "winnow"
     assert shards.columns["weight"].mean() == pytest.approx(1, abs=1e-4)
     for row, key in enumerate(shards.keys):
         assert shards.read(row) == worlds.encoded(int(key[2:])), "original bytes, original key"
