@@ -75,6 +75,7 @@ class Found:
     """Rows [n] ascending of the listed images that the pool holds, with weights [n] and scores [n].
 
     missing: `source: key` of those that it does not; changed: of those whose bytes are others.
+    A listed duplicate is kept, a protected image is not. num_listed: images in the list.
     """
 
     rows: Array
@@ -82,13 +83,14 @@ class Found:
     score: Array
     missing: list[str]
     changed: list[str]
+    num_listed: int
 
 
 def find(path: Path, pool: Pool) -> Found:
     """Looks the listed images up by source part and key, and checks their content hash.
 
     ArtefactError: no list of keys, an image that is listed twice, or none of it in the pool.
-    Where some are missing the weights of the others are scaled to mean 1.
+    Where some are missing or protected the weights of the others are scaled to mean 1.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -118,6 +120,9 @@ def find(path: Path, pool: Pool) -> Found:
             "with other bytes): it was exported from another corpus"
         )
     places = places[np.argsort(row_of[places])]
+    places = places[pool.column("reason")[row_of[places]] != REASONS.index("protected")]
+    if not len(places):
+        raise ArtefactError(f"{path}: --protect takes every image of it that is in this corpus")
     weight, score = (table[name].to_numpy()[places] for name in ("weight", "score"))
     if len(places) < len(keys):
         weight = (weight / weight.mean(dtype=np.float64)).astype(np.float32)
@@ -125,7 +130,7 @@ def find(path: Path, pool: Pool) -> Found:
         [f"{table['source'][place]}: {table['key'][place]}" for place in np.flatnonzero(which)]
         for which in ((row_of < 0) & ~changed, changed)
     ]
-    return Found(row_of[places], weight, score, *lost)
+    return Found(row_of[places], weight, score, lost[0], lost[1], len(keys))
 
 
 def read(path: Path) -> pa.Table:
@@ -190,6 +195,5 @@ def select(pool: Pool, path: Path, directory: Path) -> tuple[Selected, dict[str,
     counts -= np.bincount(pool.column("reason")[found.rows], minlength=len(counts))
     dropped = dict(zip((*REASONS[1:], "not_selected"), np.roll(counts, -1).tolist(), strict=True))
     histogram = np.bincount(pool.column("label")[found.rows], minlength=len(pool.classes))
-    asked = len(found.rows) + len(found.missing) + len(found.changed)
-    note = {"asked": asked, "missing": found.missing, "changed": found.changed}
+    note = {"asked": found.num_listed, "missing": found.missing, "changed": found.changed}
     return Selected(len(found.rows), dropped, 0, histogram), note

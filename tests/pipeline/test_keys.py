@@ -139,3 +139,21 @@ def test_score_set_is_the_method_mix(tmp_path: Path) -> None:
     assert "shards: unchanged" in output
     assert one.card["config"]["terms"] == two.card["config"]["terms"] == "log_odds=1,bn=-0.5"
     assert {"bn", "energy", "outlier", "score", "scarcity"} < one.columns.keys()
+
+
+def test_a_list_brings_no_protected_image_in(world: tuple[Path, Path], tmp_path: Path) -> None:
+    corpus, runs = world
+    listed = tmp_path / "keys.parquet"
+    first, _ = made(corpus, runs, "--method", "all", "--export", str(listed))
+    worlds.tar_of(tmp_path / "eval.tar", [("seen.jpg", first.read(0))])
+    second, _ = made(corpus, runs, "--keys", str(listed), "--protect", str(tmp_path / "eval.tar"))
+    dropped = second.card["funnel"]["dropped"]["protected"]
+    assert dropped >= 1
+    assert second.card["asked"] == len(first) == len(second) + dropped
+    assert first.keys[0] not in set(second.keys)
+    assert second.columns["weight"].mean() == pytest.approx(1, abs=1e-4)
+    only, _ = made(corpus, runs, "-n", "1", "--export", str(listed))
+    worlds.tar_of(tmp_path / "one.tar", [("seen.jpg", only.read(0))])
+    result = select(corpus, runs, "--keys", str(listed), "--protect", str(tmp_path / "one.tar"))
+    assert result.exit_code == 2
+    assert "--protect takes every image" in result.output
