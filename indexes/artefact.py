@@ -19,7 +19,7 @@ import numpy as np
 SCHEMAS = {
     "teacher": 1,
     "embeddings": 3,
-    "vectors": 1,
+    "vectors": 2,
     "dedup": 1,
     "columns": 1,
     "scores": 1,

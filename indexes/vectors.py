@@ -1,24 +1,23 @@
-"""The one door to FAISS: build, search, k-means. Cosine similarity throughout.
+"""The one door to FAISS: search, all-pairs neighbours, k-means. Cosine similarity throughout.
 
-Exact while N x D half floats fit the stated memory budget; above it inverted lists over 8-bit
-codes, which take half of that memory. k-means runs on the CPU: the same centroids everywhere.
+An index is a stock FAISS file of inverted lists that is mapped, not read; indexes.indexing builds
+it. N vectors, D features.
 """
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artefact
+from indexes import artefact, lists, neighbours
 from indexes.artefact import ArtefactError
 
 Array = npt.NDArray[Any]
-TRAIN_ROWS_PER_LIST = 64
+INDEX = "index.faiss"
 
 
 def _faiss() -> Any:
@@ -29,75 +28,67 @@ def _faiss() -> Any:
 
 def unit(vectors: Array) -> Array:
     """Rows [n, D] scaled to length 1, contiguous float32."""
-    vectors = np.ascontiguousarray(vectors, np.float32)
-    scaled: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    scaled = np.array(vectors, np.float32, order="C")
+    lengths = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))
+    scaled /= np.maximum(lengths, 1e-12)[:, None]
     return scaled
 
 
-def factory(num_vectors: int, dimension: int, budget_bytes: int) -> str:
-    """The FAISS factory string: exact half floats when they fit the budget, else IVF over SQ8."""
-    if num_vectors * dimension * 2 <= budget_bytes:
-        return "SQfp16"
-    lists = int(np.clip(4 * np.sqrt(num_vectors), 64, 1 << 18))
-    return f"IVF{lists},SQ8"
-
-
-def build(
-    directory: str | Path,
-    blocks: Iterable[Array],
-    sample: Array,
-    num_vectors: int,
-    *,
-    budget_bytes: int = 4 << 30,
-    body: Mapping[str, Any] | None = None,
-) -> None:
-    """Builds an index of all `blocks` ([n, D] each) into a directory, block by block.
-
-    sample: rows [m, D] drawn at random over the whole corpus, never its first rows, for training.
-    """
+def empty(factory: str, means: Array, sample: Array) -> Any:
+    """An index of inverted lists about centroids [L, D], its codes trained on unit rows [m, D]."""
     faiss = _faiss()
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    dimension = sample.shape[1]
-    recipe = factory(num_vectors, dimension, budget_bytes)
-    index = faiss.index_factory(dimension, recipe, faiss.METRIC_INNER_PRODUCT)
-    if not index.is_trained:
-        index.train(unit(sample))
-    for block in blocks:
-        index.add(unit(block))
-    if index.ntotal != num_vectors:
-        raise ArtefactError(f"{directory}: {index.ntotal} vectors were added, not {num_vectors}")
-    with artefact.writing(directory / "index.faiss") as aside:
-        try:
-            faiss.write_index(index, str(aside))
-        except RuntimeError as error:  # how FAISS tells of a full disk
-            full = "No space left" in str(error)
-            raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(aside)) from None
-    card = {"factory": recipe, "num_vectors": num_vectors, "dimension": dimension}
-    artefact.write_card(directory, "vectors", {**(body or {}), **card})
+    index = faiss.index_factory(means.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    index.by_residual = False  # codes of the vectors themselves: whole lists are decoded at once
+    index.quantizer.add(means)
+    index.train(sample)
+    return index
 
 
-def training_rows(num_vectors: int, dimension: int, budget_bytes: int) -> int:
-    """How many random rows `build` wants for training: few for an exact index."""
-    recipe = factory(num_vectors, dimension, budget_bytes)
-    if not recipe.startswith("IVF"):
-        return min(num_vectors, 1024)
-    lists = int(recipe[3:].split(",", maxsplit=1)[0])
-    return min(num_vectors, lists * TRAIN_ROWS_PER_LIST)
+def serialised(index: Any) -> bytes:
+    """An index as the bytes of its file."""
+    data: bytes = _faiss().serialize_index(index).tobytes()
+    return data
+
+
+def loaded(path: Path) -> Any:
+    """An index read into memory."""
+    return _faiss().read_index(str(path))
+
+
+def mapped(path: Path) -> Any:
+    """An index whose lists stay on the disk; ArtefactError where it is none."""
+    faiss = _faiss()
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+    except RuntimeError as error:
+        raise ArtefactError(f"{path} is damaged ({error}): delete its folder and rerun") from None
+
+
+def exact(queries: Array, blocks: Iterable[Array], k: int) -> tuple[Array, Array]:
+    """(similarity [q, k], row [q, k]) of unit rows [q, D] by a scan of all rows, in blocks."""
+    from faiss.contrib import exhaustive_search
+
+    scan: Any = exhaustive_search.knn_ground_truth
+    similarity, rows = scan(queries, blocks, k, _faiss().METRIC_INNER_PRODUCT)
+    return similarity, rows
+
+
+def whole(path: Path, size: int) -> bool:
+    """Whether there is a file of that size: a cut one, once mapped, would be a bus error."""
+    return path.is_file() and path.stat().st_size == size
 
 
 class Vectors:
-    """An opened index: `search` by cosine similarity."""
+    """An opened index: `search` and `neighbours` by cosine similarity."""
 
-    def __init__(self, directory: Path) -> None:
-        faiss = _faiss()
-        self.card = artefact.read_card(directory, "vectors")
-        try:
-            self.index = faiss.read_index(str(directory / "index.faiss"), faiss.IO_FLAG_MMAP)
-        except RuntimeError as error:
-            raise ArtefactError(f"{directory}/index.faiss is damaged: {error}") from None
-        if hasattr(self.index, "nprobe"):
-            self.index.nprobe = 32
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.card = artefact.read_card(self.directory, "vectors")
+        path = self.directory / INDEX
+        if not whole(path, self.card["bytes"]):
+            raise ArtefactError(f"{path} is damaged or missing: delete its folder and rerun")
+        self.index = mapped(path)
+        self.index.nprobe = self.card["nprobe"]
 
     def search(self, queries: Array, k: int) -> tuple[Array, Array]:
         """(similarity float32 [q, k], row int64 [q, k]) of queries [q, D]; -1: no such row."""
@@ -106,11 +97,30 @@ class Vectors:
         similarity, rows = self.index.search(unit(queries), k)
         return similarity, rows
 
+    def neighbours(self, blocks: Iterable[Sized], k: int) -> Iterator[tuple[Array, Array]]:
+        """For each block of the corpus its rows' k nearest others: (similarity float32 [n, k],
+        row int64 [n, k]), nearest first; -1 and similarity -inf where there are no more.
+
+        blocks: whose lengths add up to N, in row order. As many lists are looked into as find
+        .999 of the neighbours of similarity above .9 (the card says what was reached). Memory: an
+        eighth of the budget; the N x k results lie in a nameless file beside the index.
+        """
+        index = self.index
+        merged = lists.Lists(self.directory / INDEX, index.nlist, index.ntotal, index.sq.code_size)
+        return neighbours.all_pairs(
+            merged,
+            index.quantizer.reconstruct_n(0, index.nlist),
+            index.sq.decode,
+            blocks,
+            k,
+            probes=self.card["nprobe_close"],
+            budget_bytes=self.card["budget_bytes"] // 8,
+        )
+
 
 def kmeans(vectors: Array, num_centroids: int, *, seed: int, spherical: bool = True) -> Array:
     """Centroids float32 [num_centroids, D] of rows [n, D] (unit vectors when spherical)."""
-    faiss = _faiss()
-    model = faiss.Kmeans(
+    model = _faiss().Kmeans(
         vectors.shape[1],
         num_centroids,
         niter=20,
@@ -120,16 +130,5 @@ def kmeans(vectors: Array, num_centroids: int, *, seed: int, spherical: bool = T
         min_points_per_centroid=1,
     )
     model.train(np.ascontiguousarray(vectors, np.float32))
-    centroids: Array = model.centroids
-    return centroids
-
-
-def random_rows(blocks: Iterable[Array], num_rows: int, total: int, seed: int) -> Array:
-    """About `num_rows` rows drawn uniformly over all blocks (all of them when fewer)."""
-    generator = np.random.default_rng(seed)
-    frac = num_rows / max(total, 1)
-    picked: list[Array] = []
-    for block in blocks:
-        mask = generator.random(len(block)) < frac if frac < 1 else np.ones(len(block), bool)
-        picked.append(np.asarray(block[mask]))
-    return np.concatenate(picked) if picked else np.zeros((0, 0), np.float16)
+    found: Array = model.centroids
+    return found

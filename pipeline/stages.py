@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from indexes import artefact, devices, embeddings, vectors
+from indexes import artefact, devices, embeddings, indexing
 from indexes.sources import SourceError
 from indexes.teachers import Teacher
 from pipeline import certificate, columns, dedup, embed, keys, selection, shard, weights
@@ -85,25 +85,21 @@ def embed_corpus(run: Run) -> Made:
 
 
 def index_vectors(run: Run, embedded: Made) -> Made:
-    """A FAISS index of the teacher's features."""
+    """A FAISS index of the teacher's features; unchanged parts are taken from the last one."""
     whole = embeddings.open_embeddings(embedded.directory)
     inputs = {"embeddings": embedded.digest, "seed": run.seed, "budget": INDEX_BUDGET_BYTES}
-
-    def rows() -> Any:
-        return (block.matrix("features") for block in whole.blocks)
+    made_by = {"corpus": run.corpus.name, "teacher": run.teacher.card.digest}
 
     def make(made: Made) -> None:
-        width = whole.blocks[0].matrix("features").shape[1]
-        wanted = vectors.training_rows(len(whole), width, INDEX_BUDGET_BYTES)
-        vectors.build(
+        indexing.build(
             made.directory,
-            rows(),
-            vectors.random_rows(rows(), wanted, len(whole), run.seed),
-            len(whole),
+            indexing.of_embeddings(whole, "features"),
+            seed=run.seed,
             budget_bytes=INDEX_BUDGET_BYTES,
-            body={"digest": made.digest, "embeddings": embedded.directory.name},
+            previous=indexing.newest(made.directory.parent, made_by),
+            body={"digest": made.digest, "embeddings": embedded.directory.name, **made_by},
         )
-        run.say(f"vectors: {len(whole):,} of width {width}, {made.directory}")
+        run.say(f"vectors: {len(whole):,}, {made.directory}")
 
     return stage(run, "vectors", run.corpus.name, inputs, make)
 

@@ -1,0 +1,92 @@
+"""How many inverted lists a search looks into, measured against an exact one on held-out rows."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import vectors
+
+Array = npt.NDArray[Any]
+CLOSE, CLOSE_RECALL = 0.9, 0.999
+EQUAL = 2e-4  # in similarity: the rounding of half floats
+
+
+def tuned(
+    path: Path,
+    own: Array,
+    queries: Array,
+    blocks: Iterable[Array],
+    recall: float,
+    budget_bytes: int,
+) -> dict[str, Any]:
+    """The card's figures: what was measured, and the settings that follow from it.
+
+    own, queries: row numbers [q] of the corpus, and these unit rows [q, D]; blocks: all rows, in
+    order. `nprobe`: lists for `recall` of the 10 nearest others. `nprobe_close`: lists for
+    CLOSE_RECALL of those of them more similar than CLOSE, which near-duplicates are.
+    """
+    index = vectors.mapped(path)
+    num_lists, k = index.nlist, min(11, index.ntotal)
+    similarity, exact = vectors.exact(queries, blocks, k)
+    wanted = exact != own[:, None]
+    close = wanted & (similarity > CLOSE)
+
+    @functools.cache
+    def hits(nprobe: int) -> Array:
+        found = []
+        most = max(1, budget_bytes * num_lists // (nprobe * path.stat().st_size))
+        for start in range(0, len(queries), most):
+            index = vectors.mapped(path)  # anew: what a search has mapped is let go
+            index.nprobe = nprobe
+            some = slice(start, start + most)
+            values, rows = index.search(queries[some], k)
+            # Of rows that are equally near any will do.
+            equal = similarity[some] <= values[:, -1:] + EQUAL
+            found.append((exact[some, :, None] == rows[:, None, :]).any(2) | equal)
+        return np.concatenate(found)
+
+    nprobe, reached = _least(lambda n: share(hits(n), wanted), recall, 1, num_lists)
+    nprobe_close, close_reached = _least(
+        lambda n: share(hits(n), close), CLOSE_RECALL, nprobe, num_lists
+    )
+    return {
+        "nprobe": nprobe,
+        "recall_at_10": round(reached, 4),
+        "nprobe_close": nprobe_close,
+        "recall_close": round(close_reached, 4),
+        "recall_queries": len(queries),
+    }
+
+
+def share(hits: Array, wanted: Array) -> float:
+    """Share of the `wanted` that are `hits` (bool [q, k] both); 1 where none is wanted."""
+    return float(hits[wanted].mean()) if wanted.any() else 1.0
+
+
+def _least(
+    reached: Callable[[int], float], wanted: float, low: int, high: int
+) -> tuple[int, float]:
+    """The least number in low..high (to a sixteenth) that reaches `wanted`, and what it reaches.
+
+    Short of that, the one from where on doubling mends less than a twentieth of what is missing:
+    codes err too.
+    """
+    below, at, value = low - 1, low, reached(low)
+    while value < wanted and at < high:
+        below, at, before = at, min(2 * at, high), value
+        value = reached(at)
+        if value - before < (1 - before) / 20:
+            return at, value
+    while value >= wanted and at - below > max(1, at // 16):
+        middle = (below + at) // 2
+        if (found := reached(middle)) >= wanted:
+            at, value = middle, found
+        else:
+            below = middle
+    return at, value
