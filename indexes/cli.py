@@ -108,19 +108,45 @@ def verify(
 
 @app.command()
 def query(
-    images: Annotated[list[Path], typer.Argument(help="Image files to look for.")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files to look for.", show_default=False)
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Words to look for; needs a run with --tower.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Neighbours an image.")] = 10,
+    sheet: Annotated[
+        Path | None, typer.Option(help="A .jpg or .png to draw what was found into.")
+    ] = None,
     index: Annotated[
         Path | None, typer.Option(help="A directory under RUNS/vectors. Default: the last one.")
     ] = None,
     runs: Annotated[Path, typer.Option(help="Where every artefact is.")] = Path("runs"),
 ) -> None:
-    """Find the images of an embedded corpus that the teacher sees nearest to yours."""
+    """Find the images of an embedded corpus that are nearest to yours, or to a text."""
     with friendly():
         from indexes import query as finder
+        from indexes import sheet as contact
 
-        where = index or finder.latest(runs)
-        for path, found in zip(images, finder.query(images, where, runs, k), strict=True):
-            print(path)
-            for similarity, key, part in found:
-                print(f"  {similarity:.4f}  {key}  ({part})")
+        if bool(images) == bool(text):
+            raise ValueError("name image files, or --text words: one of the two")
+        if sheet:
+            contact.check(sheet)
+        corpus = finder.Corpus(index or finder.latest(runs, "tower" if text else "features"), runs)
+        asked = [str(one) for one in images or text or []]
+        search = (
+            finder.by_text(corpus, asked, k) if text else finder.by_image(corpus, images or [], k)
+        )
+        answers = list(search)
+        for one, found in zip(asked, answers, strict=True):
+            print(one)
+            for each in found:
+                print(f"  {each.similarity:.4f}  {each.key}  ({each.part})")
+        if sheet:
+            bytes_of = corpus.originals([each.row for found in answers for each in found])
+            cells = [
+                [(bytes_of[e.row], f"{e.similarity:.4f}\n{e.key[-26:]}") for e in found]
+                for found in answers
+            ]
+            contact.draw(sheet, [p.read_bytes() for p in images] if images else asked, cells)
+            print(f"drawn in {sheet}")

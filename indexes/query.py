@@ -1,39 +1,94 @@
-"""Query: the images of an embedded corpus that lie nearest to given images."""
+"""Query: the images of an embedded corpus that lie nearest to given images, or to a text."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from indexes import artefact, devices, teachers
+from indexes import artefact, devices, teachers, texts, whereabouts
 from indexes.artefact import ArtefactError
 from indexes.embeddings import Embeddings, open_embeddings
 from indexes.images import BadImage, load, unit
+from indexes.samples import SourceError, text_key
 from indexes.vectors import Vectors
 
 
-def latest(runs: Path) -> Path:
-    """The index under runs/vectors that was written last; ArtefactError when there is none."""
-    found = [place.parent for place in runs.glob(f"vectors/*/{artefact.CARD}")]
-    if not found:
-        raise ArtefactError(f"no index under {runs}/vectors: winnow select makes one")
-    return max(found, key=lambda place: (place / artefact.CARD).stat().st_mtime_ns)
+@dataclass(frozen=True)
+class Found:
+    """An image of the corpus: cosine similarity to what was asked, key, part, row."""
+
+    similarity: float
+    key: str
+    part: str
+    row: int
 
 
-def query(
-    images: Sequence[Path], index: Path, runs: Path, k: int
-) -> Iterator[list[tuple[float, str, str]]]:
-    """For every image its k nearest as (similarity, key, corpus part), nearest first.
+class Corpus:
+    """An index and the embedded corpus that it was made of."""
 
-    Images are embedded by the very teacher that embedded the corpus, found by its digest.
-    """
+    def __init__(self, index: Path, runs: Path) -> None:
+        self.vectors, self.runs = Vectors(index), runs
+        self.embedded: Embeddings = open_embeddings(
+            runs / "embeddings" / self.vectors.card["embeddings"]
+        )
+
+    def search(self, queries: npt.NDArray[np.float32], k: int) -> Iterator[list[Found]]:
+        """For every query [q, D] its k nearest, nearest first."""
+        for values, rows in zip(*self.vectors.search(queries, k), strict=True):
+            yield [
+                Found(value, *name(self.embedded, row), row)
+                for value, row in zip(values.tolist(), rows.tolist(), strict=True)
+                if row >= 0
+            ]
+
+    def originals(self, rows: Sequence[int]) -> dict[int, bytes]:
+        """The own bytes of rows' images from where the corpus lies; SourceError if it changed."""
+        found: dict[int, bytes] = {}
+        for number, block in enumerate(self.embedded.blocks):
+            mine = sorted({row for row in rows if block.start <= row < block.stop})
+            if mine:
+                found |= self._of_block(number, mine)
+        return found
+
+    def _of_block(self, number: int, rows: list[int]) -> dict[int, bytes]:
+        block = self.embedded.blocks[number]
+        offsets, sizes, hashes = block.columns("offset", "size", "content_hash")
+        keys = block.strings("key")
+        part = whereabouts.part(self.runs, self.embedded.directory.name, block.part)
+        local = {(keys[row - block.start], int(offsets[row - block.start])): row for row in rows}
+        found: dict[int, bytes] = {}
+        if part.random_access:
+            for (key, offset), row in local.items():
+                found[row] = part.fetch(key, offset, int(sizes[row - block.start]))
+        else:
+            for sample in part:
+                row = local.get((text_key(sample.key), sample.offset), -1)
+                if row >= 0:
+                    found[row] = sample.data
+                if len(found) == len(rows):
+                    break
+        for (key, _), row in local.items():
+            same = artefact.hash64(found.get(row, b"")) == int(hashes[row - block.start])
+            if not same:
+                raise SourceError(
+                    f"{block.source}: image {key!r} is not what was embedded; {whereabouts.AGAIN}"
+                )
+        return found
+
+
+def by_image(corpus: Corpus, images: Sequence[Path], k: int) -> Iterator[list[Found]]:
+    """For every image its k nearest, as the very teacher sees it that embedded the corpus."""
     import torch
 
-    vectors = Vectors(index)
-    embedded = open_embeddings(runs / "embeddings" / vectors.card["embeddings"])
-    teacher = teachers.open(teachers.by_digest(embedded.card["teacher"]["digest"], runs))
+    if corpus.vectors.card["matrix"] != "features":
+        raise ValueError("this index is over the tower's vectors: ask it with --text")
+    digest = corpus.embedded.card["teacher"]["digest"]
+    teacher = teachers.open(teachers.by_digest(digest, corpus.runs))
     rows = []
     for path in images:
         try:
@@ -43,10 +98,31 @@ def query(
     pixels = unit(torch.from_numpy(np.stack(rows)))
     with devices.autocast("cpu"):
         _, features, _ = teacher(pixels)
-    similarity, nearest = vectors.search(features.numpy(), k)
-    for values, neighbours in zip(similarity.tolist(), nearest.tolist(), strict=True):
-        found = [(v, n) for v, n in zip(values, neighbours, strict=True) if n >= 0]
-        yield [(value, *name(embedded, row)) for value, row in found]
+    yield from corpus.search(features.numpy(), k)
+
+
+def by_text(corpus: Corpus, wanted: Sequence[str], k: int) -> Iterator[list[Found]]:
+    """For every text its k nearest, by the tower that was embedded beside the teacher."""
+    card = corpus.vectors.card
+    if card["matrix"] != "tower":
+        raise ValueError("this index is over the teacher's features: ask it with an image")
+    model, file = whereabouts.tower(corpus.runs, corpus.embedded.directory.name)
+    if artefact.digest([model, artefact.sha256(file)]) != card["tower"]:
+        raise SourceError(f"{file} is not the tower that embedded the corpus; restore it")
+    yield from corpus.search(texts.encode(model, file, wanted), k)
+
+
+def latest(runs: Path, matrix: str) -> Path:
+    """The index over `matrix` under runs/vectors that was written last; ArtefactError if none."""
+    found = []
+    for place in runs.glob(f"vectors/*/{artefact.CARD}"):
+        with contextlib.suppress(ArtefactError):  # one of another version, or damaged
+            if artefact.read_card(place.parent, "vectors").get("matrix") == matrix:
+                found.append(place)
+    if not found:
+        how = "winnow select makes one" + (" with --tower" if matrix == "tower" else "")
+        raise ArtefactError(f"no index of {matrix} under {runs}/vectors: {how}")
+    return max(found, key=lambda place: place.stat().st_mtime_ns).parent
 
 
 def name(embedded: Embeddings, row: int) -> tuple[str, str]:

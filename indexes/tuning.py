@@ -81,7 +81,7 @@ def _least(
     while value < wanted and at < high:
         below, at, before = at, min(2 * at, high), value
         value = reached(at)
-        if value - before < (1 - before) / 20:
+        if before > 0.5 and value - before < (1 - before) / 20:
             return at, value
     while value >= wanted and at - below > max(1, at // 16):
         middle = (below + at) // 2

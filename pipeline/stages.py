@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from indexes import artefact, devices, embeddings, indexing
+from indexes import artefact, devices, embeddings, indexing, whereabouts
 from indexes.sources import SourceError
 from indexes.teachers import Teacher
 from pipeline import certificate, columns, dedup, embed, keys, selection, shard, weights
@@ -23,6 +23,8 @@ def select(run: Run) -> Path:
     """The whole offline run; returns the shards' directory."""
     embedded = embed_corpus(run)
     index_vectors(run, embedded)
+    if run.tower:
+        index_vectors(run, embedded, "tower")
     deduped = dedup_pool(run, embedded)
     raw = raw_columns(run, embedded, deduped)
     scores = score_pool(run, embedded, raw)
@@ -73,6 +75,8 @@ def embed_corpus(run: Run) -> Made:
         )
 
     made = stage(run, "embeddings", run.corpus.name, inputs, make)
+    tower = f"{run.tower.name}:{run.tower.weights}" if run.tower else None
+    whereabouts.remember(run.runs, made.directory.name, parts, tower)
     card = artefact.read_card(made.directory, "embeddings")
     if run.on_error == "stop" and card["damaged_parts"]:
         raise SourceError(f"{card['damaged_parts'][0]}; mend or remove it, or --on-error continue")
@@ -84,24 +88,32 @@ def embed_corpus(run: Run) -> Made:
     return made
 
 
-def index_vectors(run: Run, embedded: Made) -> Made:
-    """A FAISS index of the teacher's features; unchanged parts are taken from the last one."""
+def index_vectors(run: Run, embedded: Made, matrix: str = "features") -> Made:
+    """A FAISS index of the teacher's features (or the tower's vectors); what the last one holds of
+    unchanged parts is taken over.
+    """
     whole = embeddings.open_embeddings(embedded.directory)
     inputs = {"embeddings": embedded.digest, "seed": run.seed, "budget": INDEX_BUDGET_BYTES}
-    made_by = {"corpus": run.corpus.name, "teacher": run.teacher.card.digest}
+    made_by = {
+        "corpus": run.corpus.name,
+        "matrix": matrix,
+        "teacher": run.teacher.card.digest if matrix == "features" else None,
+        "tower": run.tower.digest if run.tower and matrix == "tower" else None,
+    }
 
     def make(made: Made) -> None:
         indexing.build(
             made.directory,
-            indexing.of_embeddings(whole, "features"),
+            indexing.of_embeddings(whole, matrix),
             seed=run.seed,
             budget_bytes=INDEX_BUDGET_BYTES,
             previous=indexing.newest(made.directory.parent, made_by),
             body={"digest": made.digest, "embeddings": embedded.directory.name, **made_by},
         )
-        run.say(f"vectors: {len(whole):,}, {made.directory}")
+        run.say(f"vectors: {len(whole):,} of {matrix}, {made.directory}")
 
-    return stage(run, "vectors", run.corpus.name, inputs, make)
+    name = run.corpus.name if matrix == "features" else f"{run.corpus.name}-{matrix}"
+    return stage(run, "vectors", name, {**inputs, "matrix": matrix}, make)
 
 
 def dedup_pool(run: Run, embedded: Made) -> Made:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from indexes import artefact, devices
+from indexes import artefact, devices, texts
 from indexes.images import Geometry
 
 PROMPT = "a photo of a {}."
@@ -53,25 +53,8 @@ class Tower:
             vectors = self.visual(((pixels - self.mean) / self.std).to(self.dtype))
         return torch.nn.functional.normalize(vectors.float(), dim=1)
 
-    @torch.no_grad()
     def of_names(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
         """Unit vectors [C, E] of class names by the text encoder, which is read anew for it."""
-        import open_clip
-
-        try:
-            model = open_clip.create_model(self.name, pretrained=self.weights, device="cpu").eval()
-            tokenizer = open_clip.get_tokenizer(self.name)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-            raise ValueError(
-                f"--tower {self.name}: {self.weights} has no text encoder that can be read "
-                f"({reason}): name the whole CLIP model, or leave out --tower"
-            ) from error
         # Not str.format: a class name with braces stays what it is.
-        texts = [PROMPT.replace("{}", name.replace("_", " ")) for name in names]
-        parts = [
-            torch.nn.functional.normalize(model.encode_text(tokenizer(texts[i : i + 256])), dim=1)
-            for i in range(0, len(texts), 256)
-        ]
-        vectors: npt.NDArray[np.float32] = torch.cat(parts).float().numpy()
-        return vectors
+        prompts = [PROMPT.replace("{}", name.replace("_", " ")) for name in names]
+        return texts.encode(self.name, self.weights, prompts)

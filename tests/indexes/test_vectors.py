@@ -1,69 +1,105 @@
-"""Vectors: exact when small, close above the budget, k-means finds modes, damage is named."""
+"""Vectors: search, all-pairs neighbours against brute force, k-means, damage named."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
-from indexes import vectors
+from indexes import indexing, neighbours, vectors
 from indexes.artefact import ArtefactError
+from indexes.vectors import Vectors, unit
+from tests.indexes.vectors_world import built, clustered, nearest, recall
 
-ROWS = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float16)
-
-
-def build(directory: Path, budget_bytes: int) -> vectors.Vectors:
-    wanted = vectors.training_rows(3000, 16, budget_bytes)
-    sample = vectors.random_rows([ROWS[:1000], ROWS[1000:]], wanted, 3000, seed=0)
-    blocks = [ROWS[:1700], ROWS[1700:]]
-    vectors.build(directory, blocks, sample, 3000, budget_bytes=budget_bytes)
-    return vectors.Vectors(directory)
+ROWS = clustered(3000)
 
 
-def nearest(queries: np.ndarray, k: int) -> np.ndarray:
-    return np.argsort(-(vectors.unit(queries) @ vectors.unit(ROWS).T), axis=1)[:, :k]
+@pytest.fixture
+def many_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inverted lists although the corpus is small."""
+    monkeypatch.setattr(indexing, "EXACT_ROWS", 100)
 
 
-def test_exact_when_it_fits(tmp_path: Path) -> None:
-    index = build(tmp_path, 1 << 20)
-    assert index.card["factory"] == "SQfp16"
-    similarity, rows = index.search(ROWS[:20], 5)
-    assert (rows[:, 0] == np.arange(20)).all()
+def test_exact_when_small(tmp_path: Path) -> None:
+    index = built(tmp_path, ROWS)
+    assert (index.card["factory"], index.card["nprobe"]) == ("IVF1,SQfp16", 1)
+    assert index.card["recall_at_10"] > 0.999
+    similarity, rows = index.search(ROWS[:50], 10)
     np.testing.assert_allclose(similarity[:, 0], 1, atol=2e-3)
-    overlap = [len(set(a) & set(b)) for a, b in zip(rows, nearest(ROWS[:20], 5), strict=True)]
-    assert np.mean(overlap) > 4.9
+    assert recall(rows, nearest(ROWS[:50], ROWS, 10)[1]) > 0.99
 
 
-def test_inverted_lists_above_the_budget(tmp_path: Path) -> None:
-    index = build(tmp_path, 1 << 10)
-    assert index.card["factory"].startswith("IVF")
-    _, rows = index.search(ROWS[:50], 10)
-    overlap = [len(set(a) & set(b)) for a, b in zip(rows, nearest(ROWS[:50], 10), strict=True)]
-    assert np.mean(overlap) > 6
+@pytest.mark.usefixtures("many_lists")
+def test_the_file_is_a_stock_faiss_index(tmp_path: Path) -> None:
+    index = built(tmp_path, ROWS)
+    stock = faiss.read_index(str(tmp_path / "index.faiss"))
+    assert stock.ntotal == len(ROWS)
+    stock.nprobe = index.card["nprobe"]
+    found = stock.search(unit(ROWS[::100]), 5)
+    for ours, theirs in zip(index.search(ROWS[::100], 5), found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
-def test_the_training_sample_is_not_the_first_rows() -> None:
-    first, second = np.zeros((500, 2)), np.ones((500, 2))
-    sample = vectors.random_rows([first, second], 100, 1000, seed=3)
-    assert 50 < len(sample) < 150
-    assert 0.3 < sample.mean() < 0.7
+@pytest.mark.usefixtures("many_lists")
+@pytest.mark.parametrize("budget_bytes", [4 << 30, 1 << 16])
+@pytest.mark.parametrize("tile_rows", [300, 32_768])
+def test_neighbours_are_those_of_brute_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget_bytes: int, tile_rows: int
+) -> None:
+    monkeypatch.setattr(neighbours, "MOST_TILE_ROWS", tile_rows)
+    monkeypatch.setattr(neighbours, "LIST_ROWS", 64)
+    monkeypatch.setattr(neighbours, "MOST_WAITING", 5000)
+    rows = ROWS.copy()
+    noise = np.random.default_rng(1).normal(scale=0.05, size=(100, rows.shape[1]))
+    rows[2500:2600] = rows[:100] + noise  # near duplicates
+    index = built(tmp_path, rows, budget_bytes=budget_bytes)
+    assert index.card["factory"].endswith("SQfp16" if budget_bytes > 1 << 20 else "SQ8")
+    blocks = [rows[:10], rows[10:2000], rows[2000:2000], rows[2000:]]
+    answers = list(index.neighbours(blocks, 5))
+    assert [len(values) for values, _ in answers] == [10, 1990, 0, 1000]
+    similarity, found = (np.concatenate(some) for some in zip(*answers, strict=True))
+    exact, near = nearest(rows, rows, 6)
+    own = np.arange(len(rows))[:, None]
+    assert not (found == own).any()
+    assert (np.diff(similarity, axis=1) <= 0).all()
+    others = near[near != own].reshape(len(rows), 5)
+    assert recall(found, others) > (0.95 if budget_bytes > 1 << 20 else 0.85)
+    assert ((found[:100] == np.arange(2500, 2600)[:, None]).any(1)).all(), "every near duplicate"
+    near_first = np.abs(similarity[:, 0] - exact[:, 1]) < 0.01
+    assert near_first.mean() > 0.9
+    assert not list(tmp_path.glob("*tmp*"))
+
+
+def test_neighbours_of_few_and_of_equal_rows(tmp_path: Path) -> None:
+    few = built(tmp_path / "few", ROWS[:3], size=2)
+    similarity, rows = next(few.neighbours([range(3)], 4))
+    assert sorted(rows[0].tolist()) == [-1, -1, 1, 2]
+    assert np.isneginf(similarity[:, 2:]).all()
+    equal = built(tmp_path / "equal", np.ones((400, 8), np.float16))
+    similarity, rows = next(equal.neighbours([range(400)], 3))
+    assert not (rows == np.arange(400)[:, None]).any()
+    np.testing.assert_allclose(similarity, 1, atol=2e-3)
 
 
 def test_kmeans_finds_the_modes() -> None:
-    modes = vectors.unit(np.eye(3))
+    modes = unit(np.eye(3))
     rows = np.repeat(modes, 30, axis=0)
     rows += np.random.default_rng(0).normal(scale=0.02, size=rows.shape).astype(np.float32)
     found = vectors.kmeans(rows, 3, seed=1)
     np.testing.assert_allclose((modes @ found.T).max(axis=1), 1, atol=1e-3)
 
 
-def test_wrong_width_count_and_damage_say_so(tmp_path: Path) -> None:
-    index = build(tmp_path, 1 << 20)
-    with pytest.raises(ValueError, match="width 3, the index 16"):
+def test_wrong_width_and_damage_say_so(tmp_path: Path) -> None:
+    index = built(tmp_path, ROWS)
+    with pytest.raises(ValueError, match="width 3, the index 24"):
         index.search(np.zeros((1, 3), np.float32), 1)
-    with pytest.raises(ArtefactError, match="1000 vectors were added, not 3000"):
-        vectors.build(tmp_path / "short", [ROWS[:1000]], ROWS[:100], 3000)
-    (tmp_path / "index.faiss").write_bytes(b"nonsense")
-    with pytest.raises(ArtefactError, match="damaged"):
-        vectors.Vectors(tmp_path)
+    path = tmp_path / "index.faiss"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(ArtefactError, match=r"index\.faiss is damaged"):
+        Vectors(tmp_path)
+    path.write_bytes(b"nonsense" + whole[8:])
+    with pytest.raises(ArtefactError, match=r"index\.faiss is damaged"):
+        Vectors(tmp_path)

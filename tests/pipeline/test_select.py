@@ -72,6 +72,23 @@ def test_a_changed_setting_runs_only_what_depends_on_it(tmp_path: Path) -> None:
     assert "scores: unchanged" not in other
 
 
+def test_a_replaced_part_alone_is_indexed_again(tmp_path: Path) -> None:
+    for number in range(3):
+        worlds.good_tar(tmp_path / "c" / f"{number}.tar", 10, first=100 * number)
+    runs = tmp_path / "runs"
+    assert select(tmp_path / "c", runs, "-n", "8").exit_code == 0
+    worlds.good_tar(tmp_path / "c" / "1.tar", 12, first=900)
+    assert select(tmp_path / "c", runs, "-n", "8").exit_code == 0
+    first, second = sorted((runs / "vectors").iterdir(), key=lambda place: place.stat().st_mtime)
+    older, newer = (
+        {path.name: path.stat().st_ino for path in (place / "parts").iterdir()}
+        for place in (first, second)
+    )
+    assert len(older) == len(newer) == 3
+    assert len(older.items() & newer.items()) == 2, "linked, not made again"
+    assert artefact.read_card(second, "vectors")["num_vectors"] == 32
+
+
 def test_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
     for number in range(3):
         worlds.good_tar(tmp_path / "c" / f"{number}.tar", 15, first=100 * number)
