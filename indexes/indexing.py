@@ -83,6 +83,7 @@ def build(
     seed: int = 0,
     budget_bytes: int = 4 << 30,
     recall: float = 0.95,
+    close: float = 0.9,
     previous: str | Path | None = None,
     body: Mapping[str, Any] | None = None,
 ) -> None:
@@ -90,6 +91,7 @@ def build(
 
     recall: share of the 10 nearest neighbours that a search is to find; the lists that it looks
     into are chosen for it on held-out rows, and the card says what was reached.
+    close: similarity above which `Vectors.neighbours` is to find .999 of these ten.
     previous: an older index whose training (while N is within half and twice of what it was
     trained on) and whose parts of equal digest are taken over.
     Memory: `budget_bytes`, whatever N.
@@ -127,7 +129,7 @@ def build(
         "budget_bytes": budget_bytes,
         "trained_on": training["num_vectors"],
         "bytes": where.stat().st_size,
-        **tuning.tuned(where, own, unit(queries), blocks, recall, budget_bytes // 8),
+        **tuning.tuned(where, own, unit(queries), blocks, recall, close, budget_bytes // 8),
     }
     artefact.write_card(directory, "vectors", {**(body or {}), **card})
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from indexes import vectors
 
 Array = npt.NDArray[Any]
-CLOSE, CLOSE_RECALL = 0.9, 0.999
+CLOSE_RECALL = 0.999
 EQUAL = 2e-4  # in similarity: the rounding of half floats
 
 
@@ -23,19 +23,20 @@ def tuned(
     queries: Array,
     blocks: Iterable[Array],
     recall: float,
+    close: float,
     budget_bytes: int,
 ) -> dict[str, Any]:
     """The card's figures: what was measured, and the settings that follow from it.
 
     own, queries: row numbers [q] of the corpus, and these unit rows [q, D]; blocks: all rows, in
     order. `nprobe`: lists for `recall` of the 10 nearest others. `nprobe_close`: lists for
-    CLOSE_RECALL of those of them more similar than CLOSE, which near-duplicates are.
+    CLOSE_RECALL of those of them more similar than `close`, which near-duplicates are.
     """
     index = vectors.mapped(path)
     num_lists, k = index.nlist, min(11, index.ntotal)
     similarity, exact = vectors.exact(queries, blocks, k)
     wanted = exact != own[:, None]
-    close = wanted & (similarity > CLOSE)
+    wanted_close = wanted & (similarity > close)
 
     @functools.cache
     def hits(nprobe: int) -> Array:
@@ -53,11 +54,12 @@ def tuned(
 
     nprobe, reached = _least(lambda n: share(hits(n), wanted), recall, 1, num_lists)
     nprobe_close, close_reached = _least(
-        lambda n: share(hits(n), close), CLOSE_RECALL, nprobe, num_lists
+        lambda n: share(hits(n), wanted_close), CLOSE_RECALL, nprobe, num_lists
     )
     return {
         "nprobe": nprobe,
         "recall_at_10": round(reached, 4),
+        "close": close,
         "nprobe_close": nprobe_close,
         "recall_close": round(close_reached, 4),
         "recall_queries": len(queries),

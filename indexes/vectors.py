@@ -102,8 +102,8 @@ class Vectors:
         row int64 [n, k]), nearest first; -1 and similarity -inf where there are no more.
 
         blocks: whose lengths add up to N, in row order. As many lists are looked into as find
-        .999 of the neighbours of similarity above .9 (the card says what was reached). Memory: an
-        eighth of the budget; the N x k results lie in a nameless file beside the index.
+        .999 of the neighbours that the build calls close (the card says what was reached).
+        Memory: an eighth of the budget; the N x k results lie in a nameless file beside the index.
         """
         index = self.index
         merged = lists.Lists(self.directory / INDEX, index.nlist, index.ntotal, index.sq.code_size)

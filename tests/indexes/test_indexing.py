@@ -53,6 +53,7 @@ def test_the_card_tells_the_recall_that_was_asked_for(tmp_path: Path) -> None:
     high = built(tmp_path / "high", ROWS, recall=0.99)
     assert low.card["nprobe"] < high.card["nprobe"]
     assert high.card["recall_at_10"] >= 0.99
+    assert built(tmp_path / "near", ROWS, close=0.95).card["recall_close"] >= 0.999
     found = high.search(ROWS[::7], 10)[1]
     assert recall(found, nearest(ROWS[::7], ROWS, 10)[1]) > 0.97
 
