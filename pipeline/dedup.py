@@ -6,6 +6,7 @@ The artefact: `reason.npy` uint8 [N] (REASONS), `pairs.parquet` (what was droppe
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +15,9 @@ import numpy.typing as npt
 
 from indexes import artefact
 from indexes.images import Geometry
-from pipeline import copies, near, pairs, protected
+from pipeline import copies, near, nearest, pairs, protected
 from pipeline.corpus import Corpus
-from pipeline.likeness import signatures
 from pipeline.near import NOBODY, Groups
-from pipeline.nearest import Nearest
 from pipeline.pool import Pool, chunks
 from pipeline.protected import Found
 
@@ -27,7 +26,7 @@ Mode = Literal["off", "exact", "near"]
 MODES: tuple[Mode, ...] = ("off", "exact", "near")
 REASONS = ("candidate", "duplicate_content", "near_duplicate", "protected")
 # What the outcome depends on beside the corpus and the switches; goes into the digest.
-CONSTANTS = (near.NEIGHBOURS, near.SIMILAR, near.NEAR, near.LOOSE, protected.LEAKED)
+CONSTANTS = (nearest.NEIGHBOURS, nearest.SIMILAR, near.NEAR, near.LOOSE, protected.LEAKED)
 
 
 def make(
@@ -85,19 +84,18 @@ def judge(
     copied = copies.find(pool)
     if mode != "near" and evaluation is None:
         return copied, NOBODY, None
-    path = directory / "thumbs.npy"
+    scratch = directory / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     try:
-        thumbs = near.open_thumbs(pool, path)
-        nearest = Nearest(
-            lambda: (signatures(block.matrix("thumb")) for block in pool.blocks), len(pool), device
-        )
-        similar = near.find(pool, thumbs, nearest, copied, directory, device)
+        index = nearest.of_pool(pool, scratch)
+        thumbs = near.open_thumbs(pool, scratch / "thumbs.npy")
+        similar = near.find(pool, thumbs, index, copied, scratch, device)
         if evaluation is None:
             return copied, similar, None
-        leaks = protected.find(evaluation, geometry, nearest, thumbs, workers, device)
+        leaks = protected.find(evaluation, geometry, index, thumbs, workers, device)
         return copied, similar, protected.spread(leaks, copied, similar, thumbs, device)
     finally:
-        path.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def reasons(copied: Groups, similar: Groups, protected_rows: Array) -> tuple[Array, Array]:

@@ -8,7 +8,7 @@ Memory: that of the alike pairs and of one block, whatever the corpus.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,12 @@ import numpy.typing as npt
 from indexes import artefact
 from indexes.progress import Progress
 from indexes.thumbs import WIDTH
-from pipeline.likeness import likeness, signatures
-from pipeline.nearest import Nearest
+from indexes.vectors import Vectors
+from pipeline.likeness import likeness
+from pipeline.nearest import NEIGHBOURS, SIMILAR, of_thumbs
 from pipeline.pool import Pool, chunks
 
 Array = npt.NDArray[Any]
-NEIGHBOURS = 10
-SIMILAR = 0.8
-"""Signatures less similar than this hardly ever belong to an alike pair: one in a hundred crops."""
 NEAR = 0.955
 """Likeness of a near duplicate."""
 LOOSE = 0.93
@@ -66,7 +64,7 @@ def open_thumbs(pool: Pool, path: Path) -> Array:
 
 
 def find(
-    pool: Pool, thumbs: Array, nearest: Nearest, copies: Groups, scratch: Path, device: str
+    pool: Pool, thumbs: Array, nearest: Vectors, copies: Groups, scratch: Path, device: str
 ) -> Groups:
     """The near duplicates among rows that are no exact copies; copies stand for their first.
 
@@ -82,7 +80,9 @@ def find(
 
     found = [np.zeros((0, 2), np.int64)]
     with Progress("dedup", len(pool)) as progress:
-        for pairs, done in candidates(nearest, copies, scratch):
+        for pairs, done in _pairs(nearest, pool.blocks, scratch):
+            pairs = np.sort(copies.resolved(pairs), axis=1)
+            pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
             found.append(pairs[alike(pairs[:, 0], pairs[:, 1]) >= NEAR])
             progress.add(done)
     groups = settle(pool, np.concatenate(found), alike)
@@ -90,36 +90,30 @@ def find(
     kept, sizes = np.unique(groups.kept, return_counts=True)
     crowds = kept[sizes >= NEIGHBOURS // 2]
     if len(crowds) > 1:
-        some = Nearest(lambda: iter([signatures(thumbs[crowds])]), len(crowds), nearest.device)
-        pairs = np.concatenate([crowds[pairs] for pairs in _pairs(some, scratch)])
+        some = of_thumbs(thumbs[crowds], scratch / "crowds")
+        pairs = np.concatenate([crowds[pairs] for pairs, _ in _pairs(some, [crowds], scratch)])
         merged = settle(pool, pairs[alike(pairs[:, 0], pairs[:, 1]) >= NEAR], alike)
         groups = joined(groups, merged)
     return groups
 
 
-def candidates(nearest: Nearest, copies: Groups, scratch: Path) -> Iterator[tuple[Array, int]]:
-    """(pairs of rows int64 [m, 2], number of rows looked at), block by block."""
-    before = 0
-    for pairs in _pairs(nearest, scratch):
-        pairs = np.sort(copies.resolved(pairs), axis=1)
-        pairs = np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0)
-        yield pairs, nearest.done - before
-        before = nearest.done
+def _pairs(nearest: Vectors, blocks: Sequence[Sized], scratch: Path) -> Iterator[tuple[Array, int]]:
+    """(pairs int64 [m, 2] of a block's rows and those near them, rows in the block).
 
-
-def _pairs(nearest: Nearest, scratch: Path) -> Iterator[Array]:
-    """[m, 2] of each block's rows and those near them; a pair that was there before is left out."""
+    A pair that was there before is left out.
+    """
     with tempfile.TemporaryFile(dir=scratch) as file:
-        seen: Array = np.memmap(file, np.int64, "w+", shape=(nearest.total, NEIGHBOURS))
+        total = sum(map(len, blocks))
+        seen: Array = np.memmap(file, np.int64, "w+", shape=(total, NEIGHBOURS))
         own = 0
-        for similarity, rows in nearest.neighbours(NEIGHBOURS):
+        for similarity, rows in nearest.neighbours(blocks, NEIGHBOURS):
             mine = np.broadcast_to(np.arange(own, own + len(rows))[:, None], rows.shape)
             seen[own : own + len(rows), : rows.shape[1]] = rows
             own += len(rows)
             close = (rows >= 0) & (similarity >= SIMILAR)
             one, other = mine[close], rows[close]
             again = (other < one) & (seen[other] == one[:, None]).any(1)
-            yield np.stack([one[~again], other[~again]], axis=1)
+            yield np.stack([one[~again], other[~again]], axis=1), len(rows)
 
 
 def settle(pool: Pool, pairs: Array, alike: Callable[[Array, Array], Array]) -> Groups:

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from indexes.images import Geometry
 from indexes.progress import Progress
 from indexes.sources import SourceError
+from indexes.vectors import Vectors
 from pipeline import decoded
 from pipeline.corpus import Corpus
 from pipeline.likeness import likeness, signatures
 from pipeline.near import Groups
-from pipeline.nearest import Nearest
 
 Array = npt.NDArray[Any]
 NEIGHBOURS = 32
@@ -67,7 +67,7 @@ class Found:
 def find(
     evaluation: Corpus,
     geometry: Geometry,
-    nearest: Nearest,
+    nearest: Vectors,
     thumbs: Array,
     workers: int,
     device: str,

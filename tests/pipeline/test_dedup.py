@@ -17,7 +17,7 @@ from PIL import Image
 from indexes import artefact
 from indexes.images import Geometry, look
 from indexes.shards import open_shards
-from pipeline import copies, dedup, near, nearest
+from pipeline import copies, dedup, near
 from pipeline.corpus import open_corpus
 from pipeline.dedup import REASONS, Mode
 from pipeline.likeness import likeness, signatures
@@ -239,7 +239,7 @@ def test_blocks_and_order_of_work_change_nothing(
     images = [scenes.encoded(image) for image in originals]
     images += [scenes.copy_of(originals[seed], "all", seed) for seed in range(40)]
     whole = run(pool_of(tmp_path / "a", images), tmp_path / "a" / "d")
-    monkeypatch.setattr(nearest, "ROWS", 8)
+    monkeypatch.setattr(near, "ROWS", 8)
     monkeypatch.setattr("pipeline.likeness.BATCH", 7)
     pieces = run(pool_of(tmp_path / "b", images), tmp_path / "b" / "d")
     np.testing.assert_array_equal(whole, pieces)
