@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 ROUNDS = 5
-SCORES = 1 << 24  # of rows against centroids, held at once
+SCORES = 1 << 22  # of rows against centroids, held at once
 
 
 def train(sample: Array, num_lists: int, seed: int) -> Array:
@@ -88,7 +88,7 @@ def _scores(rows: Tensor, centroids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     device = devices.choose()
     kind = torch.bfloat16 if devices.has_bf16(device) else torch.float32
     columns = centroids.to(device, kind).T
-    step = max(1, SCORES // len(centroids))
+    step = max(256, SCORES // len(centroids))
     for start in range(0, len(rows), step):
         some = rows[start : start + step]
         yield some, some.to(device, kind) @ columns

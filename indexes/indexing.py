@@ -29,7 +29,8 @@ Array = npt.NDArray[Any]
 TRAINED, TRAINING, PARTS = "trained.faiss", "training.json", "parts"
 EXACT_ROWS = 16_384
 TRAIN_ROWS_PER_LIST = 32
-STEP_BYTES = 1 << 26  # of float32 rows that are worked on at a time
+CODE_ROWS = 4096  # that 8-bit codes are trained on
+STEP_BYTES = 1 << 26  # of float32 rows that are worked on at a time, at most
 NUM_QUERIES = 500
 
 
@@ -94,7 +95,7 @@ def build(
     close: similarity above which `Vectors.neighbours` is to find .999 of these ten.
     previous: an older index whose training (while N is within half and twice of what it was
     trained on) and whose parts of equal digest are taken over.
-    Memory: `budget_bytes`, whatever N.
+    Memory: the larger of `budget_bytes` and 100 MiB, whatever N.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -115,13 +116,13 @@ def build(
             files.append((directory / PARTS / f"{name}.lists", part.num_rows))
             size = part.num_rows * (8 + index.sq.code_size)
             if not _adopted(files[-1][0], size, previous):
-                _add(index, part, files[-1][0])
+                _add(index, part, files[-1][0], budget_bytes)
             progress.add(part.num_rows)
     index.ntotal = total
     where, head = directory / INDEX, vectors.serialised(index)
     lists.merge(where, head, files, index.nlist, index.sq.code_size, budget_bytes // 8)
     own, queries = random_rows(parts, min(NUM_QUERIES, total), np.random.default_rng([seed, 1]))
-    blocks = (block for part in parts for block in _blocks(part))
+    blocks = (block for part in parts for block in _blocks(part, budget_bytes))
     card = {
         "factory": f"IVF{index.nlist},{asked.code}",
         "num_vectors": total,
@@ -214,7 +215,7 @@ def _train(directory: Path, parts: Sequence[Part], asked: Plan, seed: int) -> No
     """Trains an empty index on a random sample of all parts."""
     _, sample = random_rows(parts, asked.train_rows, np.random.default_rng([seed, 0]))
     means = centroids.train(sample, asked.lists, seed)
-    index = vectors.empty(asked.factory, means, unit(sample[: 1 << 15]))
+    index = vectors.empty(asked.factory, means, unit(sample[:CODE_ROWS]))
     with artefact.writing(directory / TRAINED) as aside:
         aside.write_bytes(vectors.serialised(index))
     total, sha256 = sum(part.num_rows for part in parts), artefact.sha256(directory / TRAINED)
@@ -248,19 +249,19 @@ def random_rows(
     return rows, sample
 
 
-def _blocks(part: Part) -> Iterator[Array]:
+def _blocks(part: Part, budget_bytes: int) -> Iterator[Array]:
     """A part's unit rows float32, a few at a time."""
     rows = part.rows()
-    step = max(1, STEP_BYTES // (4 * rows.shape[1]))
+    step = max(1, min(STEP_BYTES, budget_bytes // 16) // (4 * rows.shape[1]))
     for start in range(0, part.num_rows, step):
         yield unit(rows[start : start + step])
 
 
-def _add(index: Any, part: Part, path: Path) -> None:
+def _add(index: Any, part: Part, path: Path, budget_bytes: int) -> None:
     """Assigns a part's rows to lists and writes their codes."""
     where, codes = [], []
     means = index.quantizer.reconstruct_n(0, index.nlist)
-    for block in _blocks(part):
+    for block in _blocks(part, budget_bytes):
         where.append(centroids.nearest(block, means))
         codes.append(index.sq.compute_codes(block))
     found = sum(map(len, codes))

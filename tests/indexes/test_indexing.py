@@ -188,18 +188,17 @@ def test_large_parts_are_cut_to_the_budget(tmp_path: Path) -> None:
 
 def test_a_build_ten_times_larger_stays_in_the_budget() -> None:
     script = """
-import numpy as np, resource, sys, tempfile
-from indexes import centroids, indexing, vectors
-vectors.kmeans(np.eye(4), 2, seed=0)
-centroids.nearest(np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32))
+import numpy as np, resource, tempfile
+from indexes import indexing
 def part(number):
     def rows():
         return np.random.default_rng(number).normal(size=(2000, 128)).astype(np.float16)
     return indexing.Part(str(number), 2000, rows)
-peaks = [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10]
-for count in (4, 40):
+peaks = []
+for count, budget_bytes in ((2, 1 << 20), (8, 8 << 20), (80, 8 << 20)):
     with tempfile.TemporaryDirectory() as folder:
-        indexing.build(folder, [part(n) for n in range(count)], budget_bytes=4 << 20, recall=0.1)
+        parts = [part(n) for n in range(count)]
+        indexing.build(folder, parts, budget_bytes=budget_bytes, recall=0.1)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 print(*peaks)
 """
@@ -207,7 +206,8 @@ print(*peaks)
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     base, small, large = map(int, done.stdout.split())
-    assert large - small < 12, f"MiB: {base} to import, {small} small, {large} large"
+    # The vectors are 39 MiB, the budget is 8. What libraries keep for good is in the base.
+    assert large - base < 8 + 4, f"MiB: {base} to begin with, {small} small, {large} large"
 
 
 def test_a_part_with_too_few_rows_or_none_at_all(tmp_path: Path) -> None:
