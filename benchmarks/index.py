@@ -7,9 +7,9 @@ included), peak memory above that of a tiny build, recall@10 of 1,000 held-out r
 that the builder chose, queries per CPU-second there, CPU-seconds of all-pairs neighbours. `faiss`
 is the floor: train on a random sample and add, with the same lists and codes. `small budget` is
 the build in a budget of an eighth of the corpus, and of a corpus of a tenth: memory must not grow.
-`ours at its recall` is the first index
-again, looking into more lists. autofaiss runs in an environment of its own (`pip install autofaiss "faiss-cpu<1.12"`) given by
---peer, with the same memory.
+autofaiss runs in an environment of its own (`pip install autofaiss "faiss-cpu<1.12"`) given by
+--peer, with the same memory; `ours at its recall` is the first index again, looking into as many
+more lists as that takes.
 """
 
 from __future__ import annotations

@@ -93,10 +93,10 @@ def index_vectors(run: Run, embedded: Made, matrix: str = "features") -> Made:
     unchanged parts is taken over.
     """
     whole = embeddings.open_embeddings(embedded.directory)
-    inputs = {"embeddings": embedded.digest, "seed": run.seed, "budget": INDEX_BUDGET_BYTES}
     made_by = {
         "corpus": run.corpus.name,
         "matrix": matrix,
+        "seed": run.seed,
         "teacher": run.teacher.card.digest if matrix == "features" else None,
         "tower": run.tower.digest if run.tower and matrix == "tower" else None,
     }
@@ -113,7 +113,8 @@ def index_vectors(run: Run, embedded: Made, matrix: str = "features") -> Made:
         run.say(f"vectors: {len(whole):,} of {matrix}, {made.directory}")
 
     name = run.corpus.name if matrix == "features" else f"{run.corpus.name}-{matrix}"
-    return stage(run, "vectors", name, {**inputs, "matrix": matrix}, make)
+    inputs = {"embeddings": embedded.digest, "budget": INDEX_BUDGET_BYTES, **made_by}
+    return stage(run, "vectors", name, inputs, make)
 
 
 def dedup_pool(run: Run, embedded: Made) -> Made:
