@@ -61,10 +61,10 @@ def distill(
         typer.Option(
             min=0,
             help="0: a fresh view at each visit, the teacher runs along. V: V fixed views of each "
-            "image, the teacher's answers kept on disk: faster from the second time on.",
+            "image; the teacher is asked about each one once, for every later seed and student.",
         ),
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Initial weights, order and views.")] = 0,
+    seed: Annotated[int, typer.Option(help="Initial weights, order and fresh views.")] = 0,
     evaluate_on: Annotated[
         str | None,
         typer.Option("--eval", help="A labelled set; read only after the last step."),

@@ -175,7 +175,7 @@ class Feed:
     """Source, order and views together: the pixels of any step.
 
     `per_image` is k, the views of an image in one step; an image's visits are numbered on and
-    on, and visit v shows view v, or v modulo `num_views` where that is not 0.
+    on, and visit v shows view v, or v modulo `num_views` where that is not 0; `seed` draws them.
     """
 
     def __init__(
@@ -187,8 +187,9 @@ class Feed:
         size: int,
         per_image: int,
         num_views: int,
+        seed: int,
     ) -> None:
-        self.source, self.order, self.key_hash = source, order, key_hash
+        self.source, self.order, self.key_hash, self.seed = source, order, key_hash, seed
         self.size, self.per_image, self.num_views = size, per_image, num_views
 
     def steps(self, start: int, stop: int) -> Iterator[Seen]:
@@ -198,7 +199,7 @@ class Feed:
             visits = np.concatenate([epoch * self.per_image + j for j in range(self.per_image)])
             index = np.tile(index, self.per_image)
             view = visits % self.num_views if self.num_views else visits
-            boxes = views.draw(self.order.seed, self.key_hash[index], view, self.size)
+            boxes = views.draw(self.seed, self.key_hash[index], view, self.size)
             stored = stored.repeat(self.per_image, 1, 1, 1) if self.per_image > 1 else stored
             yield Seen(views.cut(stored, boxes, self.size), index, visits)
 

@@ -38,7 +38,7 @@ class Recipe:
     batch_size: int = 128
     lr: float = LR_PER_128
     views: int = 0
-    """0: a fresh view at each visit; V: V views for ever, the teacher's answers kept on disk."""
+    """0: a fresh view at each visit; V: V views for ever, whatever the seed, and answers kept."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,7 +94,6 @@ def train(
         )
         answers = _targets(shards, teacher, recipe, kind, device, targets_in, len(weights_N))
         start = min(learner.step for learner in learners)
-        answers.catch_up(feed, start)
         expected = predict(teacher.net, heldout, feed.size)
         agreed: dict[str, float] = {}
         pace = Pace(start, recipe.steps, feed.order.per_step * kind.views)
@@ -106,7 +105,7 @@ def train(
                 seen = next(stream)
                 pace.go()
 
-                answer = answers.answer(step, seen)
+                answer = answers.answer(seen)
                 weights_B = weights_N[torch.from_numpy(seen.index).to(device)]
                 batch = Batch(seen.pixels, weights_B, answer.logits_BC, answer.features_BD)
                 progress = step / recipe.steps
@@ -129,7 +128,7 @@ def train(
                 if pace.print_due() or done == recipe.steps:
                     print(pace.line(done, running, agreed), file=sys.stderr, flush=True)
                 if done < recipe.steps and (pace.checkpoint_due() or stop_asked()):
-                    answers.flush(done)
+                    answers.flush()
                     for learner in running:
                         learner.save()
                     if stop_asked():
@@ -137,7 +136,7 @@ def train(
                 if all(learner.failed_at is not None for learner in learners):
                     break
 
-        answers.flush(min(learner.step for learner in learners))
+        answers.flush()
         for learner in learners:
             name, state = learner.builder, "diverged"
             if learner.failed_at is None:
@@ -243,6 +242,8 @@ def _open(
         size=teacher.geometry.size,
         per_image=kind.views,
         num_views=recipe.views,
+        # Kept views are the same for every seed, so that the teacher is asked about them once.
+        seed=0 if recipe.views else recipe.seed,
     )
     heldout = data.decode_all(shards, rows.heldout, geometry, device)
     return feed, torch.from_numpy(weights).to(device), heldout
@@ -269,10 +270,8 @@ def _targets(
     key = {
         "shards": artefact.digest(shards.card),
         "teacher": teacher.card.digest,
-        "seed": recipe.seed,
         "views": recipe.views,
         "version": views.VERSION,
-        "batch": [recipe.batch_size, kind.views],
         "device": torch.device(device).type,
     }
     width = teacher.net.num_features if kind.needs_features else None
