@@ -16,18 +16,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artefact
+from indexes import artefact, devices
 from indexes.shards import open_shards
 
 ORIGINAL = "original"
@@ -35,10 +37,13 @@ ORIGINAL = "original"
 TRUE_FIGURES = ("purity", "right", "true_class_entropy")
 
 
-def winnow(*words: object) -> str:
+def winnow(asked: argparse.Namespace, *words: object) -> str:
     """What a `winnow` command prints; it ends the benchmark where it fails."""
     command = [sys.executable, "-m", "winnow", *map(str, words)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    threads = {"OMP_NUM_THREADS": str(max(1, devices.cores() // asked.jobs))}
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, **threads}
+    )
     if done.returncode:
         raise SystemExit(f"{shlex.join(command)}\n{done.stdout}")
     return done.stdout
@@ -50,7 +55,7 @@ def select(asked: argparse.Namespace, method: str, n: int) -> Path:
     words = ["--corpus", asked.original if method == ORIGINAL else asked.corpus]
     words += ["--runs", asked.runs, "--teacher", asked.teacher, "--method", name, "-n", n]
     words += ["--set", " ".join(settings)] if settings else []
-    printed = winnow("select", *words, *shlex.split(asked.select_args))
+    printed = winnow(asked, "select", *words, *shlex.split(asked.select_args))
     found = re.findall(r"^shards: (.+)$", printed, re.MULTILINE)
     return Path(found[-1])
 
@@ -64,7 +69,7 @@ def train(asked: argparse.Namespace, shards: Path, student: str, steps: int, see
     result = out / "evaluation.json"
     if not result.is_file():
         common = ["--shards", shards, "--runs", asked.runs, "--teacher", asked.teacher]
-        winnow("distill", *common, "--out", out, *words)
+        winnow(asked, "distill", *common, "--out", out, *words)
     return result
 
 
@@ -99,32 +104,37 @@ def true_figures(
     }
 
 
-def measure(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every selection with its figures and, per student and steps, the accuracies by seed."""
+def measure(asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every selection with its figures and its students' accuracies, `asked.jobs` at a time."""
     methods = [*asked.methods, *([ORIGINAL] if asked.original else [])]
-    for n in asked.n:
-        for method in methods:
-            directory = select(asked, method, n)
-            shards = open_shards(directory)
-            row: dict[str, Any] = {"method": method, "n": n, "kept": len(shards)}
-            row |= {"shards": str(directory), "certificate": shards.card["certificate"]}
-            if asked.truth and method != ORIGINAL:
-                truth = read_truth(asked.truth, shards.classes)
-                row |= true_figures(
-                    shards.keys.tolist(), shards.columns["label"], truth, len(shards.classes)
-                )
-            row["cells"] = []
-            for student in asked.student:
-                for steps in asked.steps:
-                    results = [
-                        artefact.read_json(train(asked, directory, student, steps, seed))
-                        for seed in asked.seeds
-                    ]
-                    cell = {"student": student, "steps": steps}
-                    cell["accuracies"] = [result["top1"] for result in results]
-                    row["cells"].append(cell)
-                    print(f"{method}, {n:,}: {student}, {steps:,} steps: {cell['accuracies']}")
-            yield row
+    chosen = [(method, n, select(asked, method, n)) for n in asked.n for method in methods]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        each = pool.map if asked.jobs > 1 else map
+        return list(each(lambda one: measure_one(asked, *one), chosen))
+
+
+def measure_one(asked: argparse.Namespace, method: str, n: int, directory: Path) -> dict[str, Any]:
+    """One selection with its figures and, per student and steps, the accuracies by seed."""
+    shards = open_shards(directory)
+    row: dict[str, Any] = {"method": method, "n": n, "kept": len(shards)}
+    row |= {"shards": str(directory), "certificate": shards.card["certificate"]}
+    if asked.truth and method != ORIGINAL:
+        truth = read_truth(asked.truth, shards.classes)
+        row |= true_figures(
+            shards.keys.tolist(), shards.columns["label"], truth, len(shards.classes)
+        )
+    row["cells"] = []
+    for student in asked.student:
+        for steps in asked.steps:
+            results = [
+                artefact.read_json(train(asked, directory, student, steps, seed))
+                for seed in asked.seeds
+            ]
+            cell = {"student": student, "steps": steps}
+            cell["accuracies"] = [result["top1"] for result in results]
+            row["cells"].append(cell)
+            print(f"{method}, {n:,}: {student}, {steps:,} steps: {cell['accuracies']}", flush=True)
+    return row
 
 
 def close_gaps(rows: Sequence[dict[str, Any]]) -> None:
@@ -247,6 +257,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", nargs="+", type=int, default=[1000])
     parser.add_argument("--select-args", default="", help="further words for `winnow select`")
     parser.add_argument("--distill-args", default="", help="as in '--views 2 --method kd'")
+    parser.add_argument("--jobs", type=int, default=1, help="selections trained side by side")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/selections.json"))
     return parser.parse_args(words)
 
@@ -254,7 +265,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 def main(words: Sequence[str] | None = None) -> None:
     """Prints the tables; writes them as Markdown beside one JSON."""
     asked = arguments(words)
-    rows = list(measure(asked))
+    rows = measure(asked)
     close_gaps(rows)
     found = correlate(rows)
     text = "\n".join(tables(rows, found)) + "\n"

@@ -101,7 +101,7 @@ def test_the_whole_on_a_tiny_world(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     pq.write_table(pa.table(truth), tmp_path / "truth.parquet")
     called: list[str] = []
 
-    def in_process(*words: object) -> str:
+    def in_process(_: object, *words: object) -> str:
         called.append(str(words[0]))
         done = CliRunner().invoke(winnow.app, [str(word) for word in words], catch_exceptions=False)
         assert done.exit_code == 0, done.output
