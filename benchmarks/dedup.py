@@ -31,7 +31,7 @@ from indexes import nets, teachers
 from indexes.images import decode
 from indexes.sources import parts
 from indexes.tarwriter import HashedTar
-from pipeline import stages
+from pipeline import corpus_stages
 from pipeline.run import prepare
 
 Pair = frozenset[str]
@@ -180,9 +180,9 @@ def ours(files: dict[str, bytes], scratch: Path) -> set[Pair]:
         method="all",
         workers=0,
     )
-    embedded = stages.embed_corpus(run)
+    embedded = corpus_stages.embed_corpus(run)
     begin = time.process_time()
-    made = stages.dedup_pool(run, embedded)
+    made = corpus_stages.dedup_pool(run, embedded)
     print(f"the dedup stage alone: {len(files) / (time.process_time() - begin):,.0f} images/CPU-s")
     table = pq.read_table(made.directory / "pairs.parquet").to_pydict()
     groups: dict[str, list[str]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -18,18 +18,19 @@ COLUMNS = {
     "outlier": "1 - cosine to the classifier row of the predicted class",
     "scarcity": "1 - images of the predicted class / those of the largest class",
     "compactness": "1 - mean outlier of the predicted class / that of the loosest class",
-    "local": "1 - cosine to the k-th nearest neighbour; only where neighbours were looked for",
+    "local": "1 - cosine to the 10th nearest other image, copies included",
     "bn": "log distance to the teacher's BatchNorm statistics; only where it has BatchNorm",
     "class_name": "cosine to the name of the predicted class; only with --tower",
 }
 
 
-def fill(pool: Pool, names_CE: Array | None = None) -> None:
+def fill(pool: Pool, nearest: Iterable[Array], names_CE: Array | None = None) -> None:
     """Writes the raw columns that the pool's data allow into its scratch directory.
 
+    nearest: for each block the cosines [n, k] of its rows to their k nearest others, best first.
     names_CE: the tower's unit vectors of the class names, where one was embedded.
     """
-    pool.fill(_of_images(pool, names_CE))
+    pool.fill(_of_images(pool, nearest, names_CE))
     counts, sums = pool.class_counts(), np.zeros(len(pool.classes))
     for block in pool.blocks:
         rows = slice(block.start, block.stop)
@@ -42,17 +43,17 @@ def fill(pool: Pool, names_CE: Array | None = None) -> None:
     pool.fill((b, {"scarcity": scarce[y], "compactness": compact[y]}) for b, y in labels)
 
 
-def _of_images(pool: Pool, names_CE: Array | None) -> Iterator[tuple[Block, dict[str, Array]]]:
+def _of_images(
+    pool: Pool, nearest: Iterable[Array], names_CE: Array | None
+) -> Iterator[tuple[Block, dict[str, Array]]]:
     prototypes = outlier.classifier_rows(pool)
-    for block in pool.blocks:
+    for block, cosines in zip(pool.blocks, nearest, strict=True):
         label, logsumexp = block.columns("label", "logsumexp")
         made = {
             "energy": energy.energy(logsumexp),
             "outlier": outlier.distance(block.matrix("features"), label, prototypes),
+            "local": local.distance(cosines),
         }
-        if pool.has("kth_similarity"):
-            nearest = pool.column("kth_similarity")[block.start : block.stop]
-            made["local"] = local.distance(nearest[:, None])
         if block.has("bn"):
             made["bn"] = batchnorm.distance(block.matrix("bn"))
         if names_CE is not None:

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+K = 10
+"""Which neighbour: enough that a few copies of an image do not make its surroundings crowded."""
 
 
 def distance(similarity_NK: Array) -> Array:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from indexes.vectors import unit
@@ -13,6 +15,8 @@ from pipeline import columns
 from pipeline.pool import Pool
 from pipeline.scores import batchnorm, outlier
 from tests.pipeline.pools import make_pool
+
+Array = npt.NDArray[Any]
 
 
 def pool(directory: Path, **more: Any) -> Pool:
@@ -22,10 +26,14 @@ def pool(directory: Path, **more: Any) -> Pool:
     return make_pool(directory, label=label, log_odds=log_odds, blocks=(25, 35), **more)
 
 
-def test_without_bn_tower_or_neighbours(tmp_path: Path) -> None:
+def nearest(cosine: float = 0.5) -> Iterator[Array]:
+    return (np.full((size, 2), cosine) for size in (25, 35))
+
+
+def test_without_bn_or_tower(tmp_path: Path) -> None:
     made = pool(tmp_path)
-    columns.fill(made)
-    assert made.scores == ["compactness", "energy", "outlier", "scarcity"]
+    columns.fill(made, nearest())
+    assert made.scores == ["compactness", "energy", "local", "outlier", "scarcity"]
     assert set(made.scores) < set(columns.COLUMNS)
     features = np.concatenate([block.matrix("features") for block in made.blocks])
     expected = outlier.distance(features, made.column("label"), outlier.classifier_rows(made))
@@ -35,7 +43,7 @@ def test_without_bn_tower_or_neighbours(tmp_path: Path) -> None:
 def test_what_a_class_is_like_is_said_by_candidates(tmp_path: Path) -> None:
     reason = (np.arange(60) % 3 == 0).astype(np.uint8)
     made = pool(tmp_path, reason=reason)
-    columns.fill(made)
+    columns.fill(made, nearest())
     label, free = np.array(made.column("label")), reason == 0
     counts = np.array([(label[free] == one).sum() for one in range(3)])
     np.testing.assert_array_equal(made.class_counts(), counts)
@@ -51,8 +59,7 @@ def test_bn_neighbours_and_names_where_they_are(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     layers, tower = generator.random((60, 5)), unit(generator.normal(size=(60, 8)))
     made = pool(tmp_path, matrices={"bn": layers, "tower": tower})
-    np.save(tmp_path / "dedup" / "kth_similarity.npy", np.full(60, 0.75, np.float32))
-    columns.fill(made, unit(generator.normal(size=(3, 8))))
+    columns.fill(made, nearest(0.75), unit(generator.normal(size=(3, 8))))
     assert {"bn", "local", "class_name"} < set(made.scores)
     np.testing.assert_allclose(made.column("local"), 0.25)
     expected = batchnorm.distance(layers.astype(np.float16))
@@ -62,7 +69,7 @@ def test_bn_neighbours_and_names_where_they_are(tmp_path: Path) -> None:
 
 def test_a_method_may_not_take_the_name_of_a_raw_column(tmp_path: Path) -> None:
     made = pool(tmp_path)
-    columns.fill(made)
+    columns.fill(made, nearest())
     later = Pool(made.embeddings, made.classifier, made.classes, tmp_path / "own", raw=made.scratch)
     for taken in ("outlier", "label", "reason"):
         values = ((block, {taken: np.zeros(len(block))}) for block in later.blocks)

@@ -27,7 +27,7 @@ def pool(tmp_path: Path) -> Pool:
     label = generator.choice(3, 400, p=[0.7, 0.25, 0.05])
     log_odds = 3 * generator.normal(size=400).astype(np.float32)
     raw = make_pool(tmp_path, label=label, log_odds=log_odds, blocks=(150, 250))
-    columns.fill(raw)
+    columns.fill(raw, (generator.random((size, 10)) for size in (150, 250)))
     return Pool(
         raw.embeddings,
         raw.classifier,
@@ -171,7 +171,7 @@ def test_winnow_ranks_by_log_odds_and_puts_odd_images_last(tmp_path: Path) -> No
         log_odds=generator.normal(size=300).astype(np.float32),
         matrices={"bn": bn},
     )
-    columns.fill(raw)
+    columns.fill(raw, [generator.random((300, 10))])
     found = scores(winnow, raw, odd_frac=0.1)
     assert set(np.argsort(found)[:30]) == set(range(40, 70))
     rest = np.setdiff1d(np.arange(300), np.arange(40, 70))

@@ -13,8 +13,10 @@ import pytest
 from indexes import artefact
 from indexes.embeddings import open_embeddings
 from indexes.shards import open_shards
+from indexes.vectors import unit
 from indexes.verify import verify_shards
 from pipeline import embed
+from pipeline.scores import local
 from tests.pipeline import worlds
 from tests.pipeline.worlds import select, shards_of
 
@@ -55,6 +57,19 @@ def test_targets_are_the_teachers_answers(tmp_path: Path) -> None:
     tails = np.log(np.exp(logits).sum(1))
     np.testing.assert_allclose(shards.columns["logsumexp"], tails, atol=0.05)
     assert (shards.columns["label"] == shards.logits.argmax(1)).all()
+
+
+def test_local_density_is_written_whatever_the_method(tmp_path: Path) -> None:
+    worlds.good_tar(tmp_path / "c.tar", 40)
+    runs = tmp_path / "runs"
+    assert select(tmp_path / "c.tar", runs, "-n", "8", "--method", "random").exit_code == 0
+    whole = open_embeddings(next((runs / "embeddings").glob("*-*")))
+    rows = unit(np.concatenate([block.matrix("features") for block in whole.blocks]))
+    cosines = rows @ rows.T
+    np.fill_diagonal(cosines, -1)
+    tenth = np.sort(cosines, axis=1)[:, -local.K]
+    found = np.load(next((runs / "columns").glob("*-*")) / "local.npy")
+    np.testing.assert_allclose(found, 1 - tenth, atol=2e-3)
 
 
 def test_a_changed_setting_runs_only_what_depends_on_it(tmp_path: Path) -> None:
