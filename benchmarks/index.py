@@ -117,6 +117,8 @@ def blocks(path: Path) -> Iterator[Array]:
 
 def ours(source: Path, out: Path, rows: int, budget: int) -> dict[str, Any]:
     """`indexes.vectors.build` over parts of 32,768 rows."""
+    import torch  # noqa: F401, as every `winnow select` has: larger than what is measured
+
     from indexes import indexing, vectors
 
     few = indexing.Part("few", 64, lambda: np.eye(64))

@@ -130,7 +130,7 @@ def build(
         "budget_bytes": budget_bytes,
         "trained_on": training["num_vectors"],
         "bytes": where.stat().st_size,
-        **tuning.tuned(where, own, unit(queries), blocks, recall, close, budget_bytes // 8),
+        **tuning.tuned(where, own, unit(queries), blocks, recall, close),
     }
     artefact.write_card(directory, "vectors", {**(body or {}), **card})
 

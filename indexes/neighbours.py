@@ -50,7 +50,7 @@ def all_pairs(
             for start in range(0, total, tile_rows):
                 stop = min(start + tile_rows, total)
                 own, home, rows = _tile(lists, decode, start, stop)
-                found = _nearest(lists, means, decode, own, home, rows, k, probes)
+                found = nearest(lists, means, decode, own, home, rows, k, probes)
                 answers = np.memmap(file, answer, "r+", shape=(total,))
                 answers["similarity"][own], answers["row"][own] = found
                 del answers  # unmapped: what was written is the system's to keep or let go
@@ -123,7 +123,7 @@ class _Best:
         self.waiting, self.num_waiting = [], 0
 
 
-def _nearest(
+def nearest(
     lists: Lists,
     means: Array,
     decode: Callable[[Array], Array],
@@ -133,7 +133,8 @@ def _nearest(
     k: int,
     probes: int,
 ) -> tuple[Array, Array]:
-    """(similarity [m, k], row [m, k]) of a tile's rows [m, D], numbered `own`, of lists `home`.
+    """(similarity [m, k], row [m, k]): the best k others of rows [m, D], numbered `own`, of lists
+    `home`, in their `probes` nearest lists.
 
     A row's own list first: what is in the others must beat that, and little does.
     """

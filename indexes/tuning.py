@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from indexes import vectors
+from indexes import centroids, lists, neighbours, vectors
 
 Array = npt.NDArray[Any]
+K = 10
 CLOSE_RECALL = 0.999
 EQUAL = 2e-4  # in similarity: the rounding of half floats
 
@@ -24,7 +24,6 @@ def tuned(
     blocks: Iterable[Array],
     recall: float,
     close: float,
-    budget_bytes: int,
 ) -> dict[str, Any]:
     """The card's figures: what was measured, and the settings that follow from it.
 
@@ -33,28 +32,26 @@ def tuned(
     CLOSE_RECALL of those of them more similar than `close`, which near-duplicates are.
     """
     index = vectors.mapped(path)
-    num_lists, k = index.nlist, min(11, index.ntotal)
-    similarity, exact = vectors.exact(queries, blocks, k)
+    merged = lists.Lists(path, index.nlist, index.ntotal, index.sq.code_size)
+    means = index.quantizer.reconstruct_n(0, index.nlist)
+    home = centroids.nearest(queries, means)
+    similarity, exact = vectors.exact(queries, blocks, min(K + 1, index.ntotal))
     wanted = exact != own[:, None]
     wanted_close = wanted & (similarity > close)
 
     @functools.cache
     def hits(nprobe: int) -> Array:
-        found = []
-        most = max(1, budget_bytes * num_lists // (nprobe * path.stat().st_size))
-        for start in range(0, len(queries), most):
-            index = vectors.mapped(path)  # anew: what a search has mapped is let go
-            index.nprobe = nprobe
-            some = slice(start, start + most)
-            values, rows = index.search(queries[some], k)
-            # Of rows that are equally near any will do.
-            equal = similarity[some] <= values[:, -1:] + EQUAL
-            found.append((exact[some, :, None] == rows[:, None, :]).any(2) | equal)
-        return np.concatenate(found)
+        values, rows = neighbours.nearest(
+            merged, means, index.sq.decode, own, home, queries, K, nprobe
+        )
+        # Of rows that are equally near any will do.
+        equal = similarity <= values[:, -1:] + EQUAL
+        found: Array = (exact[:, :, None] == rows[:, None, :]).any(2) | equal
+        return found
 
-    nprobe, reached = _least(lambda n: share(hits(n), wanted), recall, 1, num_lists)
+    nprobe, reached = _least(lambda n: share(hits(n), wanted), recall, 1, index.nlist)
     nprobe_close, close_reached = _least(
-        lambda n: share(hits(n), wanted_close), CLOSE_RECALL, nprobe, num_lists
+        lambda n: share(hits(n), wanted_close), CLOSE_RECALL, nprobe, index.nlist
     )
     return {
         "nprobe": nprobe,
