@@ -95,22 +95,22 @@ def parquet(directory: Path, rows: int, classes: int) -> None:
             pc.sum(batch[name])
 
 
-def ours(directory: Path, rows: int, classes: int, balance: Any = "quota") -> str:
-    """The product's selection; the digest of its rows."""
+def ours(directory: Path, rows: int, classes: int, balance: Any = "quota") -> Array:
+    """The product's selection: its rows."""
     whole = Embeddings(directory, {"num_samples": rows, "parts": []})
     names = tuple(str(one) for one in range(classes))
     nothing = np.zeros((classes, 1), np.float32), np.zeros(classes, np.float32)
     out = directory / "rows.npy"
     select(Pool(whole, nothing, names, directory), int(FRAC * rows), balance, 0.0, out)
-    return digest(column(directory, "rows"))
+    return column(directory, "rows")
 
 
-def floored(directory: Path, rows: int, classes: int) -> str:
+def floored(directory: Path, rows: int, classes: int) -> Array:
     """The product's default: quotas of rows above the floor of log-odds."""
     return ours(directory, rows, classes, "quota_with_floor")
 
 
-def lexsort(directory: Path, rows: int, classes: int) -> str:
+def lexsort(directory: Path, rows: int, classes: int) -> Array:
     """The peer: columns in memory, one sort of all rows by class, score and key hash."""
     free = np.flatnonzero(column(directory, "reason") == 0)
     label, score, tie = (column(directory, name)[free] for name in ("label", "score", "key_hash"))
@@ -118,10 +118,11 @@ def lexsort(directory: Path, rows: int, classes: int) -> str:
     order = np.lexsort((tie, -score, label))
     place = np.arange(len(free)) - np.repeat(np.cumsum(counts) - counts, counts)
     quotas = water_fill(counts, int(FRAC * rows))
-    return digest(np.sort(free[order[place < np.repeat(quotas, counts)]]))
+    kept: Array = np.sort(free[order[place < np.repeat(quotas, counts)]])
+    return kept
 
 
-def pandas(directory: Path, rows: int, classes: int) -> str:
+def pandas(directory: Path, rows: int, classes: int) -> Array:
     """The peer: a data frame, ranked within its groups. Ties by row, which scores hardly have."""
     import pandas as pd
 
@@ -131,14 +132,15 @@ def pandas(directory: Path, rows: int, classes: int) -> str:
     quotas = water_fill(counts, int(FRAC * rows))
     rank = frame.groupby("label")["score"].rank(method="first", ascending=False)
     kept = frame.index[rank.to_numpy() <= quotas[frame["label"].to_numpy()]]
-    return digest(kept.to_numpy())
+    found: Array = kept.to_numpy()
+    return found
 
 
 def digest(rows: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(rows, np.int64)).hexdigest()[:16]
 
 
-JOBS: dict[str, Callable[[Path, int, int], str | None]] = {
+JOBS: dict[str, Callable[[Path, int, int], Array | None]] = {
     "scan": scan,
     "parquet": parquet,
     "ours": ours,
@@ -158,7 +160,8 @@ def child(job: str, directory: Path, rows: int, classes: int) -> None:
     wall, cpu = time.perf_counter() - begin[0], time.process_time() - begin[1]
     status = Path("/proc/self/status").read_text()  # getrusage would count what the parent held
     peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    print(json.dumps({"seconds": wall, "cpu_seconds": cpu, "peak_mib": peak, "rows": result}))
+    print(json.dumps({"seconds": wall, "cpu_seconds": cpu, "peak_mib": peak,
+                      "rows": None if result is None else digest(result)}))  # fmt: skip
 
 
 def main() -> None:

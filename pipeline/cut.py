@@ -19,8 +19,7 @@ import numpy.typing as npt
 
 from indexes import artefact
 from pipeline.candidates import RANKS, Buckets, Candidates, Chunk, code_of, gather, score_of
-from pipeline.dedup import REASONS
-from pipeline.pool import Pool
+from pipeline.pool import REASONS, Pool
 
 Array = npt.NDArray[Any]
 SORTED_ROWS = 1 << 20  # rows in the boxes of the cuts that are sorted in memory
@@ -137,13 +136,16 @@ class Split:
 def split(candidates: Candidates, box: Box) -> Iterator[Split]:
     """One scan: each chunk against the boxes."""
     least, most = box.scores()
+    lowest = np.fmin.reduce(least)  # NaN where no row at all is kept
     is_open, any_deep = box.open, box.deep.any()
     for chunk in candidates:
-        good = chunk.score >= least.take(chunk.group)
+        good = chunk.score >= lowest  # most rows are below every group's cut
         good &= chunk.free
         local = np.flatnonzero(good)
-        group = chunk.group[local]
-        at_cut = chunk.score[local] <= most.take(group)
+        group, score = chunk.group[local], chunk.score[local]
+        good = score >= least[group]
+        local, group = local[good], group[good]
+        at_cut = score[good] <= most[group]
         kept, edge, group = local[~at_cut], local[at_cut], group[at_cut]
         if any_deep:  # the score alone does not say who is inside
             inside, above = np.ones(len(edge), bool), np.zeros(len(edge), bool)

@@ -1,6 +1,6 @@
 """Dedup: exact copies, near duplicates and an evaluation set's images go, before any scoring.
 
-The artefact: `reason.npy` uint8 [N] (REASONS), `pairs.parquet` (what was dropped for what),
+The artefact: `reason.npy` uint8 [N] (pool.REASONS), `pairs.parquet` (what was dropped for what),
 `protected.parquet` (which evaluation image was seen where) and a card with counts.
 """
 
@@ -18,13 +18,12 @@ from indexes.images import Geometry
 from pipeline import copies, near, nearest, pairs, protected
 from pipeline.corpus import Corpus
 from pipeline.near import NOBODY, Groups
-from pipeline.pool import Pool, chunks
+from pipeline.pool import REASONS, Pool, chunks
 from pipeline.protected import Found
 
 Array = npt.NDArray[Any]
 Mode = Literal["off", "exact", "near"]
 MODES: tuple[Mode, ...] = ("off", "exact", "near")
-REASONS = ("candidate", "duplicate_content", "near_duplicate", "protected")
 # What the outcome depends on beside the corpus and the switches; goes into the digest.
 CONSTANTS = (nearest.NEIGHBOURS, nearest.SIMILAR, near.NEAR, near.LOOSE, protected.LEAKED)
 

@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from indexes import artefact
 from indexes.artefact import ArtefactError
-from pipeline.dedup import REASONS
 from pipeline.method import Choice, Scored
-from pipeline.pool import Pool, chunks
+from pipeline.pool import REASONS, Pool, chunks
 from pipeline.selection import Balance, Selected
 
 if TYPE_CHECKING:

@@ -19,6 +19,8 @@ from indexes import artefact
 from indexes.embeddings import COLUMNS, Block, Embeddings
 
 Array = npt.NDArray[Any]
+REASONS = ("candidate", "duplicate_content", "near_duplicate", "protected")
+"""What the numbers in the column `reason` mean."""
 RESERVED = {
     *COLUMNS, "key", "ext", "source", "source_offset", "weight", "logits", "logit_classes", "reason"
 }  # fmt: skip

@@ -13,7 +13,7 @@ from indexes import artefact
 from indexes.shards import open_shards
 from indexes.verify import verify_shards
 from pipeline import embed, shard
-from pipeline.dedup import REASONS
+from pipeline.pool import REASONS
 from tests.pipeline import worlds
 from tests.pipeline.worlds import select, shards_of
 

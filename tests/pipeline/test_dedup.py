@@ -19,9 +19,9 @@ from indexes.images import Geometry, look
 from indexes.shards import open_shards
 from pipeline import copies, dedup, near
 from pipeline.corpus import open_corpus
-from pipeline.dedup import REASONS, Mode
+from pipeline.dedup import Mode
 from pipeline.likeness import likeness, signatures
-from pipeline.pool import Pool
+from pipeline.pool import REASONS, Pool
 from tests.pipeline import scenes, worlds
 from tests.pipeline.pools import make_pool
 from tests.pipeline.worlds import select, shards_of

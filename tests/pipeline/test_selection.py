@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import candidates, cut
-from pipeline.dedup import REASONS
-from pipeline.pool import Pool
+from pipeline.pool import REASONS, Pool
 from pipeline.selection import Balance, Selected, select, starving, water_fill
 from tests.pipeline.columns import pool_of
 
