@@ -13,7 +13,7 @@ import torch
 from indexes import devices, embeddings
 from indexes.images import unit
 from indexes.progress import Progress
-from indexes.shards import FULL_LOGITS
+from indexes.shardwriter import FULL_LOGITS
 from indexes.sources import Part, SourceError
 from indexes.teachers import Teacher
 from pipeline import decoded

@@ -17,7 +17,7 @@ from indexes.artefact import hash64
 from indexes.embeddings import Block
 from indexes.progress import Progress
 from indexes.samples import contained_key, text_key
-from indexes.shards import ShardWriter
+from indexes.shardwriter import ShardWriter
 from indexes.sources import Part, SourceError
 from pipeline.pool import Pool
 

@@ -13,7 +13,8 @@ from PIL import Image
 from distill import views
 from indexes import nets, teachers
 from indexes.images import Geometry, load
-from indexes.shards import Shards, ShardWriter, open_shards
+from indexes.shards import Shards, open_shards
+from indexes.shardwriter import ShardWriter
 
 CLASSES = ("ant", "bee", "cat")
 SIZE = 32

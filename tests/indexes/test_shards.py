@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexes.artefact import ArtefactError
-from indexes.shards import ShardWriter, effective_sample_size, open_shards
+from indexes.shards import open_shards
+from indexes.shardwriter import ShardWriter, effective_sample_size
 from indexes.verify import verify_shards
 
 CLASSES = ("crane", "boat", "crane")  # names may repeat, as ImageNet's do
