@@ -83,8 +83,6 @@ class Cached:
         """
         num_rows, self.num_views, num_classes = shape
         self.ask = ask
-        directory.mkdir(parents=True, exist_ok=True)
-        _check_note(directory, artefact.digest(key))
         half = np.dtype(np.float16)
         wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             "logits": ((num_rows, self.num_views, num_classes), half)
@@ -92,9 +90,11 @@ class Cached:
         if num_features is not None:
             wanted["features"] = ((num_rows, self.num_views, num_features), half)
         wanted["answered"] = ((num_rows, self.num_views), np.dtype(bool))
-        if not all(_is_whole(directory / name, *like) for name, like in wanted.items()):
-            (directory / "answered").unlink(missing_ok=True)
-        maps = {name: _map(directory / name, *like) for name, like in wanted.items()}
+        with artefact.locked(directory):  # two seeds may begin at once
+            _check_note(directory, artefact.digest(key))
+            if not all(_is_whole(directory / name, *like) for name, like in wanted.items()):
+                (directory / "answered").unlink(missing_ok=True)
+            maps = {name: _map(directory / name, *like) for name, like in wanted.items()}
         self.logits, self.features = maps["logits"], maps.get("features")
         self.answered = maps["answered"]
         self.asked = np.array(self.answered)
@@ -102,10 +102,11 @@ class Cached:
     def answer(self, seen: Seen) -> Answers:
         """See Targets. A new answer is used as it will be read later: rounded to float16."""
         index, view = seen.index, seen.visits % self.num_views
-        # An image that ends one epoch and begins the next can show a view twice in a batch.
-        once = np.sort(np.unique(index * self.num_views + view, return_index=True)[1])
-        new = once[~self.asked[index[once], view[once]]]
+        new = np.flatnonzero(~self.asked[index, view])
         if len(new):
+            # An image that ends one epoch and begins the next can show a view twice in a batch.
+            shown = (index * self.num_views + view)[new]
+            new = new[np.sort(np.unique(shown, return_index=True)[1])]
             places = torch.from_numpy(new).to(seen.pixels.device)
             logits_BC, features_BD = self.ask(seen.pixels[places])
             self.logits[index[new], view[new]] = _half(logits_BC)
@@ -122,7 +123,7 @@ class Cached:
         self.logits.flush()
         if self.features is not None:
             self.features.flush()
-        self.answered |= self.asked
+        self.answered[self.asked] = True  # another seed, side by side, may have set more
         self.answered.flush()
 
 
@@ -138,7 +139,7 @@ def _check_note(directory: Path, key: str) -> None:
 
 
 def _is_whole(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    return path.is_file() and path.stat().st_size == dtype.itemsize * math.prod(shape)
+    return artefact.is_whole(path, dtype.itemsize * math.prod(shape))
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
