@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -110,6 +111,20 @@ def writing(path: str | Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def link(source: Path, target: Path) -> None:
+    """Makes `target` the same file as `source`, or a copy where the file system cannot."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def is_whole(path: Path, num_bytes: int) -> bool:
+    """Whether there is a file of that size: a cut one, once mapped, would be a bus error."""
+    return path.is_file() and path.stat().st_size == num_bytes
 
 
 def sync_directory(directory: Path) -> None:

@@ -7,8 +7,6 @@ K stored logits (all C of them up to 128 classes, else the top ones with their c
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -172,11 +170,7 @@ def link_part(source: Path, number: int, directory: Path, as_number: int) -> Non
     """
     for path in sorted(source.glob(f"{part_name(number)}.*.*")):
         target = directory / path.name.replace(part_name(number), part_name(as_number))
-        target.unlink(missing_ok=True)
-        try:
-            os.link(path, target)
-        except OSError:
-            shutil.copyfile(path, target)
+        artefact.link(path, target)
     finish_part(directory, as_number, artefact.read_json(source / f"{part_name(number)}.json"))
 
 

@@ -9,8 +9,6 @@ features.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,7 +151,7 @@ def newest(folder: Path, made_by: Mapping[str, Any]) -> Path | None:
     """The index in `folder` that was written last of those whose card says `made_by`."""
     found = []
     for card in folder.glob(f"*/{artefact.CARD}"):
-        with contextlib.suppress(ArtefactError):
+        with contextlib.suppress(ArtefactError):  # one of another version, or damaged
             body = artefact.read_card(card.parent, "vectors")
             if all(body.get(name) == value for name, value in made_by.items()):
                 found.append(card)
@@ -195,20 +193,16 @@ def _adopt_training(
 
 def _adopted(path: Path, size: int, previous: str | Path | None) -> bool:
     """Whether a part's file is there in full, taken over from an older index if need be."""
-    if previous is not None and not vectors.whole(path, size):
+    if previous is not None and not artefact.is_whole(path, size):
         older = Path(previous) / PARTS / path.name
-        if vectors.whole(older, size):
+        if artefact.is_whole(older, size):
             _link(older, path)
-    return vectors.whole(path, size)
+    return artefact.is_whole(path, size)
 
 
 def _link(source: Path, target: Path) -> None:
     with artefact.writing(target) as aside:
-        aside.unlink(missing_ok=True)
-        try:
-            os.link(source, aside)
-        except OSError:  # another file system
-            shutil.copyfile(source, aside)
+        artefact.link(source, aside)
 
 
 def _train(directory: Path, parts: Sequence[Part], asked: Plan, seed: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artefact, devices, teachers, texts, whereabouts
+from indexes import artefact, devices, indexing, teachers, texts, whereabouts
 from indexes.artefact import ArtefactError
 from indexes.embeddings import Embeddings, open_embeddings
 from indexes.images import BadImage, load, unit
@@ -114,15 +113,11 @@ def by_text(corpus: Corpus, wanted: Sequence[str], k: int) -> Iterator[list[Foun
 
 def latest(runs: Path, matrix: str) -> Path:
     """The index over `matrix` under runs/vectors that was written last; ArtefactError if none."""
-    found = []
-    for place in runs.glob(f"vectors/*/{artefact.CARD}"):
-        with contextlib.suppress(ArtefactError):  # one of another version, or damaged
-            if artefact.read_card(place.parent, "vectors").get("matrix") == matrix:
-                found.append(place)
-    if not found:
+    found = indexing.newest(runs / "vectors", {"matrix": matrix})
+    if found is None:
         how = "winnow select makes one" + (" with --tower" if matrix == "tower" else "")
         raise ArtefactError(f"no index of {matrix} under {runs}/vectors: {how}")
-    return max(found, key=lambda place: place.stat().st_mtime_ns).parent
+    return found
 
 
 def name(embedded: Embeddings, row: int) -> tuple[str, str]:

@@ -73,11 +73,6 @@ def exact(queries: Array, blocks: Iterable[Array], k: int) -> tuple[Array, Array
     return similarity, rows
 
 
-def whole(path: Path, size: int) -> bool:
-    """Whether there is a file of that size: a cut one, once mapped, would be a bus error."""
-    return path.is_file() and path.stat().st_size == size
-
-
 class Vectors:
     """An opened index: `search` and `neighbours` by cosine similarity."""
 
@@ -85,7 +80,7 @@ class Vectors:
         self.directory = Path(directory)
         self.card = artefact.read_card(self.directory, "vectors")
         path = self.directory / INDEX
-        if not whole(path, self.card["bytes"]):
+        if not artefact.is_whole(path, self.card["bytes"]):
             raise ArtefactError(f"{path} is damaged or missing: delete its folder and rerun")
         self.index = mapped(path)
         self.index.nprobe = self.card["nprobe"]
