@@ -42,7 +42,7 @@ def winnow(asked: argparse.Namespace, *words: object) -> str:
     command = [sys.executable, "-m", "winnow", *map(str, words)]
     threads = {"OMP_NUM_THREADS": str(max(1, devices.cores() // asked.jobs))}
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, **threads}
+        command, stdout=subprocess.PIPE, text=True, check=False, env={**threads, **os.environ}
     )
     if done.returncode:
         raise SystemExit(f"{shlex.join(command)}\n{done.stdout}")
@@ -109,7 +109,7 @@ def measure(asked: argparse.Namespace) -> list[dict[str, Any]]:
     methods = [*asked.methods, *([ORIGINAL] if asked.original else [])]
     chosen = [(method, n, select(asked, method, n)) for n in asked.n for method in methods]
     with ThreadPoolExecutor(asked.jobs) as pool:
-        each = pool.map if asked.jobs > 1 else map
+        each = pool.map if asked.jobs > 1 else map  # one at a time needs no thread
         return list(each(lambda one: measure_one(asked, *one), chosen))
 
 

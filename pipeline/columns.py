@@ -18,7 +18,7 @@ COLUMNS = {
     "outlier": "1 - cosine to the classifier row of the predicted class",
     "scarcity": "1 - images of the predicted class / those of the largest class",
     "compactness": "1 - mean outlier of the predicted class / that of the loosest class",
-    "local": "1 - cosine to the 10th nearest other image, copies included",
+    "local": f"1 - cosine to the {local.K}th nearest other image, copies included",
     "bn": "log distance to the teacher's BatchNorm statistics; only where it has BatchNorm",
     "class_name": "cosine to the name of the predicted class; only with --tower",
 }
