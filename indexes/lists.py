@@ -108,10 +108,17 @@ def _gather(
 
 
 class Lists:
-    """The lists of a merged file, read with plain reads: memory is what was asked for."""
+    """The lists of a merged file, read with plain reads: memory is what was asked for.
 
-    def __init__(self, path: Path, num_lists: int, num_vectors: int, code_bytes: int) -> None:
+    means: the lists' centroids, float32 [L, D]. sizes [L], starts [L + 1]: entries of each list.
+    """
+
+    def __init__(self, path: Path, index: Any) -> None:
+        """`index`: the FAISS index of that file, mapped."""
+        num_lists, num_vectors, code_bytes = index.nlist, index.ntotal, index.sq.code_size
         self.path, self.code_bytes = path, code_bytes
+        self.means: Array = index.quantizer.reconstruct_n(0, num_lists)
+        self._decode = index.sq.decode
         with path.open("rb") as file:
             begin = path.stat().st_size - num_vectors * (code_bytes + ROW_BYTES)
             file.seek(begin - 8 * num_lists)
@@ -122,7 +129,7 @@ class Lists:
             raise ArtefactError(f"{path} is damaged: its lists do not hold {num_vectors:,} rows")
 
     def read(self, number: int, start: int = 0, stop: int | None = None) -> tuple[Array, Array]:
-        """(rows int64 [n], codes uint8 [n, c]) of entries start..stop of a list."""
+        """(row numbers int64 [n], rows float32 [n, D]) of entries start..stop of a list."""
         size = int(self.sizes[number])
         stop = size if stop is None else stop
         begin = self._begin + int(self.starts[number]) * (self.code_bytes + ROW_BYTES)
@@ -133,6 +140,7 @@ class Lists:
                             begin + size * self.code_bytes + start * ROW_BYTES)  # fmt: skip
         if len(rows) != (stop - start) * ROW_BYTES:
             raise ArtefactError(f"{self.path} is cut short: delete its folder and rerun")
-        return np.frombuffer(rows, "<i8"), np.frombuffer(codes, np.uint8).reshape(
-            -1, self.code_bytes
+        shape = (-1, self.code_bytes)
+        return np.frombuffer(rows, "<i8"), self._decode(
+            np.frombuffer(codes, np.uint8).reshape(shape)
         )

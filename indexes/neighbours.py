@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from typing import IO, Any
 
 import numpy as np
@@ -27,8 +27,6 @@ MOST_WAITING = 1 << 22
 
 def all_pairs(
     lists: Lists,
-    means: Array,
-    decode: Callable[[Array], Array],
     blocks: Iterable[Sized],
     k: int,
     *,
@@ -37,20 +35,19 @@ def all_pairs(
 ) -> Iterator[tuple[Array, Array]]:
     """(similarity float32 [n, k], row int64 [n, k]) of each block, nearest first, in row order.
 
-    means: the lists' centroids [L, D]. decode: codes [n, c] to rows float32 [n, D]. probes: lists
-    that a row looks into.
+    probes: lists that a row looks into.
     """
     total = int(lists.starts[-1])
     answer = np.dtype([("similarity", "<f4", (k,)), ("row", "<i8", (k,))])
-    row_bytes = 8 * means.shape[1] + 16 * probes + 100 * k + 6 * LIST_ROWS
+    row_bytes = 8 * lists.means.shape[1] + 16 * probes + 100 * k + 6 * LIST_ROWS
     tile_rows = int(np.clip(budget_bytes // row_bytes, 256, MOST_TILE_ROWS))
     with tempfile.TemporaryFile(dir=lists.path.parent) as file:
         os.posix_fallocate(file.fileno(), 0, total * answer.itemsize)  # full disk: now, an error
         with Progress("neighbours", total, "vectors") as progress:
             for start in range(0, total, tile_rows):
                 stop = min(start + tile_rows, total)
-                own, home, rows = _tile(lists, decode, start, stop)
-                found = nearest(lists, means, decode, own, home, rows, k, probes)
+                own, home, rows = _tile(lists, start, stop)
+                found = nearest(lists, own, home, rows, k, probes)
                 answers = np.memmap(file, answer, "r+", shape=(total,))
                 answers["similarity"][own], answers["row"][own] = found
                 del answers  # unmapped: what was written is the system's to keep or let go
@@ -67,20 +64,18 @@ def _by_block(
         yield answers["similarity"], answers["row"]
 
 
-def _tile(
-    lists: Lists, decode: Callable[[Array], Array], start: int, stop: int
-) -> tuple[Array, Array, Array]:
+def _tile(lists: Lists, start: int, stop: int) -> tuple[Array, Array, Array]:
     """Entries start..stop in the order of the lists: row numbers, lists [m], rows [m, D]."""
     first = int(np.searchsorted(lists.starts, start, "right")) - 1
-    own, home, codes = [], [], []
+    own, home, rows = [], [], []
     for number in range(first, int(np.searchsorted(lists.starts, stop))):
         begin = int(lists.starts[number])
         low, high = max(start - begin, 0), min(stop - begin, int(lists.sizes[number]))
         found = lists.read(number, low, high)
         own.append(found[0])
         home.append(np.full(high - low, number))
-        codes.append(found[1])
-    return np.concatenate(own), np.concatenate(home), decode(np.concatenate(codes))
+        rows.append(found[1])
+    return np.concatenate(own), np.concatenate(home), np.concatenate(rows)
 
 
 class _Best:
@@ -124,14 +119,7 @@ class _Best:
 
 
 def nearest(
-    lists: Lists,
-    means: Array,
-    decode: Callable[[Array], Array],
-    own: Array,
-    home: Array,
-    rows: Array,
-    k: int,
-    probes: int,
+    lists: Lists, own: Array, home: Array, rows: Array, k: int, probes: int
 ) -> tuple[Array, Array]:
     """(similarity [m, k], row [m, k]): the best k others of rows [m, D], numbered `own`, of lists
     `home`, in their `probes` nearest lists.
@@ -143,16 +131,16 @@ def nearest(
     def look(number: int, at: Array) -> None:
         queries, size = rows[at], int(lists.sizes[number])
         for start in range(0, size, LIST_ROWS):
-            others, codes = lists.read(number, start, min(start + LIST_ROWS, size))
-            best.add(at, queries @ decode(codes).T, others)
+            others, some = lists.read(number, start, min(start + LIST_ROWS, size))
+            best.add(at, queries @ some.T, others)
 
     for number in np.unique(home).tolist():
         look(number, np.flatnonzero(home == number))
     best.settle()
-    at, looked = centroids.near(rows, means, probes)
+    at, looked = centroids.near(rows, lists.means, probes)
     at, looked = at[looked != home[at]], looked[looked != home[at]]
     order = np.argsort(looked, kind="stable")
-    at, bounds = at[order], np.searchsorted(looked[order], np.arange(len(means) + 1))
+    at, bounds = at[order], np.searchsorted(looked[order], np.arange(len(lists.means) + 1))
     for number in np.flatnonzero(np.diff(bounds)).tolist():
         look(number, at[bounds[number] : bounds[number + 1]])
     best.settle()

@@ -32,18 +32,15 @@ def tuned(
     CLOSE_RECALL of those of them more similar than `close`, which near-duplicates are.
     """
     index = vectors.mapped(path)
-    merged = lists.Lists(path, index.nlist, index.ntotal, index.sq.code_size)
-    means = index.quantizer.reconstruct_n(0, index.nlist)
-    home = centroids.nearest(queries, means)
+    merged = lists.Lists(path, index)
+    home = centroids.nearest(queries, merged.means)
     similarity, exact = vectors.exact(queries, blocks, min(K + 1, index.ntotal))
     wanted = exact != own[:, None]
     wanted_close = wanted & (similarity > close)
 
     @functools.cache
     def hits(nprobe: int) -> Array:
-        values, rows = neighbours.nearest(
-            merged, means, index.sq.decode, own, home, queries, K, nprobe
-        )
+        values, rows = neighbours.nearest(merged, own, home, queries, K, nprobe)
         # Of rows that are equally near any will do.
         equal = similarity <= values[:, -1:] + EQUAL
         found: Array = (exact[:, :, None] == rows[:, None, :]).any(2) | equal

@@ -103,12 +103,8 @@ class Vectors:
         says what was reached). `card["nprobe"]` finds what a search finds, at a third of the time.
         Memory: an eighth of the budget; the N x k results lie in a nameless file beside the index.
         """
-        index = self.index
-        merged = lists.Lists(self.directory / INDEX, index.nlist, index.ntotal, index.sq.code_size)
         return neighbours.all_pairs(
-            merged,
-            index.quantizer.reconstruct_n(0, index.nlist),
-            index.sq.decode,
+            lists.Lists(self.directory / INDEX, self.index),
             blocks,
             k,
             probes=probes or self.card["nprobe_close"],

@@ -77,7 +77,6 @@ def index_vectors(run: Run, embedded: Made, matrix: str = "features") -> Made:
     made_by = {
         "corpus": run.corpus.name,
         "matrix": matrix,
-        "seed": run.seed,
         "teacher": run.teacher.card.digest if matrix == "features" else None,
         "tower": run.tower.digest if run.tower and matrix == "tower" else None,
     }
@@ -86,7 +85,6 @@ def index_vectors(run: Run, embedded: Made, matrix: str = "features") -> Made:
         indexing.build(
             made.directory,
             indexing.of_embeddings(whole, matrix),
-            seed=run.seed,
             budget_bytes=INDEX_BUDGET_BYTES,
             previous=indexing.newest(made.directory.parent, made_by),
             body={"digest": made.digest, "embeddings": embedded.directory.name, **made_by},

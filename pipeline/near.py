@@ -7,6 +7,7 @@ Memory: that of the alike pairs and of one block, whatever the corpus.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def _pairs(nearest: Vectors, blocks: Sequence[Sized], scratch: Path) -> Iterator
     """
     with tempfile.TemporaryFile(dir=scratch) as file:
         total = sum(map(len, blocks))
-        seen: Array = np.memmap(file, np.int64, "w+", shape=(total, NEIGHBOURS))
+        os.posix_fallocate(file.fileno(), 0, max(1, total * NEIGHBOURS * 8))  # full disk: an error
+        seen: Array = np.memmap(file, np.int64, "r+", shape=(total, NEIGHBOURS))
         own = 0
         for similarity, rows in nearest.neighbours(blocks, NEIGHBOURS):
             mine = np.broadcast_to(np.arange(own, own + len(rows))[:, None], rows.shape)
