@@ -53,8 +53,11 @@ class Candidates:
     Rows with a reason compete for nothing.
     """
 
-    def __init__(self, pool: Pool, grouping: Grouping, floor_log_odds: float = 0.0) -> None:
+    def __init__(
+        self, pool: Pool, grouping: Grouping, floor_log_odds: float = 0.0, by: str = "score"
+    ) -> None:
         self.pool, self.grouping, self.floor = pool, grouping, np.float32(floor_log_odds)
+        self.by = by
         of = {"pool": 1, "side_of_floor": 2}
         self.num_groups = of.get(grouping, len(pool.classes))
         self._span, self._mapped = slice(0), list[Array]()
@@ -62,7 +65,7 @@ class Candidates:
     def _columns(self, span: slice) -> list[Array]:
         # Mapped anew for every span: the pages of the one before are given back.
         if span != self._span:
-            names = ["reason", "label", "score", "key_hash"]
+            names = ["reason", "label", self.by, "key_hash"]
             if self.grouping in ("class_above_floor", "side_of_floor"):
                 names.append("log_odds")
             self._mapped = []
@@ -111,13 +114,13 @@ def gather(pool: Pool, name: str, rows: Array) -> Array:
     return np.concatenate([pool.column(name)[piece] for piece in pieces])
 
 
-def sample(pool: Pool) -> Array:
+def sample(pool: Pool, by: str = "score") -> Array:
     """Some scores, in stripes over the whole pool: what the buckets are cut by."""
     total = len(pool)
     if total <= SAMPLE_STRIPES * STRIPE_ROWS:
-        return np.array(pool.column("score"))
+        return np.array(pool.column(by))
     starts = np.linspace(0, total - STRIPE_ROWS, SAMPLE_STRIPES, dtype=np.int64)
-    return gather(pool, "score", (starts[:, None] + np.arange(STRIPE_ROWS)).ravel())
+    return gather(pool, by, (starts[:, None] + np.arange(STRIPE_ROWS)).ravel())
 
 
 class Buckets:

@@ -12,7 +12,7 @@ from indexes import artefact, devices, embeddings, indexing, whereabouts
 from indexes.sources import SourceError
 from indexes.teachers import Teacher
 from indexes.vectors import Vectors
-from pipeline import columns, dedup, embed
+from pipeline import columns, dedup, embed, probe
 from pipeline.run import Made, Run, open_pool, stage
 from pipeline.scores import local
 
@@ -131,7 +131,7 @@ def dedup_pool(run: Run, embedded: Made) -> Made:
 def raw_columns(run: Run, embedded: Made, indexed: Made, deduped: Made) -> Made:
     """The columns that any method may rank by, whatever the method."""
     digests = {"embeddings": embedded.digest, "vectors": indexed.digest, "dedup": deduped.digest}
-    inputs = {**digests, "neighbours": local.K}
+    inputs = {**digests, "neighbours": local.K, "probe": probe.CONSTANTS}
     beside = {"dedup": deduped.directory}
 
     def make(made: Made) -> None:
@@ -140,6 +140,7 @@ def raw_columns(run: Run, embedded: Made, indexed: Made, deduped: Made) -> Made:
         vectors = Vectors(indexed.directory)
         found = vectors.neighbours(pool.blocks, local.K, probes=vectors.card["nprobe"])
         columns.fill(pool, (similarity for similarity, _ in found), names)
+        pool.fill((b, {"unlearnt": v}) for b, v in probe.unlearnt(pool, device=run.device))
         body = {"digest": made.digest, "columns": pool.scores}
         artefact.write_card(made.directory, "columns", body)
         run.say(f"columns: {', '.join(pool.scores)}, {made.directory}")

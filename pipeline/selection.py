@@ -38,22 +38,31 @@ class Selected:
     histogram: Array
 
 
-def select(pool: Pool, n: int, balance: Balance, floor_log_odds: float, out: Path) -> Selected:
+def select(
+    pool: Pool,
+    n: int,
+    balance: Balance,
+    floor_log_odds: float,
+    out: Path,
+    *,
+    by: str = "score",
+) -> Selected:
     """Writes the rows to keep, ascending int64, to `out` (.npy): n, or all candidates if fewer.
 
+    by: the column that ranks them, larger being better.
     quota_with_floor fills equal class quotas from rows with log-odds at or above the floor;
     if those are fewer than n the best of the rest follow (`below_floor` counts them).
     Raises ValueError for NaN scores.
     """
     wanted, below = len(pool) if balance == "all" else n, 0
-    sampled = sample(pool)
+    sampled = sample(pool, by)
 
-    candidates = Candidates(pool, GROUPINGS[balance], floor_log_odds)
+    candidates = Candidates(pool, GROUPINGS[balance], floor_log_odds, by)
     buckets = Buckets(sampled, candidates.num_groups)
     table, dropped = cut.count(candidates, buckets)
     quotas = water_fill(table.sum(1), wanted)
     if balance == "quota_with_floor" and quotas.sum() < wanted:
-        candidates = Candidates(pool, "side_of_floor", floor_log_odds)
+        candidates = Candidates(pool, "side_of_floor", floor_log_odds, by)
         buckets = Buckets(sampled, candidates.num_groups)
         table, _ = cut.count(candidates, buckets)
         above, rest = table.sum(1).tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -32,14 +34,47 @@ def soften(
     return powers / total[:, None], other / total
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What is kept of the teacher's answers to n images: logits float16 [n, K] of `classes` [n, K]
+    (None: of all), and logsumexp [n].
+    """
+
+    logits: Array
+    logsumexp: Array
+    classes: Array | None
+
+    @classmethod
+    def of(cls, block: Block) -> Stored:
+        """Those of a whole block, memory-mapped."""
+        (logsumexp,) = block.columns("logsumexp")
+        return cls(block.matrix("logits"), logsumexp, block.logit_classes)
+
+    @classmethod
+    def joined(cls, some: Sequence[Stored]) -> Stored:
+        """One after another."""
+        logits, logsumexp, classes = ([getattr(one, f.name) for one in some] for f in fields(cls))
+        return cls(
+            np.concatenate(logits),
+            np.concatenate(logsumexp),
+            None if some[0].classes is None else np.concatenate(classes),
+        )
+
+    def rows(self, local: Array) -> Stored:
+        """Those of some of the images."""
+        classes = None if self.classes is None else self.classes[local]
+        return Stored(self.logits[local], self.logsumexp[local], classes)
+
+    def answers(self, num_classes: int) -> Array:
+        """The softened softmax over all classes, float32 [n, C]."""
+        p, other = soften(self.logits.astype(np.float32), self.logsumexp, num_classes, TEMPERATURE)
+        if self.classes is None:
+            return p.astype(np.float32)
+        whole = np.repeat(other[:, None].astype(np.float32), num_classes, 1)
+        np.put_along_axis(whole, self.classes.astype(np.int64), p.astype(np.float32), 1)
+        return whole
+
+
 def answers(block: Block, local: Array, num_classes: int) -> Array:
     """The softened softmax of some rows of a block, over all classes, float32 [n, C]."""
-    (logsumexp,) = block.columns("logsumexp")
-    logits = block.matrix("logits")[local].astype(np.float32)
-    p, other = soften(logits, logsumexp[local], num_classes, TEMPERATURE)
-    stored = block.logit_classes
-    if stored is None:
-        return p.astype(np.float32)
-    whole = np.repeat(other[:, None].astype(np.float32), num_classes, 1)
-    np.put_along_axis(whole, stored[local].astype(np.int64), p.astype(np.float32), 1)
-    return whole
+    return Stored.of(block).rows(local).answers(num_classes)

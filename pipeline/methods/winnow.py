@@ -3,7 +3,8 @@
 Confidence within class quotas buys purity; the teacher's middle BatchNorms know what the lost
 images looked like (symbols, game tiles and drawings are far off, however sure the teacher is of
 them); weights then make the teacher's softened answers, which a student learns from, even over
-the classes. OURS; docs/LOG.md has the ablation.
+the classes. For long trainings `hard` also wants what a probe (pipeline/probe.py) has not learnt
+from the surest images. OURS; docs/LOG.md has the ablation.
 Command: make select CORPUS=... N=50000
 """
 
@@ -22,8 +23,12 @@ from pipeline.weights import Weighing
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """score = rank of log-odds, less 1 for an odd image: one of those farthest by `bn`."""
+    """score = rank of log-odds + `hard` x rank of `unlearnt`, less 2 for an odd image: one of those
+    farthest by `bn`."""
 
+    hard: float = 0.0
+    """What it counts that a probe has not learnt an image. .1 to .2 serve long trainings, of
+    some twenty visits to each image."""
     odd_frac: float = 0.2
     """Share of the pool that counts as odd: kept only where nothing else is left of a class.
     Without BatchNorm in the teacher none does."""
@@ -32,17 +37,23 @@ class Config(Choice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.hard <= 1:
+            raise ValueError(f"hard={self.hard}: 0 to 1, sureness counting 1")
         if not 0 <= self.odd_frac < 1:
             raise ValueError(f"odd_frac={self.odd_frac}: a share of the pool, 0 to 1")
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score"}, float32 [n], in [-1, 1]."""
+    """Blocks of {"score"}, float32 [n], in [-2, 2]."""
     sureness = normalise.Scale(pool, "log_odds", "rank")
+    hardness = normalise.Scale(pool, "unlearnt", "rank") if pool.has("unlearnt") else None
     oddness = normalise.Scale(pool, "bn", "rank") if pool.has("bn") else None
     for block in pool.blocks:
         rows = slice(block.start, block.stop)
         total = sureness(pool.column("log_odds")[rows])
+        if hardness is not None:
+            total += np.float32(config.hard) * hardness(pool.column("unlearnt")[rows])
         if oddness is not None:
-            total -= (oddness(pool.column("bn")[rows]) > 1 - config.odd_frac).astype(np.float32)
+            odd = oddness(pool.column("bn")[rows]) > 1 - config.odd_frac
+            total -= np.float32(2) * odd
         yield block, {"score": total}

@@ -1,0 +1,147 @@
+"""Probe: a small net that learns from thumbs of the surest images, to see what it has not learnt.
+
+What the teacher is sure of and a small net cannot tell from the surest images is what is left for
+a student to learn (OURS; docs/LOG.md). The thumbs that are kept beside every embedding are enough
+for that: no image is read again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from indexes import devices, thumbs
+from indexes.embeddings import Block
+from indexes.progress import Progress
+from pipeline import selection
+from pipeline.pool import Pool
+from pipeline.shard import by_block
+from pipeline.softened import TEMPERATURE, Stored
+
+Array = npt.NDArray[Any]
+MOST_ROWS = 1 << 16
+EPOCHS, LEAST_STEPS = 6, 100
+BATCH = 128
+ROWS = 1024  # looked at in one forward
+LEARNING_RATE = 0.1
+CONSTANTS = [MOST_ROWS, EPOCHS, LEAST_STEPS, BATCH, LEARNING_RATE]
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.shortcut(x))
+
+
+def net(num_classes: int) -> nn.Sequential:
+    """A ResNet-8 of 16 to 64 channels: thumbs [B, 3, S, S] to logits [B, C]."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        Residual(16, 16, 1),
+        Residual(16, 32, 2),
+        Residual(32, 64, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, num_classes),
+    )
+
+
+def unlearnt(pool: Pool, *, seed: int = 0, device: str = "cpu") -> Iterator[tuple[Block, Array]]:
+    """For each block the KL divergence of the teacher's softened answers from those of a probe
+    that was trained on the surest tenth of the candidates, even over the classes: float32 [n].
+
+    Nothing where that tenth does not make a batch.
+    """
+    rows = surest(pool)
+    if len(rows) < BATCH:
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        probe = _trained(pool, rows, seed, device)
+    with torch.inference_mode(), Progress("probe", len(pool), "thumbs") as progress:
+        for block in pool.blocks:
+            found, stored = np.empty(len(block), np.float32), Stored.of(block)
+            for start in range(0, len(block), ROWS):
+                rows = np.arange(start, min(start + ROWS, len(block)))
+                target = torch.from_numpy(stored.rows(rows).answers(len(pool.classes)))
+                with devices.autocast(device):
+                    logits = probe(_pixels(block.matrix("thumb")[rows], device))
+                told = F.log_softmax(logits.float().cpu() / TEMPERATURE, 1)
+                found[rows] = F.kl_div(told, target, reduction="none").sum(1).numpy()
+                progress.add(len(rows))
+            yield block, found
+
+
+def _trained(pool: Pool, rows: Array, seed: int, device: str) -> nn.Module:
+    """The probe, after EPOCHS over `rows`, but at least LEAST_STEPS."""
+    thumb = np.concatenate([block.matrix("thumb")[local] for block, local in by_block(pool, rows)])
+    target = Stored.joined([Stored.of(block).rows(local) for block, local in by_block(pool, rows)])
+    num_classes = len(pool.classes)
+    probe = net(num_classes).to(device).train()
+    probe.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        probe.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4, nesterov=True
+    )
+    steps = max(LEAST_STEPS, EPOCHS * len(rows) // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    draw = np.random.default_rng(seed)
+    for _ in range(steps):
+        chosen = draw.integers(0, len(rows), BATCH)
+        pixels = _pixels(thumb[chosen], device)
+        mirrored = torch.from_numpy(draw.random(BATCH) < 0.5).to(device)
+        pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
+        wanted = torch.from_numpy(target.rows(chosen).answers(num_classes)).to(device)
+        with devices.autocast(device):
+            logits = probe(pixels)
+        told = F.log_softmax(logits.float() / TEMPERATURE, 1)
+        loss = F.kl_div(told, wanted, reduction="batchmean") * TEMPERATURE**2
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+    probe.eval()
+    return probe
+
+
+def surest(pool: Pool) -> Array:
+    """The rows that the probe learns from: a tenth of the candidates, at most MOST_ROWS, ascending;
+    the surest of each class.
+    """
+    num = int(np.clip(int(pool.class_counts().sum()) // 10, 1, MOST_ROWS))
+    with tempfile.TemporaryDirectory(dir=pool.scratch) as scratch:
+        out = Path(scratch) / "rows.npy"
+        selection.select(pool, num, "quota", 0.0, out, by="log_odds")
+        rows: Array = np.load(out)
+    return rows
+
+
+def _pixels(rows: Array, device: str) -> Tensor:
+    """Thumbs [n, WIDTH] as YCbCr, float32 [n, 3, S, S], about -2 to 2."""
+    luma, chroma = (torch.from_numpy(np.array(plane)) for plane in thumbs.planes(rows))
+    chroma = F.interpolate(chroma.to(device).float(), scale_factor=2.0)
+    whole = torch.cat([luma[:, None].to(device).float(), chroma], 1)
+    return ((whole - 128) / 64).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,94 @@
+"""The probe: it learns from the surest, and names what these did not teach it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from indexes.thumbs import thumb
+from pipeline import probe, softened
+from pipeline.pool import Pool
+from tests.pipeline.pools import make_pool
+
+Array = npt.NDArray[Any]
+NUM = 1500
+ODD = slice(0, 60)
+
+
+def unlearnt(pool: Pool, seed: int = 0) -> Array:
+    return np.concatenate([values for _, values in probe.unlearnt(pool, seed=seed)])
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """Plain squares of three colours; the teacher, fairly sure, says something else of some."""
+    draw = np.random.default_rng(0)
+    label = np.arange(NUM) % 3
+    shown = label.copy()
+    shown[ODD] = (shown[ODD] + 1) % 3
+    sure = draw.uniform(3, 9, NUM)
+    sure[ODD] = 2
+    logits = np.where(np.arange(3) == label[:, None], sure[:, None], 0.0)
+    pixels = draw.integers(0, 90, (NUM, 20, 20, 3))
+    pixels[np.arange(NUM), :, :, shown] += 130
+    made = make_pool(
+        tmp_path_factory.mktemp("pool"),
+        label=label,
+        log_odds=sure,
+        blocks=(700, 800),
+        matrices={
+            "logits": logits,
+            "thumb": np.stack([thumb(one.astype(np.uint8)) for one in pixels]),
+        },
+        columns={"logsumexp": np.log(np.exp(logits).sum(1))},
+    )
+    made.scratch.mkdir(exist_ok=True)
+    return made
+
+
+def test_what_the_surest_did_not_teach_stands_out(pool: Pool) -> None:
+    found = unlearnt(pool)
+    assert found.shape == (NUM,)
+    assert found.dtype == np.float32
+    assert (found >= -1e-6).all()
+    assert np.median(found[ODD]) > 4 * np.median(found[60:])
+
+
+def test_a_seed_gives_the_same_again_and_leaves_the_randomness_of_others(pool: Pool) -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    np.testing.assert_array_equal(unlearnt(pool, 1), unlearnt(pool, 1))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_it_learns_from_the_surest_candidates_of_each_class(tmp_path: Path) -> None:
+    draw = np.random.default_rng(3)
+    label, sure = draw.integers(0, 3, 600), draw.normal(size=600)
+    reason = (np.arange(600) % 4 == 0).astype(np.uint8)
+    made = make_pool(tmp_path, label=label, log_odds=sure, reason=reason)
+    made.scratch.mkdir()
+    rows = probe.surest(made)
+    assert len(rows) == 45
+    assert (reason[rows] == 0).all()
+    assert list(probe.unlearnt(made)) == []  # too few for a batch
+    for one in range(3):
+        mine = np.flatnonzero((label == one) & (reason == 0))
+        assert set(mine[np.argsort(-sure[mine])][:15]) == set(rows[label[rows] == one])
+
+
+def test_stored_answers_in_any_order_and_of_some_classes_only() -> None:
+    draw = np.random.default_rng(4)
+    logits = draw.normal(size=(6, 5)).astype(np.float16)
+    logsumexp = np.log(np.exp(logits.astype(np.float64)).sum(1))
+    whole = softened.Stored(logits, logsumexp, None)
+    order = np.argsort(-logits.astype(np.float32), 1, kind="stable").astype(np.int32)
+    ranked = softened.Stored(np.take_along_axis(logits, order, 1), logsumexp, order)
+    np.testing.assert_allclose(ranked.answers(5), whole.answers(5), rtol=1e-5)
+    rows = np.array([4, 1, 1])
+    joined = softened.Stored.joined([ranked.rows(rows[:1]), ranked.rows(rows[1:])])
+    np.testing.assert_allclose(joined.answers(5), whole.answers(5)[rows], rtol=1e-5)
