@@ -135,7 +135,7 @@ def surest(pool: Pool) -> Array:
     with tempfile.TemporaryDirectory(dir=pool.scratch) as scratch:
         out = Path(scratch) / "rows.npy"
         selection.select(pool, num, "quota", 0.0, out, by="log_odds")
-        rows: Array = np.load(out)
+        rows: Array = np.load(out, allow_pickle=False)
     return rows
 
 
