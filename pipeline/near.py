@@ -105,7 +105,7 @@ def _pairs(nearest: Vectors, blocks: Sequence[Sized], scratch: Path) -> Iterator
     """
     with tempfile.TemporaryFile(dir=scratch) as file:
         total = sum(map(len, blocks))
-        os.posix_fallocate(file.fileno(), 0, max(1, total * NEIGHBOURS * 8))  # full disk: an error
+        os.posix_fallocate(file.fileno(), 0, total * NEIGHBOURS * 8)  # full disk: an error
         seen: Array = np.memmap(file, np.int64, "r+", shape=(total, NEIGHBOURS))
         own = 0
         for similarity, rows in nearest.neighbours(blocks, NEIGHBOURS):

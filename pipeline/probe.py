@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from indexes import devices, thumbs
+from indexes import devices, nets, thumbs
 from indexes.embeddings import Block
 from indexes.progress import Progress
 from pipeline import selection
-from pipeline.pool import Pool
+from pipeline.pool import Pool, chunks
 from pipeline.shard import by_block
 from pipeline.softened import TEMPERATURE, Stored
 
@@ -32,42 +32,8 @@ EPOCHS, LEAST_STEPS = 6, 100
 BATCH = 128
 ROWS = 1024  # looked at in one forward
 LEARNING_RATE = 0.1
-CONSTANTS = [MOST_ROWS, EPOCHS, LEAST_STEPS, BATCH, LEARNING_RATE]
-
-
-class Residual(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
-
-    def __init__(self, width_in: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-        self.shortcut = nn.Sequential(
-            nn.Conv2d(width_in, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.body(x) + self.shortcut(x))
-
-
-def net(num_classes: int) -> nn.Sequential:
-    """A ResNet-8 of 16 to 64 channels: thumbs [B, 3, S, S] to logits [B, C]."""
-    return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        Residual(16, 16, 1),
-        Residual(16, 32, 2),
-        Residual(32, 64, 2),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, num_classes),
-    )
+NET, CENTRE, SPREAD = "resnet8", [128 / 255] * 3, [64 / 255] * 3
+CONSTANTS = [NET, MOST_ROWS, EPOCHS, LEAST_STEPS, BATCH, LEARNING_RATE]
 
 
 def unlearnt(pool: Pool, *, seed: int = 0, device: str = "cpu") -> Iterator[tuple[Block, Array]]:
@@ -85,24 +51,23 @@ def unlearnt(pool: Pool, *, seed: int = 0, device: str = "cpu") -> Iterator[tupl
     with torch.inference_mode(), Progress("probe", len(pool), "thumbs") as progress:
         for block in pool.blocks:
             found, stored = np.empty(len(block), np.float32), Stored.of(block)
-            for start in range(0, len(block), ROWS):
-                rows = np.arange(start, min(start + ROWS, len(block)))
-                target = torch.from_numpy(stored.rows(rows).answers(len(pool.classes)))
+            for some in chunks(len(block), ROWS):
+                target = torch.from_numpy(stored.rows(some).answers(len(pool.classes)))
                 with devices.autocast(device):
-                    logits = probe(_pixels(block.matrix("thumb")[rows], device))
-                told = F.log_softmax(logits.float().cpu() / TEMPERATURE, 1)
-                found[rows] = F.kl_div(told, target, reduction="none").sum(1).numpy()
-                progress.add(len(rows))
+                    _, _, logits = probe(_pixels(block.matrix("thumb")[some], device))
+                told = F.log_softmax(logits.cpu() / TEMPERATURE, 1)
+                found[some] = F.kl_div(told, target, reduction="none").sum(1).numpy()
+                progress.add(len(target))
             yield block, found
 
 
-def _trained(pool: Pool, rows: Array, seed: int, device: str) -> nn.Module:
+def _trained(pool: Pool, rows: Array, seed: int, device: str) -> nets.Net:
     """The probe, after EPOCHS over `rows`, but at least LEAST_STEPS."""
     thumb = np.concatenate([block.matrix("thumb")[local] for block, local in by_block(pool, rows)])
     target = Stored.joined([Stored.of(block).rows(local) for block, local in by_block(pool, rows)])
     num_classes = len(pool.classes)
-    probe = net(num_classes).to(device).train()
-    probe.to(memory_format=torch.channels_last)
+    probe = nets.build(NET, num_classes=num_classes, mean=CENTRE, std=SPREAD)
+    probe.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(
         probe.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4, nesterov=True
     )
@@ -116,15 +81,14 @@ def _trained(pool: Pool, rows: Array, seed: int, device: str) -> nn.Module:
         pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
         wanted = torch.from_numpy(target.rows(chosen).answers(num_classes)).to(device)
         with devices.autocast(device):
-            logits = probe(pixels)
-        told = F.log_softmax(logits.float() / TEMPERATURE, 1)
+            _, _, logits = probe(pixels)
+        told = F.log_softmax(logits / TEMPERATURE, 1)
         loss = F.kl_div(told, wanted, reduction="batchmean") * TEMPERATURE**2
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
-    probe.eval()
-    return probe
+    return probe.eval()
 
 
 def surest(pool: Pool) -> Array:
@@ -140,8 +104,8 @@ def surest(pool: Pool) -> Array:
 
 
 def _pixels(rows: Array, device: str) -> Tensor:
-    """Thumbs [n, WIDTH] as YCbCr, float32 [n, 3, S, S], about -2 to 2."""
+    """Thumbs [n, WIDTH] as YCbCr, float32 [n, 3, S, S] in [0, 1]."""
     luma, chroma = (torch.from_numpy(np.array(plane)) for plane in thumbs.planes(rows))
     chroma = F.interpolate(chroma.to(device).float(), scale_factor=2.0)
     whole = torch.cat([luma[:, None].to(device).float(), chroma], 1)
-    return ((whole - 128) / 64).contiguous(memory_format=torch.channels_last)
+    return (whole / 255).contiguous(memory_format=torch.channels_last)

@@ -60,7 +60,7 @@ class Stored:
             None if some[0].classes is None else np.concatenate(classes),
         )
 
-    def rows(self, local: Array) -> Stored:
+    def rows(self, local: Array | slice) -> Stored:
         """Those of some of the images."""
         classes = None if self.classes is None else self.classes[local]
         return Stored(self.logits[local], self.logsumexp[local], classes)

@@ -46,7 +46,9 @@ class Config(Choice):
 def score(pool: Pool, config: Config, seed: int) -> Scored:
     """Blocks of {"score"}, float32 [n], in [-2, 2]."""
     sureness = normalise.Scale(pool, "log_odds", "rank")
-    hardness = normalise.Scale(pool, "unlearnt", "rank") if pool.has("unlearnt") else None
+    hardness = None
+    if config.hard and pool.has("unlearnt"):
+        hardness = normalise.Scale(pool, "unlearnt", "rank")
     oddness = normalise.Scale(pool, "bn", "rank") if pool.has("bn") else None
     for block in pool.blocks:
         rows = slice(block.start, block.stop)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from indexes.thumbs import thumb
-from pipeline import probe, softened
+from pipeline import probe
 from pipeline.pool import Pool
 from tests.pipeline.pools import make_pool
 
@@ -79,16 +79,3 @@ def test_it_learns_from_the_surest_candidates_of_each_class(tmp_path: Path) -> N
     for one in range(3):
         mine = np.flatnonzero((label == one) & (reason == 0))
         assert set(mine[np.argsort(-sure[mine])][:15]) == set(rows[label[rows] == one])
-
-
-def test_stored_answers_in_any_order_and_of_some_classes_only() -> None:
-    draw = np.random.default_rng(4)
-    logits = draw.normal(size=(6, 5)).astype(np.float16)
-    logsumexp = np.log(np.exp(logits.astype(np.float64)).sum(1))
-    whole = softened.Stored(logits, logsumexp, None)
-    order = np.argsort(-logits.astype(np.float32), 1, kind="stable").astype(np.int32)
-    ranked = softened.Stored(np.take_along_axis(logits, order, 1), logsumexp, order)
-    np.testing.assert_allclose(ranked.answers(5), whole.answers(5), rtol=1e-5)
-    rows = np.array([4, 1, 1])
-    joined = softened.Stored.joined([ranked.rows(rows[:1]), ranked.rows(rows[1:])])
-    np.testing.assert_allclose(joined.answers(5), whole.answers(5)[rows], rtol=1e-5)

@@ -15,7 +15,7 @@ from pipeline import weights
 from pipeline.balancing import effective_frac, level
 from pipeline.method import Choice
 from pipeline.pool import Pool
-from pipeline.softened import TEMPERATURE, answers
+from pipeline.softened import TEMPERATURE, Stored, answers
 from pipeline.weights import Weighing, class_prior, spread_out, weigh
 from tests.pipeline.pools import make_pool
 
@@ -194,3 +194,16 @@ def test_softened_answers_of_a_teacher_with_some_logits_stored(tmp_path: Path) -
     best = order[[1, 5, 30], :1]
     some, all_ = np.take_along_axis(found, best, 1), np.take_along_axis(whole, best, 1)
     np.testing.assert_allclose(some, all_, rtol=0.05)
+
+
+def test_stored_answers_in_any_order_and_of_some_classes_only() -> None:
+    draw = np.random.default_rng(4)
+    logits = draw.normal(size=(6, 5)).astype(np.float16)
+    logsumexp = np.log(np.exp(logits.astype(np.float64)).sum(1))
+    whole = Stored(logits, logsumexp, None)
+    order = np.argsort(-logits.astype(np.float32), 1, kind="stable").astype(np.int32)
+    ranked = Stored(np.take_along_axis(logits, order, 1), logsumexp, order)
+    np.testing.assert_allclose(ranked.answers(5), whole.answers(5), rtol=1e-5)
+    rows = np.array([4, 1, 1])
+    joined = Stored.joined([ranked.rows(rows[:1]), ranked.rows(rows[1:])])
+    np.testing.assert_allclose(joined.answers(5), whole.answers(5)[rows], rtol=1e-5)
