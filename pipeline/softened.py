@@ -73,8 +73,3 @@ class Stored:
         whole = np.repeat(other[:, None].astype(np.float32), num_classes, 1)
         np.put_along_axis(whole, self.classes.astype(np.int64), p.astype(np.float32), 1)
         return whole
-
-
-def answers(block: Block, local: Array, num_classes: int) -> Array:
-    """The softened softmax of some rows of a block, over all classes, float32 [n, C]."""
-    return Stored.of(block).rows(local).answers(num_classes)

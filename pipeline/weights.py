@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.embeddings import Block
-from pipeline import balancing, softened
+from pipeline import balancing
 from pipeline.pool import Pool
 from pipeline.shard import by_block
+from pipeline.softened import Stored
 
 Array = npt.NDArray[Any]
 Weighing = Literal["none", "class_prior", "soft_prior", "confidence", "moment_match"]
-Read = Callable[[Block, Array], Array]
+Read = Callable[[Block], Callable[[Array], Array]]
+"""Opens a block for reading: local rows [n] -> numbers [n, P]."""
 MOST_CLASSES = 1024
 """Up to so many classes soft_prior solves for a multiplier each."""
 SOLVE_NUMBERS = 1 << 25
@@ -75,18 +77,19 @@ def class_prior(label: Array, num_classes: int) -> Array:
     return score
 
 
-def moments(block: Block, local: Array) -> Array:
-    """The moments of some rows of a block, [n, 2K]; over the lost data their mean is zero."""
-    return block.matrix("moments")[local]
+def moments(block: Block) -> Callable[[Array], Array]:
+    """Reads the moments of rows of a block, [n, 2K]; over the lost data their mean is zero."""
+    return block.matrix("moments").__getitem__
 
 
 def soft_surplus(num_classes: int) -> Read:
-    """Reads the softened answers of some rows less an even share, float32 [n, C]."""
+    """Reads the softened answers of rows less an even share, float32 [n, C]."""
 
-    def read(block: Block, local: Array) -> Array:
-        return softened.answers(block, local, num_classes) - np.float32(1 / num_classes)
+    def of(block: Block) -> Callable[[Array], Array]:
+        stored = Stored.of(block)
+        return lambda local: stored.rows(local).answers(num_classes) - np.float32(1 / num_classes)
 
-    return read
+    return of
 
 
 def matched(
@@ -97,13 +100,14 @@ def matched(
     Solved on a seeded sample where n rows of P numbers are more than SOLVE_NUMBERS; its
     multipliers then serve all rows, read block by block.
     """
-    width = read(pool.blocks[0], np.zeros(0, np.int64)).shape[1]
+    width = read(pool.blocks[0])(np.zeros(0, np.int64)).shape[1]
     chosen = rows[spread_out(len(rows), max(SOLVE_NUMBERS // width, 1), seed)]
     tilt = balancing.balance(gathered(pool, chosen, read, width), cap, floor)
     score = np.concatenate(
         [
-            balancing.scores(read(block, local[part]), tilt.multipliers)
+            balancing.scores(numbers(local[part]), tilt.multipliers)
             for block, local in by_block(pool, rows)
+            for numbers in [read(block)]
             for part in balancing.chunks(len(local))
         ]
     )
@@ -127,7 +131,7 @@ def spread_out(total: int, most: int, seed: int) -> Array:
 def gather(pool: Pool, rows: Array, name: str) -> Array:
     """Matrix `name` of ascending pool rows [n], float32 [n, width]."""
     width = pool.blocks[0].matrix(name).shape[1]
-    return gathered(pool, rows, lambda block, local: block.matrix(name)[local], width)
+    return gathered(pool, rows, lambda block: block.matrix(name).__getitem__, width)
 
 
 def gathered(pool: Pool, rows: Array, read: Read, width: int) -> Array:
@@ -135,7 +139,8 @@ def gathered(pool: Pool, rows: Array, read: Read, width: int) -> Array:
     out = np.empty((len(rows), width), np.float32)
     start = 0
     for block, local in by_block(pool, rows):
+        numbers = read(block)
         for part in balancing.chunks(len(local)):
-            out[start : start + len(local[part])] = read(block, local[part])
+            out[start : start + len(local[part])] = numbers(local[part])
             start += len(local[part])
     return out

@@ -15,7 +15,7 @@ from pipeline import weights
 from pipeline.balancing import effective_frac, level
 from pipeline.method import Choice
 from pipeline.pool import Pool
-from pipeline.softened import TEMPERATURE, Stored, answers
+from pipeline.softened import TEMPERATURE, Stored
 from pipeline.weights import Weighing, class_prior, spread_out, weigh
 from tests.pipeline.pools import make_pool
 
@@ -187,7 +187,7 @@ def test_softened_answers_of_a_teacher_with_some_logits_stored(tmp_path: Path) -
         columns={"logsumexp": np.log(np.exp(logits).sum(1))},
     )
     (block,) = pool.blocks
-    found = answers(block, np.array([1, 5, 30]), 7)
+    found = Stored.of(block).rows(np.array([1, 5, 30])).answers(7)
     np.testing.assert_allclose(found.sum(1), 1, atol=2e-3)
     whole = np.exp(logits[[1, 5, 30]] / TEMPERATURE)
     whole /= whole.sum(1, keepdims=True)
