@@ -1,14 +1,16 @@
-"""Probe: a small net that learns from thumbs of the surest images, to see what it has not learnt.
+"""Probes: small nets that learn from thumbs of the surest images, to see what these do not teach.
 
 What the teacher is sure of and a small net cannot tell from the surest images is what is left for
 a student to learn (OURS; docs/LOG.md). The thumbs that are kept beside every embedding are enough
-for that: no image is read again.
+for that: no image is read again. One probe alone ranks images half by its own chance, so several
+are averaged.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,67 +29,99 @@ from pipeline.shard import by_block
 from pipeline.softened import TEMPERATURE, Stored
 
 Array = npt.NDArray[Any]
+PROBES = 4
 MOST_ROWS = 1 << 16
 EPOCHS, LEAST_STEPS = 6, 100
 BATCH = 128
 ROWS = 1024  # looked at in one forward
 LEARNING_RATE = 0.1
 NET, CENTRE, SPREAD = "resnet8", [128 / 255] * 3, [64 / 255] * 3
-CONSTANTS = [NET, MOST_ROWS, EPOCHS, LEAST_STEPS, BATCH, LEARNING_RATE]
+CONSTANTS = [NET, PROBES, MOST_ROWS, EPOCHS, LEAST_STEPS, BATCH, LEARNING_RATE]
 
 
 def unlearnt(pool: Pool, *, seed: int = 0, device: str = "cpu") -> Iterator[tuple[Block, Array]]:
     """For each block the KL divergence of the teacher's softened answers from those of a probe
-    that was trained on the surest tenth of the candidates, even over the classes: float32 [n].
+    that was trained on the surest tenth of the candidates, even over the classes, mean over
+    PROBES of them: float32 [n].
 
     Nothing where that tenth does not make a batch.
     """
     rows = surest(pool)
     if len(rows) < BATCH:
         return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        probe = _trained(pool, rows, seed, device)
-    with torch.inference_mode(), Progress("probe", len(pool), "thumbs") as progress:
+    lesson = Lesson.of(pool, rows)
+    with Progress("probes learn", PROBES * lesson.steps * BATCH, "thumbs") as progress:
+        probes = [_trained(lesson, one, device, progress) for one in range(seed, seed + PROBES)]
+    with torch.inference_mode(), Progress("probes look", len(pool), "thumbs") as progress:
         for block in pool.blocks:
             found, stored = np.empty(len(block), np.float32), Stored.of(block)
             for some in chunks(len(block), ROWS):
-                target = torch.from_numpy(stored.rows(some).answers(len(pool.classes)))
-                with devices.autocast(device):
-                    _, _, logits = probe(_pixels(block.matrix("thumb")[some], device))
-                told = F.log_softmax(logits.cpu() / TEMPERATURE, 1)
-                found[some] = F.kl_div(told, target, reduction="none").sum(1).numpy()
-                progress.add(len(target))
+                wanted = torch.from_numpy(stored.rows(some).answers(len(pool.classes))).to(device)
+                pixels = _pixels(block.matrix("thumb")[some], device)
+                each = [_divergence(probe, pixels, wanted) for probe in probes]
+                found[some] = torch.stack(each).mean(0).cpu().numpy()
+                progress.add(len(wanted))
             yield block, found
 
 
-def _trained(pool: Pool, rows: Array, seed: int, device: str) -> nets.Net:
-    """The probe, after EPOCHS over `rows`, but at least LEAST_STEPS."""
-    thumb = np.concatenate([block.matrix("thumb")[local] for block, local in by_block(pool, rows)])
-    target = Stored.joined([Stored.of(block).rows(local) for block, local in by_block(pool, rows)])
-    num_classes = len(pool.classes)
-    probe = nets.build(NET, num_classes=num_classes, mean=CENTRE, std=SPREAD)
+@dataclass(frozen=True)
+class Lesson:
+    """What probes learn from: thumbs [n, WIDTH] and what the teacher said of each."""
+
+    thumbs: Array
+    stored: Stored
+    num_classes: int
+
+    @classmethod
+    def of(cls, pool: Pool, rows: Array) -> Lesson:
+        """That of ascending pool rows, in memory."""
+        taken = list(by_block(pool, rows))
+        return cls(
+            np.concatenate([block.matrix("thumb")[local] for block, local in taken]),
+            Stored.joined([Stored.of(block).rows(local) for block, local in taken]),
+            len(pool.classes),
+        )
+
+    def __len__(self) -> int:
+        return len(self.thumbs)
+
+    @property
+    def steps(self) -> int:
+        """EPOCHS in batches, but at least LEAST_STEPS."""
+        return max(LEAST_STEPS, EPOCHS * len(self) // BATCH)
+
+
+def _divergence(probe: nets.Net, pixels: Tensor, wanted: Tensor) -> Tensor:
+    """KL of the wanted softened answers [n, C] from the probe's, [n]."""
+    with devices.autocast(str(wanted.device)):
+        _, _, logits = probe(pixels)
+    told = F.log_softmax(logits / TEMPERATURE, 1)
+    return F.kl_div(told, wanted, reduction="none").sum(1)
+
+
+def _trained(lesson: Lesson, seed: int, device: str, progress: Progress) -> nets.Net:
+    """A probe that has learnt its lesson."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        probe = nets.build(NET, num_classes=lesson.num_classes, mean=CENTRE, std=SPREAD)
     probe.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(
         probe.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4, nesterov=True
     )
-    steps = max(LEAST_STEPS, EPOCHS * len(rows) // BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, lesson.steps)
     draw = np.random.default_rng(seed)
-    for _ in range(steps):
-        chosen = draw.integers(0, len(rows), BATCH)
-        pixels = _pixels(thumb[chosen], device)
+    for _ in range(lesson.steps):
+        chosen = draw.integers(0, len(lesson), BATCH)
+        pixels = _pixels(lesson.thumbs[chosen], device)
         mirrored = torch.from_numpy(draw.random(BATCH) < 0.5).to(device)
         pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
-        wanted = torch.from_numpy(target.rows(chosen).answers(num_classes)).to(device)
-        with devices.autocast(device):
-            _, _, logits = probe(pixels)
-        told = F.log_softmax(logits / TEMPERATURE, 1)
-        loss = F.kl_div(told, wanted, reduction="batchmean") * TEMPERATURE**2
+        wanted = torch.from_numpy(lesson.stored.rows(chosen).answers(lesson.num_classes))
+        loss = _divergence(probe, pixels, wanted.to(device)).mean() * TEMPERATURE**2
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
+        progress.add(BATCH)
     return probe.eval()
 
 

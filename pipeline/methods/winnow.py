@@ -1,10 +1,10 @@
 """Winnow's own: the surest images of every class, without those that look unlike the lost data.
 
-Confidence within class quotas buys purity; the teacher's middle BatchNorms know what the lost
-images looked like (symbols, game tiles and drawings are far off, however sure the teacher is of
-them); weights then make the teacher's softened answers, which a student learns from, even over
-the classes. For long trainings `hard` also wants what a probe (pipeline/probe.py) has not learnt
-from the surest images. OURS; docs/LOG.md has the ablation.
+Confidence within class quotas buys purity, but the surest images teach much the same: of two about
+as sure that one is better which small probes (pipeline/probe.py) could not learn from the surest.
+The teacher's middle BatchNorms know what the lost images looked like (symbols, game tiles and
+drawings are far off, however sure the teacher is of them); weights then make the teacher's softened
+answers, which a student learns from, even over the classes. OURS; docs/LOG.md has the ablation.
 Command: make select CORPUS=... N=50000
 """
 
@@ -20,15 +20,19 @@ from pipeline.scores import normalise
 from pipeline.selection import Balance
 from pipeline.weights import Weighing
 
+ODD = 128.0
+"""Halvings that an odd image is put back by: more than any pool has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """score = rank of log-odds + `hard` x rank of `unlearnt`, less 2 for an odd image: one of those
-    farthest by `bn`."""
+    """score = halvings of the pool to the image's log-odds + `hard` x its rank by `unlearnt`, less
+    ODD for one of those farthest by `bn`."""
 
-    hard: float = 0.0
-    """What it counts that a probe has not learnt an image. .1 to .2 serve long trainings, of
-    some twenty visits to each image."""
+    hard: float = 2.0
+    """What it counts that probes have not learnt an image, in halvings: at 2 the hardest image
+    may be a quarter as rare by its sureness as the easiest. More serves long trainings, less
+    short ones."""
     odd_frac: float = 0.2
     """Share of the pool that counts as odd: kept only where nothing else is left of a class.
     Without BatchNorm in the teacher none does."""
@@ -37,15 +41,15 @@ class Config(Choice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.hard <= 1:
-            raise ValueError(f"hard={self.hard}: 0 to 1, sureness counting 1")
+        if not 0 <= self.hard <= ODD / 2:
+            raise ValueError(f"hard={self.hard}: 0 to {ODD / 2:.0f} halvings")
         if not 0 <= self.odd_frac < 1:
             raise ValueError(f"odd_frac={self.odd_frac}: a share of the pool, 0 to 1")
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score"}, float32 [n], in [-2, 2]."""
-    sureness = normalise.Scale(pool, "log_odds", "rank")
+    """Blocks of {"score"}, float32 [n]."""
+    sureness = normalise.Scale(pool, "log_odds", "halvings")
     hardness = None
     if config.hard and pool.has("unlearnt"):
         hardness = normalise.Scale(pool, "unlearnt", "rank")
@@ -57,5 +61,5 @@ def score(pool: Pool, config: Config, seed: int) -> Scored:
             total += np.float32(config.hard) * hardness(pool.column("unlearnt")[rows])
         if oddness is not None:
             odd = oddness(pool.column("bn")[rows]) > 1 - config.odd_frac
-            total -= np.float32(2) * odd
+            total -= np.float32(ODD) * odd
         yield block, {"score": total}

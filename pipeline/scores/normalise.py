@@ -11,22 +11,25 @@ from pipeline.candidates import code_of
 from pipeline.pool import Pool, chunks
 
 Array = npt.NDArray[Any]
-Norm = Literal["rank", "minmax", "max"]
+Norm = Literal["rank", "halvings", "minmax", "max"]
 CELL_BITS = 20  # a rank is exact to within half of one of about 2^20 equal shares
 
 
 class Scale:
-    """A monotone map of one column to [0, 1] (rank, minmax) or to <= 1 (max), fitted to a pool.
+    """A monotone map of one column to [0, 1] (rank, minmax), to <= 1 (max) or to >= 0 (halvings),
+    fitted to a pool.
 
     Only candidates (reason 0) are fitted to: a duplicate must not weigh. rank is the empirical
-    distribution function, the middle rank for equal values. Memory does not grow with the pool:
-    two scans count the values' bits, first the upper 16, then as many more as it takes to split
-    every share of more than 2^-CELL_BITS of the rows; values that share a cell share its rank.
+    distribution function, the middle rank for equal values; halvings how often the pool must be
+    halved, the lower half going, to come to a value: -log2(1 - rank). Memory does not grow with
+    the pool: two scans count the values' bits, first the upper 16, then as many more as it takes
+    to split every share of more than 2^-CELL_BITS of the rows; values that share a cell share its
+    rank.
     """
 
     def __init__(self, pool: Pool, name: str, norm: Norm) -> None:
         self.pool, self.name, self.norm = pool, name, norm
-        if norm == "rank":
+        if norm in ("rank", "halvings"):
             self._count()
             return
         parts = [part for part in self._parts() if len(part)]
@@ -50,8 +53,9 @@ class Scale:
         counts = np.zeros(int(self.first[-1]) + (1 << int(self.bits[-1])), np.int64)
         for part in self._parts():
             np.add.at(counts, self._cell(part), np.int64(1))
-        upto = np.cumsum(counts)
-        self.rank = ((upto - counts / 2) / total).astype(np.float32)
+        above = np.maximum(total - np.cumsum(counts) + counts / 2, 0.5) / total
+        of_cell = 1 - above if self.norm == "rank" else -np.log2(above)
+        self.of_cell = of_cell.astype(np.float32)
 
     def _cell(self, column: Array) -> Array:
         code = code_of(np.asarray(column, np.float32))
@@ -62,9 +66,9 @@ class Scale:
 
     def __call__(self, column: Array) -> Array:
         """float32, same shape."""
-        if self.norm == "rank":
-            ranks: Array = self.rank[self._cell(column)]
-            return ranks
+        if self.norm in ("rank", "halvings"):
+            found: Array = self.of_cell[self._cell(column)]
+            return found
         if self.norm == "minmax":
             span = max(self.high - self.low, 1e-12)
             return ((column - self.low) / span).astype(np.float32)

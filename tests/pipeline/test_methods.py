@@ -14,7 +14,6 @@ from indexes import names
 from pipeline import columns
 from pipeline.methods import dfnd, eikd, entropy_top, kd3, mix, odsd, random, winnow
 from pipeline.pool import Pool
-from pipeline.scores import normalise
 from pipeline.selection import select
 from tests.pipeline.pools import make_pool
 
@@ -182,19 +181,17 @@ def test_winnow_ranks_by_log_odds_and_puts_odd_images_last(tmp_path: Path) -> No
     np.testing.assert_array_equal(np.argsort(every), np.argsort(raw.column("log_odds")))
 
 
-def test_winnow_prefers_what_a_probe_has_not_learnt(pool: Pool) -> None:
+def test_winnow_prefers_what_probes_have_not_learnt(pool: Pool) -> None:
+    """Every unit of `hard` makes the hardest image a match for one twice as rare as the easiest."""
+    log_odds = np.array(pool.column("log_odds"))
+    np.testing.assert_array_equal(np.argsort(scores(winnow, pool)), np.argsort(log_odds))
     unlearnt = np.random.default_rng(6).random(len(pool)).astype(np.float32)
     blocks = ((block, {"unlearnt": unlearnt[block.start : block.stop]}) for block in pool.blocks)
     pool.fill(blocks)
-    sure, hard = (
-        normalise.Scale(pool, "log_odds", "rank"),
-        normalise.Scale(pool, "unlearnt", "rank"),
-    )
-    expected = sure(np.array(pool.column("log_odds"))) + np.float32(0.5) * hard(unlearnt)
-    np.testing.assert_allclose(scores(winnow, pool, hard=0.5), expected, atol=1e-6)
-    np.testing.assert_array_equal(
-        np.argsort(scores(winnow, pool)), np.argsort(pool.column("log_odds"))
-    )
+    rank, hard_rank = ((np.argsort(np.argsort(one)) + 0.5) / 400 for one in (log_odds, unlearnt))
+    for hard in (0.0, 2.0):
+        expected = -np.log2(1 - rank) + hard * hard_rank
+        np.testing.assert_allclose(scores(winnow, pool, hard=hard), expected, atol=1e-5)
 
 
 def test_winnow_without_batchnorm_has_no_odd_images(pool: Pool) -> None:

@@ -1,4 +1,4 @@
-"""The probe: it learns from the surest, and names what these did not teach it."""
+"""Probes: they learn from the surest, and name what these did not teach them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ ODD = slice(0, 60)
 
 def unlearnt(pool: Pool, seed: int = 0) -> Array:
     return np.concatenate([values for _, values in probe.unlearnt(pool, seed=seed)])
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain colours are learnt sooner than photographs."""
+    monkeypatch.setattr(probe, "LEAST_STEPS", 30)
+    monkeypatch.setattr(probe, "PROBES", 2)
 
 
 @pytest.fixture(scope="module")

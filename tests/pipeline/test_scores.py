@@ -114,13 +114,16 @@ def test_scales_keep_order_and_range(
     for norm in NORMS:
         scaled = normalise.Scale(pool, "score", norm)(column)
         assert (np.diff(scaled[np.argsort(column, kind="stable")]) >= 0).all()
-        assert scaled.max() <= 1 + 1e-6
+        most = np.log2(2 * len(column)) if norm == "halvings" else 1
+        assert scaled.max() <= most + 1e-6
     ranks = normalise.Scale(pool, "score", "rank")(column)
     slow = [((column < one).sum() + (column <= one).sum()) / 2 / len(column) for one in column]
     np.testing.assert_allclose(ranks, slow, atol=1e-6)
+    halvings = normalise.Scale(pool, "score", "halvings")(column)
+    np.testing.assert_allclose(halvings, -np.log2(1 - np.array(slow)), rtol=1e-5, atol=1e-6)
 
 
-NORMS: tuple[normalise.Norm, ...] = ("rank", "minmax", "max")
+NORMS: tuple[normalise.Norm, ...] = ("rank", "halvings", "minmax", "max")
 
 
 @pytest.mark.parametrize("kind", ["normal", "atoms", "constant", "heavy"])
@@ -136,8 +139,11 @@ def test_rank_of_many_rows_is_exact_to_a_cell(tmp_path: Path, kind: str) -> None
     pool = pool_of(tmp_path, 1, score=column, reason=np.zeros(len(column)))
     ordered = np.sort(column)
     below, upto = (np.searchsorted(ordered, column, side) for side in ("left", "right"))
+    expected = (below + upto) / (2 * len(column))
     found = normalise.Scale(pool, "score", "rank")(column)
-    assert np.abs(found - (below + upto) / (2 * len(column))).max() < 2e-5
+    assert np.abs(found - expected).max() < 2e-5
+    halvings = normalise.Scale(pool, "score", "halvings")(column)
+    assert np.abs(2.0**-halvings - (1 - expected)).max() < 2e-5
 
 
 @pytest.mark.parametrize("norm", NORMS)
