@@ -20,7 +20,7 @@ COLUMNS = {
     "compactness": "1 - mean outlier of the predicted class / that of the loosest class",
     "local": f"1 - cosine to the {local.K}th nearest other image, copies included",
     "bn": "log distance to the teacher's BatchNorm statistics; only where it has BatchNorm",
-    "unlearnt": "divergence of a small probe from the teacher; only from 1,280 candidates on",
+    "unlearnt": "divergence of small probes from the teacher; only from 1,280 candidates on",
     "class_name": "cosine to the name of the predicted class; only with --tower",
 }
 
