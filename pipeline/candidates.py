@@ -21,6 +21,7 @@ CHUNK_ROWS = 1 << 17  # rows worked on at a time: their columns stay in the CPU'
 TABLE_CELLS = 1 << 17  # groups x buckets of a count, unless there are very many groups
 MIN_BUCKETS, MAX_BUCKETS = 64, 4096
 SAMPLE_STRIPES, STRIPE_ROWS = 512, 256
+MINUS_ZERO = np.uint64((1 << 31) - 1)  # what the code of -0.0 would be: no score has it
 RANKS = 3  # score, key hash, row: what ranks the rows of a group, larger being better
 
 

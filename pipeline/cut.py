@@ -18,7 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes import artefact
-from pipeline.candidates import RANKS, Buckets, Candidates, Chunk, code_of, gather, score_of
+from pipeline.candidates import (
+    MINUS_ZERO,
+    RANKS,
+    Buckets,
+    Candidates,
+    Chunk,
+    code_of,
+    gather,
+    score_of,
+)
 from pipeline.pool import REASONS, Pool
 
 Array = npt.NDArray[Any]
@@ -102,7 +111,8 @@ class Box:
         """
         nan = np.float32(np.nan)
         least = np.where(self.wanted, score_of(self.low[0]), nan)
-        return least, np.where(self.open | self.deep, score_of(self.high[0]), nan)
+        high = self.high[0] - (self.high[0] == MINUS_ZERO)  # 0.0 <= -0.0, but its code is above
+        return least, np.where(self.open | self.deep, score_of(high), nan)
 
     def digits(self) -> tuple[Array, Array]:
         """(rank, shift) [G] each: which rank is narrowed next, and by which of its bits."""

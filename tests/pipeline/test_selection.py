@@ -76,6 +76,19 @@ def columns(draw: st.DrawFn) -> dict[str, Array]:
     }
 
 
+def narrow_to_the_last_bit(patch: pytest.MonkeyPatch) -> None:
+    """Spans, chunks and tables so small that no cut is found by sorting."""
+    patch.setattr(candidates, "KEPT_ROWS", 20)
+    patch.setattr(candidates, "SPAN_ROWS", 14)
+    patch.setattr(candidates, "CHUNK_ROWS", 5)
+    patch.setattr(candidates, "SAMPLE_STRIPES", 4)
+    patch.setattr(candidates, "STRIPE_ROWS", 2)
+    patch.setattr(candidates, "MIN_BUCKETS", 2)
+    patch.setattr(candidates, "TABLE_CELLS", 2)
+    patch.setattr(cut, "SORTED_ROWS", 0)
+    patch.setattr(cut, "DIGIT_BITS", 3)
+
+
 @settings(max_examples=150, deadline=None)
 @given(columns(), st.integers(0, 70), st.sampled_from(BALANCES), st.booleans())
 def test_equal_to_a_sort_in_memory(
@@ -87,16 +100,8 @@ def test_equal_to_a_sort_in_memory(
 ) -> None:
     pool = pool_of(tmp_path_factory.mktemp("pool"), 6, **given_columns)
     with pytest.MonkeyPatch.context() as patch:
-        if tiny:  # spans, chunks and tables so small that every cut is narrowed to the last bit
-            patch.setattr(candidates, "KEPT_ROWS", 20)
-            patch.setattr(candidates, "SPAN_ROWS", 14)
-            patch.setattr(candidates, "CHUNK_ROWS", 5)
-            patch.setattr(candidates, "SAMPLE_STRIPES", 4)
-            patch.setattr(candidates, "STRIPE_ROWS", 2)
-            patch.setattr(candidates, "MIN_BUCKETS", 2)
-            patch.setattr(candidates, "TABLE_CELLS", 2)
-            patch.setattr(cut, "SORTED_ROWS", 0)
-            patch.setattr(cut, "DIGIT_BITS", 3)
+        if tiny:
+            narrow_to_the_last_bit(patch)
         found = select(pool, n, balance, 0.0, pool.scratch / "out" / "rows.npy")
     rows = np.load(pool.scratch / "out" / "rows.npy", allow_pickle=False)
     expected = by_sorting(pool, n, balance, 0.0)
@@ -110,6 +115,18 @@ def test_equal_to_a_sort_in_memory(
     if balance == "quota_with_floor":
         assert found.below_floor == (given_columns["log_odds"][expected] < 0).sum()
     assert not list((pool.scratch / "out").glob(".*")), "nothing aside is left"
+
+
+@pytest.mark.parametrize("n", range(28, 42))
+def test_a_cut_among_the_negative_numbers_nearest_to_zero(
+    n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow_to_the_last_bit(monkeypatch)
+    score = np.array([0.0, -0.0, -1e-45, 1e-45, -3e-45, -1.0, -np.inf] * 6, np.float32)
+    same = dict.fromkeys(("reason", "label", "log_odds"), np.zeros(42))
+    pool = pool_of(tmp_path, 1, score=score, key_hash=np.arange(42) % 5, **same)
+    rows = chosen(pool, n, "global")[1]
+    np.testing.assert_array_equal(rows, by_sorting(pool, n, "global", 0.0))
 
 
 def drawn(directory: Path, seed: int = 0, total: int = 20_000) -> Pool:
