@@ -140,7 +140,7 @@ def raw_columns(run: Run, embedded: Made, indexed: Made, deduped: Made) -> Made:
         vectors = Vectors(indexed.directory)
         found = vectors.neighbours(pool.blocks, local.K, probes=vectors.card["nprobe"])
         columns.fill(pool, (similarity for similarity, _ in found), names)
-        pool.fill((b, {"unlearnt": v}) for b, v in probe.unlearnt(pool, device=run.device))
+        pool.fill((b, {"unlearnt": v}) for b, v in probe.unlearnt(pool, run.device))
         body = {"digest": made.digest, "columns": pool.scores}
         artefact.write_card(made.directory, "columns", body)
         run.say(f"columns: {', '.join(pool.scores)}, {made.directory}")

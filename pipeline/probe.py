@@ -39,7 +39,7 @@ NET, CENTRE, SPREAD = "resnet8", [128 / 255] * 3, [64 / 255] * 3
 CONSTANTS = [NET, PROBES, MOST_ROWS, EPOCHS, LEAST_STEPS, BATCH, LEARNING_RATE]
 
 
-def unlearnt(pool: Pool, *, seed: int = 0, device: str = "cpu") -> Iterator[tuple[Block, Array]]:
+def unlearnt(pool: Pool, device: str = "cpu") -> Iterator[tuple[Block, Array]]:
     """For each block the KL divergence of the teacher's softened answers from those of a probe
     that was trained on the surest tenth of the candidates, even over the classes, mean over
     PROBES of them: float32 [n].
@@ -51,7 +51,7 @@ def unlearnt(pool: Pool, *, seed: int = 0, device: str = "cpu") -> Iterator[tupl
         return
     lesson = Lesson.of(pool, rows)
     with Progress("probes learn", PROBES * lesson.steps * BATCH, "thumbs") as progress:
-        probes = [_trained(lesson, one, device, progress) for one in range(seed, seed + PROBES)]
+        probes = [_trained(lesson, seed, device, progress) for seed in range(PROBES)]
     with torch.inference_mode(), Progress("probes look", len(pool), "thumbs") as progress:
         for block in pool.blocks:
             found, stored = np.empty(len(block), np.float32), Stored.of(block)
@@ -126,8 +126,8 @@ def _trained(lesson: Lesson, seed: int, device: str, progress: Progress) -> nets
 
 
 def surest(pool: Pool) -> Array:
-    """The rows that the probe learns from: a tenth of the candidates, at most MOST_ROWS, ascending;
-    the surest of each class.
+    """The rows that probes learn from: a tenth of the candidates, at most MOST_ROWS, ascending; the
+    surest of each class.
     """
     num = int(np.clip(int(pool.class_counts().sum()) // 10, 1, MOST_ROWS))
     with tempfile.TemporaryDirectory(dir=pool.scratch) as scratch:
