@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill import checkpoint, optim
-from distill.method import Batch, Method
+from distill import checkpoint, optim, reuse
+from distill.method import Batch, Method, MethodError
 from indexes import artefact, devices, nets, teachers
 
 LOG = "log.jsonl"
@@ -59,9 +59,15 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, item in value.items():
         if isinstance(item, Mapping):
             flat |= _flat(item, f"{prefix}{key}.")
-        else:
+        elif item is not None:  # a setting that a later version brought, at its default
             flat[prefix + key] = item
     return flat
+
+
+def _add(sums: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        value = value.detach()
+        sums[name] = sums[name] + value if name in sums else value
 
 
 class Learner:
@@ -96,13 +102,17 @@ class Learner:
             num_classes=len(teacher.classes),
             mean=teacher.mean,
             std=teacher.std,
+            input_size=teacher.input_size,
             trust=trust_builder,
         )
+        reuse.look(net, teacher.input_size)
         self.method = make(net).to(device)
         self.method.module.to(memory_format=torch.channels_last)
         self.method.train()
-        self.optimizer = optim.make(self.method)
+        self.own_optimizer = self.method.own_optimizer()
+        self.optimizer = optim.make(self.method, self.own_optimizer)
         self._sums: dict[str, Tensor] = {}
+        self._observed: dict[str, Tensor] = {}
         self._num_summed = 0
         self.terms: dict[str, float] = {}
         self._resume()
@@ -114,23 +124,31 @@ class Learner:
             return
         _refuse_others(self.directory, state.get("inputs"), self.inputs)
         self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, optimizer in self._optimizers():
+            optimizer.load_state_dict(state[name])
         self.step = int(state["step"])
+
+    def _optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
+        both = [("optimizer", self.optimizer), ("own_optimizer", self.own_optimizer)]
+        return [(name, one) for name, one in both if one is not None]
 
     def take(self, step: int, batch: Batch, *, progress: float, lr: float) -> None:
         """One step of the optimiser; nothing waits for the device."""
         # Dropout and the like draw from (seed, step): resumed and shared passes draw the same.
         torch.manual_seed((self.seed * 1_000_003 + step) % 2**63)
         optim.set_learning_rate(self.optimizer, lr)
+        self.method.observed = {}
         with devices.autocast(self.device):
+            with torch.no_grad():
+                batch = self.method.choose(batch, progress)
             terms = self.method.losses(batch, progress)
         total = torch.stack(list(terms.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.method.zero_grad(set_to_none=True)
         torch.autograd.backward(total)
-        self.optimizer.step()
-        for name, value in {"total": total, **terms}.items():
-            value = value.detach()
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        for _, optimizer in self._optimizers():
+            optimizer.step()
+        _add(self._sums, {"total": total, **terms})
+        _add(self._observed, self.method.observed)
         self._num_summed += 1
         self.step = step + 1
 
@@ -143,12 +161,16 @@ class Learner:
         self.terms = {
             name: value / self._num_summed for name, value in zip(names, values, strict=True)
         }
-        self._sums, self._num_summed = {}, 0
-        finite = all(map(math.isfinite, [*self.terms.values(), weight]))
-        if not finite:
-            self._fail()
+        observed = {k: (v / self._num_summed).tolist() for k, v in self._observed.items()}
+        self._sums, self._observed, self._num_summed = {}, {}, 0
+        if not all(map(math.isfinite, [*self.terms.values(), weight])):
+            self._fail(f"no longer finite by step {self.step}", "try a lower --lr")
         self.write(terms={k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()},
-                   **more)  # fmt: skip
+                   **observed, **more)  # fmt: skip
+        try:
+            self.method.check(observed)
+        except MethodError as error:
+            self._fail(f"stopped by its method at step {self.step}", str(error))
 
     def write(self, **body: Any) -> None:
         """Appends a line to the log file."""
@@ -156,14 +178,11 @@ class Learner:
         with (self.directory / LOG).open("a") as file:
             file.write(json.dumps({"step": self.step, **artefact.plain(body)}) + "\n")
 
-    def _fail(self) -> None:
+    def _fail(self, what: str, mend: str) -> None:
         self.failed_at = self.step
         checkpoint.remove(self.directory)
         print(
-            f"{self.builder} is no longer finite by step {self.step}: stopped, others go on; "
-            "try a lower --lr",
-            file=sys.stderr,
-            flush=True,
+            f"{self.builder} is {what}: stopped, others go on; {mend}", file=sys.stderr, flush=True
         )
 
     def _trim_log(self) -> None:
@@ -189,7 +208,7 @@ class Learner:
                 "inputs": self.inputs,
                 "step": self.step,
                 "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                **{name: one.state_dict() for name, one in self._optimizers()},
             },
         )
 

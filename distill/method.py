@@ -1,18 +1,28 @@
 """What every online method is: a student, its own heads, and the named losses of a batch.
 
-B rows of a batch (k views of B / k images, view by view), C classes, D features of the teacher.
+B rows of a batch (k views of B / k images, view by view), C classes, D features of the teacher,
+h w the side of its map.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
+from indexes import names
 from indexes.nets import Net
 from indexes.teachers import Teacher
+
+Needs = Literal["logits", "features", "map"]
+
+
+class MethodError(ValueError):
+    """A training that its method will not go on with; the message says what to change."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,7 @@ class Batch:
     """What a step hands to a method; everything on one device.
 
     pixels [B, 3, S, S] in [0, 1]; weights [B]; the teacher's logits [B, C] and, where the method
-    `needs_features`, its features [B, D]. There are no labels.
+    `needs` them, its features [B, D] or its map [B, D, h, w]. There are no labels.
     """
 
     pixels: Tensor
@@ -30,9 +40,25 @@ class Batch:
 
     @property
     def teacher_features(self) -> Tensor:
-        """`features`, of a method that needs them."""
+        """The teacher's features [B, D]; of a map, its mean."""
         assert self.features is not None
+        return self.features if self.features.ndim == 2 else self.features.mean((2, 3))
+
+    @property
+    def teacher_map(self) -> Tensor:
+        """The teacher's map [B, D, h, w], of a method that needs it; its mean is the features."""
+        assert self.features is not None
+        assert self.features.ndim == 4
         return self.features
+
+    def take(self, rows: Tensor) -> Batch:
+        """The rows of these places [b]."""
+        features = None if self.features is None else self.features[rows]
+        return Batch(self.pixels[rows], self.weights[rows], self.logits[rows], features)
+
+    def weighed(self, factor_B: Tensor) -> Batch:
+        """The same with weights times `factor_B`."""
+        return Batch(self.pixels, self.weights * factor_B, self.logits, self.features)
 
 
 class Method(nn.Module):
@@ -40,21 +66,66 @@ class Method(nn.Module):
 
     views: ClassVar[int] = 1
     """Views of an image in one step; with 2 a batch holds half as many images."""
-    needs_features: ClassVar[bool] = False
-    """Whether the batch carries the teacher's features."""
+    needs: ClassVar[Needs] = "logits"
+    """What of the teacher the batch carries beside its logits."""
 
     def __init__(self, student: Net, teacher: Teacher, config: Any) -> None:
         super().__init__()
         self.student, self.config = student, config
         self.module = student.module
+        self.observed: dict[str, Tensor] = {}
+        """What the log shows beside the losses: scalars or vectors, set anew in each step."""
+
+    @classmethod
+    def over_read(cls, config: Any) -> int:
+        """How many batches are read for each one that `choose` leaves."""
+        return 1
+
+    def choose(self, batch: Batch, progress: float) -> Batch:
+        """What of an over-read batch trains; called without gradients, before `losses`."""
+        return batch
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Named scalars whose sum is minimised; `progress` in 0-1 of the training."""
         raise NotImplementedError
 
+    def check(self, observed: Mapping[str, Any]) -> None:
+        """Looks at the means of `observed` since the last log line; MethodError to stop."""
+
+    def own_optimizer(self) -> torch.optim.Optimizer | None:
+        """Of parameters that are not for the loop's optimiser, which then leaves them alone."""
+        return None
+
     def deployed(self) -> Net:
         """The net that is saved: what a user runs."""
         return self.student
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A known setting of a method: its Config, and fields of the Recipe (or `epochs`)."""
+
+    config: Any
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+def presets(module: ModuleType) -> dict[str, Preset]:
+    """The presets of a method's file by name."""
+    found: dict[str, Preset] = getattr(module, "PRESETS", {})
+    return found
+
+
+def preset(module: ModuleType, name: str | None) -> Preset:
+    """The preset `name`, or the Config's defaults; ValueError lists what there is."""
+    if name is None:
+        return Preset(config=module.Config())
+    known = presets(module)
+    if name not in known:
+        raise ValueError(
+            f"no preset {name!r} in {module.__name__.rpartition('.')[2]}."
+            f"{names.nearest(name, list(known))} There are: {', '.join(known) or 'none'}"
+        )
+    return known[name]
 
 
 def weighted_mean(values_B: Tensor, weights_B: Tensor) -> Tensor:

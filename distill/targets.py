@@ -6,7 +6,7 @@ batch size, visited in turn; the teacher is asked about each one once, and its a
 to float16, go into a memory-mapped file. What was asked counts as answered once it is on the
 disk, which happens where students save their checkpoints: a resumed run asks and reads exactly
 as an unbroken one.
-N training rows, B images of a step, V views, C classes, D features.
+N training rows, B images of a step, V views, C classes, D features, h w the side of a map.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from indexes import artefact
 NOTE = "targets.json"
 MAX_HALF = 65504.0  # the largest float16
 
-Ask = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Pixels [B, 3, S, S] -> logits [B, C], features [B, D] of the teacher."""
+Ask = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+"""Pixels [B, 3, S, S] -> the teacher's logits [B, C], and its features [B, D], its map
+[B, D, h, w] or None: what the method needs."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """logits [B, C] and, where the method needs them, features [B, D]; float32."""
+    """logits [B, C], float32, and features [B, D] or a map [B, D, h, w] where they are needed."""
 
     logits_BC: Tensor
-    features_BD: Tensor | None
+    features: Tensor | None
 
 
 class Targets(Protocol):
@@ -54,13 +55,12 @@ class Targets(Protocol):
 class Online:
     """Fresh views, the teacher at every step."""
 
-    def __init__(self, ask: Ask, *, features: bool) -> None:
-        self.ask, self.features = ask, features
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
 
     def answer(self, seen: Seen) -> Answers:
         """See Targets."""
-        logits_BC, features_BD = self.ask(seen.pixels)
-        return Answers(logits_BC, features_BD if self.features else None)
+        return Answers(*self.ask(seen.pixels))
 
     def flush(self) -> None:
         """Nothing to keep."""
@@ -75,9 +75,9 @@ class Cached:
         directory: Path,
         key: dict[str, Any],
         shape: tuple[int, int, int],
-        num_features: int | None,
+        kept: tuple[int, ...] | None,
     ) -> None:
-        """`shape` is (N, V, C); features of width `num_features` are kept too unless None.
+        """`shape` is (N, V, C); features [B, *kept] are kept too unless that is None.
 
         Raises ArtefactError for a directory that holds answers of another key.
         """
@@ -87,8 +87,8 @@ class Cached:
         wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             "logits": ((num_rows, self.num_views, num_classes), half)
         }
-        if num_features is not None:
-            wanted["features"] = ((num_rows, self.num_views, num_features), half)
+        if kept is not None:
+            wanted["features"] = ((num_rows, self.num_views, *kept), half)
         wanted["answered"] = ((num_rows, self.num_views), np.dtype(bool))
         with artefact.locked(directory):  # two seeds may begin at once
             _check_note(directory, artefact.digest(key))
@@ -108,10 +108,11 @@ class Cached:
             shown = (index * self.num_views + view)[new]
             new = new[np.sort(np.unique(shown, return_index=True)[1])]
             places = torch.from_numpy(new).to(seen.pixels.device)
-            logits_BC, features_BD = self.ask(seen.pixels[places])
+            logits_BC, features = self.ask(seen.pixels[places])
             self.logits[index[new], view[new]] = _half(logits_BC)
             if self.features is not None:
-                self.features[index[new], view[new]] = _half(features_BD)
+                assert features is not None
+                self.features[index[new], view[new]] = _half(features)
             self.asked[index[new], view[new]] = True
         logits_BC = _full(self.logits[index, view], seen.pixels.device)
         if self.features is None:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import ast
-import difflib
 import importlib
-import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from indexes import names, taps
+from indexes import taps
+from indexes.builders import STUDENTS, NetError, has_fixed_size, maker, split_arguments, students
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    Tap = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+
+__all__ = ["STUDENTS", "Net", "NetError", "build", "split_arguments", "students"]
+
+REUSED = "reused:"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-STUDENTS = "distill.students"
 # Arguments that make a library fetch or unpickle something; a card is not to be trusted with them.
 FETCHING = ("pretrained", "weights", "checkpoint", "cache_dir", "num_classes")
-
-
-class NetError(ValueError):
-    """A builder that is unknown, not trusted, or does not give a net with a linear classifier."""
 
 
 class Net:
@@ -37,7 +35,7 @@ class Net:
         self,
         module: nn.Module,
         classifier: nn.Linear,
-        tap: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
+        tap: Tap,
         *,
         builder: str,
         arguments: Mapping[str, Any],
@@ -95,6 +93,17 @@ class Net:
         # A Linear without bias has None there, whatever its annotation says.
         return weight_CD, weight_CD.new_zeros(self.num_classes) if bias_C is None else bias_C
 
+    def encoder(self) -> tuple[nn.Module, Tap]:
+        """`module` and its tap without the last Linear, which is taken out of it for good."""
+        from torch import nn
+
+        place, _, name = self.head_name.rpartition(".")
+        gap = nn.Identity()
+        setattr(self.module.get_submodule(place), name, gap)
+        if isinstance(self._tap, taps.Hooked):
+            self._tap.watch(gap)
+        return self.module, self._tap
+
     @property
     def head_name(self) -> str:
         """The last Linear's name within `module`, as in "fc"."""
@@ -135,27 +144,31 @@ def build(
     arguments: Mapping[str, Any] | None = None,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
+    input_size: int | None = None,
     trust: bool = False,
 ) -> Net:
     """A net with random weights; nothing is downloaded.
 
     `builder` is `timm:NAME`, `torchvision:NAME`, `open_clip:NAME` (the image tower and a frozen
-    Linear for the zero-shot classifier), a short name of `students()` such as `resnet8x4`, its
+    Linear for the zero-shot classifier), `reused:BUILDER` (that net with a projector and another
+    one's classifier), a short name of `students()` such as `resnet8x4`, its
     long form `distill.students.FILE:NAME`, or with `trust` a `module:function` or
     `./file.py:function` that takes num_classes and the arguments and returns an nn.Module.
+    `arguments` may also stand behind the name, as in `timm:vit_tiny_patch16_224:patch_size=4`; a
+    net of timm's that is made for one image size is made for `input_size` where that is given.
     Raises NetError, with the nearest names where the name is unknown.
     """
-    arguments = dict(arguments or {})
+    builder, said = split_arguments(builder)
+    arguments = {**said, **(arguments or {})}
+    if input_size is not None and "img_size" not in arguments and has_fixed_size(builder):
+        arguments["img_size"] = input_size
     for key in arguments:
         if key.startswith(FETCHING):
             raise NetError(f"{builder} does not take the argument {key!r}: weights come from files")
-    library, _, name = builder.partition(":")
-    if name and library in LIBRARIES:
-        make = LIBRARIES[library](name)
-    elif not name or library.startswith(f"{STUDENTS}."):
-        builder, make = _student(builder)
+    if builder.startswith(REUSED):
+        make = _reused(builder.removeprefix(REUSED), trust)
     else:
-        make = _foreign(builder, trust)
+        builder, make = maker(builder, trust)
     try:
         module = make(num_classes=num_classes, **arguments)
     except Exception as error:
@@ -166,119 +179,53 @@ def build(
     return Net(module, classifier, tap, builder=builder, arguments=arguments, mean=mean, std=std)
 
 
-def students() -> dict[str, str]:
-    """The short names of our own nets -> first line of their family's docstring; imports none."""
-    return {name: family for name, (_, family) in sorted(_student_files().items())}
+def reuse(student: Net, shape: Mapping[str, Any], weight_CD: Tensor, bias_C: Tensor) -> Net:
+    """`student` with a projector and a frozen classifier of these values, as `reused:` builds it.
+
+    `shape` holds the arguments of that builder; the student's module is taken over.
+    """
+    import torch
+
+    shape = dict(shape)
+    module = _reused_module(student, len(weight_CD), **shape)
+    with torch.no_grad():
+        module.classifier.weight.copy_(weight_CD)
+        module.classifier.bias.copy_(bias_C)
+    return Net(
+        module,
+        module.classifier,
+        taps.timm_like,
+        builder=f"{REUSED}{student.builder}",
+        arguments=shape,
+        mean=student.mean,
+        std=student.std,
+    )
 
 
-def _student_files() -> dict[str, tuple[str, str]]:
-    """Name -> (file, family), read from each file's `__all__` without running it."""
-    found: dict[str, tuple[str, str]] = {}
-    for file in names.names(STUDENTS):
-        tree = names.source(STUDENTS, file)
-        family = names.first_line(tree) or file
-        for node in tree.body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-                for name in ast.literal_eval(node.value):
-                    if name in found:
-                        raise NetError(f"{name} stands in {found[name][0]} and in {file}")
-                    found[name] = file, family
-    return found
+def _reused_module(
+    student: Net, num_classes: int, *, arguments: Mapping[str, Any], **shape: Any
+) -> Any:
+    family = importlib.import_module(f"{STUDENTS}._reused")
+    return family.Reused(*student.encoder(), num_classes=num_classes, **shape)
 
 
-def _student(builder: str) -> tuple[str, Callable[..., nn.Module]]:
-    files = _student_files()
-    place, _, name = builder.rpartition(":")
-    name = name.lower().replace("-", "_")
-    if name not in files or place not in ("", f"{STUDENTS}.{files[name][0]}"):
-        raise NetError(
-            f"no net {builder!r}.{names.nearest(name, list(files))} There are: "
-            f"{', '.join(sorted(files))}. Others are timm:NAME, torchvision:NAME, open_clip:NAME."
-        )
-    place = f"{STUDENTS}.{files[name][0]}"
-    return f"{place}:{name}", getattr(importlib.import_module(place), name)
+def _reused(encoder: str, trust: bool) -> Callable[..., nn.Module]:
+    """Makes the nets that end in another one's classifier."""
 
-
-def _unknown(library: str, name: str, known: Sequence[str]) -> NetError:
-    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    hint = f"near: {', '.join(near)}" if near else f"there are {len(known)}, none near"
-    return NetError(f"{library} has no net {name!r}; {hint}")
-
-
-def _timm(name: str) -> Callable[..., nn.Module]:
-    import timm
-
-    if not timm.is_model(name):
-        raise _unknown("timm", name, timm.list_models())
-    return lambda **settings: timm.create_model(name, pretrained=False, **settings)
-
-
-def _torchvision(name: str) -> Callable[..., nn.Module]:
-    from torchvision import models
-
-    known = models.list_models(module=models)
-    if name not in known:
-        raise _unknown("torchvision", name, known)
-    # Their second classifiers, for training only, return a tuple.
-    extra = {"aux_logits": False, "init_weights": True}
-    fixed = extra if name in ("googlenet", "inception_v3") else {}
-    return lambda **settings: models.get_model(name, weights=None, **{**fixed, **settings})
-
-
-def _open_clip(name: str) -> Callable[..., nn.Module]:
-    import open_clip
-    from torch import nn
-
-    config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
-    if config is None:
-        raise _unknown("open_clip", name, open_clip.list_models())
-
-    def make(num_classes: int) -> nn.Module:
-        # The tower alone: create_model would build a text tower too, some of them by download.
-        visual = open_clip.model._build_vision_tower(
-            config["embed_dim"],
-            {**config["vision_cfg"], "timm_model_pretrained": False},
-            config.get("quick_gelu", False),
-        )
-        if isinstance(visual, open_clip.transformer.VisionTransformer) and not visual.attn_pool:
-            visual.output_tokens = True
-        head = nn.Linear(config["embed_dim"], num_classes).requires_grad_(False)
-        return nn.ModuleDict({"visual": visual, "head": head})
+    def make(num_classes: int, arguments: Mapping[str, Any], **shape: Any) -> nn.Module:
+        student = build(encoder, num_classes=num_classes, arguments=arguments, trust=trust)
+        made: nn.Module = _reused_module(student, num_classes, arguments=arguments, **shape)
+        return made
 
     return make
 
 
-LIBRARIES: dict[str, Callable[[str], Callable[..., Any]]] = {
-    "timm": _timm,
-    "torchvision": _torchvision,
-    "open_clip": _open_clip,
-}
-
-
-def _foreign(builder: str, trust: bool) -> Callable[..., nn.Module]:
-    if not trust:
-        raise NetError(
-            f"builder {builder!r} is code from outside timm, torchvision, open_clip and winnow; "
-            "building it runs that code. If you trust it, say --trust-builder (trust=True)"
-        )
-    place, _, name = builder.rpartition(":")
-    try:
-        file = names.find(STUDENTS, place) if place.endswith(".py") else None
-        function = getattr(file or importlib.import_module(place), name)
-    except (ImportError, AttributeError, names.UnknownName) as error:
-        raise NetError(f"no function at {builder!r}: {error}") from error
-    made: Callable[..., nn.Module] = function
-    return made
-
-
-def _seam(
-    builder: str, module: nn.Module, num_classes: int
-) -> tuple[nn.Linear, Callable[[Any, Tensor], tuple[Tensor, Tensor]]]:
+def _seam(builder: str, module: nn.Module, num_classes: int) -> tuple[nn.Linear, Tap]:
     """The last Linear of a net and how to tap what enters it."""
     from torch import nn
 
     seam = ("forward_features", "forward_head", "get_classifier")
-    tap: Callable[[Any, Tensor], tuple[Tensor, Tensor]] | None = None
+    tap: Tap | None = None
     last: nn.Module | None
     if builder.startswith("open_clip:"):
         last, tap = module.get_submodule("head"), taps.clip_tower

@@ -77,7 +77,7 @@ class Hooked:
 
         # None outside a call: whoever runs the module itself leaves no tensors behind.
         self.seen: dict[str, Tensor] | None = None
-        classifier.register_forward_pre_hook(self._keep_features)
+        self.watch(classifier)
         gates = [
             inner
             for gate in module.modules()
@@ -94,6 +94,10 @@ class Hooked:
         else:
             for child in module.children():
                 child.register_forward_hook(self._keep_output)
+
+    def watch(self, classifier: nn.Module) -> None:
+        """Features are what enters `classifier`, or whatever stands in its place."""
+        classifier.register_forward_pre_hook(self._keep_features)
 
     def _keep_features(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self.seen is not None:

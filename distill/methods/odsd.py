@@ -49,7 +49,7 @@ class ODSD(Method):
     """Two views of each image; see the file's head for the loss."""
 
     views = 2
-    needs_features = True
+    needs = "features"
     config: Config
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:

@@ -48,14 +48,14 @@ def make_feed(num_views: int, per_image: int = 1, order_seed: int = 0) -> data.F
 
 
 def make_cached(place: Path, ask: Any, **key: Any) -> Cached:
-    return Cached(ask, place, {"views": VIEWS, **key}, (NUM, VIEWS, CLASSES), WIDTH)
+    return Cached(ask, place, {"views": VIEWS, **key}, (NUM, VIEWS, CLASSES), (WIDTH,))
 
 
 def run(targets: Any, feed: data.Feed, start: int, stop: int) -> list[tuple[Tensor, Tensor]]:
     found = []
     for seen in feed.steps(start, stop):
         answers = targets.answer(seen)
-        found.append((answers.logits_BC, answers.features_BD))
+        found.append((answers.logits_BC, answers.features))
     return found
 
 
@@ -63,7 +63,7 @@ def run(targets: Any, feed: data.Feed, start: int, stop: int) -> list[tuple[Tens
 def test_cached_is_online_in_float16_and_asked_once(tmp_path: Path, per_image: int) -> None:
     teacher, feed = Counting(), make_feed(VIEWS, per_image)
     cached = run(make_cached(tmp_path, teacher), feed, 0, 12)
-    online = run(Online(Counting(), features=True), feed, 0, 12)
+    online = run(Online(Counting()), feed, 0, 12)
     assert teacher.asked == NUM * VIEWS
     for ours, theirs in zip(cached, online, strict=True):
         assert torch.equal(ours[0], theirs[0].clamp(-65504, 65504).half().float())
@@ -115,7 +115,7 @@ def test_another_order_of_the_same_views_asks_only_what_is_new(tmp_path: Path) -
     teacher, feed = Counting(), make_feed(VIEWS, order_seed=1)
     found = run(make_cached(tmp_path, teacher), feed, 0, 12)
     assert teacher.asked == NUM * VIEWS - 3 * PER_STEP
-    online = run(Online(Counting(), features=True), feed, 0, 12)
+    online = run(Online(Counting()), feed, 0, 12)
     for ours, theirs in zip(found, online, strict=True):
         assert torch.equal(ours[1], theirs[1].half().float())
 

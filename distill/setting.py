@@ -1,0 +1,162 @@
+"""What a training starts from: its students, its images, their weights, and who answers for them.
+
+N training rows, M held-out ones, R the side of a stored image.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill import data, reuse, targets, views
+from distill.learner import Learner, finished_or_refused, forget
+from distill.method import Method
+from distill.order import Order, normalised_weights, split
+from distill.recipe import Recipe
+from indexes import artefact, devices
+from indexes.shards import Shards
+from indexes.teachers import Teacher
+
+CODE_VERSION = 1  # of what a training computes: a checkpoint of another one is refused
+
+
+def inputs(
+    shards: Shards, teacher: Teacher, method: ModuleType, config: Any, recipe: Recipe
+) -> dict[str, Any]:
+    """All that a student's weights depend on, but its builder; people read it in the card."""
+    return {
+        "shards_digest": artefact.digest(shards.card),
+        "teacher_digest": teacher.card.digest,
+        "method": Path(str(method.__file__)).stem,
+        "method_sha256": _own_code(method),
+        "config": config,
+        "recipe": recipe,
+        "version": CODE_VERSION,
+    }
+
+
+def _own_code(method: ModuleType) -> str | None:
+    """The digest of a user's own file; a method of ours is told by CODE_VERSION."""
+    ours = method.__name__.startswith("distill.methods.")
+    return None if ours else artefact.sha256(str(method.__file__))
+
+
+def learners(
+    students: Mapping[str, Path],
+    kind: type[Method],
+    teacher: Teacher,
+    config: Any,
+    inputs: Mapping[str, Any],
+    seed: int,
+    device: str,
+    fresh: bool,
+    trust_builder: bool,
+) -> list[Learner]:
+    """A learner for each student that is not finished, at its checkpoint where it has one."""
+    learners = []
+    for builder, directory in students.items():
+        its_inputs = {**inputs, "student": builder}
+        if fresh:
+            forget(directory)
+        if finished_or_refused(directory, its_inputs):
+            continue
+        learner = Learner(
+            builder,
+            directory,
+            its_inputs,
+            lambda net: kind(net, teacher, config),
+            teacher=teacher.card,
+            seed=seed,
+            device=device,
+            trust_builder=trust_builder,
+        )
+        if learner.step:
+            print(f"{builder}: goes on at step {learner.step:,}", file=sys.stderr, flush=True)
+        learners.append(learner)
+    return learners
+
+
+def images(
+    shards: Shards,
+    teacher: Teacher,
+    kind: type[Method],
+    config: Any,
+    recipe: Recipe,
+    device: str,
+    workers: int | None,
+    budget_bytes: int | None,
+) -> tuple[data.Feed, Tensor, Tensor]:
+    """The feed, the weights [N] of its images, and the stored held-out images [M, R, R, 3]."""
+    if recipe.views and recipe.views < kind.views:
+        raise ValueError(f"this method compares {kind.views} views: --views 0, or at least that")
+    rows = split(shards.columns["key_hash"])
+    weights = normalised_weights(shards.columns["weight"][rows.train])
+    geometry = data.stored_geometry(teacher.geometry)
+    per_step = recipe.batch_size // kind.views * kind.over_read(config)
+    order = Order(len(rows.train), per_step, recipe.seed)
+    source = data.open_source(
+        shards,
+        rows.train,
+        geometry,
+        order,
+        device=device,
+        workers=workers,
+        budget_bytes=budget_bytes,
+    )
+    feed = data.Feed(
+        source,
+        order,
+        shards.columns["key_hash"][rows.train],
+        size=teacher.geometry.size,
+        per_image=kind.views,
+        num_views=recipe.views,
+        # Kept views are the same for every seed, so that the teacher is asked about them once.
+        seed=0 if recipe.views else recipe.seed,
+    )
+    heldout = data.decode_all(shards, rows.heldout, geometry, device)
+    return feed, torch.from_numpy(weights).to(device), heldout
+
+
+def answers(
+    shards: Shards,
+    teacher: Teacher,
+    kind: type[Method],
+    recipe: Recipe,
+    device: str,
+    targets_in: Path,
+    num_rows: int,
+) -> targets.Targets:
+    """Who answers: the teacher at each step, or a file of its answers under `targets_in`."""
+    taught = reuse.lesson(teacher) if kind.needs == "map" else None
+
+    def ask(pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        with devices.autocast(device):
+            map_BDHW, features_BD, logits_BC = teacher(pixels)
+        if taught is not None:
+            return logits_BC, taught.map_of(map_BDHW, features_BD)
+        return logits_BC, features_BD if kind.needs == "features" else None
+
+    if not recipe.views:
+        return targets.Online(ask)
+    key = {
+        "shards": artefact.digest(shards.card),
+        "teacher": teacher.card.digest,
+        "views": recipe.views,
+        "version": views.VERSION,
+        "device": torch.device(device).type,
+    }
+    width: int | tuple[int, ...] | None = None
+    if taught is not None:
+        width = taught.shape
+    elif kind.needs == "features":
+        width = teacher.net.num_features
+    name = f"{shards.directory.name}-{artefact.digest({**key, 'width': width})[:12]}"
+    shape = num_rows, recipe.views, len(teacher.card.classes)
+    kept = (width,) if isinstance(width, int) else width
+    return targets.Cached(ask, targets_in / name, key, shape, kept)
