@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distill.losses._precision import LossError, check_positive, check_rows, full_precision, unit
+from distill.losses._precision import (
+    check_positive,
+    check_rows,
+    full_precision,
+    partner_weights,
+    same_image_or_class,
+    unit,
+)
 
 
 @full_precision
@@ -28,16 +35,8 @@ def ntxent(
     check_positive("tau", tau)
     num = len(first_BD)
     views = unit(torch.cat([first_BD, second_BD]))
-    scores = views @ views.T / tau
-    if weights_B is not None:
-        if weights_B.shape != (num,):
-            raise LossError(f"weights must be [{num}], not {list(weights_B.shape)}")
-        scores = scores + weights_B.log().repeat(2)
-    same = torch.eye(num, dtype=torch.bool, device=scores.device)
-    if classes_B is not None:
-        if classes_B.shape != (num,):
-            raise LossError(f"classes must be [{num}], not {list(classes_B.shape)}")
-        same = classes_B[:, None] == classes_B[None, :]
+    scores = views @ views.T / tau + partner_weights(weights_B, first_BD).log().repeat(2)
+    same = same_image_or_class(first_BD, classes_B)
     negatives = scores.masked_fill(same.repeat(2, 2), -torch.inf)
     positive = (views[:num] * views[num:]).sum(1).repeat(2) / tau
     loss = torch.logsumexp(torch.cat([positive[:, None], negatives], 1), 1) - positive

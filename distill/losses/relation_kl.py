@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill.losses._precision import LossError, check_positive, check_rows, full_precision, unit
+from distill.losses._precision import (
+    check_positive,
+    check_rows,
+    full_precision,
+    partner_weights,
+    same_image_or_class,
+    unit,
+)
 
 
 @full_precision
@@ -22,14 +29,9 @@ def relation_kl(
     """
     check_rows(student_BD, teacher_BE, same_width=False, least=2)
     check_positive("tau", tau)
-    num = len(student_BD)
-    shut = torch.eye(num, dtype=torch.bool, device=student_BD.device)
-    shift = student_BD.new_zeros(num)
-    if weights_B is not None:
-        if weights_B.shape != (num,):
-            raise LossError(f"weights must be [{num}], not {list(weights_B.shape)}")
-        shut = shut | (weights_B == 0)
-        shift = weights_B.clamp_min(torch.finfo(weights_B.dtype).tiny).log()
+    weights = partner_weights(weights_B, student_BD)
+    shut = same_image_or_class(student_BD, None) | (weights == 0)
+    shift = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
     # A finite shut-out keeps 0 * (x - y) at zero where -inf would make it NaN.
     low = torch.finfo(student_BD.dtype).min / 4
     student_log, teacher_log = (
