@@ -1,0 +1,61 @@
+"""Softened KL, by loops, by torch and by its properties."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill.losses._precision import LossError
+from distill.losses.kd import kd
+from tests.distill.losses.reference import normal
+
+
+def slow_kd(student: Tensor, teacher: Tensor, temperature: float) -> list[float]:
+    values = []
+    for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
+        p = [math.exp(x / temperature) for x in t]
+        q = [math.exp(x / temperature) for x in s]
+        p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
+        kl = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+        values.append(temperature**2 * kl)
+    return values
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_kd_is_its_formula(temperature: float) -> None:
+    student, teacher = normal(5, 7), normal(5, 7, seed=1)
+    found = kd(student, teacher, temperature)
+    assert found.tolist() == pytest.approx(slow_kd(student, teacher, temperature))
+    typed = temperature**2 * F.kl_div(
+        (student / temperature).log_softmax(1), (teacher / temperature).softmax(1), reduction="none"
+    ).sum(1)
+    torch.testing.assert_close(found, typed)
+
+
+@given(st.integers(0, 1000), st.floats(0.05, 20.0))
+@settings(max_examples=30, deadline=None)
+def test_kd_properties(seed: int, temperature: float) -> None:
+    student, teacher = normal(4, 6, seed=seed), normal(4, 6, seed=seed + 1)
+    loss = kd(student, teacher, temperature)
+    assert (loss >= -1e-9).all()
+    assert kd(teacher, teacher, temperature).abs().max() < 1e-9
+    torch.testing.assert_close(kd(student + 3, teacher - 5, temperature), loss)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: kd(normal(3, 4), normal(3, 5), 1.0),
+        lambda: kd(normal(3, 4), normal(3, 4), 0.0),
+    ],
+)
+def test_bad_arguments_raise(call: Callable[[], Tensor]) -> None:
+    with pytest.raises(LossError):
+        call()
