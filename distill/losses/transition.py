@@ -1,0 +1,53 @@
+"""The noisy-label loss of DFND: the student's answer, passed through a learnt Q, is the label."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill.losses._precision import LossError, check_classes, full_precision
+
+
+@full_precision
+def noise_matrix(theta_CK: Tensor, accuracy: float) -> Tensor:
+    """Q [C, C]: how a sample of class k (row) comes to be called y (column) by the teacher.
+
+    Rows sum to 1: the diagonal is the teacher's accuracy a, the other C - 1 entries of row k, in
+    order, are (1 - a) softmax(theta_k). theta_CK: [C, C - 1], learnt, zero at first. SOURCE (DFND,
+    Chen et al., CVPR 2021). Raises LossError for another shape or unless 0 < a < 1.
+    """
+    if theta_CK.ndim != 2 or len(theta_CK) < 2 or theta_CK.shape[1] != len(theta_CK) - 1:
+        raise LossError(f"theta must be [C, C - 1] with C >= 2, not {list(theta_CK.shape)}")
+    if not 0 < accuracy < 1:
+        raise LossError(f"accuracy must be between 0 and 1, not {accuracy}")
+    num = len(theta_CK)
+    others = (1 - accuracy) * theta_CK.softmax(1)
+    # Read row by row, a square matrix is its first diagonal entry and then, C - 1 times, C entries
+    # beside the diagonal and one on it.
+    after_first = F.pad(others.reshape(num - 1, num), (0, 1), value=accuracy)
+    return F.pad(after_first.flatten(), (1, 0), value=accuracy).view(num, num)
+
+
+@full_precision
+def transition(student_BC: Tensor, classes_B: Tensor, noise_CC: Tensor) -> Tensor:
+    """-log (softmax(s) Q)_y -> [B], in nats. SOURCE (DFND, Chen et al., CVPR 2021).
+
+    student_BC: logits s; classes_B: the teacher's class y of each sample, int in 0..C-1; noise_CC:
+    Q, row-stochastic. In log space: finite for any finite logits wherever column y of Q has a
+    positive entry. Raises LossError for shapes that do not fit or classes that are no integers.
+    """
+    if student_BC.ndim != 2:
+        raise LossError(f"logits must be [B, C], not {list(student_BC.shape)}")
+    num, num_classes = student_BC.shape
+    check_classes(classes_B, num)
+    if noise_CC.shape != (num_classes, num_classes):
+        raise LossError(
+            f"the noise must be [{num_classes}, {num_classes}], not {list(noise_CC.shape)}"
+        )
+    column_BC = noise_CC[:, classes_B].T
+    numbers = torch.finfo(column_BC.dtype)
+    # An entry that underflowed is shut out with a zero gradient, where log 0 would make it NaN.
+    log_column_BC = column_BC.clamp_min(numbers.tiny).log()
+    log_column_BC = log_column_BC.masked_fill(column_BC < numbers.tiny, numbers.min / 4)
+    return -torch.logsumexp(F.log_softmax(student_BC, dim=1) + log_column_BC, dim=1)
