@@ -1,7 +1,6 @@
 """Shards -> batches of stored images on the device, in an order that a step number determines.
 
-N training rows, B images of a step, R side of a stored image (see `views.stored_side`). Labels
-are not read here, nor anywhere in distillation.
+N training images, B images of a step, R side of a stored image (see `views.stored_side`).
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from distill import views
-from distill.order import Order, Rows
+from distill.order import Rows, Visits
+from distill.stock import Stock
 from indexes import devices, images
 from indexes.progress import Progress
-from indexes.shards import Shards
 
 CPU_BUDGET_BYTES = 4 << 30
 CHUNK = 4096  # images read at a time while decoding everything
@@ -40,10 +39,13 @@ def stored_geometry(geometry: images.Geometry) -> images.Geometry:
     return images.Geometry(side, frac, geometry.interpolation)
 
 
-def decode(blobs: Sequence[bytes], names: Sequence[str], geometry: images.Geometry) -> Pixels:
-    """Stored images uint8 [B, R, R, 3]; ValueError names an image that cannot be decoded."""
-    out = np.empty((len(blobs), geometry.size, geometry.size, 3), np.uint8)
-    for place, (blob, name) in enumerate(zip(blobs, names, strict=True)):
+def decode(read: Sequence[tuple[bytes, str]], geometry: images.Geometry) -> Pixels:
+    """Images and their names -> stored images uint8 [B, R, R, 3].
+
+    ValueError names an image that cannot be decoded.
+    """
+    out = np.empty((len(read), geometry.size, geometry.size, 3), np.uint8)
+    for place, (blob, name) in enumerate(read):
         try:
             out[place] = images.load(blob, geometry)[0]
         except images.BadImage as error:
@@ -54,18 +56,16 @@ def decode(blobs: Sequence[bytes], names: Sequence[str], geometry: images.Geomet
     return out
 
 
-def decode_all(shards: Shards, rows: Rows, geometry: images.Geometry, device: str) -> Tensor:
-    """The stored images of `rows`, uint8 [len(rows), R, R, 3] on `device`; on every core."""
-    side = geometry.size
-    whole = torch.empty((len(rows), side, side, 3), dtype=torch.uint8, device=device)
-    with ThreadPoolExecutor(devices.cores()) as pool, Progress("decode", len(rows)) as progress:
-        for start in range(0, len(rows), CHUNK):
+def decode_all(stock: Stock, geometry: images.Geometry, device: str) -> Tensor:
+    """The stored images, uint8 [N, R, R, 3] on `device`; on every core."""
+    num, side = len(stock), geometry.size
+    whole = torch.empty((num, side, side, 3), dtype=torch.uint8, device=device)
+    with ThreadPoolExecutor(devices.cores()) as pool, Progress("decode", num) as progress:
+        for start in range(0, num, CHUNK):
             # One thread reads, as Shards keeps its open files; the many decode.
-            chunk = [int(row) for row in rows[start : start + CHUNK]]
-            blobs = [shards.read(row) for row in chunk]
-            names = [f"{shards.directory}: {shards.keys[row]}" for row in chunk]
-            tasks = [slice(place, place + TASK) for place in range(0, len(chunk), TASK)]
-            parts = pool.map(lambda t, b=blobs, n=names: decode(b[t], n[t], geometry), tasks)
+            chunk = [stock.read(index) for index in range(start, min(start + CHUNK, num))]
+            tasks = [chunk[place : place + TASK] for place in range(0, len(chunk), TASK)]
+            parts = pool.map(lambda task: decode(task, geometry), tasks)
             pixels = torch.from_numpy(np.concatenate(list(parts)))
             whole[start : start + len(chunk)].copy_(pixels)
             progress.add(len(chunk))
@@ -82,7 +82,7 @@ class Source(Protocol):
 class Resident:
     """All training images decoded once, kept on the device."""
 
-    def __init__(self, pixels_NRR3: Tensor, order: Order) -> None:
+    def __init__(self, pixels_NRR3: Tensor, order: Visits) -> None:
         self.pixels_NRR3, self.order = pixels_NRR3, order
 
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
@@ -95,14 +95,12 @@ class Resident:
 class _Steps(Dataset[Tensor]):
     """A map from step number to its stored images, for worker processes."""
 
-    def __init__(self, shards: Shards, rows: Rows, geometry: images.Geometry, order: Order) -> None:
-        self.shards, self.rows, self.geometry, self.order = shards, rows, geometry, order
+    def __init__(self, stock: Stock, geometry: images.Geometry, order: Visits) -> None:
+        self.stock, self.geometry, self.order = stock, geometry, order
 
     def __getitem__(self, step: int) -> Tensor:
-        rows = [int(row) for row in self.rows[self.order.visit(step)[0]]]
-        blobs = [self.shards.read(row) for row in rows]
-        names = [f"{self.shards.directory}: {self.shards.keys[row]}" for row in rows]
-        return torch.from_numpy(decode(blobs, names, self.geometry))
+        read = [self.stock.read(int(index)) for index in self.order.visit(step)[0]]
+        return torch.from_numpy(decode(read, self.geometry))
 
 
 class Streamed:
@@ -132,26 +130,25 @@ class Streamed:
 
 
 def open_source(
-    shards: Shards,
-    rows: Rows,
+    stock: Stock,
     geometry: images.Geometry,
-    order: Order,
+    order: Visits,
     *,
     device: str,
     workers: int | None = None,
     budget_bytes: int | None = None,
 ) -> Source:
-    """Resident when the decoded rows fit the budget, else streamed; the same batches either way.
+    """Resident when the decoded images fit the budget, else streamed; the same batches either way.
 
     The budget is half of the device's free memory, on a CPU at most 4 GiB, unless given.
     """
-    num_bytes = len(rows) * geometry.size**2 * 3
+    num_bytes = len(stock) * geometry.size**2 * 3
     if budget_bytes is None:
         budget_bytes = free_bytes(device) // 2
         if not device.startswith("cuda"):
             budget_bytes = min(budget_bytes, CPU_BUDGET_BYTES)
     if num_bytes <= budget_bytes:
-        return Resident(decode_all(shards, rows, geometry, device), order)
+        return Resident(decode_all(stock, geometry, device), order)
     if workers is None:
         workers = max(1, min(WORKERS, devices.cores() - 1))
     print(
@@ -159,7 +156,7 @@ def open_source(
         f"streamed by {workers} workers",
         flush=True,
     )
-    return Streamed(_Steps(shards, rows, geometry, order), device, workers)
+    return Streamed(_Steps(stock, geometry, order), device, workers)
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ class Feed:
     def __init__(
         self,
         source: Source,
-        order: Order,
+        order: Visits,
         key_hash: views.Uint64,
         *,
         size: int,

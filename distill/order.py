@@ -6,6 +6,7 @@ N training rows, B images of a step.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,15 @@ def normalised_weights(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float
     return (weights * (len(weights) / total)).astype(np.float32)
 
 
+class Visits(Protocol):
+    """Which images a step visits, `per_step` of them."""
+
+    per_step: int
+
+    def visit(self, step: int) -> tuple[Rows, Rows]:
+        """(index into the training rows [B], epoch [B]) of a step."""
+
+
 class Order:
     """An endless stream of shuffled epochs over N rows, cut into steps of B images.
 
@@ -55,7 +65,7 @@ class Order:
         self._shuffled: dict[int, Rows] = {}
 
     def visit(self, step: int) -> tuple[Rows, Rows]:
-        """(index into the training rows [B], epoch [B]) of a step."""
+        """See Visits."""
         place = np.arange(step * self.per_step, (step + 1) * self.per_step)
         epoch, within = np.divmod(place, self.num_rows)
         index = np.empty_like(place)
@@ -70,3 +80,23 @@ class Order:
             generator = np.random.default_rng([self.seed % 2**63, epoch])
             self._shuffled[epoch] = generator.permutation(self.num_rows)
         return self._shuffled[epoch]
+
+
+class Mixed:
+    """Two orders side by side: so many images of the first set in each step, so many of the second.
+
+    The rows of the second set follow those of the first.
+    """
+
+    def __init__(self, first: Order, second: Order) -> None:
+        self.first, self.second = first, second
+        self.per_step = first.per_step + second.per_step
+
+    def visit(self, step: int) -> tuple[Rows, Rows]:
+        """See Visits."""
+        index, epoch = self.first.visit(step)
+        other, other_epoch = self.second.visit(step)
+        return (
+            np.concatenate([index, other + self.first.num_rows]),
+            np.concatenate([epoch, other_epoch]),
+        )

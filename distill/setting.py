@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from distill import data, reuse, targets, views
 from distill.learner import Learner, finished_or_refused, forget
 from distill.method import Method
-from distill.order import Order, normalised_weights, split
+from distill.order import Mixed, Order, Visits, split
 from distill.recipe import Recipe
+from distill.stock import Stock
 from indexes import artefact, devices
 from indexes.shards import Shards
 from indexes.teachers import Teacher
@@ -27,11 +30,18 @@ CODE_VERSION = 1  # of what a training computes: a checkpoint of another one is 
 
 
 def inputs(
-    shards: Shards, teacher: Teacher, method: ModuleType, config: Any, recipe: Recipe
+    shards: Shards,
+    mix: Mix | None,
+    teacher: Teacher,
+    method: ModuleType,
+    config: Any,
+    recipe: Recipe,
 ) -> dict[str, Any]:
     """All that a student's weights depend on, but its builder; people read it in the card."""
     return {
         "shards_digest": artefact.digest(shards.card),
+        "mix_digest": artefact.digest(mix.shards.card) if mix else None,
+        "mix_frac": mix.frac if mix else None,
         "teacher_digest": teacher.card.digest,
         "method": Path(str(method.__file__)).stem,
         "method_sha256": _own_code(method),
@@ -82,8 +92,21 @@ def learners(
     return learners
 
 
+@dataclass(frozen=True)
+class Mix:
+    """A second shard set, and the share of it in each batch, in 0-1 (HiDFD's 1 - omega)."""
+
+    shards: Shards
+    frac: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.frac < 1:
+            raise ValueError(f"the share of a second shard set is between 0 and 1, not {self.frac}")
+
+
 def images(
     shards: Shards,
+    mix: Mix | None,
     teacher: Teacher,
     kind: type[Method],
     config: Any,
@@ -96,35 +119,39 @@ def images(
     if recipe.views and recipe.views < kind.views:
         raise ValueError(f"this method compares {kind.views} views: --views 0, or at least that")
     rows = split(shards.columns["key_hash"])
-    weights = normalised_weights(shards.columns["weight"][rows.train])
-    geometry = data.stored_geometry(teacher.geometry)
+    sets = [(shards, rows.train)]
     per_step = recipe.batch_size // kind.views * kind.over_read(config)
-    order = Order(len(rows.train), per_step, recipe.seed)
+    order: Visits = Order(len(rows.train), per_step, recipe.seed)
+    if mix is not None:
+        num_mixed = min(max(round(mix.frac * per_step), 1), per_step - 1)
+        whole = np.arange(len(mix.shards))
+        sets.append((mix.shards, whole))
+        order = Mixed(
+            Order(len(rows.train), per_step - num_mixed, recipe.seed),
+            Order(len(whole), num_mixed, recipe.seed + 1),
+        )
+    stock = Stock(sets)
+    geometry = data.stored_geometry(teacher.geometry)
     source = data.open_source(
-        shards,
-        rows.train,
-        geometry,
-        order,
-        device=device,
-        workers=workers,
-        budget_bytes=budget_bytes,
+        stock, geometry, order, device=device, workers=workers, budget_bytes=budget_bytes
     )
     feed = data.Feed(
         source,
         order,
-        shards.columns["key_hash"][rows.train],
+        stock.key_hash,
         size=teacher.geometry.size,
         per_image=kind.views,
         num_views=recipe.views,
         # Kept views are the same for every seed, so that the teacher is asked about them once.
         seed=0 if recipe.views else recipe.seed,
     )
-    heldout = data.decode_all(shards, rows.heldout, geometry, device)
-    return feed, torch.from_numpy(weights).to(device), heldout
+    heldout = data.decode_all(Stock([(shards, rows.heldout)]), geometry, device)
+    return feed, torch.from_numpy(stock.weights).to(device), heldout
 
 
 def answers(
     shards: Shards,
+    mix: Mix | None,
     teacher: Teacher,
     kind: type[Method],
     recipe: Recipe,
@@ -146,6 +173,7 @@ def answers(
         return targets.Online(ask)
     key = {
         "shards": artefact.digest(shards.card),
+        **({"mix": artefact.digest(mix.shards.card)} if mix else {}),
         "teacher": teacher.card.digest,
         "views": recipe.views,
         "version": views.VERSION,

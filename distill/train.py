@@ -20,10 +20,11 @@ from distill.evaluate import agreement, predict
 from distill.method import Batch, method_class
 from distill.pace import Pace, stop_signal
 from distill.recipe import LR_PER_128, Recipe
+from distill.setting import Mix
 from indexes.shards import Shards
 from indexes.teachers import Teacher
 
-__all__ = ["LR_PER_128", "Outcome", "Recipe", "train"]
+__all__ = ["LR_PER_128", "Mix", "Outcome", "Recipe", "train"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def train(
     config: Any,
     recipe: Recipe,
     *,
+    mix: Mix | None = None,
     device: str = "cpu",
     targets_in: Path,
     fresh: bool = False,
@@ -54,23 +56,26 @@ def train(
     """Trains `students` (builder -> directory) and saves each as a teacher directory.
 
     Resumes whatever was cut off, bit-equal on a CPU, and leaves finished students alone. `method`
-    is a file of distill/methods and `config` its Config; `targets_in` is where answers are kept.
+    is a file of distill/methods and `config` its Config; `mix` is a second shard set whose images
+    are so large a share of each batch; `targets_in` is where answers are kept.
     Raises ArtefactError for a directory of other settings or shards of another teacher, NetError
     for an unknown student, KeyboardInterrupt after a checkpoint at SIGTERM or Ctrl-C.
     """
     kind = method_class(method)
     outcomes = {name: Outcome(name, place, "already", None) for name, place in students.items()}
     with torch.random.fork_rng(devices=_cuda_index(device)):
-        inputs = setting.inputs(shards, teacher, method, config, recipe)
+        inputs = setting.inputs(shards, mix, teacher, method, config, recipe)
         learners = setting.learners(
             students, kind, teacher, config, inputs, recipe.seed, device, fresh, trust_builder
         )
         if not learners:
             return list(outcomes.values())
         feed, weights_N, heldout = setting.images(
-            shards, teacher, kind, config, recipe, device, workers, budget_bytes
+            shards, mix, teacher, kind, config, recipe, device, workers, budget_bytes
         )
-        answers = setting.answers(shards, teacher, kind, recipe, device, targets_in, len(weights_N))
+        answers = setting.answers(
+            shards, mix, teacher, kind, recipe, device, targets_in, len(weights_N)
+        )
         start = min(learner.step for learner in learners)
         expected = predict(teacher.net, heldout, feed.size)
         agreed: dict[str, float] = {}

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill import data, views
-from distill.order import MAX_HELDOUT, Order, normalised_weights, split
+from distill.order import MAX_HELDOUT, Mixed, Order, normalised_weights, split
+from distill.stock import Stock
 from indexes.images import Geometry
 from indexes.shards import Shards
 from indexes.teachers import Teacher
@@ -79,8 +80,9 @@ def test_streamed_is_resident(world: World, workers: int) -> None:
     batches = []
     for budget in (None, 0):
         source = data.open_source(
-            shards, rows, geometry, order, device="cpu", workers=workers, budget_bytes=budget
-        )
+            Stock([(shards, rows)]), geometry, order,
+            device="cpu", workers=workers, budget_bytes=budget,
+        )  # fmt: skip
         batches.append(list(source.batches(2, 6)))
     assert len(batches[0]) == 4
     for resident, streamed in zip(*batches, strict=True):
@@ -93,9 +95,9 @@ def test_decoding_keeps_the_order_of_rows(world: World, monkeypatch: pytest.Monk
     monkeypatch.setattr(data, "CHUNK", 7)
     monkeypatch.setattr(data, "TASK", 2)
     rows = np.array([5, 40, 2, 2, 59, 0, 33, 17, 8])
-    found = data.decode_all(shards, rows, Geometry(32), "cpu")
+    found = data.decode_all(Stock([(shards, rows)]), Geometry(32), "cpu")
     for place, row in enumerate(rows):
-        wanted = data.decode([worlds.paint(int(row))], ["x"], Geometry(32))[0]
+        wanted = data.decode([(worlds.paint(int(row)), "x")], Geometry(32))[0]
         assert np.array_equal(found[place].numpy(), wanted)
 
 
@@ -105,7 +107,7 @@ def test_a_damaged_image_is_named(world: World, tmp_path: Path) -> None:
     images[2] = images[2][:50]
     shards = worlds.make_shards(tmp_path, teacher, 4, images=images)
     with pytest.raises(ValueError, match=r"key-2 cannot be decoded .*winnow verify"):
-        data.decode_all(shards, np.arange(4), Geometry(32), "cpu")
+        data.decode_all(Stock([(shards, np.arange(4))]), Geometry(32), "cpu")
 
 
 def test_large_images_are_stored_wider() -> None:
@@ -118,7 +120,7 @@ def test_feed_shows_each_visit_its_view(world: World) -> None:
     rows = split(shards.columns["key_hash"]).train
     geometry = data.stored_geometry(teacher.geometry)
     order = Order(len(rows), 10, 0)
-    stored = data.decode_all(shards, rows, geometry, "cpu")
+    stored = data.decode_all(Stock([(shards, rows)]), geometry, "cpu")
     key_hash = shards.columns["key_hash"][rows]
     source = data.Resident(stored, order)
     feed = data.Feed(source, order, key_hash, size=32, per_image=2, num_views=3, seed=0)
@@ -128,3 +130,33 @@ def test_feed_shows_each_visit_its_view(world: World) -> None:
         assert np.array_equal(seen.visits, np.concatenate([2 * epoch, 2 * epoch + 1]))
         boxes = views.draw(0, key_hash[seen.index], seen.visits % 3, 32)
         assert torch.equal(seen.pixels, views.cut(stored[seen.index], boxes, 32))
+
+
+def test_mixed_steps_have_so_many_of_each_set() -> None:
+    first, second = Order(10, 6, 0), Order(50, 2, 1)
+    mixed = Mixed(first, second)
+    assert mixed.per_step == 8
+    seen = [mixed.visit(step) for step in range(25)]
+    for step, (index, epoch) in enumerate(seen):
+        assert np.array_equal(index[:6], first.visit(step)[0])
+        assert np.array_equal(index[6:] - 10, second.visit(step)[0])
+        assert np.array_equal(epoch, np.concatenate([first.visit(step)[1], second.visit(step)[1]]))
+    # The smaller set comes round again and again, the larger one once.
+    counts = np.bincount(np.concatenate([index for index, _ in seen]), minlength=60)
+    assert counts[:10].tolist() == [15] * 10
+    assert counts[10:].tolist() == [1] * 50
+
+
+def test_stock_reads_several_sets_as_one(world: World, tmp_path: Path) -> None:
+    shards, teacher = world
+    images = [worlds.paint(number) for number in range(100, 104)]
+    other = worlds.make_shards(tmp_path, teacher, 4, images=images, weights=[1.0, 1.0, 3.0, 3.0])
+    stock = Stock([(shards, np.array([7, 3])), (other, np.array([2, 0, 1]))])
+    assert len(stock) == 5
+    wanted = [worlds.paint(7), worlds.paint(3), images[2], images[0], images[1]]
+    assert [stock.read(index)[0] for index in range(5)] == wanted
+    assert stock.read(1)[1].endswith(": key-3")
+    assert stock.read(2)[1] == f"{tmp_path}: key-2"
+    assert stock.weights.tolist() == pytest.approx([1, 1, 1.8, 0.6, 0.6])
+    hashes = [shards.columns["key_hash"][[7, 3]], other.columns["key_hash"][[2, 0, 1]]]
+    assert np.array_equal(stock.key_hash, np.concatenate(hashes))
