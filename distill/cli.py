@@ -40,19 +40,39 @@ def distill(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="kd, odsd (see `winnow methods`), or your own .py file.")
+        str,
+        typer.Option(
+            help="kd, dfnd, odsd, eikd, kd3, hidfd (see `winnow methods`), or your own .py file."
+        ),
     ] = "kd",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="A known setting of the method and its training, as cifar10_r34_r18 (see `winnow "
+            "methods`); what else you say here goes before it."
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="A setting of the method, key=value; repeat or space-separate."),
     ] = None,
+    mix: Annotated[
+        Path | None,
+        typer.Option(help="More shards, of the same teacher: painted ones beside real ones."),
+    ] = None,
+    mix_frac: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Their share of every batch.")
+    ] = 0.5,
     epochs: Annotated[
-        float, typer.Option(min=0.001, help="How often each image is seen, in views.")
-    ] = 30.0,
+        float | None,
+        typer.Option(min=0.001, help="How often each image is seen, in views. Default: 30."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of the optimiser, instead of --epochs.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=4, help="Views in a batch.")] = 128,
+    batch_size: Annotated[
+        int | None, typer.Option(min=4, help="Views in a batch. Default: 128.")
+    ] = None,
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate. Default: 0.1 per 128 in a batch.")
     ] = None,
@@ -99,7 +119,10 @@ def distill(
             teacher=teacher,
             students=" ".join(student or []).replace(",", " ").split(),
             method=method,
+            preset=preset,
             settings=settings or [],
+            mix=mix,
+            mix_frac=mix_frac,
             epochs=epochs,
             steps=steps,
             batch_size=batch_size,

@@ -7,17 +7,20 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from distill import evaluate as evaluation
+from distill import method as methods
 from distill import train as training
 from distill.order import split
+from distill.recipe import LR_PER_128, Recipe
 from indexes import artefact, devices, names, nets, sources, teachers
 from indexes.shards import Shards, open_shards
 
+EPOCHS = 30.0
 SMALL_STUDENT, LARGE_STUDENT = "resnet8x4", "timm:mobilenetv3_small_050"
 
 
@@ -27,10 +30,13 @@ def distill_students(
     teacher: str | None,
     students: Sequence[str],
     method: str,
+    preset: str | None,
     settings: Sequence[str],
-    epochs: float,
+    mix: Path | None,
+    mix_frac: float,
+    epochs: float | None,
     steps: int | None,
-    batch_size: int,
+    batch_size: int | None,
     lr: float | None,
     views: int,
     seed: int,
@@ -55,16 +61,18 @@ def distill_students(
     if evaluate_on is not None:
         sources.parts(evaluate_on)  # a slip in the path is told now and not after the training
     module = names.find("distill.methods", method)
-    config = names.configure(module.Config, settings)
+    known = methods.preset(module, preset)
+    config = names.configure(module.Config, settings, **vars(known.config))
     builders = list(students) or [SMALL_STUDENT if opened.input_size <= 64 else LARGE_STUDENT]
-    recipe = training.Recipe(
-        steps=steps or steps_of(opened, epochs, batch_size),
-        batch_size=batch_size,
-        lr=training.LR_PER_128 * batch_size / 128 if lr is None else lr,
-        views=views,
-        seed=seed,
-    )
-    places = directories(builders, opened, Path(method).stem, seed, runs, out)
+    mixed = None
+    if mix is not None:
+        mixed = training.Mix(open_shards(mix, teacher_digest=master.card.digest), mix_frac)
+    given = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "lr": lr}
+    given = {name: value for name, value in given.items() if value is not None}
+    num_images = len(split(opened.columns["key_hash"]).train) + (len(mixed.shards) if mixed else 0)
+    recipe = recipe_of(known.recipe, {**given, "views": views, "seed": seed}, num_images)
+    name = "-".join([Path(method).stem, *([preset] if preset else []), *(["mix"] if mix else [])])
+    places = directories(builders, opened, name, seed, runs, out)
     with contextlib.ExitStack() as held:
         for directory in places.values():
             held.enter_context(artefact.locked(directory, wait=False))
@@ -75,6 +83,7 @@ def distill_students(
             module,
             config,
             recipe,
+            mix=mixed,
             device=device,
             targets_in=runs / "targets",
             fresh=fresh,
@@ -115,10 +124,16 @@ def last_shards(runs: Path) -> Path:
     return Path(str(artefact.read_json(note)["shards"]))
 
 
-def steps_of(shards: Shards, epochs: float, batch_size: int) -> int:
-    """Steps in which the training rows are seen `epochs` times."""
-    num_rows = len(split(shards.columns["key_hash"]).train)
-    return max(1, math.ceil(epochs * num_rows / batch_size))
+def recipe_of(known: Mapping[str, Any], given: Mapping[str, Any], num_images: int) -> Recipe:
+    """The Recipe of a preset's fields and those given, which win; where no steps, 30 epochs."""
+    fields = {**known, **given}
+    if "epochs" in given and "steps" not in given:
+        fields.pop("steps", None)
+    epochs = fields.pop("epochs", EPOCHS)
+    batch_size = fields.setdefault("batch_size", Recipe.batch_size)
+    fields.setdefault("lr", LR_PER_128 * batch_size / 128)
+    fields.setdefault("steps", max(1, math.ceil(epochs * num_images / batch_size)))
+    return Recipe(**fields)
 
 
 def directories(
@@ -127,7 +142,9 @@ def directories(
     """Builder -> directory: OUT, or OUT/STUDENT for several, or RUNS/students/SHARDS-METHOD-..."""
     places = {}
     for builder in builders:
-        short = re.sub(r"[^A-Za-z0-9._-]+", "-", builder.rpartition(":")[2])
+        plain, arguments = nets.split_arguments(builder)
+        words = plain.rpartition(":")[2], *(f"{key}{value}" for key, value in arguments.items())
+        short = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words))
         name = f"{shards.directory.resolve().name}-{method}-{short}" + (f"-seed{seed}" * (seed > 0))
         several = len(set(builders)) > 1
         places[builder] = (out / short if several else out) if out else runs / "students" / name
@@ -235,3 +252,14 @@ def method_lines() -> Iterator[str]:
                 if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant):
                     said = " ".join(str(note.value.value).split())
                 yield f"  {text[0]}={text[1]}  {said}"
+        known = [ast.literal_eval(key) for key in _preset_keys(tree)]
+        if known:
+            yield f"  --preset {', '.join(known)}"
+
+
+def _preset_keys(tree: ast.Module) -> list[ast.expr]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRESETS":
+            assert isinstance(node.value, ast.Dict)
+            return [key for key in node.value.keys if key is not None]
+    return []

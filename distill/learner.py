@@ -115,6 +115,7 @@ class Learner:
         self._observed: dict[str, Tensor] = {}
         self._num_summed = 0
         self.terms: dict[str, float] = {}
+        self.observed: dict[str, float] = {}
         self._resume()
         self._trim_log()
 
@@ -161,7 +162,9 @@ class Learner:
         self.terms = {
             name: value / self._num_summed for name, value in zip(names, values, strict=True)
         }
-        observed = {k: (v / self._num_summed).tolist() for k, v in self._observed.items()}
+        means = {name: value / self._num_summed for name, value in self._observed.items()}
+        observed: dict[str, Any] = {name: value.tolist() for name, value in means.items()}
+        self.observed = {name: observed[name] for name, value in means.items() if value.ndim == 0}
         self._sums, self._observed, self._num_summed = {}, {}, 0
         if not all(map(math.isfinite, [*self.terms.values(), weight])):
             self._fail(f"no longer finite by step {self.step}", "try a lower --lr")

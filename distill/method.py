@@ -81,6 +81,14 @@ class Method(nn.Module):
         """How many batches are read for each one that `choose` leaves."""
         return 1
 
+    def glance(self, pixels: Tensor) -> Tensor:
+        """The student's logits [B, C] in evaluation mode; for `choose`, so without gradients."""
+        was_training = self.module.training
+        self.module.eval()
+        _, _, logits_BC = self.student(pixels)
+        self.module.train(was_training)
+        return logits_BC
+
     def choose(self, batch: Batch, progress: float) -> Batch:
         """What of an over-read batch trains; called without gradients, before `losses`."""
         return batch

@@ -73,7 +73,8 @@ class Pace:
             f"{clock(numbers['seconds_left'])} left"
         )
         for one in learners:
-            terms = "  ".join(f"{name} {value:.4f}" for name, value in one.terms.items())
+            shown = {**one.terms, **one.observed}
+            terms = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
             text += f"\n  {one.builder}: {terms}"
             if one.builder in agreed:
                 text += f"  agreement {100 * agreed[one.builder]:.1f} %"

@@ -114,8 +114,8 @@ def test_method_trains_and_resumes_bit_equal(
 @pytest.mark.parametrize("method", METHODS)
 def test_loss_falls(world: World, tmp_path: Path, method: str) -> None:
     outcome = run(world, tmp_path, method, steps=60, recipe={"batch_size": 32, "lr": 0.05})[0]
-    losses = [line["terms"]["kd"] for line in log_lines(outcome.directory) if "terms" in line]
-    assert np.mean(losses[-3:]) < 0.6 * losses[0]
+    losses = [line["terms"]["total"] for line in log_lines(outcome.directory) if "terms" in line]
+    assert np.mean(losses[-3:]) < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -129,14 +129,19 @@ def test_weightless_images_change_nothing(world: World, method: str) -> None:
     # Flat colours: features of noise alone would all be alike.
     pixels, other = torch.rand(2, 12, 3, 1, 1, generator=generator).expand(2, 12, 3, 32, 32)
     weights = torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 1.0]).repeat(2)
-    _, features, logits = teacher(pixels)
-    before = one.losses(Batch(pixels, weights, logits, features), 0.5)
+
+    def losses(pixels: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        torch.manual_seed(2)
+        taught, features, logits = teacher(pixels)
+        needed = taught if one.needs == "map" else features
+        return one.losses(Batch(pixels, weights, logits, needed), 0.5)
+
+    before = losses(pixels, weights)
     mixed = torch.where((weights == 0)[:, None, None, None], other, pixels)
-    _, features, logits = teacher(mixed)
-    after = one.losses(Batch(mixed, weights, logits, features), 0.5)
+    after = losses(mixed, weights)
     for name in before:
         torch.testing.assert_close(after[name], before[name])
-    doubled = one.losses(Batch(mixed, weights.flip(0), logits, features), 0.5)
+    doubled = losses(mixed, weights.flip(0))
     assert any(not torch.allclose(doubled[name], after[name]) for name in after)
 
 
