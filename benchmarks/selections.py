@@ -7,20 +7,13 @@ Figures: per selection (a method with its settings, and N) the mean accuracy of 
 the share of the random-to-original gap that it closes, at equal images and equal steps; then how
 well each figure of the certificate ranks the selections as the students do (Spearman).
 
-Runs `winnow select` and `winnow distill` as a user would. A student that was trained and
-evaluated is not trained again, so a run that was cut off goes on, and one with more methods only
-adds theirs.
+Runs `winnow select` and `winnow distill` as a user would; what was done is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,48 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artefact, devices
+from benchmarks.contest import ORIGINAL, accuracy, close_gaps, line, select, train
+from indexes import artefact
 from indexes.shards import open_shards
 
-ORIGINAL = "original"
-"""N random images of the lost original, as if it were a method: the upper bound."""
 TRUE_FIGURES = ("purity", "right", "true_class_entropy")
-
-
-def winnow(asked: argparse.Namespace, *words: object) -> str:
-    """What a `winnow` command prints; it ends the benchmark where it fails."""
-    command = [sys.executable, "-m", "winnow", *map(str, words)]
-    threads = {"OMP_NUM_THREADS": str(max(1, devices.cores() // asked.jobs))}
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=False, env={**threads, **os.environ}
-    )
-    if done.returncode:
-        raise SystemExit(f"{shlex.join(command)}\n{done.stdout}")
-    return done.stdout
-
-
-def select(asked: argparse.Namespace, method: str, n: int) -> Path:
-    """The shards of `name key=value ...` at N images; found again where they are."""
-    name, *settings = ["random"] if method == ORIGINAL else method.split()
-    words = ["--corpus", asked.original if method == ORIGINAL else asked.corpus]
-    words += ["--runs", asked.runs, "--teacher", asked.teacher, "--method", name, "-n", n]
-    words += ["--set", " ".join(settings)] if settings else []
-    printed = winnow(asked, "select", *words, *shlex.split(asked.select_args))
-    found = re.findall(r"^shards: (.+)$", printed, re.MULTILINE)
-    return Path(found[-1])
-
-
-def train(asked: argparse.Namespace, shards: Path, student: str, steps: int, seed: int) -> Path:
-    """The evaluation of one student, trained from the shards unless it was."""
-    words = ["--student", student, "--steps", steps, "--seed", seed, "--eval", asked.eval]
-    words += shlex.split(asked.distill_args)
-    key = artefact.digest([artefact.read_card(shards, "shards")["digest"], words])
-    out = Path(asked.runs) / "students" / f"{shards.name}-{key[:10]}"
-    result = out / "evaluation.json"
-    if not result.is_file():
-        common = ["--shards", shards, "--runs", asked.runs, "--teacher", asked.teacher]
-        winnow(asked, "distill", *common, "--out", out, *words)
-    return result
 
 
 def read_truth(path: Path, classes: Sequence[str]) -> dict[str, int]:
@@ -135,21 +91,6 @@ def measure_one(asked: argparse.Namespace, method: str, n: int, directory: Path)
             row["cells"].append(cell)
             print(f"{method}, {n:,}: {student}, {steps:,} steps: {cell['accuracies']}", flush=True)
     return row
-
-
-def close_gaps(rows: Sequence[dict[str, Any]]) -> None:
-    """Adds `mean` to every cell, and `gap_closed` where N, student and steps have both ends."""
-    means: dict[tuple[Any, ...], float] = {}
-    for row in rows:
-        for cell in row["cells"]:
-            cell["mean"] = float(np.mean(cell["accuracies"]))
-            means[row["method"], row["n"], cell["student"], cell["steps"]] = cell["mean"]
-    for row in rows:
-        for cell in row["cells"]:
-            place = row["n"], cell["student"], cell["steps"]
-            low, high = means.get(("random", *place)), means.get((ORIGINAL, *place))
-            if low is not None and high is not None and high != low:
-                cell["gap_closed"] = (cell["mean"] - low) / (high - low)
 
 
 def ranks(values: Sequence[float]) -> npt.NDArray[Any]:
@@ -227,20 +168,6 @@ def tables(rows: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> I
         )
 
 
-def accuracy(cell: Mapping[str, Any]) -> str:
-    """`75.7 (75.1 to 76.2), 43 %`."""
-    low, high = min(cell["accuracies"]), max(cell["accuracies"])
-    text = f"{100 * cell['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-    return text + (f", {100 * cell['gap_closed']:.0f} %" if "gap_closed" in cell else "")
-
-
-def line(*words: str, head: bool = False) -> Iterator[str]:
-    """A row of a Markdown table, with the rule below it where it is the head."""
-    yield "| " + " | ".join(words) + " |"
-    if head:
-        yield "| " + " | ".join("---" for _ in words) + " |"
-
-
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -266,7 +193,11 @@ def main(words: Sequence[str] | None = None) -> None:
     """Prints the tables; writes them as Markdown beside one JSON."""
     asked = arguments(words)
     rows = measure(asked)
-    close_gaps(rows)
+    close_gaps(
+        rows,
+        low=lambda row: row["method"] == "random",
+        high=lambda row: row["method"] == ORIGINAL,
+    )
     found = correlate(rows)
     text = "\n".join(tables(rows, found)) + "\n"
     print(text)

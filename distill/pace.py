@@ -55,11 +55,12 @@ class Pace:
         return due
 
     def numbers(self, done: int) -> dict[str, float]:
-        """Speed since `start`: images_per_second, data_wait_frac and seconds_left."""
+        """Since `start`: images_per_second, seconds_per_step, data_wait_frac; and seconds_left."""
         seconds = max(time.monotonic() - self._begun, 1e-9)
         steps = max(done - self.start, 1)
         return {
             "images_per_second": round(steps * self.per_step / seconds, 1),
+            "seconds_per_step": round(seconds / steps, 6),
             "data_wait_frac": round(self._waited / seconds, 4),
             "seconds_left": round(seconds / steps * (self.steps - done), 1),
         }

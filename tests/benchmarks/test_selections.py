@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-import winnow
 from benchmarks import selections
-from benchmarks.selections import close_gaps, correlate, ranks, spearman, tables, true_figures
+from benchmarks.contest import close_gaps
+from benchmarks.selections import correlate, ranks, spearman, tables, true_figures
+from tests.benchmarks.conftest import tiny_words
 from tests.pipeline import worlds
 
 
@@ -58,7 +58,11 @@ def test_gaps_correlations_and_tables() -> None:
         row("random", 200, [0.8, 0.8], good=9, flat=7),
     ]
     rows[0]["purity"] = 0.25
-    close_gaps(rows)
+    close_gaps(
+        rows,
+        low=lambda row: row["method"] == "random",
+        high=lambda row: row["method"] == "original",
+    )
     assert rows[1]["cells"][0]["gap_closed"] == pytest.approx(0.5)
     assert rows[3]["cells"][0]["gap_closed"] == 1
     assert "gap_closed" not in rows[4]["cells"][0], "no original at this N"
@@ -86,46 +90,24 @@ def test_true_figures() -> None:
     assert true_figures(["x"], np.array([1]), truth, 4)["purity"] == 0
 
 
-def test_the_whole_on_a_tiny_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    worlds.good_tar(tmp_path / "pool.tar", 60)
-    worlds.good_tar(tmp_path / "lost.tar", 40, first=1000)
-    worlds.small_teacher(tmp_path / "runs" / "teachers" / "t")
-    labelled = [
-        (f"{seed}.{ext}", data)
-        for seed in range(9)
-        for ext, data in (("jpg", worlds.encoded(seed)), ("cls", str(seed % 3).encode()))
-    ]
-    worlds.tar_of(tmp_path / "test.tar", labelled)
+def test_the_whole_on_a_tiny_world(tiny_world: Path, called: list[str]) -> None:
     truth = {"key": [f"im{seed:05d}" for seed in range(30)]}
     truth["label"] = [worlds.CLASSES[seed % 3] if seed % 2 else "junk" for seed in range(30)]
-    pq.write_table(pa.table(truth), tmp_path / "truth.parquet")
-    called: list[str] = []
-
-    def in_process(_: object, *words: object) -> str:
-        called.append(str(words[0]))
-        done = CliRunner().invoke(winnow.app, [str(word) for word in words], catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.output
-
-    monkeypatch.setattr(selections, "winnow", in_process)
-    words = (
-        f"--runs {tmp_path}/runs --teacher t --corpus {tmp_path}/pool.tar --n 30 --seeds 1 "
-        f"--original {tmp_path}/lost.tar --eval {tmp_path}/test.tar --student resnet8 --steps 1 "
-        f"--truth {tmp_path}/truth.parquet --out {tmp_path}/out.json"
-    ).split()
+    pq.write_table(pa.table(truth), tiny_world / "truth.parquet")
+    words = f"{tiny_words(tiny_world)} --truth {tiny_world}/truth.parquet".split()
     words += ["--methods", "random", "dfnd weights=class_prior weight_cap=2"]
     words += ["--select-args", "--workers 0", "--distill-args", "--batch-size 8"]
     selections.main(words)
     assert called.count("select") == 3
     assert called.count("distill") == 3
-    result = json.loads((tmp_path / "out.json").read_text())
+    result = json.loads((tiny_world / "out.json").read_text())
     by_method = {one["method"]: one for one in result["selections"]}
     assert len(by_method["dfnd weights=class_prior weight_cap=2"]["cells"][0]["accuracies"]) == 1
     assert 0 < by_method["random"]["purity"] < 0.5
     assert "purity" not in by_method["original"]
     assert by_method["original"]["certificate"]["class_entropy"] >= 0
-    text = (tmp_path / "out.md").read_text()
+    text = (tiny_world / "out.md").read_text()
     assert "| dfnd weights=class_prior weight_cap=2 | 30 |" in text
     selections.main(words)
     assert called.count("distill") == 3, "what is done is not done again"
-    assert (tmp_path / "out.md").read_text() == text
+    assert (tiny_world / "out.md").read_text() == text

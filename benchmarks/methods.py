@@ -1,0 +1,144 @@
+"""Methods of distillation against each other: accuracy, what each costs, and what is deployed.
+
+Command: python -m benchmarks.methods --runs runs --teacher r18 --corpus 'POOL/*.tar.gz' \
+    --original 'TRAIN/*.tar.gz' --eval TEST --n 20000 --student resnet8 wrn_16_2 --steps 1000 \
+    --seeds 0 1 --distill-args '--views 2' --rows 'random kd' 'original kd' 'winnow kd' \
+    'winnow odsd' 'odsd odsd' 'winnow kd3' 'winnow kd3 contrast=0' 'winnow winnow'
+A row is a selection and a method with its settings: equal images, equal steps, the last step. The
+gap goes from `random kd` to `original kd`, so a method can close more than all of it. Cost: seconds
+of the training loop by its own log (comparable where nothing else ran), and the bytes, parameters
+and multiply-adds of the net that is deployed.
+
+Runs `winnow select` and `winnow distill` as a user would; what was done is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.contest import ORIGINAL, accuracy, close_gaps, line, select, train
+from indexes import artefact, teachers
+
+LOG = "log.jsonl"
+
+
+def measure(asked: argparse.Namespace, row: str) -> dict[str, Any]:
+    """One row, `SELECTION METHOD key=value ...`: per student its accuracies by seed, and costs."""
+    selection, method, *settings = row.split()
+    shards = select(asked, selection, asked.n)
+    words = ["--method", method, *(["--set", " ".join(settings)] if settings else [])]
+    found: dict[str, Any] = {"selection": selection, "method": method, "n": asked.n}
+    found |= {"settings": " ".join(settings), "shards": str(shards), "cells": []}
+    for student in asked.student:
+        results = [train(asked, shards, student, asked.steps, seed, *words) for seed in asked.seeds]
+        tops = [artefact.read_json(result)["top1"] for result in results]
+        cell = {"student": student, "steps": asked.steps, "accuracies": tops}
+        cell |= costs([result.parent for result in results])
+        found["cells"].append(cell)
+        print(f"{row}: {student}, {asked.steps:,} steps: {tops}", flush=True)
+    return found
+
+
+def costs(students: Sequence[Path]) -> dict[str, float]:
+    """What the students of one cell took, the mean over seeds, and what one of them is."""
+    net = teachers.open(students[0])
+    return {
+        "seconds": float(np.mean([seconds_of(student) for student in students])),
+        "bytes": (students[0] / teachers.WEIGHTS).stat().st_size,
+        "parameters": sum(p.numel() for p in net.net.parameters()),
+        "macs": count_macs(net),
+    }
+
+
+def seconds_of(student: Path) -> float:
+    """Seconds of its training loop: what its last log line says of its speed, times its steps."""
+    lines = [json.loads(text) for text in (student / LOG).read_text().splitlines()]
+    last = [one for one in lines if "seconds_per_step" in one][-1]
+    return float(last["step"] * last["seconds_per_step"])
+
+
+def count_macs(net: teachers.Teacher) -> int:
+    """Multiply-adds of one image."""
+    size = net.card.input_size
+    with FlopCounterMode(display=False) as counter:
+        net(torch.zeros(1, 3, size, size))
+    return int(counter.get_total_flops() // 2)
+
+
+def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Two Markdown tables: accuracies, then what they cost."""
+    students = [cell["student"] for cell in rows[0]["cells"]]
+    head = [f"{student}: top-1 %, gap closed" for student in students]
+    yield from line("selection", "losses", *head, head=True)
+    for row in sorted(rows, key=lambda row: -row["cells"][0]["mean"]):
+        yield from line(row["selection"], losses_of(row), *map(accuracy, row["cells"]))
+    yield ""
+    words = "seconds", "student MB", "M parameters", "M multiply-adds"
+    head = [f"{student}: {word}" for student in students for word in words]
+    yield from line("losses", *head, head=True)
+    for row in {losses_of(row): row for row in rows}.values():
+        numbers = [
+            text
+            for cell in row["cells"]
+            for text in (
+                f"{cell['seconds']:.0f}",
+                f"{cell['bytes'] / 1e6:.2f}",
+                f"{cell['parameters'] / 1e6:.3f}",
+                f"{cell['macs'] / 1e6:.1f}",
+            )
+        ]
+        yield from line(losses_of(row), *numbers)
+
+
+def losses_of(row: Mapping[str, Any]) -> str:
+    """`kd3 contrast=0`."""
+    return f"{row['method']} {row['settings']}".strip()
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", required=True)
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--eval", required=True)
+    parser.add_argument("--original", help="the lost original, for the upper bound")
+    parser.add_argument("--rows", nargs="+", required=True, help="'winnow kd3 contrast=0'")
+    parser.add_argument("--n", type=int, default=20_000)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--student", nargs="+", default=["resnet8"])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--select-args", default="", help="further words for `winnow select`")
+    parser.add_argument("--distill-args", default="", help="as in '--views 2'")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/methods.json"))
+    asked = parser.parse_args(words)
+    asked.jobs = 1  # side by side the seconds would mean nothing
+    return asked
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Prints the tables; writes them as Markdown beside one JSON."""
+    asked = arguments(words)
+    rows = [measure(asked, row) for row in asked.rows]
+    close_gaps(
+        rows,
+        low=lambda row: losses_of(row) == "kd" and row["selection"] == "random",
+        high=lambda row: losses_of(row) == "kd" and row["selection"] == ORIGINAL,
+    )
+    text = "\n".join(tables(rows)) + "\n"
+    print(text)
+    result = {"command": artefact.plain(vars(asked)), "rows": rows}
+    asked.out.write_text(json.dumps(result, indent=1) + "\n")
+    asked.out.with_suffix(".md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

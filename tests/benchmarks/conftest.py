@@ -1,0 +1,49 @@
+"""A tiny pool, a tiny lost original and a test set; `winnow` called in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import winnow
+from benchmarks import contest
+from tests.pipeline import worlds
+
+
+@pytest.fixture
+def tiny_world(tmp_path: Path) -> Path:
+    worlds.good_tar(tmp_path / "pool.tar", 60)
+    worlds.good_tar(tmp_path / "lost.tar", 40, first=1000)
+    worlds.small_teacher(tmp_path / "runs" / "teachers" / "t")
+    labelled = [
+        (f"{seed}.{ext}", data)
+        for seed in range(9)
+        for ext, data in (("jpg", worlds.encoded(seed)), ("cls", str(seed % 3).encode()))
+    ]
+    worlds.tar_of(tmp_path / "test.tar", labelled)
+    return tmp_path
+
+
+def tiny_words(place: Path) -> str:
+    return (
+        f"--runs {place}/runs --teacher t --corpus {place}/pool.tar --n 30 --seeds 1 "
+        f"--original {place}/lost.tar --eval {place}/test.tar --student resnet8 --steps 1 "
+        f"--out {place}/out.json"
+    )
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands that the benchmark called."""
+    names: list[str] = []
+
+    def in_process(_: object, *words: object) -> str:
+        names.append(str(words[0]))
+        done = CliRunner().invoke(winnow.app, [str(word) for word in words], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    monkeypatch.setattr(contest, "winnow", in_process)
+    return names
