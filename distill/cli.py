@@ -34,8 +34,9 @@ def distill(
     student: Annotated[
         list[str] | None,
         typer.Option(
-            help="A student: resnet8x4 (see `winnow students`), timm:NAME, torchvision:NAME. "
-            "Repeat, or separate by spaces: all are fed by one pass over the images. "
+            help="A student: resnet8x4 (see `winnow students`), timm:NAME, torchvision:NAME, with "
+            "arguments behind it, as in timm:NAME:patch_size=4. Repeat, or separate by spaces: all "
+            "are fed by one pass over the images. "
             "Default: resnet8x4 up to 64 pixels, timm:mobilenetv3_small_050 above."
         ),
     ] = None,
@@ -117,7 +118,7 @@ def distill(
         num_diverged = command.distill_students(
             shards=shards,
             teacher=teacher,
-            students=" ".join(student or []).replace(",", " ").split(),
+            students=student or [],
             method=method,
             preset=preset,
             settings=settings or [],

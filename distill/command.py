@@ -21,6 +21,7 @@ from indexes import artefact, devices, names, nets, sources, teachers
 from indexes.shards import Shards, open_shards
 
 EPOCHS = 30.0
+SMALL_PIXELS = 64
 SMALL_STUDENT, LARGE_STUDENT = "resnet8x4", "timm:mobilenetv3_small_050"
 
 
@@ -51,22 +52,17 @@ def distill_students(
     """Trains, evaluates and prints a line per student; the number of students that diverged."""
     device = devices.choose(device)
     opened = open_shards(shards or last_shards(runs))
-    place = (
-        teachers.by_digest(opened.teacher_digest, runs)
-        if teacher is None
-        else teachers.resolve(teacher, runs)
-    )
-    master = teachers.open(place, device=device, trust_builder=trust_builder)
-    opened.check_teacher(master.card.digest)
+    master = _teacher_of(opened, teacher, runs, device, trust_builder)
+    mixed = None
+    if mix is not None:
+        mixed = training.Mix(open_shards(mix, teacher_digest=master.card.digest), mix_frac)
     if evaluate_on is not None:
         sources.parts(evaluate_on)  # a slip in the path is told now and not after the training
     module = names.find("distill.methods", method)
     known = methods.preset(module, preset)
     config = names.configure(module.Config, settings, **vars(known.config))
-    builders = list(students) or [SMALL_STUDENT if opened.input_size <= 64 else LARGE_STUDENT]
-    mixed = None
-    if mix is not None:
-        mixed = training.Mix(open_shards(mix, teacher_digest=master.card.digest), mix_frac)
+    small = opened.input_size <= SMALL_PIXELS
+    builders = builders_of(students) or [SMALL_STUDENT if small else LARGE_STUDENT]
     given = {"epochs": epochs, "steps": steps, "batch_size": batch_size, "lr": lr}
     given = {name: value for name, value in given.items() if value is not None}
     num_images = len(split(opened.columns["key_hash"]).train) + (len(mixed.shards) if mixed else 0)
@@ -93,6 +89,20 @@ def distill_students(
     for one in outcomes:
         _tell(one, evaluate_on, master, device, trust_builder)
     return sum(one.state == "diverged" for one in outcomes)
+
+
+def _teacher_of(
+    shards: Shards, teacher: str | None, runs: Path, device: str, trust_builder: bool
+) -> teachers.Teacher:
+    """The teacher that labelled the shards; by name, or found by its digest."""
+    place = (
+        teachers.by_digest(shards.teacher_digest, runs)
+        if teacher is None
+        else teachers.resolve(teacher, runs)
+    )
+    master = teachers.open(place, device=device, trust_builder=trust_builder)
+    shards.check_teacher(master.card.digest)
+    return master
 
 
 def _tell(
@@ -122,6 +132,11 @@ def last_shards(runs: Path) -> Path:
             f"no --shards given and {note} is not there: run `winnow select` first, or name shards"
         )
     return Path(str(artefact.read_json(note)["shards"]))
+
+
+def builders_of(words: Sequence[str]) -> list[str]:
+    """Builders separated by spaces or commas, but for commas within brackets."""
+    return [word for word in re.split(r"[\s,]+(?![^\[(]*[\])])", " ".join(words)) if word]
 
 
 def recipe_of(known: Mapping[str, Any], given: Mapping[str, Any], num_images: int) -> Recipe:

@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 import distill.cli
+from distill import command
 from indexes import artefact, nets, teachers
 from tests.distill import worlds
 
@@ -53,8 +54,8 @@ def test_flags_are_frozen() -> None:
     import typer.main
 
     commands = typer.main.get_command(distill.cli.app).commands  # type: ignore[attr-defined]
-    for name, command in commands.items():
-        found = [p.opts[0] for p in command.params if p.opts[0].startswith("--")]
+    for name, one in commands.items():
+        found = [p.opts[0] for p in one.params if p.opts[0].startswith("--")]
         assert found == [f"--{flag}" for flag in FLAGS[name].split()], name
 
 
@@ -82,9 +83,42 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
     assert "agreement with the teacher" in output
 
 
+def test_a_preset_and_a_second_set(runs: Path) -> None:
+    teacher = teachers.open(runs / "teachers" / "master")
+    worlds.make_shards(runs / "shards" / "painted", teacher, 20)
+    words = ["distill", "--runs", runs, "--student", "resnet8", "--steps", 2, "--batch-size", 16,
+             "--method", "kd3", "--preset", "faithful", "--set", "over_read=1",
+             "--mix", runs / "shards" / "painted", "--device", "cpu",
+             "--eval", runs.parent / "val"]  # fmt: skip
+    code, output = call(*words)
+    assert code == 0, output
+    assert "12" in output
+    place = runs / "students" / "demo-kd3-faithful-mix-resnet8"
+    record = artefact.read_card(place, "teacher")["record"]["inputs"]
+    assert (record["config"]["align"], record["config"]["over_read"]) == (1.0, 1)
+    assert (record["recipe"]["lr"], record["recipe"]["steps"]) == (0.05, 2)
+    assert record["recipe"]["drop_at"] == [0.625, 0.75, 0.875]
+    assert record["mix_frac"] == 0.5
+    code, output = call("evaluate", place.name, runs.parent / "val", "--runs", runs,
+                        "--teacher", "master", "--device", "cpu")  # fmt: skip
+    assert code == 0, output
+    assert "reused:" in artefact.read_card(place, "teacher")["builder"]
+
+
+def test_builders_may_hold_commas() -> None:
+    found = command.builders_of(["resnet8, vgg8", "timm:convnext_atto:depths=[1,1,1,1] resnet14"])
+    assert found == ["resnet8", "vgg8", "timm:convnext_atto:depths=[1,1,1,1]", "resnet14"]
+    assert command.builders_of([]) == []
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--method", "kd3", "--preset", "faithfull"], "Did you mean 'faithful'?"),
+        (["--preset", "faithful"], "no preset 'faithful' in kd. There are: none"),
+        (["--mix", "nowhere"], "no such directory"),
+        (["--student", "torchvision:vit_b_32"], "does not take images of 32 pixels"),
+        (["--student", "timm:vit_tiny_patch16_224:nonsense=1"], "cannot be built"),
         (["--method", "odds"], "Did you mean 'odsd'?"),
         (["--set", "temprature=3"], "Did you mean 'temperature'?"),
         (["--student", "resnet8x5"], "resnet8x4"),
@@ -141,3 +175,4 @@ def test_lists() -> None:
     assert code == 0
     assert "kd: Plain distillation" in output
     assert "low_noise=1.0 Weight of L_ln" in output
+    assert "--preset cifar10_r34_r18, cifar10_wrn, imagenet_r50_r18, faithful" in output
