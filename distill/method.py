@@ -66,8 +66,6 @@ class Method(nn.Module):
 
     views: ClassVar[int] = 1
     """Views of an image in one step; with 2 a batch holds half as many images."""
-    needs: ClassVar[Needs] = "logits"
-    """What of the teacher the batch carries beside its logits."""
 
     def __init__(self, student: Net, teacher: Teacher, config: Any) -> None:
         super().__init__()
@@ -75,6 +73,11 @@ class Method(nn.Module):
         self.module = student.module
         self.observed: dict[str, Tensor] = {}
         """What the log shows beside the losses: scalars or vectors, set anew in each step."""
+
+    @classmethod
+    def needs(cls, config: Any) -> Needs:
+        """What of the teacher the batch carries; with features or its map the logits too."""
+        return "logits"
 
     @classmethod
     def over_read(cls, config: Any) -> int:

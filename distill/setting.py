@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distill import data, reuse, targets, views
 from distill.learner import Learner, finished_or_refused, forget
-from distill.method import Method
+from distill.method import Method, Needs
 from distill.order import Mixed, Order, Visits, split
 from distill.recipe import Recipe
 from distill.stock import Stock
@@ -153,21 +153,21 @@ def answers(
     shards: Shards,
     mix: Mix | None,
     teacher: Teacher,
-    kind: type[Method],
+    needs: Needs,
     recipe: Recipe,
     device: str,
     targets_in: Path,
     num_rows: int,
 ) -> targets.Targets:
     """Who answers: the teacher at each step, or a file of its answers under `targets_in`."""
-    taught = reuse.lesson(teacher) if kind.needs == "map" else None
+    taught = reuse.lesson(teacher) if needs == "map" else None
 
     def ask(pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         with devices.autocast(device):
             map_BDHW, features_BD, logits_BC = teacher(pixels)
         if taught is not None:
             return logits_BC, taught.map_of(map_BDHW, features_BD)
-        return logits_BC, features_BD if kind.needs == "features" else None
+        return logits_BC, features_BD if needs == "features" else None
 
     if not recipe.views:
         return targets.Online(ask)
@@ -182,7 +182,7 @@ def answers(
     width: int | tuple[int, ...] | None = None
     if taught is not None:
         width = taught.shape
-    elif kind.needs == "features":
+    elif needs == "features":
         width = teacher.net.num_features
     name = f"{shards.directory.name}-{artefact.digest({**key, 'width': width})[:12]}"
     shape = num_rows, recipe.views, len(teacher.card.classes)

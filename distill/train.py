@@ -74,7 +74,7 @@ def train(
             shards, mix, teacher, kind, config, recipe, device, workers, budget_bytes
         )
         answers = setting.answers(
-            shards, mix, teacher, kind, recipe, device, targets_in, len(weights_N)
+            shards, mix, teacher, kind.needs(config), recipe, device, targets_in, len(weights_N)
         )
         start = min(learner.step for learner in learners)
         expected = predict(teacher.net, heldout, feed.size)

@@ -24,7 +24,7 @@ from distill.losses.kd import kd
 from distill.losses.relation_kl import relation_kl
 from distill.losses.rkd import rkd_angle, rkd_distance
 from distill.losses.similarity_preserving import similarity_preserving
-from distill.method import Batch, Method, Preset, weighted_mean
+from distill.method import Batch, Method, Needs, Preset, weighted_mean
 from distill.reuse import look
 from indexes.nets import Net
 from indexes.teachers import Teacher
@@ -69,7 +69,6 @@ PRESETS = {
 class EIKD(Method):
     """See the file's head."""
 
-    needs = "map"
     config: Config
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
@@ -81,6 +80,10 @@ class EIKD(Method):
             self.to_teacher = nn.Conv2d(depth, width, 1)
         unset = config.keep is None and config.mass is None
         self.keep = default_keep(student.num_classes) if unset else config.keep
+
+    @classmethod
+    def needs(cls, config: Config) -> Needs:
+        return "features" if config.explicit_form == "features" else "map"
 
     @classmethod
     def over_read(cls, config: Config) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
-from distill.method import Batch, Method, Preset, weighted_mean
+from distill.method import Batch, Method, Needs, Preset, weighted_mean
 from distill.reuse import reuse_classifier
 from indexes.nets import Net
 from indexes.teachers import Teacher
@@ -46,11 +46,14 @@ PRESETS = {
 class HiDFD(Method):
     """Deploys encoder + projector + the teacher's classifier as one net."""
 
-    needs = "map"
     config: Config
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         super().__init__(reuse_classifier(student, teacher, factor=config.factor), teacher, config)
+
+    @classmethod
+    def needs(cls, config: Config) -> Needs:
+        return "map"
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"align"}."""

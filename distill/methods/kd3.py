@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from distill.losses._maps import same_side
 from distill.losses.ntxent import ntxent
 from distill.losses.weighted_feature_mse import alignment_weight, weighted_feature_mse
-from distill.method import Batch, Method, Preset, weighted_mean
+from distill.method import Batch, Method, Needs, Preset, weighted_mean
 from distill.mixing import mix_distribution
 from distill.reuse import reuse_classifier
 from distill.sieve import Sieve, first_kept
@@ -93,7 +93,6 @@ def teacher_share(progress: float, schedule: str, teacher_frac: float) -> float:
 class KD3(Method):
     """See the file's head."""
 
-    needs = "map"
     config: Config
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
@@ -103,6 +102,10 @@ class KD3(Method):
         self.sieve = Sieve(
             reused.num_classes, tau=config.tau, floor=config.tau_floor, memory=config.memory
         )
+
+    @classmethod
+    def needs(cls, config: Config) -> Needs:
+        return "map"
 
     @classmethod
     def over_read(cls, config: Config) -> int:

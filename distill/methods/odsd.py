@@ -22,7 +22,7 @@ from distill.losses.ntxent import ntxent
 from distill.losses.relation_kl import relation_kl
 from distill.losses.subspace import classifier_subspace, subspace
 from distill.losses.transition import noise_matrix, transition
-from distill.method import Batch, Method, Preset, weighted_mean
+from distill.method import Batch, Method, Needs, Preset, weighted_mean
 from indexes.nets import Net
 from indexes.teachers import Teacher
 
@@ -68,7 +68,6 @@ class ODSD(Method):
     """Two views of each image; see the file's head for the loss."""
 
     views = 2
-    needs = "features"
     config: Config
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
@@ -82,6 +81,10 @@ class ODSD(Method):
         rank = min(num_classes - 1, width) if config.rank is None else config.rank
         self.basis_DR: Tensor
         self.register_buffer("basis_DR", classifier_subspace(weight_CD.float(), rank))
+
+    @classmethod
+    def needs(cls, config: Config) -> Needs:
+        return "features"
 
     def own_optimizer(self) -> torch.optim.Optimizer | None:
         transition_form = self.config.low_noise_form == "transition"

@@ -133,7 +133,7 @@ def test_weightless_images_change_nothing(world: World, method: str) -> None:
     def losses(pixels: Tensor, weights: Tensor) -> dict[str, Tensor]:
         torch.manual_seed(2)
         taught, features, logits = teacher(pixels)
-        needed = taught if one.needs == "map" else features
+        needed = taught if one.needs(one.config) == "map" else features
         return one.losses(Batch(pixels, weights, logits, needed), 0.5)
 
     before = losses(pixels, weights)
