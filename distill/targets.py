@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,6 +95,7 @@ class Cached:
             _check_note(directory, artefact.digest(key))
             if not all(_is_whole(directory / name, *like) for name, like in wanted.items()):
                 (directory / "answered").unlink(missing_ok=True)
+                _check_disk(directory, wanted.values())
             maps = {name: _map(directory / name, *like) for name, like in wanted.items()}
         self.logits, self.features = maps["logits"], maps.get("features")
         self.answered = maps["answered"]
@@ -136,6 +138,17 @@ def _check_note(directory: Path, key: str) -> None:
     elif artefact.read_json(note).get("key") != key:
         raise artefact.ArtefactError(
             f"{directory} holds answers to other views or of another teacher: delete it"
+        )
+
+
+def _check_disk(directory: Path, wanted: Iterable[tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
+    """OSError beforehand when the answers cannot fit on the disk."""
+    needed = sum(dtype.itemsize * math.prod(shape) for shape, dtype in wanted)
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise OSError(
+            f"{directory}: the teacher's answers need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB "
+            "are free: make room, choose fewer --views, or ask at each step with --views 0"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill import data
+from distill import data, targets
 from distill.order import Order
 from distill.targets import NOTE, Cached, Online
 from indexes.artefact import ArtefactError
@@ -51,10 +52,10 @@ def make_cached(place: Path, ask: Any, **key: Any) -> Cached:
     return Cached(ask, place, {"views": VIEWS, **key}, (NUM, VIEWS, CLASSES), (WIDTH,))
 
 
-def run(targets: Any, feed: data.Feed, start: int, stop: int) -> list[tuple[Tensor, Tensor]]:
+def run(answering: Any, feed: data.Feed, start: int, stop: int) -> list[tuple[Tensor, Tensor]]:
     found = []
     for seen in feed.steps(start, stop):
-        answers = targets.answer(seen)
+        answers = answering.answer(seen)
         found.append((answers.logits_BC, answers.features))
     return found
 
@@ -124,3 +125,25 @@ def test_answers_to_other_views_are_refused(tmp_path: Path) -> None:
     make_cached(tmp_path, Counting())
     with pytest.raises(ArtefactError, match="other views or of another teacher"):
         make_cached(tmp_path, Counting(), views=3)
+
+
+def test_answers_that_do_not_fit_are_refused_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets.shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match=r"need 0\.00 GB.*--views 0"):
+        make_cached(tmp_path, Counting())
+
+
+def test_maps_are_kept_as_they_are_shaped(tmp_path: Path) -> None:
+    class Mapping(Counting):
+        def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            logits, _ = super().__call__(pixels)
+            return logits, pixels[:, :2, :3, :3]
+
+    shape = (NUM, VIEWS, CLASSES)
+    cached = Cached(Mapping(), tmp_path, {"views": VIEWS}, shape, (2, 3, 3))
+    for seen in make_feed(VIEWS).steps(0, 8):
+        found = cached.answer(seen).features
+        assert found is not None
+        assert torch.equal(found, seen.pixels[:, :2, :3, :3].half().float())
