@@ -85,7 +85,9 @@ def lesson(teacher: Teacher) -> Lesson:
     return Lesson((depth, height, width), pooled, bool((taught < 0).any()))
 
 
-def reuse_classifier(student: Net, teacher: Teacher, *, factor: int = 2) -> Net:
+def reuse_classifier(
+    student: Net, teacher: Teacher, *, factor: int = 2, depthwise: bool = False
+) -> Net:
     """The student with a new projector and a frozen copy of the teacher's classifier, as one net.
 
     Its map is the projected one [B, D, h', w'], its features [B, D] the mean of that, h' and w'
@@ -99,6 +101,7 @@ def reuse_classifier(student: Net, teacher: Teacher, *, factor: int = 2) -> Net:
         "width": width,
         "side": side,
         "factor": factor,
+        "depthwise": depthwise,
         "signed": taught.signed,
     }
     return nets.reuse(student, shape, *teacher.head)

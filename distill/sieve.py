@@ -61,3 +61,8 @@ def first_kept(kept_B: Tensor, num: int) -> Tensor:
     """The places of `num` images: those kept come first, in the batch's own random order."""
     place = torch.arange(len(kept_B), device=kept_B.device) / len(kept_B)
     return (kept_B - place).topk(num).indices
+
+
+def largest(values_B: Tensor, weights_B: Tensor, num: int) -> Tensor:
+    """The places of the `num` largest values; images that weigh nothing come last."""
+    return values_B.masked_fill(weights_B == 0, -torch.inf).topk(num).indices

@@ -26,6 +26,7 @@ from distill.losses.rkd import rkd_angle, rkd_distance
 from distill.losses.similarity_preserving import similarity_preserving
 from distill.method import Batch, Method, Needs, Preset, weighted_mean
 from distill.reuse import look
+from distill.sieve import largest
 from indexes.nets import Net
 from indexes.teachers import Teacher
 
@@ -99,7 +100,7 @@ class EIKD(Method):
         else:
             classes = batch.logits.argmax(1, keepdim=True)
             unlearnt = 1 - logits.float().softmax(1).gather(1, classes).squeeze(1)
-        return batch.take(unlearnt.topk(len(unlearnt) // 2).indices)
+        return batch.take(largest(unlearnt, batch.weights, len(unlearnt) // 2))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"class_drop", "explicit", "implicit"}, each with its weight in it."""

@@ -27,25 +27,24 @@ class Reused(Classifier):
         side: tuple[int, int],
         num_classes: int,
         factor: int,
+        depthwise: bool,
         signed: bool,
     ) -> None:
         """`tap` gives the encoder's map [B, width_in, h, w]; `side` is the map's that it learns.
 
-        The projector is 1x1, 3x3, 1x1, a BatchNorm and a ReLU after each, width / factor channels
-        between; without the last ReLU where the features to be learnt are `signed`.
+        The projector is 1x1, 3x3 (`depthwise`: each channel by itself), 1x1, a BatchNorm and a
+        ReLU after each, width / factor channels between; without the last ReLU where the features
+        to be learnt are `signed`.
         """
         super().__init__()
         inner = max(1, width // factor)
         self.encoder, self.side = encoder, side
         self._tap = tap
-        layers: list[nn.Module] = []
-        for from_width, to_width, kernel in (
-            (width_in, inner, 1),
-            (inner, inner, 3),
-            (inner, width, 1),
-        ):
-            layers.append(nn.Conv2d(from_width, to_width, kernel, padding=kernel // 2, bias=False))
-            layers += [nn.BatchNorm2d(to_width), nn.ReLU()]
+        layers = [
+            *_layer(width_in, inner, 1),
+            *_layer(inner, inner, 3, groups=inner if depthwise else 1),
+            *_layer(inner, width, 1),
+        ]
         self.projector = nn.Sequential(*(layers[:-1] if signed else layers))
         initialise(self.projector)
         self.classifier = nn.Linear(width, num_classes).requires_grad_(False)
@@ -61,3 +60,9 @@ class Reused(Classifier):
 
     def get_classifier(self) -> nn.Linear:
         return self.classifier
+
+
+def _layer(width_in: int, width: int, kernel: int, groups: int = 1) -> list[nn.Module]:
+    padding = kernel // 2
+    conv = nn.Conv2d(width_in, width, kernel, padding=padding, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(width), nn.ReLU()]

@@ -92,7 +92,7 @@ def test_presets_are_settings_of_their_method(method: str) -> None:
         assert recipe.steps > 1000, name
         assert command.recipe_of(known.recipe, {"steps": 7, "lr": 0.3}, 100).steps == 7
         assert command.recipe_of(known.recipe, {"epochs": 1.0}, 1024).steps < 20
-    if method not in ("kd", "winnow"):
+    if method != "kd":
         assert {"cifar10_r34_r18", "cifar10_wrn", "imagenet_r50_r18"} <= presets(module).keys()
     with pytest.raises(ValueError, match=rf"no preset 'cifar10_r34_r81' in {method}.*There are"):
         preset(module, "cifar10_r34_r81")
@@ -157,9 +157,14 @@ def test_forms_of_eikd(world: World, tmp_path: Path, settings: dict[str, Any]) -
     assert all(value > 0 for value in terms.values())
 
 
-@pytest.mark.parametrize("prefer", ["divergence", "margin"])
-def test_eikd_trains_on_what_is_not_learnt(world: World, prefer: str) -> None:
-    one = make(world, "eikd", prefer=prefer)
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("eikd", {"prefer": "divergence"}), ("eikd", {"prefer": "margin"}), ("winnow", {})],
+)
+def test_what_is_not_learnt_is_trained_on(
+    world: World, method: str, settings: dict[str, Any]
+) -> None:
+    one = make(world, method, **settings)
     batch = make_batch(world, one)
     # As if the student had learnt all but the first three images.
     logits = one.glance(batch.pixels).detach()
@@ -170,6 +175,8 @@ def test_eikd_trains_on_what_is_not_learnt(world: World, prefer: str) -> None:
     assert len(chosen.pixels) == 6
     shown = {tuple(row) for row in chosen.pixels[:, :, 0, 0].tolist()}
     assert {tuple(row) for row in batch.pixels[:3, :, 0, 0].tolist()} <= shown
+    weights = torch.tensor([0.0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 0])
+    assert (one.choose(replace(batch, weights=weights), 0.5).weights > 0).all()
 
 
 # --- kd3
@@ -246,7 +253,7 @@ def test_kd3_logs_what_it_keeps_and_stops_where_nothing_passes(
         one.check({})
 
 
-@pytest.mark.parametrize("method", ["kd3", "hidfd"])
+@pytest.mark.parametrize("method", ["kd3", "hidfd", "winnow"])
 def test_what_is_deployed_is_whole(world: World, tmp_path: Path, method: str) -> None:
     """Encoder, projector and the teacher's classifier: nothing else is needed to answer."""
     outcome = run(world, tmp_path, method, steps=3)[0]
@@ -265,6 +272,12 @@ def test_alignment_is_the_mean_over_the_map(world: World) -> None:
     found, _, _ = one.student(batch.pixels)
     typed = (found - batch.teacher_map).square().mean()
     torch.testing.assert_close(one.losses(batch, 0.0)["align"], typed)
+    ours = make(world, "winnow", align=3.0, factor=2, depthwise=False).eval()
+    found, _, _ = ours.student(batch.pixels)
+    typed = 3 * (found - batch.teacher_map).square().mean() / batch.teacher_map.square().mean()
+    terms = ours.losses(batch, 0.0)
+    torch.testing.assert_close(terms["align"], typed)
+    assert terms.keys() == {"align", "answers"}
     weighed = make(world, "kd3", align=1.0, contrast=0.0).eval()
     terms = weighed.losses(batch, 0.0)
     assert terms.keys() == {"align"}

@@ -1,0 +1,98 @@
+"""Ours: the teacher's map and its answers at once, on what the student has not learnt yet.
+
+L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + answers T^2 KL(softmax(t / T) || softmax(s / T)); the
+student ends in the teacher's own classifier (SimKD, KD3), so both terms pull at the same features,
+and the map is measured in its own size, so that one weight does for any teacher. Each step
+reads `over_read` batches and trains on the images of the largest KL(p_T || p_S) (EIKD's unlearnt
+ones, in training). The projector's 3x3 is depthwise: a third of KD3's weights, and as good. OURS;
+what each part gives is in docs/results.md.
+Command: winnow distill --method winnow
+Cost: over_read forwards of the student more than kd, and the projector, which the student keeps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill.losses._maps import same_side
+from distill.losses.feature_mse import feature_mse
+from distill.losses.kd import kd
+from distill.method import Batch, Method, Needs, Preset, weighted_mean
+from distill.reuse import reuse_classifier
+from distill.sieve import largest
+from indexes.nets import Net
+from indexes.teachers import Teacher
+
+
+MIN_SIZE = 1e-12  # of a teacher whose map is zero everywhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The knobs of winnow."""
+
+    temperature: float = 4.0
+    """T of the answers."""
+    answers: float = 1.0
+    """Weight of the answers."""
+    align: float = 50.0
+    """Weight of the alignment."""
+    over_read: int = 2
+    """Batches read for each one trained on; 1 trains on all."""
+    factor: int = 1
+    """How much narrower than the teacher's features the projector is inside."""
+    depthwise: bool = True
+    """Whether its 3x3 looks at each channel by itself."""
+
+
+PRESETS = {
+    "cifar10_r34_r18": Preset(config=Config(), recipe={"batch_size": 256, "epochs": 240.0}),
+    "cifar10_wrn": Preset(config=Config(), recipe={"batch_size": 256, "epochs": 240.0}),
+    "imagenet_r50_r18": Preset(config=Config(), recipe={"batch_size": 256, "epochs": 100.0}),
+}
+
+
+class Winnow(Method):
+    """Deploys encoder + projector + the teacher's classifier as one net."""
+
+    config: Config
+
+    def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
+        reused = reuse_classifier(
+            student, teacher, factor=config.factor, depthwise=config.depthwise
+        )
+        super().__init__(reused, teacher, config)
+
+    @classmethod
+    def needs(cls, config: Config) -> Needs:
+        return "map"
+
+    @classmethod
+    def over_read(cls, config: Config) -> int:
+        return config.over_read
+
+    def choose(self, batch: Batch, progress: float) -> Batch:
+        """The images that the student has learnt least."""
+        if self.config.over_read == 1:
+            return batch
+        unlearnt = kd(self.glance(batch.pixels), batch.logits, 1.0)
+        num = len(unlearnt) // self.config.over_read
+        return batch.take(largest(unlearnt, batch.weights, num))
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """{"align", "answers"}, each with its weight in it."""
+        config = self.config
+        found, _, logits = self.student(batch.pixels)
+        found, wanted = same_side(found, batch.teacher_map)
+        aligned = feature_mse(found, wanted, normalised=False)
+        size = feature_mse(torch.zeros_like(wanted), wanted, normalised=False)
+        answered = kd(logits, batch.logits, config.temperature)
+        return {
+            "align": config.align
+            * weighted_mean(aligned, batch.weights)
+            / weighted_mean(size, batch.weights).clamp_min(MIN_SIZE),
+            "answers": config.answers * weighted_mean(answered, batch.weights),
+        }
