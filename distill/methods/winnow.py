@@ -26,7 +26,6 @@ from distill.sieve import largest
 from indexes.nets import Net
 from indexes.teachers import Teacher
 
-
 MIN_SIZE = 1e-12  # of a teacher whose map is zero everywhere
 
 
