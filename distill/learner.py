@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill import checkpoint, optim, reuse
 from distill.method import Batch, Method, MethodError
@@ -146,6 +146,10 @@ class Learner:
         total = torch.stack(list(terms.values())).sum()
         self.method.zero_grad(set_to_none=True)
         torch.autograd.backward(total)
+        if math.isfinite(self.method.max_grad_norm):
+            found = [p for group in self.optimizer.param_groups for p in group["params"]]
+            norm = nn.utils.clip_grad_norm_(found, self.method.max_grad_norm)
+            self.method.observed["grad_norm"] = norm
         for _, optimizer in self._optimizers():
             optimizer.step()
         _add(self._sums, {"total": total, **terms})

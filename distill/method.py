@@ -6,6 +6,7 @@ h w the side of its map.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -66,6 +67,8 @@ class Method(nn.Module):
 
     views: ClassVar[int] = 1
     """Views of an image in one step; with 2 a batch holds half as many images."""
+    max_grad_norm: ClassVar[float] = math.inf
+    """A longer gradient is shortened to this before the loop's optimiser takes its step."""
 
     def __init__(self, student: Net, teacher: Teacher, config: Any) -> None:
         super().__init__()

@@ -83,6 +83,21 @@ def test_gradients_reach_the_student_and_never_the_teacher(world: World, method:
     assert all(p.grad is None for p in world[1].net.parameters())
 
 
+def test_long_gradients_are_shortened(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = method_class(find("distill.methods", "hidfd"))
+    moved = {}
+    for limit in (math.inf, 1e3, 1e-6):
+        monkeypatch.setattr(kind, "max_grad_norm", limit)
+        directory = run(world, tmp_path / str(limit), "hidfd", steps=1)[0].directory
+        moved[limit] = weights_of(directory)["projector.0.weight"]
+        logged = [line.get("grad_norm") for line in log_lines(directory) if "terms" in line]
+        assert all((norm is None) == math.isinf(limit) for norm in logged)
+    assert torch.equal(moved[math.inf], moved[1e3])
+    assert not torch.equal(moved[math.inf], moved[1e-6])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_presets_are_settings_of_their_method(method: str) -> None:
     module = find("distill.methods", method)
