@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill import checkpoint, optim, reuse
+from distill import optim, reuse
 from distill.method import Batch, Method, MethodError
-from indexes import artefact, devices, nets, teachers
-
-LOG = "log.jsonl"
+from indexes import artefact, checkpoint, devices, nets, teachers
+from indexes.checkpoint import LOG
 
 
 def finished_or_refused(directory: Path, inputs: Mapping[str, Any]) -> bool:
@@ -117,7 +116,7 @@ class Learner:
         self.terms: dict[str, float] = {}
         self.observed: dict[str, float] = {}
         self._resume()
-        self._trim_log()
+        checkpoint.trim_log(directory, self.step)
 
     def _resume(self) -> None:
         state = checkpoint.load(self.directory, self.device)
@@ -181,9 +180,7 @@ class Learner:
 
     def write(self, **body: Any) -> None:
         """Appends a line to the log file."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / LOG).open("a") as file:
-            file.write(json.dumps({"step": self.step, **artefact.plain(body)}) + "\n")
+        checkpoint.write_log(self.directory, self.step, body)
 
     def _fail(self, what: str, mend: str) -> None:
         self.failed_at = self.step
@@ -191,21 +188,6 @@ class Learner:
         print(
             f"{self.builder} is {what}: stopped, others go on; {mend}", file=sys.stderr, flush=True
         )
-
-    def _trim_log(self) -> None:
-        """Drops the lines of steps that will be taken again, and a line cut off by a kill."""
-        path = self.directory / LOG
-        if not path.is_file():
-            return
-        kept = []
-        for line in path.read_text().splitlines(keepends=True):
-            try:
-                if line.endswith("\n") and json.loads(line)["step"] <= self.step > 0:
-                    kept.append(line)
-            except (ValueError, TypeError, KeyError):
-                continue
-        with artefact.writing(path) as aside:
-            aside.write_text("".join(kept))
 
     def save(self) -> None:
         """A checkpoint to go on from."""

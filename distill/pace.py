@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from distill.learner import Learner
 from indexes.progress import clock
@@ -80,24 +77,3 @@ class Pace:
             if one.builder in agreed:
                 text += f"  agreement {100 * agreed[one.builder]:.1f} %"
         return text
-
-
-@contextmanager
-def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGTERM or Ctrl-C came; a second one interrupts."""
-    came: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread may listen
-        return
-    before = {which: signal.signal(which, note) for which in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)

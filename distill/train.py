@@ -18,9 +18,10 @@ import torch
 from distill import optim, setting
 from distill.evaluate import agreement, predict
 from distill.method import Batch, method_class
-from distill.pace import Pace, stop_signal
+from distill.pace import Pace
 from distill.recipe import LR_PER_128, Recipe
 from distill.setting import Mix
+from indexes.checkpoint import stop_signal
 from indexes.shards import Shards
 from indexes.teachers import Teacher
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill import checkpoint, learner, train
+from distill import learner, train
 from distill.method import Batch, method_class, weighted_mean
-from indexes import artefact, nets, teachers
+from indexes import artefact, checkpoint, nets, teachers
 from indexes.artefact import ArtefactError
 from indexes.names import find, names
 from indexes.shards import Shards
