@@ -27,6 +27,7 @@ SCHEMAS = {
     "selection": 1,
     "weights": 2,
     "shards": 1,
+    "generator": 1,
 }
 CARD = "card.json"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -140,8 +140,20 @@ def chosen_method(
     return module, Path(method).stem, digest, names.configure(module.Config, settings)
 
 
+class Shelf(Protocol):
+    """Where a stage puts what it makes, and whom it tells."""
+
+    @property
+    def runs(self) -> Path:
+        """The directory of every artefact."""
+
+    @property
+    def say(self) -> Callable[[str], None]:
+        """Takes a line for the user."""
+
+
 def stage(
-    run: Run,
+    run: Shelf,
     kind: str,
     name: str,
     inputs: dict[str, Any],

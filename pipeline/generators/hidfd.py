@@ -1,0 +1,104 @@
+"""HiDFD's teacher-guided class-conditional GAN (Tang et al., arXiv 2412.13525, AAAI 2025).
+
+    winnow paint --shards RUNS/shards/NAME -n 50000 --generator hidfd
+
+Adversarial and ADC hinge losses, feature integration in the discriminator, category frequency
+smoothing in the generator; the release's faults are mended (METHODS section 4: SOURCE). What is
+OURS is marked, and 0 or off in the preset `faithful`. Evaluated in docs/LOG.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from indexes import devices
+from indexes.teachers import Teacher
+from pipeline.examples import Examples
+from pipeline.generator import Painter
+from pipeline.generators import _biggan
+from pipeline.generators._hidfd_training import Training
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every knob of the training. Weights of losses are those of the paper unless marked."""
+
+    pixels: int = 0
+    """Side of what is painted, a power of two; 0: the teacher's input size."""
+    width: int = 64
+    """Channels at full size; twice and four times as many at smaller maps."""
+    epochs: float = 400.0
+    batch: int = 100
+    lr_generator: float = 2e-4
+    lr_discriminator: float = 2e-4
+    ema: float = 0.9999
+    """Decay of the averaged generator; in step k at most (1 + k) / (10 + k) (OURS)."""
+    trans: float = 0.1
+    blend: float = 0.1
+    frequency: float = 0.1
+    """lambda_reg: category frequency smoothing."""
+    beta: float = 0.9999
+    """Of the effective number of images; 1 / (1 - beta) must exceed the counts."""
+    update_steps: int = 50
+    """Steps between two updates of the counts."""
+    agree: float = 0.0
+    """OURS: cross-entropy of the teacher's answer to a painted image with the class asked for."""
+    pairs: Literal["batch", "class"] = "class"
+    """Which real image a painted one is blended with: any, or (OURS) one of its class."""
+    teacher_every: int = 1
+    """OURS: the teacher looks at painted images in every k-th step only."""
+
+    def __post_init__(self) -> None:
+        least = {"width": 1, "batch": 2, "update_steps": 1, "teacher_every": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"{name}={getattr(self, name)}: at least {value}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{field.name}={value}: a finite number, not negative")
+        if not (0 < self.beta < 1 and self.ema < 1 and self.epochs > 0):
+            raise ValueError("beta lies between 0 and 1, ema under 1, epochs above 0")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "faithful": {"agree": 0.0, "pairs": "batch", "teacher_every": 1},
+}
+
+
+def side(config: Config, input_size: int) -> int:
+    """P: `pixels`, or the teacher's input size; ValueError unless it can be painted."""
+    _biggan.check_side(config.pixels or input_size)
+    return config.pixels or input_size
+
+
+def trainer(
+    config: Config, examples: Examples, teacher: Teacher, *, seed: int, device: str
+) -> Training:
+    """The training at its first step; see pipeline.generator."""
+    return Training(config, examples, teacher, seed=seed, device=device)
+
+
+def painter(
+    config: Config, side: int, num_classes: int, tensors: Mapping[str, Tensor], device: str
+) -> Painter:
+    """What paints with the averaged generator; see pipeline.generator."""
+    net = _biggan.Generator(side, config.width, num_classes)
+    net.load_state_dict(dict(tensors))
+    _biggan.placed(net, device).eval()
+
+    def paint(class_B: Tensor, random: torch.Generator) -> Tensor:
+        z_BZ = torch.randn(len(class_B), _biggan.LATENT, generator=random)
+        with torch.no_grad(), devices.autocast(device):
+            images: Tensor = net(z_BZ.to(device), class_B.to(device))
+        return ((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+    return paint

@@ -1,0 +1,84 @@
+"""The GAN's nets: shapes at every size, spectral norm, and the same function without it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.utils import parametrize
+
+from pipeline.generators import _biggan
+from pipeline.generators._biggan import LATENT, Discriminator, Generator
+
+
+def drawn(num: int = 6, num_classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return torch.randn(num, LATENT, generator=random), torch.arange(num) % num_classes
+
+
+@pytest.mark.parametrize("side", [8, 16, 32, 64])
+def test_shapes(side: int) -> None:
+    z, classes = drawn()
+    images = Generator(side, 2, 3)(z, classes)
+    assert images.shape == (6, 3, side, side)
+    assert images.abs().max() <= 1
+    told, adc, features = Discriminator(side, 2, 3, 5)(images)
+    assert [tuple(one.shape) for one in (told, adc, features)] == [(6,), (6, 6), (6, 5)]
+
+
+@pytest.mark.parametrize("side", [0, 4, 24, 512])
+def test_sides_that_cannot_be_painted(side: int) -> None:
+    with pytest.raises(ValueError, match=f"pixels={side}: a power of two"):
+        Generator(side, 2, 3)
+    with pytest.raises(ValueError, match="a power of two"):
+        Discriminator(side, 2, 3, 5)
+
+
+def test_bad_shapes_raise() -> None:
+    z, classes = drawn()
+    net = Generator(8, 2, 3)
+    for bad in ((z[:, :5], classes), (z, classes[:4]), (z[0], classes)):
+        with pytest.raises(ValueError, match=r"z is \[B, 128\]"):
+            net(*bad)
+
+
+def test_the_class_matters() -> None:
+    net, (z, _) = Generator(8, 4, 3), drawn()
+    for block in net.modules():
+        if isinstance(block, _biggan.ClassNorm):
+            torch.nn.init.normal_(block.gain.weight, generator=torch.Generator().manual_seed(1))
+    net.eval()
+    assert not torch.equal(net(z, torch.zeros(6, dtype=int)), net(z, torch.ones(6, dtype=int)))
+
+
+def test_every_weight_but_the_feature_head_has_norm_one() -> None:
+    torch.manual_seed(0)
+    net = _biggan.normed(Discriminator(16, 4, 3, 5))
+    images = torch.rand(4, 3, 16, 16)
+    for _ in range(200):
+        with _biggan.weights_made(net):
+            net(images)
+    for name, one in net.named_modules():
+        if name != "features" and parametrize.is_parametrized(one):
+            weight = one.weight.detach().flatten(1)
+            assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1, abs=0.02), name
+    assert not parametrize.is_parametrized(net.features)
+
+
+def test_applied_weights_in_a_plain_net_are_the_same_function() -> None:
+    torch.manual_seed(0)
+    plain, net = Generator(16, 2, 3), _biggan.normed(Generator(16, 2, 3))
+    z, classes = drawn()
+    net(z, classes)
+    net.eval()
+    plain.eval().load_state_dict(_biggan.applied(net, plain))
+    torch.testing.assert_close(plain(z, classes), net(z, classes))
+
+
+def test_weights_are_made_in_float32_under_autocast() -> None:
+    net = _biggan.normed(Discriminator(8, 2, 3, 5))
+    with _biggan.weights_made(net), torch.autocast("cpu", torch.bfloat16):
+        told, _, features = net(torch.rand(4, 3, 8, 8))
+        assert net.blocks[0].conv1.weight.dtype == torch.float32
+    assert told.dtype == features.dtype == torch.float32
+    (told.sum() + features.sum()).backward()
+    assert net.blocks[0].conv1.parametrizations.weight.original.grad is not None
