@@ -27,7 +27,7 @@ SCHEMAS = {
     "selection": 1,
     "weights": 2,
     "shards": 1,
-    "generator": 1,
+    "generators": 1,
 }
 CARD = "card.json"
 

@@ -72,7 +72,7 @@ def read(shards: Shards, teacher: Teacher, side: int, device: str) -> Examples:
 def _features(pixels_NPP3: Tensor, teacher: Teacher, *, mirrored: bool) -> Tensor:
     features = []
     with Progress("teacher, mirrored" if mirrored else "teacher", len(pixels_NPP3)) as progress:
-        for some in pixels_NPP3.split(BLOCK):
+        for some in torch.split(pixels_NPP3, BLOCK):
             pixels = images.unit(some)
             pixels = teacher_view(pixels.flip(3) if mirrored else pixels, teacher.geometry)
             with devices.autocast(str(pixels.device)):

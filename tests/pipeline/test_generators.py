@@ -1,0 +1,250 @@
+"""Generators: they learn, resume bit-equal, and do not repeat the faults of HiDFD's release."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from indexes import checkpoint, teachers
+from indexes.artefact import ArtefactError
+from indexes.names import find, names
+from indexes.shards import Shards
+from pipeline import examples, learning
+from pipeline.generators import _hidfd_losses as losses
+from pipeline.generators import hidfd
+from pipeline.generators._hidfd_training import Training
+from tests.pipeline.painters import SIDE, TINY, colour_teacher, learnt, shards_of, training
+
+World = tuple[Shards, teachers.Teacher]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    place = tmp_path_factory.mktemp("world")
+    teacher = colour_teacher(place / "teacher")
+    return shards_of(place / "shards", teacher), teacher
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def slopes(one: torch.nn.Module, prefix: str) -> float:
+    """The summed size of the gradients under a name."""
+    found = [p.grad for name, p in one.named_parameters() if name.startswith(prefix)]
+    return sum(float(grad.abs().sum()) for grad in found if grad is not None)
+
+
+@pytest.mark.parametrize("name", names("pipeline.generators"))
+def test_every_generator_learns_resumes_bit_equal_and_paints(
+    world: World, tmp_path: Path, name: str
+) -> None:
+    shards, teacher = world
+    module = find("pipeline.generators", name)
+    config = module.Config(**TINY)
+    side = module.side(config, SIDE)
+    seen = examples.read(shards, teacher, side, "cpu")
+
+    def fresh() -> Any:
+        return module.trainer(config, seen, teacher, seed=0, device="cpu")
+
+    whole = learnt(fresh(), tmp_path / "whole")
+    steps = fresh().steps
+    for cut_at in (1, steps - 1):
+        place = tmp_path / f"cut-{cut_at}"
+        one = fresh()
+        one.steps = cut_at  # what was done before a kill
+        for step in range(cut_at):
+            one.take(step)
+        checkpoint.save(place, {"digest": "digest", "step": cut_at, "trainer": one.state_dict()})
+        assert same(learnt(fresh(), place), whole)
+    other = module.trainer(config, seen, teacher, seed=1, device="cpu")
+    assert not same(learnt(other, tmp_path / "other"), whole)
+    paint = module.painter(config, side, 3, whole, "cpu")
+    pixels = paint(torch.arange(6) % 3, torch.Generator().manual_seed(0))
+    assert pixels.shape == (6, side, side, 3)
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels, paint(torch.arange(6) % 3, torch.Generator().manual_seed(0)))
+
+
+def test_a_signal_saves_and_the_log_has_named_terms(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = learnt(training(*world), tmp_path / "whole")
+    one, take = training(*world), Training.take
+
+    def struck(self: Training, step: int) -> dict[str, Tensor]:
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "take", struck)
+        with pytest.raises(KeyboardInterrupt):
+            learning.learn(one, tmp_path / "cut", "digest", "cpu")
+    assert (tmp_path / "cut" / checkpoint.NAME).is_file()
+    with pytest.raises(ArtefactError, match="of something else"):
+        learning.learn(training(*world), tmp_path / "cut", "other", "cpu")
+    assert same(learnt(training(*world), tmp_path / "cut"), whole)
+    lines = [json.loads(x) for x in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert {"d_adv", "d_adc", "trans", "blend", "g_adv", "g_adc", "frequency"} <= set(
+        lines[0]["terms"]
+    )
+
+
+def test_what_is_not_finite_stops_the_training(world: World, tmp_path: Path) -> None:
+    one = training(*world, lr_generator=1e38)
+    with pytest.raises(ValueError, match=r"not finite.*lr_generator"):
+        learning.learn(one, tmp_path, "digest", "cpu")
+    assert not (tmp_path / learning.WEIGHTS).exists()
+
+
+def test_altered_weights_are_refused(world: World, tmp_path: Path) -> None:
+    body = learning.learn(training(*world), tmp_path, "digest", "cpu")
+    path = tmp_path / learning.WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtefactError, match="not the file that its card describes"):
+        learning.read(tmp_path, body)
+
+
+def test_feature_integration_teaches_the_discriminator_and_nobody_else(world: World) -> None:
+    """The release computes it without gradients."""
+    _, teacher = world
+    one = training(*world)
+    before = {name: value.clone() for name, value in teacher.net.state_dict().items()}
+    net = one.discriminator
+    found: dict[str, float] = {}
+
+    def note(which: str, terms: dict[str, Tensor]) -> None:
+        if which == "discriminator":
+            torch.autograd.backward(terms["trans"] + terms["blend"])
+            found["head"], found["trunk"] = slopes(net, "features"), slopes(net, "blocks.0")
+            found["others"] = slopes(net, "adversarial") + slopes(net, "adc")
+            found["generator"] = slopes(one.generator, "")
+
+    one._learn = note  # type: ignore[method-assign,assignment]
+    one.take(0)
+    assert found["head"] > 0
+    assert found["trunk"] > 0
+    assert found["others"] == found["generator"] == 0
+    assert all(p.grad is None and not p.requires_grad for p in teacher.net.parameters())
+    assert all(torch.equal(before[k], v) for k, v in teacher.net.state_dict().items())
+    assert not teacher.net.module.training
+
+
+def test_smoothing_reaches_the_generator_through_the_teacher(world: World) -> None:
+    one = training(*world)
+    found: dict[str, float] = {}
+
+    def note(which: str, terms: dict[str, Tensor]) -> None:
+        if which == "generator":
+            torch.autograd.backward(terms["frequency"])
+            found["generator"] = slopes(one.generator, "first")
+            found["discriminator"] = slopes(one.discriminator, "")
+
+    one._learn = note  # type: ignore[method-assign,assignment]
+    one.take(0)
+    assert found["generator"] > 0
+    assert found["discriminator"] == 0
+    assert all(p.requires_grad for p in one.discriminator.parameters())
+
+
+def test_counts_are_updated_and_weights_leave_one(world: World) -> None:
+    """In the release they never are: v stays 1."""
+    one = training(*world, batch=24)
+    for step in range(2):
+        assert torch.equal(one.counts_C, torch.ones(3))
+        one.take(step)
+    assert one.counts_C.sum() > 3
+    assert one.seen_C.sum() == 0
+    weights = losses.class_weights(one.counts_C, one.config.beta)
+    assert weights.sum().item() == pytest.approx(3)
+    assert weights.max() - weights.min() > 0.1
+    assert weights.argmax() == one.counts_C.argmin()
+
+
+def test_the_teacher_sees_pixels_from_0_to_1_under_its_own_normalisation(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The release shows it images in [-1, 1]."""
+    _, teacher = world
+    seen: list[Tensor] = []
+    forward = type(teacher.net).__call__
+
+    def note(self: Any, pixels: Tensor) -> Any:
+        seen.append(pixels.detach())
+        return forward(self, pixels)
+
+    monkeypatch.setattr(type(teacher.net), "__call__", note)
+    one = training(*world)
+    seen.clear()
+    one.generator.last.register_forward_hook(lambda net, given, out: out * 0 + 9)  # tanh: white
+    one.take(0)
+    assert len(seen) == 1
+    assert seen[0].shape == (TINY["batch"], 3, SIDE, SIDE)
+    torch.testing.assert_close(seen[0], torch.ones_like(seen[0]))
+
+
+def test_real_images_come_once_an_epoch_mirrored_or_not_with_the_teachers_word(
+    world: World,
+) -> None:
+    shards, teacher = world
+    one = training(*world, epochs=1.0)
+    rows: list[Tensor] = []
+    view = examples.Examples.view
+
+    class Noted(examples.Examples):
+        def view(self, rows_B: Tensor, mirrored_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            rows.append(rows_B)
+            images, features, labels = view(self, rows_B, mirrored_B)
+            pixels = examples.teacher_view((images + 1) / 2, teacher.geometry)
+            torch.testing.assert_close(teacher(pixels)[1], features, atol=0.05, rtol=0.05)
+            return images, features, labels
+
+    one.examples = Noted(one.examples.pixels, one.examples.features, one.examples.labels)
+    for step in range(one.steps):
+        one.take(step)
+    assert torch.cat(rows).sort().values.tolist() == list(range(len(shards)))
+    assert one.examples.labels.tolist() == shards.columns["label"].tolist()
+
+
+def test_another_side_than_the_teachers_and_rare_looks(world: World, tmp_path: Path) -> None:
+    one = training(*world, pixels=8, teacher_every=2, pairs="batch", epochs=1.0)
+    first, second = one.take(0), one.take(1)
+    assert {"frequency", "as_asked"} <= first.keys()
+    assert not {"frequency", "as_asked"} & second.keys()
+    assert {"trans", "blend"} <= second.keys()
+    assert one.result()["last.weight"].isfinite().all()
+
+
+def test_shards_of_another_teacher_are_refused(world: World, tmp_path: Path) -> None:
+    other = colour_teacher(tmp_path / "other", seed=6)
+    with pytest.raises(ArtefactError, match="another teacher"):
+        examples.read(world[0], other, SIDE, "cpu")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"width": 0}, {"batch": 1}, {"beta": 1.0}, {"ema": 1.0}, {"epochs": 0.0}, {"trans": -0.1},
+     {"update_steps": 0}, {"teacher_every": 0}, {"frequency": float("nan")}],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        hidfd.Config(**bad)
