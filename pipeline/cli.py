@@ -1,4 +1,4 @@
-"""The offline commands: select (the whole run) and corpora. Thin: the work is elsewhere."""
+"""The offline commands: select (the whole run), paint, corpora. Thin: the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -165,6 +165,99 @@ def summary(card: dict[str, Any]) -> list[str]:
     lines.append(
         f"{kept:,} images, {card['num_bytes'] / 1e6:,.1f} MB in {card['num_shards']} shards, "
         f"effective sample size {card['effective_sample_size']:,.0f}"
+    )
+    return lines
+
+
+@app.command()
+def paint(
+    shards: Annotated[
+        Path,
+        typer.Option(help="The curated shards to learn from: a few thousand images are enough."),
+    ],
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Images to paint.")] = 50_000,
+    generator: Annotated[str, typer.Option(help="hidfd, or your own .py file.")] = "hidfd",
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A named set of settings: faithful (as published), small (for a CPU)."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A setting of the generator, key=value; repeat or space-separate."
+        ),
+    ] = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="all, or intended: only images in which the teacher sees the class asked for."
+        ),
+    ] = "all",
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="A teacher directory or name. Default: the one that the shards name."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Initial weights, order, what is painted.")] = 0,
+    runs: Annotated[Path, typer.Option(help="Where every artefact goes.")] = Path("runs"),
+    out: Annotated[
+        Path | None, typer.Option(help="The painted shards' directory. Default: in RUNS/shards.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    trust_builder: Annotated[
+        bool,
+        typer.Option(help="Let the teacher's card import code that is not winnow's or timm's."),
+    ] = False,
+) -> None:
+    """Paint: train a generator on curated shards under the teacher's eyes, write synthetic shards.
+
+    The painted images carry the teacher's answers and are read as any other shards. Run the same
+    command again after a kill and it goes on; ask for another -n and the generator is not trained
+    again. The generator lies under RUNS/generators.
+
+    Example: winnow paint --shards runs/shards/lake-winnow-0123456789 -n 50000
+    """
+    with friendly():
+        from indexes import artefact
+        from pipeline import synthesis
+
+        run = synthesis.prepare(
+            shards=shards,
+            teacher=teacher,
+            generator=generator,
+            preset=preset,
+            settings=settings or [],
+            n=n,
+            keep=keep,
+            seed=seed,
+            runs=runs,
+            out=out,
+            device=device,
+            trust_builder=trust_builder,
+        )
+        directory = synthesis.paint(run)
+        for line in painted_summary(artefact.read_card(directory, "shards")):
+            print(line)
+        print(f"shards: {directory}\nnext:   winnow distill --shards {directory}")
+
+
+def painted_summary(card: dict[str, Any]) -> list[str]:
+    """The funnel of painted shards, and how the teacher sees them."""
+    lines = ["funnel:", *funnel_lines(card["funnel"])]
+    if card["num_samples"] < card["asked"]:
+        lines.append(f"note: {card['asked']:,} were asked for, {card['num_samples']:,} were kept")
+    counts = sorted(zip(card["painted_histogram"], card["classes"], strict=True))
+    (least, rare), (most, common) = counts[0], counts[-1]
+    lines.append(
+        f"the teacher sees the class asked for in {100 * card['as_asked_frac']:.1f} % of what was "
+        f"painted (chance {100 / len(counts):.1f} %)"
+    )
+    lines.append(
+        f"largest to smallest of its classes: {card['largest_to_smallest']:.2f} "
+        f"({common} {most:,}, {rare} {least:,})"
+    )
+    lines.append(
+        f"{card['num_samples']:,} images, {card['num_bytes'] / 1e6:,.1f} MB in "
+        f"{card['num_shards']} shards"
     )
     return lines
 

@@ -145,7 +145,7 @@ def write(
     if not number:
         raise ValueError(
             f"{tally.painted:,} images were painted, the teacher sees the class asked for in none: "
-            "the generator has learnt too little; train longer, or --set keep=all"
+            "the generator has learnt too little; train longer, or --keep all"
         )
     writer.finish(number, {**body, **tally.figures(), "funnel": tally.funnel()})
 

@@ -24,7 +24,7 @@ HEAVY = {
     "torch", "torchvision", "faiss", "webdataset", "pyarrow", "open_clip", "timm", "pandas",
     "PIL", "simplejpeg", "fsspec", "safetensors",
 }  # fmt: skip
-COMMANDS = ["demo", "select", "query", "corpora", "distill", "evaluate", "teach",
+COMMANDS = ["demo", "select", "paint", "query", "corpora", "distill", "evaluate", "teach",
             "import-teacher", "students", "methods", "inspect", "verify"]  # fmt: skip
 
 
