@@ -39,14 +39,15 @@ class ClassNorm(nn.Module):
         self.norm = nn.BatchNorm2d(num_features, affine=False)
         self.gain = nn.Embedding(num_classes, num_features)
         self.bias = nn.Embedding(num_classes, num_features)
-        nn.init.ones_(self.gain.weight)
-        nn.init.zeros_(self.bias.weight)
+        # Not ones and zeros: classes differ from the first step on.
+        for one in (self.gain, self.bias):
+            nn.init.orthogonal_(one.weight)
 
     def forward(self, map_BDHW: Tensor, class_B: Tensor) -> Tensor:
         """[B, D, H, W] of classes [B], same shape."""
         gain, bias = self.gain(class_B)[:, :, None, None], self.bias(class_B)[:, :, None, None]
         normal: Tensor = self.norm(map_BDHW)
-        scaled: Tensor = normal * gain.to(normal.dtype) + bias.to(normal.dtype)
+        scaled: Tensor = normal * (1 + gain).to(normal.dtype) + bias.to(normal.dtype)
         return scaled
 
 

@@ -38,7 +38,7 @@ class Training:
         self.config, self.examples, self.teacher = config, examples, teacher
         self.seed, self.device, self.per_step = seed, device, config.batch
         self.steps = max(1, math.ceil(config.epochs * len(examples) / config.batch))
-        self._orders: dict[int, Any] = {}
+        self._orders: dict[int, list[int]] = {}
         side, self.num_classes = examples.pixels.shape[1], len(teacher.card.classes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -87,15 +87,22 @@ class Training:
     def _real(self, step: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """The real images of a step, their features and labels: each image once an epoch."""
         place = step * self.config.batch + np.arange(self.config.batch)
-        epoch, place = np.divmod(place, len(self.examples))
-        self._orders = {
-            one: self._orders[one] if one in self._orders else
-            np.random.default_rng([self.seed, one]).permutation(len(self.examples))
-            for one in np.unique(epoch).tolist()
-        }  # fmt: skip
-        rows = [self._orders[e][p] for e, p in zip(epoch.tolist(), place.tolist(), strict=True)]
+        epochs, places = np.divmod(place, len(self.examples))
+        rows = [
+            self._order(epoch)[place]
+            for epoch, place in zip(epochs.tolist(), places.tolist(), strict=True)
+        ]
         mirrored = torch.randint(2, (len(rows),), generator=random)
         return self.examples.view(torch.tensor(rows).to(self.device), mirrored.to(self.device))
+
+    def _order(self, epoch: int) -> list[int]:
+        """The rows in the order of an epoch."""
+        if epoch not in self._orders:
+            if len(self._orders) > 1:
+                self._orders.clear()
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
+            self._orders[epoch] = order.tolist()
+        return self._orders[epoch]
 
     def _discriminate(
         self,

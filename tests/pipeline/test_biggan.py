@@ -42,12 +42,9 @@ def test_bad_shapes_raise() -> None:
 
 
 def test_the_class_matters() -> None:
-    net, (z, _) = Generator(8, 4, 3), drawn()
-    for block in net.modules():
-        if isinstance(block, _biggan.ClassNorm):
-            torch.nn.init.normal_(block.gain.weight, generator=torch.Generator().manual_seed(1))
-    net.eval()
-    assert not torch.equal(net(z, torch.zeros(6, dtype=int)), net(z, torch.ones(6, dtype=int)))
+    net, (z, _) = Generator(8, 4, 3).eval(), drawn()
+    first, second = net(z, torch.zeros(6, dtype=int)), net(z, torch.ones(6, dtype=int))
+    assert (first - second).abs().mean() > 1e-4
 
 
 def test_every_weight_but_the_feature_head_has_norm_one() -> None:
