@@ -1,8 +1,8 @@
 """A shard set as a generator sees it: its pixels, and what the teacher says of each of them.
 
 N images, P side of what is painted, D_T the teacher's features, C classes. The images have no
-labels: the class of one is what the teacher answered when the shards were written. HiDFD is blamed
-for taking the teacher's word for it, but unlabelled images have no other.
+labels and all count alike: the class of one is what the teacher answered when the shards were
+written. HiDFD is blamed for taking the teacher's word, but unlabelled images have no other.
 """
 
 from __future__ import annotations
@@ -84,12 +84,13 @@ def _features(pixels_NPP3: Tensor, teacher: Teacher, *, mirrored: bool) -> Tenso
 def teacher_view(pixels_B3PP: Tensor, geometry: images.Geometry) -> Tensor:
     """Painted pixels [B, 3, P, P] in [0, 1] -> [B, 3, S, S] as the teacher's geometry cuts them.
 
-    Differentiable, and the same as reading the image from a file but for the rounding to bytes.
+    Differentiable, and as a reader of the file would see it but for the rounding to bytes (and
+    for interpolations other than bilinear and bicubic, which are taken for bilinear).
     """
     side, size = geometry.shorter_side, geometry.size
     if pixels_B3PP.shape[-1] != side:
-        pixels_B3PP = F.interpolate(
-            pixels_B3PP, size=(side, side), mode="bilinear", antialias=True, align_corners=False
-        )
+        mode = "bicubic" if geometry.interpolation == "bicubic" else "bilinear"
+        pixels_B3PP = F.interpolate(pixels_B3PP, size=(side, side), mode=mode, antialias=True)
+        pixels_B3PP = pixels_B3PP.clamp(0, 1)
     corner = round((side - size) / 2)
     return pixels_B3PP[..., corner : corner + size, corner : corner + size]

@@ -28,7 +28,7 @@ class Trainer(Protocol):
         """All that a later step depends on: tensors, numbers, and dicts and lists of them."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Takes up what `state_dict` gave, with its tensors on the CPU."""
 
     def result(self) -> dict[str, Tensor]:
         """The tensors that paint."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -19,7 +18,6 @@ from pipeline.generator import Trainer
 WEIGHTS = "model.safetensors"
 LOG_STEPS = 50  # at most, between two lines of the log file
 CHECKPOINT_SECONDS = 60.0
-SHOWN_LINES = 20  # of the log, in the card
 
 
 class Terms:
@@ -50,14 +48,14 @@ class Terms:
         return means
 
 
-def learn(trainer: Trainer, directory: Path, digest: str, device: str) -> dict[str, Any]:
+def learn(trainer: Trainer, directory: Path, digest: str) -> dict[str, Any]:
     """Trains to the last step and writes the weights; returns what the card says of it.
 
     Goes on from the checkpoint in `directory`, bit-equal on a CPU. ArtefactError for one of
     another training, ValueError for a training that is no longer finite, KeyboardInterrupt after
     a checkpoint at SIGTERM or Ctrl-C.
     """
-    start = _resumed(trainer, directory, digest, device)
+    start = _resumed(trainer, directory, digest)
     checkpoint.trim_log(directory, start)
     terms, means = Terms(), dict[str, float]()
     log_steps = max(1, min(LOG_STEPS, trainer.steps // 20))
@@ -78,17 +76,12 @@ def learn(trainer: Trainer, directory: Path, digest: str, device: str) -> dict[s
                 save_at = time.monotonic() + CHECKPOINT_SECONDS
                 if stop_asked():
                     raise KeyboardInterrupt
-    log = (directory / checkpoint.LOG).read_text().splitlines()[-SHOWN_LINES:]
-    body = {
-        "steps": trainer.steps,
-        "weights": _write(trainer.result(), directory),
-        "log": [json.loads(line) for line in log],
-    }
-    return body
+    written = _write(trainer.result(), directory)
+    return {"steps": trainer.steps, "weights": written, "terms": means}
 
 
-def _resumed(trainer: Trainer, directory: Path, digest: str, device: str) -> int:
-    state = checkpoint.load(directory, device)
+def _resumed(trainer: Trainer, directory: Path, digest: str) -> int:
+    state = checkpoint.load(directory, "cpu")
     if state is None:
         return 0
     if state.get("digest") != digest:

@@ -125,14 +125,20 @@ def write(
     directory: Path,
     *,
     plan_digest: str,
+    side: int,
     body: Mapping[str, Any],
 ) -> None:
-    """Writes every shard that is not there yet, then the card with funnel and figures."""
+    """Writes every shard that is not there yet, then the card with funnel and figures.
+
+    What was painted before a cut is painted again, its whole shards are not written again.
+    Memory: the images of one shard.
+    """
     writer = ShardWriter(directory, plan_digest, teacher.card.classes)
-    check_disk(directory, 0, int(tally.quota.sum()))
+    num = int(tally.quota.sum())
+    check_disk(directory, num * 3 * side**2, num)
     waiting: list[Block] = []
     number = 0
-    with Progress("paint", int(tally.quota.sum())) as progress:
+    with Progress("paint", num) as progress:
         for block in painted:
             waiting.append(block)
             progress.add(len(block.keys))

@@ -24,6 +24,7 @@ from pipeline.run import Made, stage
 
 PLUGINS = "pipeline.generators"
 DEFAULT_GENERATOR = "hidfd"
+PARTS = ("Config", "PRESETS", "VERSION", "side", "trainer", "painter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,9 @@ def prepare(
     if keep not in get_args(Keep):
         raise ValueError(f"--keep is {' or '.join(get_args(Keep))}, not {keep!r}")
     module: Any = names.find(PLUGINS, generator)
+    lacking = [part for part in PARTS if not hasattr(module, part)]
+    if lacking:
+        raise ValueError(f"{generator} defines no {', '.join(lacking)}: see pipeline/generator.py")
     if preset is not None and preset not in module.PRESETS:
         known = sorted(module.PRESETS)
         raise ValueError(
@@ -122,7 +126,7 @@ def train(run: Painted) -> Made:
         trainer = run.generator.trainer(
             run.config, seen, run.teacher, seed=run.seed, device=run.device
         )
-        body = learning.learn(trainer, made.directory, made.digest, run.device)
+        body = learning.learn(trainer, made.directory, made.digest)
         artefact.write_card(
             made.directory,
             "generators",
@@ -173,7 +177,13 @@ def write_shards(run: Painted, learnt: Made) -> Made:
             "keep": run.keep,
         }
         painting.write(
-            painted, tally, run.teacher, made.directory, plan_digest=made.digest, body=body
+            painted,
+            tally,
+            run.teacher,
+            made.directory,
+            plan_digest=made.digest,
+            side=card["side"],
+            body=body,
         )
 
     return stage(run, "shards", _name(run), inputs, make, directory=run.out)

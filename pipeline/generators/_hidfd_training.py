@@ -178,7 +178,8 @@ class Training:
             net.load_state_dict(state["nets"][name])
         for name, one in self.optimizers.items():
             one.load_state_dict(state["optimizers"][name])
-        self.counts_C, self.seen_C = state["counts"], state["seen"]
+        self.counts_C = state["counts"].to(self.device)
+        self.seen_C = state["seen"].to(self.device)
 
     def result(self) -> dict[str, Tensor]:
         """The averaged generator, its statistics of its BatchNorms taken anew (as BigGAN)."""

@@ -65,5 +65,5 @@ def training(shards: Shards, teacher: teachers.Teacher, **settings: Any) -> Trai
 
 def learnt(one: Training, directory: Path) -> dict[str, torch.Tensor]:
     """The tensors of a training to its end."""
-    body = learning.learn(one, directory, "digest", "cpu")
+    body = learning.learn(one, directory, "digest")
     return learning.read(directory, body)

@@ -9,19 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from indexes import checkpoint, teachers
+from indexes import checkpoint, images, teachers
 from indexes.artefact import ArtefactError
-from indexes.names import find, names
+from indexes.names import configure, find, names
 from indexes.shards import Shards
 from pipeline import examples, learning
 from pipeline.generators import _hidfd_losses as losses
 from pipeline.generators import hidfd
 from pipeline.generators._hidfd_training import Training
 from tests.pipeline.painters import SIDE, TINY, colour_teacher, learnt, shards_of, training
+from tests.pipeline.worlds import encoded, picture
 
 World = tuple[Shards, teachers.Teacher]
 
@@ -97,10 +99,10 @@ def test_a_signal_saves_and_the_log_has_named_terms(
     with monkeypatch.context() as patch:
         patch.setattr(Training, "take", struck)
         with pytest.raises(KeyboardInterrupt):
-            learning.learn(one, tmp_path / "cut", "digest", "cpu")
+            learning.learn(one, tmp_path / "cut", "digest")
     assert (tmp_path / "cut" / checkpoint.NAME).is_file()
     with pytest.raises(ArtefactError, match="of something else"):
-        learning.learn(training(*world), tmp_path / "cut", "other", "cpu")
+        learning.learn(training(*world), tmp_path / "cut", "other")
     assert same(learnt(training(*world), tmp_path / "cut"), whole)
     lines = [json.loads(x) for x in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
@@ -112,12 +114,12 @@ def test_a_signal_saves_and_the_log_has_named_terms(
 def test_what_is_not_finite_stops_the_training(world: World, tmp_path: Path) -> None:
     one = training(*world, lr_generator=1e38)
     with pytest.raises(ValueError, match=r"not finite.*lr_generator"):
-        learning.learn(one, tmp_path, "digest", "cpu")
+        learning.learn(one, tmp_path, "digest")
     assert not (tmp_path / learning.WEIGHTS).exists()
 
 
 def test_altered_weights_are_refused(world: World, tmp_path: Path) -> None:
-    body = learning.learn(training(*world), tmp_path, "digest", "cpu")
+    body = learning.learn(training(*world), tmp_path, "digest")
     path = tmp_path / learning.WEIGHTS
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtefactError, match="not the file that its card describes"):
@@ -234,10 +236,37 @@ def test_another_side_than_the_teachers_and_rare_looks(world: World, tmp_path: P
     assert one.result()["last.weight"].isfinite().all()
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("side", "size", "frac"), [(32, 32, 1.0), (16, 32, 0.875), (64, 24, 0.8)])
+def test_the_teacher_sees_what_a_reader_of_the_file_would(
+    interpolation: str, side: int, size: int, frac: float
+) -> None:
+    geometry = images.Geometry(size, frac, interpolation)
+    wanted, _, _ = images.load(encoded(3, form="PNG", side=side), geometry)
+    whole = images.unit(torch.from_numpy(np.array(picture(3, side=side)))[None])
+    found = examples.teacher_view(whole, geometry)[0].permute(1, 2, 0) * 255
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1.1)
+
+
 def test_shards_of_another_teacher_are_refused(world: World, tmp_path: Path) -> None:
     other = colour_teacher(tmp_path / "other", seed=6)
     with pytest.raises(ArtefactError, match="another teacher"):
         examples.read(world[0], other, SIDE, "cpu")
+
+
+@pytest.mark.parametrize("name", names("pipeline.generators"))
+def test_presets_are_settings_of_their_generator(name: str) -> None:
+    module = find("pipeline.generators", name)
+    for preset in module.PRESETS.values():
+        assert configure(module.Config, (), **preset) != module.Config()
+
+
+def test_the_faithful_preset_has_nothing_of_ours() -> None:
+    config = configure(hidfd.Config, (), **hidfd.PRESETS["faithful"])
+    assert (config.agree, config.pairs, config.teacher_every) == (0, "batch", 1)
+    assert (config.trans, config.blend, config.frequency) == (0.1, 0.1, 0.1)
+    assert (config.batch, config.epochs, config.ema) == (100, 400, 0.9999)
+    assert config.lr_generator == config.lr_discriminator == 2e-4
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,12 @@ def test_a_generator_of_ones_own(runs: Path, tmp_path: Path) -> None:
     assert open_shards(directory).card["method"] == "own"
 
 
+def test_a_generator_that_lacks_something(made: Path, tmp_path: Path) -> None:
+    own = tmp_path / "short.py"
+    own.write_text("from pipeline.generators.hidfd import Config, PRESETS, VERSION\n")
+    assert "defines no side, trainer, painter" in paint(made, "--generator", str(own)).output
+
+
 class Half:
     """Paints what the teacher takes for the class asked for in the first half of a block, and
     another class in the second.
@@ -199,7 +205,7 @@ def test_funnels_add_up(made: Path, tmp_path: Path, keep: painting.Keep, painted
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(painting, "SHARD_SAMPLES", 110)
         painting.write(some, tally, teacher, tmp_path / "s", plan_digest="p",
-                       body={"teacher": note})  # fmt: skip
+                       side=SIDE, body={"teacher": note})  # fmt: skip
     assert verify_shards(tmp_path / "s") == 300
     shards = open_shards(tmp_path / "s")
     assert [file["num_samples"] for file in shards.card["files"]] == [110, 110, 80]
@@ -218,7 +224,7 @@ def test_a_generator_that_has_learnt_nothing_is_told(made: Path, tmp_path: Path)
     tally = Tally.of(1, 3)
     some = painting.blocks(wrong, teacher, tally, seed=0, keep="intended", device="cpu")
     with pytest.raises(ValueError, match=r"8 images were painted.*--keep all"):
-        painting.write(some, tally, teacher, tmp_path / "s", plan_digest="p", body={})
+        painting.write(some, tally, teacher, tmp_path / "s", plan_digest="p", side=8, body={})
     assert tally.funnel() == {
         "in": 8, "dropped": {"not_finite": 0, "not_intended": 8}, "kept": 0
     }  # fmt: skip
