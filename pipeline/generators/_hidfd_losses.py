@@ -1,4 +1,4 @@
-"""The losses of HiDFD (arXiv 2412.13525), each a pure function; METHODS marks: SOURCE unless said.
+"""The losses of HiDFD (arXiv 2412.13525; SOURCE), each a pure function.
 
 B images, C classes, D_T the teacher's feature width. Real images come first where both are asked
 for. Nothing here detaches: what may learn is the caller's to say.

@@ -1,10 +1,12 @@
-"""HiDFD's teacher-guided class-conditional GAN (Tang et al., arXiv 2412.13525, AAAI 2025).
+"""HiDFD's teacher-guided class-conditional GAN (arXiv 2412.13525, AAAI 2025), faults mended.
 
     winnow paint --shards RUNS/shards/NAME -n 50000 --generator hidfd
 
-Adversarial and ADC hinge losses, feature integration in the discriminator, category frequency
-smoothing in the generator; the release's faults are mended (METHODS section 4: SOURCE). What is
-OURS is marked, and 0 or off in the preset `faithful`. Evaluated in docs/LOG.md.
+SOURCE (paper and released code): BigGAN blocks, hinge and ADC losses, feature integration in the
+discriminator, category frequency smoothing in the generator. Of the release's faults these are
+mended: feature integration has gradients, the counts of the classes are updated, their effective
+number does not saturate, the teacher sees pixels under its own normalisation. What is OURS is
+marked, and off in the preset `faithful`. Measured in docs/LOG.md.
 """
 
 from __future__ import annotations
