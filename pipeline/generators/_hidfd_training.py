@@ -2,7 +2,7 @@
 
 B images of a batch, P their side, Z the latent width, C classes, D_T the teacher's features. The
 discriminator and the generator learn from the same painted images: one pass of the generator and
-one of the teacher serve both (OURS; the release paints and asks twice).
+one of the teacher serve both (OURS).
 """
 
 from __future__ import annotations
