@@ -265,7 +265,7 @@ def test_the_faithful_preset_has_nothing_of_ours() -> None:
     config = configure(hidfd.Config, (), **hidfd.PRESETS["faithful"])
     assert (config.agree, config.pairs, config.teacher_every) == (0, "batch", 1)
     assert (config.trans, config.blend, config.frequency) == (0.1, 0.1, 0.1)
-    assert (config.batch, config.epochs, config.ema) == (100, 400, 0.9999)
+    assert (config.batch, config.epochs, config.ema, config.beta) == (100, 400, 0.9999, 0.9999)
     assert config.lr_generator == config.lr_discriminator == 2e-4
 
 
