@@ -237,7 +237,7 @@ def paint(
         directory = synthesis.paint(run)
         for line in painted_summary(artefact.read_card(directory, "shards")):
             print(line)
-        print(f"shards: {directory}\nnext:   winnow distill --shards {directory}")
+        print(f"shards: {directory}\nnext:   winnow distill --shards {shards} --mix {directory}")
 
 
 def painted_summary(card: dict[str, Any]) -> list[str]:

@@ -98,6 +98,18 @@ def test_stock_webdataset_reads_it(painted: Shards) -> None:
     assert found[0]["png"].size == (SIDE, SIDE)
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_students_learn_from_it_as_from_any_other(runs: Path, mixed: bool) -> None:
+    real, painted = str(runs / "shards" / "real"), str(painted_in(runs)[0])
+    flags = ["--shards", real, "--mix", painted] if mixed else ["--shards", painted]
+    flags += ["--runs", str(runs), "--student", "resnet8", "--steps", "2", "--batch-size", "16"]
+    result = CliRunner().invoke(
+        winnow.app, ["distill", *flags, "--device", "cpu"], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    assert "resnet8: trained" in result.output
+
+
 def test_the_output_teaches(made: Path, runs: Path) -> None:
     text = paint(runs).output
     assert f"{NUM} in" in text
