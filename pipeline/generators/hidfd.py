@@ -6,7 +6,12 @@ SOURCE (paper and released code): BigGAN blocks, hinge and ADC losses, feature i
 discriminator, category frequency smoothing in the generator. Of the release's faults these are
 mended: feature integration has gradients, the counts of the classes are updated, their effective
 number does not saturate, the teacher sees pixels under its own normalisation. What is OURS is
-marked, and off in the preset `faithful`. Measured in docs/LOG.md.
+marked, and off in the preset `faithful`.
+
+Measured (`--preset small`, 5,000 curated images of 32 pixels, ResNet-18 teacher, one CPU thread,
+some 15 minutes): the teacher sees the class asked for in 90.0 % of 10,000 images, its largest
+class is 1.62 times its smallest. The published terms alone, half as long: 35.9 % and 4.64; without
+smoothing 35.2 % and 16.9.
 """
 
 from __future__ import annotations
@@ -52,7 +57,8 @@ class Config:
     update_steps: int = 50
     """Steps between two updates of the counts."""
     agree: float = 0.5
-    """OURS: cross-entropy of the teacher's answer to a painted image with the class asked for."""
+    """OURS: cross-entropy of the teacher's answer to a painted image with the class asked for. With
+    0.1 the teacher sees that class in 77.7 % instead of 90.0 %."""
     pairs: Literal["batch", "class"] = "class"
     """Which real image a painted one is blended with: any, or (OURS) one of its class."""
     teacher_every: int = 1
