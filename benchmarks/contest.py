@@ -102,3 +102,19 @@ def line(*words: str, head: bool = False) -> Iterator[str]:
     yield "| " + " | ".join(words) + " |"
     if head:
         yield "| " + " | ".join("---" for _ in words) + " |"
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options that every contest has."""
+    found = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--runs", required=True)
+    found.add_argument("--teacher", required=True)
+    found.add_argument("--corpus", required=True)
+    found.add_argument("--eval", required=True)
+    found.add_argument("--original", help="the lost original, for the upper bound")
+    found.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    found.add_argument("--select-args", default="", help="further words for `winnow select`")
+    found.add_argument("--distill-args", default="", help="as in '--views 2'")
+    return found

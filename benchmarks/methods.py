@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.contest import ORIGINAL, accuracy, close_gaps, line, select, train
+from benchmarks.contest import ORIGINAL, accuracy, close_gaps, line, parser, select, train
 from indexes import artefact, teachers
 
 LOG = "log.jsonl"
@@ -105,21 +105,13 @@ def losses_of(row: Mapping[str, Any]) -> str:
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", required=True)
-    parser.add_argument("--teacher", required=True)
-    parser.add_argument("--corpus", required=True)
-    parser.add_argument("--eval", required=True)
-    parser.add_argument("--original", help="the lost original, for the upper bound")
-    parser.add_argument("--rows", nargs="+", required=True, help="'winnow kd3 contrast=0'")
-    parser.add_argument("--n", type=int, default=20_000)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--student", nargs="+", default=["resnet8"])
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--select-args", default="", help="further words for `winnow select`")
-    parser.add_argument("--distill-args", default="", help="as in '--views 2'")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/methods.json"))
-    asked = parser.parse_args(words)
+    options = parser(__doc__)
+    options.add_argument("--rows", nargs="+", required=True, help="'winnow kd3 contrast=0'")
+    options.add_argument("--n", type=int, default=20_000)
+    options.add_argument("--student", nargs="+", default=["resnet8"])
+    options.add_argument("--steps", type=int, default=1000)
+    options.add_argument("--out", type=Path, default=Path("benchmarks/methods.json"))
+    asked = options.parse_args(words)
     asked.jobs = 1  # side by side the seconds would mean nothing
     return asked
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.contest import ORIGINAL, accuracy, close_gaps, line, select, train
+from benchmarks.contest import ORIGINAL, accuracy, close_gaps, line, parser, select, train
 from indexes import artefact
 from indexes.shards import open_shards
 
@@ -170,23 +170,15 @@ def tables(rows: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> I
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", required=True)
-    parser.add_argument("--teacher", required=True)
-    parser.add_argument("--corpus", required=True)
-    parser.add_argument("--eval", required=True)
-    parser.add_argument("--original", help="the lost original, for the upper bound")
-    parser.add_argument("--truth", type=Path, help="a Parquet of key and label, for purity")
-    parser.add_argument("--methods", nargs="+", required=True, help="'odsd weights=none' random")
-    parser.add_argument("--n", nargs="+", type=int, required=True)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--student", nargs="+", default=["wrn_16_2"])
-    parser.add_argument("--steps", nargs="+", type=int, default=[1000])
-    parser.add_argument("--select-args", default="", help="further words for `winnow select`")
-    parser.add_argument("--distill-args", default="", help="as in '--views 2 --method kd'")
-    parser.add_argument("--jobs", type=int, default=1, help="selections trained side by side")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/selections.json"))
-    return parser.parse_args(words)
+    options = parser(__doc__)
+    options.add_argument("--truth", type=Path, help="a Parquet of key and label, for purity")
+    options.add_argument("--methods", nargs="+", required=True, help="'odsd weights=none' random")
+    options.add_argument("--n", nargs="+", type=int, required=True)
+    options.add_argument("--student", nargs="+", default=["wrn_16_2"])
+    options.add_argument("--steps", nargs="+", type=int, default=[1000])
+    options.add_argument("--jobs", type=int, default=1, help="selections trained side by side")
+    options.add_argument("--out", type=Path, default=Path("benchmarks/selections.json"))
+    return options.parse_args(words)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from distill import evaluate as evaluation
-from distill import method as methods
 from distill import train as training
+from distill.method import Preset
 from distill.order import split
 from distill.recipe import LR_PER_128, Recipe
 from indexes import artefact, devices, names, nets, sources, teachers
@@ -52,14 +52,16 @@ def distill_students(
     """Trains, evaluates and prints a line per student; the number of students that diverged."""
     device = devices.choose(device)
     opened = open_shards(shards or last_shards(runs))
-    master = _teacher_of(opened, teacher, runs, device, trust_builder)
+    master = teachers.open_labeller(
+        opened, teacher, runs, device=device, trust_builder=trust_builder
+    )
     mixed = None
     if mix is not None:
         mixed = training.Mix(open_shards(mix, teacher_digest=master.card.digest), mix_frac)
     if evaluate_on is not None:
         sources.parts(evaluate_on)  # a slip in the path is told now and not after the training
     module = names.find("distill.methods", method)
-    known = methods.preset(module, preset)
+    known = names.preset(module, preset) if preset else Preset(config=module.Config())
     config = names.configure(module.Config, settings, **vars(known.config))
     small = opened.input_size <= SMALL_PIXELS
     builders = builders_of(students) or [SMALL_STUDENT if small else LARGE_STUDENT]
@@ -89,20 +91,6 @@ def distill_students(
     for one in outcomes:
         _tell(one, evaluate_on, master, device, trust_builder)
     return sum(one.state == "diverged" for one in outcomes)
-
-
-def _teacher_of(
-    shards: Shards, teacher: str | None, runs: Path, device: str, trust_builder: bool
-) -> teachers.Teacher:
-    """The teacher that labelled the shards; by name, or found by its digest."""
-    place = (
-        teachers.by_digest(shards.teacher_digest, runs)
-        if teacher is None
-        else teachers.resolve(teacher, runs)
-    )
-    master = teachers.open(place, device=device, trust_builder=trust_builder)
-    shards.check_teacher(master.card.digest)
-    return master
 
 
 def _tell(

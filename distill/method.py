@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from indexes import names
 from indexes.nets import Net
 from indexes.teachers import Teacher
 
@@ -121,25 +120,6 @@ class Preset:
 
     config: Any
     recipe: Mapping[str, Any] = field(default_factory=dict)
-
-
-def presets(module: ModuleType) -> dict[str, Preset]:
-    """The presets of a method's file by name."""
-    found: dict[str, Preset] = getattr(module, "PRESETS", {})
-    return found
-
-
-def preset(module: ModuleType, name: str | None) -> Preset:
-    """The preset `name`, or the Config's defaults; ValueError lists what there is."""
-    if name is None:
-        return Preset(config=module.Config())
-    known = presets(module)
-    if name not in known:
-        raise ValueError(
-            f"no preset {name!r} in {module.__name__.rpartition('.')[2]}."
-            f"{names.nearest(name, list(known))} There are: {', '.join(known) or 'none'}"
-        )
-    return known[name]
 
 
 def weighted_mean(values_B: Tensor, weights_B: Tensor) -> Tensor:

@@ -100,6 +100,18 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
+def preset(module: ModuleType, name: str) -> Any:
+    """What stands under `name` in a plug-in's PRESETS; BadSetting lists what is there."""
+    known = getattr(module, "PRESETS", {})
+    if name not in known:
+        plugin = module.__name__.rpartition(".")[2]
+        raise BadSetting(
+            f"{plugin} has no preset {name!r}.{nearest(name, list(known))} There are: "
+            f"{', '.join(known) or 'none'}"
+        )
+    return known[name]
+
+
 def configure(cls: type[T], settings: Sequence[str] = (), **defaults: Any) -> T:
     """A frozen dataclass from `key=value` strings (several may stand in one, space-separated).
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from indexes.shards import Shards
+
 __all__ = ["Card", "Teacher", "TeacherError", "open", "resolve", "save"]
 
 WEIGHTS = "model.safetensors"
@@ -187,6 +189,24 @@ def by_digest(digest: str, runs: str | Path) -> Path:
         f"no whole teacher in {shelf} has the digest {digest[:12]}: name its directory with "
         "--teacher"
     )
+
+
+def open_labeller(
+    shards: Shards,
+    spec: str | None,
+    runs: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    trust_builder: bool = False,
+) -> Teacher:
+    """The teacher that labelled `shards`: `spec` as in `resolve`, or None to find it by its digest.
+
+    Raises TeacherError where it cannot be found, ArtefactError where `spec` is another one.
+    """
+    place = by_digest(shards.teacher_digest, runs) if spec is None else resolve(spec, runs)
+    teacher = open(place, device=device, trust_builder=trust_builder)
+    shards.check_teacher(teacher.card.digest)
+    return teacher
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:

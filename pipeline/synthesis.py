@@ -69,22 +69,13 @@ def prepare(
     lacking = [part for part in PARTS if not hasattr(module, part)]
     if lacking:
         raise ValueError(f"{generator} defines no {', '.join(lacking)}: see pipeline/generator.py")
-    if preset is not None and preset not in module.PRESETS:
-        known = sorted(module.PRESETS)
-        raise ValueError(
-            f"{generator} has no preset {preset!r}.{names.nearest(preset, known)} There are: "
-            f"{', '.join(known) or 'none'}"
-        )
-    config = names.configure(module.Config, settings, **module.PRESETS.get(preset, {}))
+    known = names.preset(module, preset) if preset else {}
+    config = names.configure(module.Config, settings, **known)
     where = devices.choose(device)
     opened = open_shards(shards)
-    place = (
-        teachers.by_digest(opened.teacher_digest, runs)
-        if teacher is None
-        else teachers.resolve(teacher, runs)
+    master = teachers.open_labeller(
+        opened, teacher, runs, device=where, trust_builder=trust_builder
     )
-    master = teachers.open(place, device=where, trust_builder=trust_builder)
-    opened.check_teacher(master.card.digest)
     return Painted(
         shards=opened,
         teacher=master,

@@ -115,7 +115,7 @@ def test_builders_may_hold_commas() -> None:
     ("words", "message"),
     [
         (["--method", "kd3", "--preset", "faithfull"], "Did you mean 'faithful'?"),
-        (["--preset", "faithful"], "no preset 'faithful' in kd. There are: none"),
+        (["--preset", "faithful"], "kd has no preset 'faithful'. There are: none"),
         (["--mix", "nowhere"], "no such directory"),
         (["--student", "torchvision:vit_b_32"], "does not take images of 32 pixels"),
         (["--student", "timm:vit_tiny_patch16_224:nonsense=1"], "cannot be built"),
