@@ -122,6 +122,13 @@ class Preset:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
+def at_least(config: Any, **least: float) -> None:
+    """ValueError for a setting of `config` that is below what is given here."""
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise ValueError(f"{name} must be at least {value}, not {getattr(config, name)}")
+
+
 def weighted_mean(values_B: Tensor, weights_B: Tensor) -> Tensor:
     """sum(w l) / sum(w), a scalar; zero where all weigh zero."""
     total = weights_B.sum()

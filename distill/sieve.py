@@ -6,10 +6,27 @@ a stream the counts are running means over the last steps (OURS). B rows of a st
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from distill.method import MethodError
+
+EPOCHS = 240  # of KD3's training, which its schedule of alpha counts in. SOURCE
+
+
+def teacher_share(progress: float, schedule: str, teacher_frac: float) -> float:
+    """alpha, the teacher's share in what decides, in 0-1 at `progress` in 0-1 of the training.
+
+    faithful: by epochs of 240, cut to 0 at half. SOURCE. smooth: to 0 at `teacher_frac`. OURS.
+    """
+    if schedule == "faithful":
+        epoch = math.floor(progress * EPOCHS)
+        return 1 - math.exp(-5 * ((epoch + 1) / 160 - 1) ** 2) if epoch < 120 else 0.0
+    if progress >= teacher_frac:
+        return 0.0
+    return 1 - math.exp(-5 * (progress / teacher_frac - 1) ** 2)
 
 
 def thresholds(counts_C: Tensor, tau: float, floor: float) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
-from distill.method import Batch, Method, Needs, Preset, weighted_mean
+from distill.method import Batch, Method, Needs, Preset, at_least, weighted_mean
 from distill.reuse import reuse_classifier
 from indexes.nets import Net
 from indexes.teachers import Teacher
@@ -32,6 +32,9 @@ class Config:
     """Weight of the alignment: the release's 1 wants its 240 epochs. OURS"""
     factor: int = 2
     """How much narrower than the teacher's features the projector is inside. SOURCE"""
+
+    def __post_init__(self) -> None:
+        at_least(self, factor=1)
 
 
 PUBLISHED = {"batch_size": 64, "epochs": 240.0, "lr": 0.05, "drop_at": (0.625, 0.75, 0.875)}

@@ -15,7 +15,6 @@ Expected (the paper's, through a secondary note): R34 -> R18, CIFAR-10 95.21, CI
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,16 +25,15 @@ from torch import Tensor, nn
 from distill.losses._maps import same_side
 from distill.losses.ntxent import ntxent
 from distill.losses.weighted_feature_mse import alignment_weight, weighted_feature_mse
-from distill.method import Batch, Method, Needs, Preset, weighted_mean
+from distill.method import Batch, Method, Needs, Preset, at_least, weighted_mean
 from distill.mixing import mix_distribution
 from distill.reuse import reuse_classifier
-from distill.sieve import Sieve, first_kept
+from distill.sieve import Sieve, first_kept, teacher_share
 from indexes.nets import Net
 from indexes.teachers import Teacher
 
 EMBEDDING, TAU = 128, 0.3  # width and temperature of the contrast. SOURCE
 MIXING = 0.1  # lam ~ Beta(MIXING, MIXING). SOURCE
-EPOCHS = 240  # of the release's training, which its schedule of alpha counts in. SOURCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +65,9 @@ class Config:
     factor: int = 2
     """How much narrower than the teacher's features the projector is inside. SOURCE"""
 
+    def __post_init__(self) -> None:
+        at_least(self, tau=0, over_read=1, memory=1, factor=1)
+
 
 PUBLISHED = {"batch_size": 1024, "epochs": 240.0, "lr": 0.05, "drop_at": (0.625, 0.75, 0.875)}
 PRESETS = {
@@ -78,16 +79,6 @@ PRESETS = {
         recipe=PUBLISHED,
     ),
 }
-
-
-def teacher_share(progress: float, schedule: str, teacher_frac: float) -> float:
-    """alpha in 0-1 at `progress` in 0-1 of the training."""
-    if schedule == "faithful":
-        epoch = math.floor(progress * EPOCHS)
-        return 1 - math.exp(-5 * ((epoch + 1) / 160 - 1) ** 2) if epoch < 120 else 0.0
-    if progress >= teacher_frac:
-        return 0.0
-    return 1 - math.exp(-5 * (progress / teacher_frac - 1) ** 2)
 
 
 class KD3(Method):

@@ -5,7 +5,7 @@ student ends in the teacher's own classifier (SimKD, KD3), so both terms pull at
 and the map is measured in its own size, so that one weight does for any teacher. Each step
 reads `over_read` batches and trains on the images of the largest KL(p_T || p_S) (EIKD's unlearnt
 ones, in training). The projector's 3x3 is depthwise: a third of KD3's weights, and as good. OURS;
-what each part gives is in docs/results.md.
+what each part gives is in docs/LOG.md.
 Command: winnow distill --method winnow
 Cost: over_read forwards of the student more than kd, and the projector, which the student keeps.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
 from distill.losses.kd import kd
-from distill.method import Batch, Method, Needs, Preset, weighted_mean
+from distill.method import Batch, Method, Needs, Preset, at_least, weighted_mean
 from distill.reuse import reuse_classifier
 from distill.sieve import largest
 from indexes.nets import Net
@@ -45,6 +45,9 @@ class Config:
     """How much narrower than the teacher's features the projector is inside."""
     depthwise: bool = True
     """Whether its 3x3 looks at each channel by itself."""
+
+    def __post_init__(self) -> None:
+        at_least(self, over_read=1, factor=1)
 
 
 PRESETS = {

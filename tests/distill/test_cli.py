@@ -116,6 +116,8 @@ def test_builders_may_hold_commas() -> None:
     [
         (["--method", "kd3", "--preset", "faithfull"], "Did you mean 'faithful'?"),
         (["--preset", "faithful"], "kd has no preset 'faithful'. There are: none"),
+        (["--method", "kd3", "--set", "over_read=0"], "over_read must be at least 1, not 0"),
+        (["--method", "winnow", "--set", "factor=0"], "factor must be at least 1, not 0"),
         (["--mix", "nowhere"], "no such directory"),
         (["--student", "torchvision:vit_b_32"], "does not take images of 32 pixels"),
         (["--student", "timm:vit_tiny_patch16_224:nonsense=1"], "cannot be built"),

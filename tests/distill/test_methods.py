@@ -16,7 +16,7 @@ from distill import command
 from distill.method import Batch, MethodError, method_class
 from distill.methods import dfnd, eikd, kd3, odsd
 from distill.mixing import mix_distribution
-from distill.sieve import thresholds
+from distill.sieve import teacher_share, thresholds
 from distill.train import Mix
 from indexes import nets, teachers
 from indexes.names import BadSetting, find, names, preset
@@ -207,12 +207,12 @@ def test_thresholds_follow_the_class_counts() -> None:
 
 
 def test_the_teachers_share_falls() -> None:
-    smooth = [kd3.teacher_share(p / 100, "smooth", 2 / 3) for p in range(100)]
+    smooth = [teacher_share(p / 100, "smooth", 2 / 3) for p in range(100)]
     assert smooth == sorted(smooth, reverse=True)
     assert smooth[0] == pytest.approx(1 - math.exp(-5))
     assert max(a - b for a, b in itertools.pairwise(smooth)) < 0.05
     assert smooth[-1] == 0
-    release = [kd3.teacher_share(epoch / 240, "faithful", 2 / 3) for epoch in range(240)]
+    release = [teacher_share(epoch / 240, "faithful", 2 / 3) for epoch in range(240)]
     typed = [1 - math.exp(-5 * ((e + 1) / 160 - 1) ** 2) if e < 120 else 0.0 for e in range(240)]
     assert release == pytest.approx(typed)
     assert release[119] == pytest.approx(0.27, abs=0.01)
