@@ -13,16 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill.losses.kd import kd
-from distill.losses.transition import noise_matrix, transition
 from distill.method import Batch, Method, Preset, weighted_mean
+from distill.noise import ACCURACY, Noise
 from indexes.nets import Net
 from indexes.teachers import Teacher
-
-ACCURACY = 0.95  # of a teacher whose card does not say it. OURS
-LR = 1e-3  # of Adam, for Q alone. SOURCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,20 +54,17 @@ class DFND(Method):
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         super().__init__(student, teacher, config)
         told = teacher.card.accuracy if config.accuracy is None else config.accuracy
-        self.accuracy = ACCURACY if told is None else told
-        num_classes = student.num_classes
-        self.theta = nn.Parameter(torch.zeros(num_classes, num_classes - 1))
+        self.noise = Noise(student.num_classes, ACCURACY if told is None else told)
 
     def own_optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam([self.theta], lr=LR)
+        return self.noise.optimizer()
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"kd", "noise"}."""
         config = self.config
         _, _, logits = self.student(batch.pixels)
         answers = kd(logits, batch.logits, config.temperature)
-        matrix_CC = noise_matrix(self.theta, self.accuracy)
-        noisy = transition(logits, batch.logits.argmax(1), matrix_CC)
+        noisy = self.noise(logits, batch.logits)
         return {
             "kd": weighted_mean(answers, batch.weights),
             "noise": config.noise * weighted_mean(noisy, batch.weights),

@@ -21,8 +21,8 @@ from distill.losses.kd import kd
 from distill.losses.ntxent import ntxent
 from distill.losses.relation_kl import relation_kl
 from distill.losses.subspace import classifier_subspace, subspace
-from distill.losses.transition import noise_matrix, transition
 from distill.method import Batch, Method, Needs, Preset, weighted_mean
+from distill.noise import Noise
 from indexes.nets import Net
 from indexes.teachers import Teacher
 
@@ -60,8 +60,6 @@ PRESETS = {
     "cifar10_wrn": Preset(config=Config(), recipe={"batch_size": 256, "epochs": 240.0}),
     "imagenet_r50_r18": Preset(config=Config(), recipe={"batch_size": 256, "epochs": 100.0}),
 }
-ACCURACY = 0.95  # of the teacher's labels, the diagonal of a learnt matrix. OURS
-LR = 1e-3  # of Adam, for that matrix alone. SOURCE (DFND)
 
 
 class ODSD(Method):
@@ -76,7 +74,7 @@ class ODSD(Method):
         num_classes, width = weight_CD.shape
         self.to_teacher = nn.Linear(student.num_features, width)
         if config.low_noise_form == "transition":
-            self.theta = nn.Parameter(torch.zeros(num_classes, num_classes - 1))
+            self.noise = Noise(num_classes)
             return
         rank = min(num_classes - 1, width) if config.rank is None else config.rank
         self.basis_DR: Tensor
@@ -87,8 +85,7 @@ class ODSD(Method):
         return "features"
 
     def own_optimizer(self) -> torch.optim.Optimizer | None:
-        transition_form = self.config.low_noise_form == "transition"
-        return torch.optim.Adam([self.theta], lr=LR) if transition_form else None
+        return self.noise.optimizer() if self.config.low_noise_form == "transition" else None
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"kd", "low_noise", "self", "teacher"}, each with its weight and ramp in it."""
@@ -119,8 +116,8 @@ class ODSD(Method):
     def _low_noise(self, mapped_BD: Tensor, logits_BC: Tensor, batch: Batch) -> Tensor:
         if self.config.low_noise_form == "subspace":
             return subspace(mapped_BD, batch.teacher_features, self.basis_DR)
-        matrix_CC = noise_matrix(self.theta, ACCURACY)
-        return transition(logits_BC, batch.logits.argmax(1), matrix_CC)
+        values: Tensor = self.noise(logits_BC, batch.logits)
+        return values
 
     def _relation(self, features: Tensor, mapped: Tensor, batch: Batch, view: slice) -> Tensor:
         """The values [B / 2] of one view."""

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill import command
+from distill import command, noise
 from distill.method import Batch, MethodError, method_class
-from distill.methods import dfnd, eikd, kd3, odsd
+from distill.methods import eikd, kd3, odsd
 from distill.mixing import mix_distribution
 from distill.sieve import teacher_share, thresholds
 from distill.train import Mix
@@ -120,22 +120,22 @@ def test_presets_are_settings_of_their_method(method: str) -> None:
 
 def test_dfnd_learns_its_matrix_by_adam_alone(world: World, tmp_path: Path) -> None:
     one = make(world, "dfnd")
-    before = one.theta.detach().clone()
+    before = one.noise.theta.detach().clone()
     own = one.own_optimizer()
     torch.autograd.backward(one.losses(make_batch(world, one), 0.0)["noise"])
     own.step()
     # Adam's first step is its learning rate, whatever the gradient.
-    moved = (one.theta.detach() - before).abs()
-    assert moved.max().item() == pytest.approx(dfnd.LR, rel=1e-3)
+    moved = (one.noise.theta.detach() - before).abs()
+    assert moved.max().item() == pytest.approx(noise.LR, rel=1e-3)
 
 
 def test_dfnd_takes_the_accuracy_of_the_card(world: World, tmp_path: Path) -> None:
-    assert make(world, "dfnd").accuracy == dfnd.ACCURACY
-    assert make(world, "dfnd", accuracy=0.7).accuracy == 0.7
+    assert make(world, "dfnd").noise.accuracy == noise.ACCURACY
+    assert make(world, "dfnd", accuracy=0.7).noise.accuracy == 0.7
     net = nets.build("resnet8", num_classes=3)
     teachers.save(tmp_path, net, classes=worlds.CLASSES, input_size=32, accuracy=0.8)
     told = (world[0], teachers.open(tmp_path))
-    assert make(told, "dfnd").accuracy == 0.8
+    assert make(told, "dfnd").noise.accuracy == 0.8
 
 
 # --- odsd and eikd: every form of a doubtful choice
