@@ -18,10 +18,8 @@ from torch import Tensor
 
 from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
-from distill.method import Batch, Method, Needs, Preset, at_least, weighted_mean
-from distill.reuse import reuse_classifier
-from indexes.nets import Net
-from indexes.teachers import Teacher
+from distill.method import Batch, Preset, at_least, weighted_mean
+from distill.reuse import Reusing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +44,10 @@ PRESETS = {
 }
 
 
-class HiDFD(Method):
-    """Deploys encoder + projector + the teacher's classifier as one net."""
+class HiDFD(Reusing):
+    """See the file's head."""
 
-    max_grad_norm = 5.0  # without it one seed in a few learns half as fast. OURS
     config: Config
-
-    def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
-        super().__init__(reuse_classifier(student, teacher, factor=config.factor), teacher, config)
-
-    @classmethod
-    def needs(cls, config: Config) -> Needs:
-        return "map"
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"align"}."""

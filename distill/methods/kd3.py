@@ -25,9 +25,9 @@ from torch import Tensor, nn
 from distill.losses._maps import same_side
 from distill.losses.ntxent import ntxent
 from distill.losses.weighted_feature_mse import alignment_weight, weighted_feature_mse
-from distill.method import Batch, Method, Needs, Preset, at_least, weighted_mean
+from distill.method import Batch, Preset, at_least, weighted_mean
 from distill.mixing import mix_distribution
-from distill.reuse import reuse_classifier
+from distill.reuse import Reusing
 from distill.sieve import Sieve, first_kept, teacher_share
 from indexes.nets import Net
 from indexes.teachers import Teacher
@@ -81,23 +81,17 @@ PRESETS = {
 }
 
 
-class KD3(Method):
+class KD3(Reusing):
     """See the file's head."""
 
-    max_grad_norm = 5.0  # without it one seed in a few learns half as fast. OURS
     config: Config
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
-        reused = reuse_classifier(student, teacher, factor=config.factor)
-        super().__init__(reused, teacher, config)
-        self.embed = nn.Linear(reused.num_features, EMBEDDING)
+        super().__init__(student, teacher, config)
+        self.embed = nn.Linear(self.student.num_features, EMBEDDING)
         self.sieve = Sieve(
-            reused.num_classes, tau=config.tau, floor=config.tau_floor, memory=config.memory
+            self.student.num_classes, tau=config.tau, floor=config.tau_floor, memory=config.memory
         )
-
-    @classmethod
-    def needs(cls, config: Config) -> Needs:
-        return "map"
 
     @classmethod
     def over_read(cls, config: Config) -> int:
