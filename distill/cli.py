@@ -7,15 +7,9 @@ from typing import Annotated
 
 import typer
 
-from indexes.cli import friendly
+from indexes.cli import Device, Runs, Trust, friendly
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
-Runs = Annotated[Path, typer.Option(help="Where every artefact is.")]
-Trust = Annotated[
-    bool, typer.Option(help="Let the teacher's card import code that is not winnow's or timm's.")
-]
 
 
 @app.command()

@@ -13,6 +13,13 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
+# Options that commands of several rooms have.
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+Runs = Annotated[Path, typer.Option(help="Where every artefact is.")]
+Trust = Annotated[
+    bool, typer.Option(help="Let the teacher's card import code that is not winnow's or timm's.")
+]
+
 
 @contextmanager
 def friendly() -> Iterator[None]:
@@ -121,7 +128,7 @@ def query(
     index: Annotated[
         Path | None, typer.Option(help="A directory under RUNS/vectors. Default: the last one.")
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Where every artefact is.")] = Path("runs"),
+    runs: Runs = Path("runs"),
 ) -> None:
     """Find the images of an embedded corpus that are nearest to yours, or to a text."""
     with friendly():

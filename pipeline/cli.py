@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from indexes.cli import aligned, friendly, funnel_lines
+from indexes.cli import Device, Runs, Trust, aligned, friendly, funnel_lines
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 # What ranked selections as their students did (docs/LOG.md), and how even the classes are.
@@ -55,7 +55,7 @@ def select(
         Path | None, typer.Option(help="Also write what was selected as a sorted list of keys.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Order of the shards, random draws.")] = 0,
-    runs: Annotated[Path, typer.Option(help="Where every artefact goes.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="The shards' directory. Default: under RUNS/shards.")
     ] = None,
@@ -65,7 +65,7 @@ def select(
             help="Also embed by an open_clip tower: MODEL:WEIGHTS_FILE, in the same pass."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Decoding processes. The bytes out do not depend on it."),
@@ -87,10 +87,7 @@ def select(
             "taken out of the pool and listed. Its labels are not read."
         ),
     ] = None,
-    trust_builder: Annotated[
-        bool,
-        typer.Option(help="Let the teacher's card import code that is not winnow's or timm's."),
-    ] = False,
+    trust_builder: Trust = False,
 ) -> None:
     """Curate: go through the corpus once, keep what lies closest to the lost data, write shards.
 
@@ -198,15 +195,12 @@ def paint(
         typer.Option(help="A teacher directory or name. Default: the one that the shards name."),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Initial weights, order, what is painted.")] = 0,
-    runs: Annotated[Path, typer.Option(help="Where every artefact goes.")] = Path("runs"),
+    runs: Runs = Path("runs"),
     out: Annotated[
         Path | None, typer.Option(help="The painted shards' directory. Default: in RUNS/shards.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
-    trust_builder: Annotated[
-        bool,
-        typer.Option(help="Let the teacher's card import code that is not winnow's or timm's."),
-    ] = False,
+    device: Device = "auto",
+    trust_builder: Trust = False,
 ) -> None:
     """Paint: train a generator on curated shards under the teacher's eyes, write synthetic shards.
 
