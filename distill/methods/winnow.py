@@ -4,8 +4,7 @@ L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + answers T^2 KL(softmax(t / T) || 
 student ends in the teacher's own classifier (SimKD, KD3), so both terms pull at the same features,
 and the map is measured in its own size, so that one weight does for any teacher. Each step
 reads `over_read` batches and trains on the images of the largest KL(p_T || p_S) (EIKD's unlearnt
-ones, in training). The projector's 3x3 is depthwise: a third of KD3's weights, and as good. OURS;
-what each part gives is in docs/LOG.md.
+ones, in training). OURS; what each part gives is in docs/results.md.
 Command: winnow distill --method winnow
 Cost: over_read forwards of the student more than kd, and the projector, which the student keeps.
 """
@@ -35,16 +34,16 @@ class Config:
 
     temperature: float = 4.0
     """T of the answers."""
-    answers: float = 1.0
+    answers: float = 2.0
     """Weight of the answers."""
-    align: float = 50.0
+    align: float = 100.0
     """Weight of the alignment."""
     over_read: int = 2
     """Batches read for each one trained on; 1 trains on all."""
-    factor: int = 1
+    factor: int = 2
     """How much narrower than the teacher's features the projector is inside."""
-    depthwise: bool = True
-    """Whether its 3x3 looks at each channel by itself."""
+    depthwise: bool = False
+    """Whether its 3x3 looks at each channel by itself: with factor=1 a third of the weights."""
 
     def __post_init__(self) -> None:
         at_least(self, over_read=1, factor=1)
