@@ -37,9 +37,10 @@ def distill(
     method: Annotated[
         str,
         typer.Option(
-            help="kd, dfnd, odsd, eikd, kd3, hidfd (see `winnow methods`), or your own .py file."
+            help="winnow, kd, dfnd, odsd, eikd, kd3, hidfd (see `winnow methods`), or your own .py "
+            "file. winnow, kd3 and hidfd save the student with a projector: kd leaves it as it is."
         ),
-    ] = "kd",
+    ] = "winnow",
     preset: Annotated[
         str | None,
         typer.Option(
@@ -156,7 +157,7 @@ def evaluate(
 ) -> None:
     """Accuracy on a labelled set: top-1, top-5 above 5 classes, per class; bad images counted.
 
-    Example: winnow evaluate runs/students/in21k-kd-resnet8x4 /data/val --teacher r34
+    Example: winnow evaluate runs/students/in21k-winnow-resnet8x4 /data/val --teacher r34
     """
     with friendly():
         from distill import command

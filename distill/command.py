@@ -102,6 +102,8 @@ def _tell(
 ) -> None:
     text = {"finished": "trained", "already": "was finished before", "diverged": "diverged"}
     line = f"{one.student}: {text[one.state]}"
+    if one.state != "diverged":
+        line += f", {(one.directory / teachers.WEIGHTS).stat().st_size / 1e6:.2f} MB"
     if one.agreement is not None and one.state == "finished":
         line += f", agrees with its teacher on {100 * one.agreement:.1f} % of held-out images"
     if evaluate_on is not None and one.state != "diverged":

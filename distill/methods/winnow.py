@@ -6,7 +6,8 @@ and the map is measured in its own size, so that one weight does for any teacher
 reads `over_read` batches and trains on the images of the largest KL(p_T || p_S) (EIKD's unlearnt
 ones, in training). OURS; what each part gives is in docs/results.md.
 Command: winnow distill --method winnow
-Cost: over_read forwards of the student more than kd, and the projector, which the student keeps.
+Cost: over_read forwards of the student more than kd, over_read of the teacher instead of one (none
+with `--views`), and the projector, which the student keeps.
 """
 
 from __future__ import annotations

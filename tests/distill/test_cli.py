@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import distill.cli
 from distill import command
+from distill.methods import winnow
 from indexes import artefact, nets, teachers
 from tests.distill import worlds
 
@@ -66,17 +67,19 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
     code, output = call(*words)
     assert code == 0, output
     for name in ("resnet8", "resnet14"):
-        place = runs / "students" / f"demo-kd-{name}-seed4"
-        assert f"{name}: trained" in output
+        place = runs / "students" / f"demo-winnow-{name}-seed4"
+        size = (place / teachers.WEIGHTS).stat().st_size / 1e6
+        assert f"{name}: trained, {size:.2f} MB, agrees" in output
         result = json.loads((place / "evaluation.json").read_text())
         assert result["num_images"] == 12
         record = artefact.read_card(place, "teacher")["record"]["inputs"]
-        assert record["config"] == {"temperature": 2.0}
+        assert record["method"] == "winnow"
+        assert record["config"] == vars(winnow.Config(temperature=2.0))
         assert record["recipe"]["lr"] == pytest.approx(0.1 / 8)
     code, output = call(*words)
     assert code == 0
     assert "resnet8: was finished before" in output
-    code, output = call("evaluate", "demo-kd-resnet8-seed4", runs.parent / "val",
+    code, output = call("evaluate", "demo-winnow-resnet8-seed4", runs.parent / "val",
                         "--runs", runs, "--teacher", "master", "--device", "cpu")  # fmt: skip
     assert code == 0, output
     assert "12 images, top-1" in output
@@ -115,7 +118,10 @@ def test_builders_may_hold_commas() -> None:
     ("words", "message"),
     [
         (["--method", "kd3", "--preset", "faithfull"], "Did you mean 'faithful'?"),
-        (["--preset", "faithful"], "kd has no preset 'faithful'. There are: none"),
+        (
+            ["--method", "kd", "--preset", "faithful"],
+            "kd has no preset 'faithful'. There are: none",
+        ),
         (["--method", "kd3", "--set", "over_read=0"], "over_read must be at least 1, not 0"),
         (["--method", "winnow", "--set", "factor=0"], "factor must be at least 1, not 0"),
         (["--mix", "nowhere"], "no such directory"),
