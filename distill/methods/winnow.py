@@ -8,6 +8,8 @@ ones, in training). OURS; what each part gives is in docs/results.md.
 Command: winnow distill --method winnow
 Cost: over_read forwards of the student more than kd, over_read of the teacher instead of one (none
 with `--views`), and the projector, which the student keeps.
+Expected (docs/results.md): R18 -> ResNet-8, 1,000 steps on web images for CIFAR-10, 80.5
+(hidfd 80.0, kd 67.2).
 """
 
 from __future__ import annotations
