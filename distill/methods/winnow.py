@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from distill.losses._maps import same_side
@@ -85,7 +84,7 @@ class Winnow(Reusing):
         found, _, logits = self.student(batch.pixels)
         found, wanted = same_side(found, batch.teacher_map)
         aligned = feature_mse(found, wanted, normalised=False)
-        size = feature_mse(torch.zeros_like(wanted), wanted, normalised=False)
+        size = wanted.float().flatten(1).square().mean(1)
         answered = kd(logits, batch.logits, config.temperature)
         return {
             "align": config.align
