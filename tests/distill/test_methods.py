@@ -270,15 +270,24 @@ def test_kd3_logs_what_it_keeps_and_stops_where_nothing_passes(
         one.check({})
 
 
-@pytest.mark.parametrize("method", ["kd3", "hidfd", "winnow"])
-def test_what_is_deployed_is_whole(world: World, tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("kd3", {}), ("hidfd", {}), ("winnow", {}), ("winnow", {"factor": 1, "depthwise": True})],
+)
+def test_what_is_deployed_is_whole(
+    world: World, tmp_path: Path, method: str, settings: dict[str, Any]
+) -> None:
     """Encoder, projector and the teacher's classifier: nothing else is needed to answer."""
-    outcome = run(world, tmp_path, method, steps=3)[0]
+    config = find("distill.methods", method).Config(**settings)
+    outcome = run(world, tmp_path, method, config=config, steps=3)[0]
     weight, bias = world[1].head
     saved = weights_of(outcome.directory)
     assert torch.equal(saved["classifier.weight"], weight)
     assert torch.equal(saved["classifier.bias"], bias)
     assert {key.split(".")[0] for key in saved} == {"encoder", "projector", "classifier"}
+    assert saved["projector.3.weight"].shape[1] == (
+        1 if settings else len(saved["projector.3.weight"])
+    )
     assert not [key for key in saved if key.startswith("encoder.fc")]
     assert outcome.agreement is not None
 
@@ -289,7 +298,7 @@ def test_alignment_is_the_mean_over_the_map(world: World) -> None:
     found, _, _ = one.student(batch.pixels)
     typed = (found - batch.teacher_map).square().mean()
     torch.testing.assert_close(one.losses(batch, 0.0)["align"], typed)
-    ours = make(world, "winnow", align=3.0, factor=2, depthwise=False).eval()
+    ours = make(world, "winnow", align=3.0).eval()
     found, _, _ = ours.student(batch.pixels)
     typed = 3 * (found - batch.teacher_map).square().mean() / batch.teacher_map.square().mean()
     terms = ours.losses(batch, 0.0)
