@@ -100,7 +100,7 @@ def distill(
     ] = False,
     trust_builder: Trust = False,
 ) -> None:
-    """Train students on curated shards: they learn the teacher's answers, never a label.
+    """Train students on curated shards: they learn from the teacher, never from a label.
 
     Saves to RUNS/students/SHARDS-METHOD-STUDENT. After Ctrl-C run the same command again and it
     goes on where it stopped; after a kill, from its last checkpoint (one a minute).
