@@ -72,6 +72,10 @@ def distill(
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate. Default: 0.1 per 128 in a batch.")
     ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="sgd or muon. Default: the method's; muon for winnow, sgd elsewhere."),
+    ] = None,
     views: Annotated[
         int,
         typer.Option(
@@ -123,6 +127,7 @@ def distill(
             steps=steps,
             batch_size=batch_size,
             lr=lr,
+            optimizer=optimizer,
             views=views,
             seed=seed,
             evaluate_on=evaluate_on,

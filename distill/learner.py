@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distill import optim, reuse
 from distill.method import Batch, Method, MethodError
+from distill.recipe import Recipe
 from indexes import artefact, checkpoint, devices, nets, teachers
 from indexes.checkpoint import LOG
 
@@ -83,19 +84,19 @@ class Learner:
         make: Callable[[nets.Net], Method],
         *,
         teacher: teachers.Card,
-        seed: int,
+        recipe: Recipe,
         device: str,
         trust_builder: bool = False,
     ) -> None:
-        """Builds the student from `seed`, or takes up the checkpoint in `directory`.
+        """Builds the student from the recipe's seed, or takes up the checkpoint in `directory`.
 
         Raises NetError for an unknown builder, ArtefactError for a checkpoint of other inputs.
         """
         self.builder, self.directory = builder, directory
         self.inputs = artefact.plain(inputs)
-        self.seed, self.device, self.step = seed, device, 0
+        self.seed, self.device, self.step = recipe.seed, device, 0
         self.failed_at: int | None = None
-        torch.manual_seed(seed)
+        torch.manual_seed(recipe.seed)
         net = nets.build(
             builder,
             num_classes=len(teacher.classes),
@@ -108,8 +109,9 @@ class Learner:
         self.method = make(net).to(device)
         self.method.module.to(memory_format=torch.channels_last)
         self.method.train()
-        self.own_optimizer = self.method.own_optimizer()
-        self.optimizer = optim.make(self.method, self.own_optimizer)
+        own = self.method.own_optimizer()
+        self.scheduled = optim.make(self.method, recipe.optimizer or self.method.optimizer, own)
+        self.optimizers = {**self.scheduled, **({} if own is None else {"own": own})}
         self._sums: dict[str, Tensor] = {}
         self._observed: dict[str, Tensor] = {}
         self._num_summed = 0
@@ -124,19 +126,15 @@ class Learner:
             return
         _refuse_others(self.directory, state.get("inputs"), self.inputs)
         self.method.load_state_dict(state["method"])
-        for name, optimizer in self._optimizers():
+        for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
         self.step = int(state["step"])
-
-    def _optimizers(self) -> list[tuple[str, torch.optim.Optimizer]]:
-        both = [("optimizer", self.optimizer), ("own_optimizer", self.own_optimizer)]
-        return [(name, one) for name, one in both if one is not None]
 
     def take(self, step: int, batch: Batch, *, progress: float, lr: float) -> None:
         """One step of the optimiser; nothing waits for the device."""
         # Dropout and the like draw from (seed, step): resumed and shared passes draw the same.
         torch.manual_seed((self.seed * 1_000_003 + step) % 2**63)
-        optim.set_learning_rate(self.optimizer, lr)
+        optim.set_learning_rate(self.scheduled, lr)
         self.method.observed = {}
         with devices.autocast(self.device):
             with torch.no_grad():
@@ -146,10 +144,11 @@ class Learner:
         self.method.zero_grad(set_to_none=True)
         torch.autograd.backward(total)
         if math.isfinite(self.method.max_grad_norm):
-            found = [p for group in self.optimizer.param_groups for p in group["params"]]
+            groups = self.scheduled["sgd"].param_groups  # to Muon length is nothing
+            found = [p for group in groups for p in group["params"]]
             norm = nn.utils.clip_grad_norm_(found, self.method.max_grad_norm)
             self.method.observed["grad_norm"] = norm
-        for _, optimizer in self._optimizers():
+        for optimizer in self.optimizers.values():
             optimizer.step()
         _add(self._sums, {"total": total, **terms})
         _add(self._observed, self.method.observed)
@@ -197,7 +196,7 @@ class Learner:
                 "inputs": self.inputs,
                 "step": self.step,
                 "method": self.method.state_dict(),
-                **{name: one.state_dict() for name, one in self._optimizers()},
+                **{name: one.state_dict() for name, one in self.optimizers.items()},
             },
         )
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from distill.recipe import Optimizer
 from indexes.nets import Net
 from indexes.teachers import Teacher
 
@@ -66,6 +67,8 @@ class Method(nn.Module):
 
     views: ClassVar[int] = 1
     """Views of an image in one step; with 2 a batch holds half as many images."""
+    optimizer: ClassVar[Optimizer] = "sgd"
+    """The loop's, unless the Recipe says another one."""
     max_grad_norm: ClassVar[float] = math.inf
     """A longer gradient is shortened to this before the loop's optimiser takes its step."""
 

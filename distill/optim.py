@@ -1,31 +1,42 @@
-"""SGD with Nesterov momentum, decay only where it belongs; a cosine or drops after a warm-up."""
+"""SGD with Nesterov momentum, decay only where it belongs, or Muon; a cosine after a warm-up."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import nn
+
+from distill.muon import Muon, matrices
+from distill.recipe import Optimizer
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 WARMUP_FRAC = 0.02
 
 
-def make(module: nn.Module, without: torch.optim.Optimizer | None = None) -> torch.optim.SGD:
-    """SGD over what trains in `module`; norms and biases (below two dimensions) do not decay.
+def make(
+    module: nn.Module, kind: Optimizer = "sgd", own: torch.optim.Optimizer | None = None
+) -> dict[str, torch.optim.Optimizer]:
+    """SGD over what trains in `module`, by its name; with `kind` muon also Muon, over its matrices.
 
-    What the optimiser `without` trains is left to it. The learning rate is set at every step,
-    see `learning_rate`.
+    Norms and biases (below two dimensions) do not decay. What a method's `own` optimiser trains is
+    left to it. The learning rate is set at every step, see `learning_rate`.
     """
-    groups = [] if without is None else without.param_groups
-    others = {id(p) for group in groups for p in group["params"]}
-    trained = [p for p in module.parameters() if p.requires_grad and id(p) not in others]
+    taken = {id(p) for group in (own.param_groups if own else []) for p in group["params"]}
+    found: dict[str, torch.optim.Optimizer] = {}
+    if kind == "muon":
+        weights = [weight for weight in matrices(module) if id(weight) not in taken]
+        taken |= set(map(id, weights))
+        found["muon"] = Muon(weights)
+    trained = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
     decay = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD(decay, lr=0.0, momentum=MOMENTUM, nesterov=True)
+    found["sgd"] = torch.optim.SGD(decay, lr=0.0, momentum=MOMENTUM, nesterov=True)
+    return found
 
 
 def learning_rate(progress: float, peak: float, drop_at: tuple[float, ...] | None = None) -> float:
@@ -40,7 +51,8 @@ def learning_rate(progress: float, peak: float, drop_at: tuple[float, ...] | Non
     return peak * 0.5 * (1 + math.cos(math.pi * (progress - WARMUP_FRAC) / (1 - WARMUP_FRAC)))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """The same learning rate for every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = value
+def set_learning_rate(optimizers: Mapping[str, torch.optim.Optimizer], value: float) -> None:
+    """The same learning rate for all of them."""
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = value

@@ -63,7 +63,7 @@ def learners(
     teacher: Teacher,
     config: Any,
     inputs: Mapping[str, Any],
-    seed: int,
+    recipe: Recipe,
     device: str,
     fresh: bool,
     trust_builder: bool,
@@ -82,7 +82,7 @@ def learners(
             its_inputs,
             lambda net: kind(net, teacher, config),
             teacher=teacher.card,
-            seed=seed,
+            recipe=recipe,
             device=device,
             trust_builder=trust_builder,
         )

@@ -76,16 +76,17 @@ def _fit(
     device: str,
 ) -> None:
     net.to(memory_format=torch.channels_last)
-    optimizer = optim.make(net.module)
+    optimizers = optim.make(net.module)
     with Progress("teach", steps * batch_size) as progress:
         for step, seen in enumerate(feed.steps(0, steps)):
-            optim.set_learning_rate(optimizer, optim.learning_rate(step / steps, lr))
+            optim.set_learning_rate(optimizers, optim.learning_rate(step / steps, lr))
             with devices.autocast(device):
                 _, _, logits_BC = net(seen.pixels)
             loss = F.cross_entropy(logits_BC, labels_N[torch.from_numpy(seen.index).to(device)])
-            optimizer.zero_grad(set_to_none=True)
+            net.module.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
-            optimizer.step()
+            for optimizer in optimizers.values():
+                optimizer.step()
             last = step == steps - 1
             if (step % 100 == 99 or last) and not bool(torch.isfinite(loss)):
                 raise ValueError(f"the loss is not finite at step {step + 1}: try a lower --lr")

@@ -1,14 +1,15 @@
 """The training: one pass over the shards feeds any number of students.
 
-The defaults: SGD with Nesterov momentum .9, weight decay 5e-4, learning rate .1 per 128 images of
-a batch with a short warm-up and a cosine, bf16 where it is native.
+The defaults: SGD with Nesterov momentum .9 and weight decay 5e-4, or Muon where the method asks for
+it, learning rate .1 per 128 images of a batch with a short warm-up and a cosine, bf16 where it is
+native.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,11 +64,12 @@ def train(
     for an unknown student, KeyboardInterrupt after a checkpoint at SIGTERM or Ctrl-C.
     """
     kind = method_class(method)
+    recipe = replace(recipe, optimizer=recipe.optimizer or kind.optimizer)
     outcomes = {name: Outcome(name, place, "already", None) for name, place in students.items()}
     with torch.random.fork_rng(devices=_cuda_index(device)):
         inputs = setting.inputs(shards, mix, teacher, method, config, recipe)
         learners = setting.learners(
-            students, kind, teacher, config, inputs, recipe.seed, device, fresh, trust_builder
+            students, kind, teacher, config, inputs, recipe, device, fresh, trust_builder
         )
         if not learners:
             return list(outcomes.values())

@@ -176,7 +176,11 @@ def test_forms_of_eikd(world: World, tmp_path: Path, settings: dict[str, Any]) -
 
 @pytest.mark.parametrize(
     ("method", "settings"),
-    [("eikd", {"prefer": "divergence"}), ("eikd", {"prefer": "margin"}), ("winnow", {})],
+    [
+        ("eikd", {"prefer": "divergence"}),
+        ("eikd", {"prefer": "margin"}),
+        ("winnow", {"over_read": 2}),
+    ],
 )
 def test_what_is_not_learnt_is_trained_on(
     world: World, method: str, settings: dict[str, Any]

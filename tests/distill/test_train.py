@@ -85,12 +85,12 @@ def killed_at(step: int, *, save_at: int) -> Iterator[None]:
             yield
 
 
-@pytest.mark.parametrize("views", [0, 3])
+@pytest.mark.parametrize(("views", "optimizer"), [(0, None), (3, "muon")])
 @pytest.mark.parametrize("method", METHODS)
 def test_method_trains_and_resumes_bit_equal(
-    world: World, tmp_path: Path, method: str, views: int
+    world: World, tmp_path: Path, method: str, views: int, optimizer: str | None
 ) -> None:
-    recipe = {"views": views}
+    recipe = {"views": views, "optimizer": optimizer}
     outcome = run(world, tmp_path / "whole", method, steps=6, recipe=recipe)[0]
     assert outcome.state == "finished"
     assert outcome.agreement is not None
@@ -300,6 +300,24 @@ def test_global_randomness_is_left_as_it_was(world: World, tmp_path: Path) -> No
 def test_bad_recipes_raise(recipe: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least"):
         train.Recipe(**{"steps": 1, **recipe})
+
+
+def test_the_optimiser_is_the_methods_unless_said(world: World, tmp_path: Path) -> None:
+    def trained(name: str, method: str, optimizer: str | None) -> Path:
+        return run(world, tmp_path / name, method, recipe={"optimizer": optimizer})[0].directory
+
+    def recorded(directory: Path) -> str:
+        return str(
+            artefact.read_card(directory, "teacher")["record"]["inputs"]["recipe"]["optimizer"]
+        )
+
+    own, muon, sgd = (trained(str(one), "winnow", one) for one in (None, "muon", "sgd"))
+    assert [recorded(one) for one in (own, muon, sgd)] == ["muon", "muon", "sgd"]
+    assert same(own, muon)
+    assert not same(own, sgd)
+    assert recorded(trained("kd", "kd", None)) == "sgd"
+    with pytest.raises(ValueError, match="there is no optimizer 'adam': sgd, muon"):
+        train.Recipe(steps=1, optimizer="adam")  # type: ignore[arg-type]
 
 
 def test_two_views_want_two_fixed_views(world: World, tmp_path: Path) -> None:
