@@ -8,7 +8,8 @@ methods too. OURS; what each part gives is in docs/results.md.
 Command: winnow distill --method winnow
 Cost: that of hidfd, and Muon's some ten multiplications of each weight matrix with itself a step;
 the projector, which the student keeps. `over_read=2`: two forwards of the student more.
-Expected: docs/results.md.
+Expected (docs/results.md): R18 -> ResNet-8, 1,000 steps on web images for CIFAR-10, 82.7
+(hidfd 80.0, by Muon 82.8; kd 67.2).
 """
 
 from __future__ import annotations
