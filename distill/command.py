@@ -66,9 +66,8 @@ def distill_students(
     config = names.configure(module.Config, settings, **vars(known.config))
     small = opened.input_size <= SMALL_PIXELS
     builders = builders_of(students) or [SMALL_STUDENT if small else LARGE_STUDENT]
-    given: dict[str, Any] = {"epochs": epochs, "steps": steps, "batch_size": batch_size}
-    given |= {"lr": lr, "optimizer": optimizer}
-    given = {name: value for name, value in given.items() if value is not None}
+    said = dict(epochs=epochs, steps=steps, batch_size=batch_size, lr=lr, optimizer=optimizer)
+    given = {name: value for name, value in said.items() if value is not None}
     num_images = len(split(opened.columns["key_hash"]).train) + (len(mixed.shards) if mixed else 0)
     recipe = recipe_of(known.recipe, {**given, "views": views, "seed": seed}, num_images)
     name = "-".join([Path(method).stem, *([preset] if preset else []), *(["mix"] if mix else [])])

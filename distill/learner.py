@@ -110,7 +110,7 @@ class Learner:
         self.method.module.to(memory_format=torch.channels_last)
         self.method.train()
         own = self.method.own_optimizer()
-        self.scheduled = optim.make(self.method, recipe.optimizer or self.method.optimizer, own)
+        self.scheduled = optim.make(self.method, recipe.optimizer, own)
         self.optimizers = {**self.scheduled, **({} if own is None else {"own": own})}
         self._sums: dict[str, Tensor] = {}
         self._observed: dict[str, Tensor] = {}

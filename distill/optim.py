@@ -17,20 +17,20 @@ WARMUP_FRAC = 0.02
 
 
 def make(
-    module: nn.Module, kind: Optimizer = "sgd", own: torch.optim.Optimizer | None = None
+    module: nn.Module, kind: Optimizer | None = None, own: torch.optim.Optimizer | None = None
 ) -> dict[str, torch.optim.Optimizer]:
     """SGD over what trains in `module`, by its name; with `kind` muon also Muon, over its matrices.
 
     Norms and biases (below two dimensions) do not decay. What a method's `own` optimiser trains is
     left to it. The learning rate is set at every step, see `learning_rate`.
     """
-    taken = {id(p) for group in (own.param_groups if own else []) for p in group["params"]}
+    others = {id(p) for group in (own.param_groups if own else []) for p in group["params"]}
+    trained = [p for p in module.parameters() if p.requires_grad and id(p) not in others]
     found: dict[str, torch.optim.Optimizer] = {}
     if kind == "muon":
-        weights = [weight for weight in matrices(module) if id(weight) not in taken]
-        taken |= set(map(id, weights))
-        found["muon"] = Muon(weights)
-    trained = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
+        mixing = set(map(id, matrices(module)))
+        found["muon"] = Muon([p for p in trained if id(p) in mixing])
+        trained = [p for p in trained if id(p) not in mixing]
     decay = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},

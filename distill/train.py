@@ -64,7 +64,7 @@ def train(
     for an unknown student, KeyboardInterrupt after a checkpoint at SIGTERM or Ctrl-C.
     """
     kind = method_class(method)
-    recipe = replace(recipe, optimizer=recipe.optimizer or kind.optimizer)
+    recipe = replace(recipe, optimizer=recipe.optimizer or kind.optimizer)  # recorded by its name
     outcomes = {name: Outcome(name, place, "already", None) for name, place in students.items()}
     with torch.random.fork_rng(devices=_cuda_index(device)):
         inputs = setting.inputs(shards, mix, teacher, method, config, recipe)

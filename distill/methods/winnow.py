@@ -6,8 +6,8 @@ and the map is measured in its own size, so that one weight does for any teacher
 Muon (distill/muon.py), which is worth more than any term; `--optimizer muon` gives it to the other
 methods too. OURS; what each part gives is in docs/results.md.
 Command: winnow distill --method winnow
-Cost: that of hidfd, and Muon's some ten multiplications of each weight matrix with itself a step;
-the projector, which the student keeps. `over_read=2`: two forwards of the student more.
+Cost: that of hidfd, and of Muon fifteen products with each weight matrix a step; the projector,
+which the student keeps. `over_read=2`: two forwards of the student more.
 Expected (docs/results.md): R18 -> ResNet-8, 1,000 steps on web images for CIFAR-10, 82.7
 (hidfd 80.0, by Muon 82.8; kd 67.2).
 """
