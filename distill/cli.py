@@ -1,4 +1,4 @@
-"""The online commands: distill, evaluate, teach, import-teacher, students, methods. Thin."""
+"""The online commands: distill, evaluate, students, methods; those of cli_teachers too. Thin."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from distill import cli_teachers
 from indexes.cli import Device, Runs, Trust, friendly
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.add_typer(cli_teachers.app)
 
 
 @app.command()
@@ -171,111 +173,6 @@ def evaluate(
 
 
 @app.command()
-def teach(
-    labelled: Annotated[
-        str, typer.Argument(help="A labelled set: a folder per class, tars with .cls, Parquet.")
-    ],
-    classes: Annotated[Path, typer.Option(help="Class names: one per line, or a JSON list.")],
-    out: Annotated[Path, typer.Option(help="The directory, as in RUNS/teachers/NAME.")],
-    builder: Annotated[
-        str, typer.Option(help="A net: resnet34, wrn_16_2, timm:NAME, torchvision:NAME.")
-    ] = "resnet34",
-    size: Annotated[int, typer.Option(min=8, help="Side of the input in pixels.")] = 32,
-    epochs: Annotated[float, typer.Option(min=0.001, help="Passes over the set.")] = 30.0,
-    batch_size: Annotated[int, typer.Option(min=2, help="Images in a batch.")] = 128,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate. Default: 0.1 per 128 in a batch.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Initial weights, order and views.")] = 0,
-    device: Device = "auto",
-) -> None:
-    """Train a teacher on a labelled set, for experiments where the lost data is not lost.
-
-    Example: winnow teach /data/cifar10/train --classes names.txt --out runs/teachers/r34
-    """
-    with friendly():
-        from distill import teach as teaching
-        from distill.importing import read_classes
-        from distill.train import LR_PER_128
-        from indexes import devices
-
-        card = teaching.teach(
-            labelled,
-            read_classes(classes),
-            builder,
-            out,
-            size=size,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=LR_PER_128 * batch_size / 128 if lr is None else lr,
-            seed=seed,
-            device=devices.choose(device),
-        )
-        print(f"{out}: {card.builder}, {len(card.classes)} classes, digest {card.digest[:12]}")
-
-
-@app.command("import-teacher")
-def import_teacher(
-    builder: Annotated[
-        str,
-        typer.Option(
-            help="timm:NAME, torchvision:NAME, open_clip:NAME (zero-shot), a net of ours, or "
-            "module:function with --trust-builder."
-        ),
-    ],
-    weights: Annotated[Path, typer.Option(help="A .safetensors, or a .pt/.pth state dict.")],
-    classes: Annotated[Path, typer.Option(help="Class names: one per line, or a JSON list.")],
-    out: Annotated[Path, typer.Argument(help="The teacher's directory, as in RUNS/teachers/NAME.")],
-    mean: Annotated[str | None, typer.Option(help="Three numbers: 0.49,0.48,0.45.")] = None,
-    std: Annotated[str | None, typer.Option(help="Three numbers: 0.25,0.24,0.26.")] = None,
-    input_size: Annotated[int | None, typer.Option(min=8, help="Side in pixels.")] = None,
-    crop_frac: Annotated[float | None, typer.Option(help="Centre crop / shorter side.")] = None,
-    interpolation: Annotated[str | None, typer.Option(help="bilinear, bicubic, ...")] = None,
-    builder_args: Annotated[
-        str | None, typer.Option("--args", help="The builder's arguments as a JSON object.")
-    ] = None,
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", help="open_clip: 'a photo of a {}.'; repeat for an ensemble."),
-    ] = None,
-    accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="As the vendor states it, 0-1.")
-    ] = None,
-    trust_builder: Trust = False,
-) -> None:
-    """Make a teacher directory of a vendor's weights and class names. Nothing is unpickled.
-
-    What is not given comes from timm's or torchvision's own configuration of the net.
-
-    Example: winnow import-teacher --builder torchvision:resnet50 --weights r50.safetensors
-    --classes names.txt runs/teachers/r50
-    """
-    with friendly():
-        from distill import command
-        from distill.importing import import_teacher as run
-
-        card = run(
-            builder,
-            weights,
-            classes,
-            out,
-            mean=command.three("mean", mean),
-            std=command.three("std", std),
-            input_size=input_size,
-            crop_frac=crop_frac,
-            interpolation=interpolation,
-            builder_args=command.json_object("args", builder_args),
-            prompts=prompts or None,
-            accuracy=accuracy,
-            trust_builder=trust_builder,
-        )
-        print(
-            f"{out}: {card.builder}, {len(card.classes)} classes, {card.input_size} pixels, "
-            f"digest {card.digest[:12]}"
-        )
-
-
-@app.command()
 def students(
     search: Annotated[
         str | None, typer.Argument(help="Part of a name: look in timm and torchvision too.")
@@ -283,9 +180,9 @@ def students(
 ) -> None:
     """List the nets that --student and --builder take; with a word, search all three libraries."""
     with friendly():
-        from distill import command
+        from distill import listing
 
-        for line in command.student_lines(search):
+        for line in listing.student_lines(search):
             print(line)
 
 
@@ -293,7 +190,7 @@ def students(
 def methods() -> None:
     """List the ways to distil, each with the settings that --set takes."""
     with friendly():
-        from distill import command
+        from distill import listing
 
-        for line in command.method_lines():
+        for line in listing.method_lines():
             print(line)

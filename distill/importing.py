@@ -239,3 +239,29 @@ def _try_out(net: nets.Net, input_size: int) -> None:
         raise teachers.TeacherError(
             f"{net.builder} is not a Linear of its features: its own logits differ from those"
         )
+
+
+def three(name: str, text: str | None) -> list[float] | None:
+    """`'0.5 0.5 0.5'` or `'0.5,0.5,0.5'` as numbers; ValueError unless they are three."""
+    if text is None:
+        return None
+    try:
+        values = [float(word) for word in text.replace(",", " ").split()]
+    except ValueError:
+        values = []
+    if len(values) != 3:
+        raise ValueError(f"--{name} takes three numbers, as in '0.49 0.48 0.45', not {text!r}")
+    return values
+
+
+def json_object(name: str, text: str | None) -> dict[str, Any] | None:
+    """A JSON object of an option; ValueError when it is not one."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"--{name} takes a JSON object, as in '{{\"img_size\": 32}}', not {text}")
+    return value
