@@ -1,7 +1,8 @@
-"""The online commands: distill, evaluate, students, methods; those of cli_teachers too. Thin."""
+"""The online commands: distill, targets, evaluate, students, methods; cli_teachers has others."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,14 @@ from indexes.cli import Device, Runs, Trust, friendly
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(cli_teachers.app)
+
+
+class Keep(StrEnum):
+    """What of the teacher's answers is kept."""
+
+    logits = "logits"
+    features = "features"
+    map = "map"
 
 
 @app.command()
@@ -86,6 +95,27 @@ def distill(
             "image; the teacher is asked about each one once, for every later seed and student.",
         ),
     ] = 0,
+    targets: Annotated[
+        Path | None,
+        typer.Option(help="Answers that `winnow targets` kept; their views are trained on."),
+    ] = None,
+    colour: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Views vary in brightness, contrast, saturation by so much. Default: 0.",
+        ),
+    ] = None,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Parts that a batch is taken in, to save memory.")
+    ] = 1,
+    ema: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=0.99999, help="Save a running mean of the weights of this decay: 0.999."
+        ),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Initial weights, order and fresh views.")] = 0,
     evaluate_on: Annotated[
         str | None,
@@ -109,39 +139,111 @@ def distill(
     """Train students on curated shards: they learn from the teacher, never from a label.
 
     Saves to RUNS/students/SHARDS-METHOD-STUDENT. After Ctrl-C run the same command again and it
-    goes on where it stopped; after a kill, from its last checkpoint (one a minute).
+    goes on where it stopped; after a kill, from its last checkpoint (one a minute). Several GPUs
+    train together as torchrun --nproc-per-node 8 -m winnow distill ...
 
     Example: winnow distill --student 'resnet8x4 timm:mobilenetv3_small_050' --eval /data/val
     """
     with friendly():
-        from distill import command
+        from distill import command, ranks
 
-        num_diverged = command.distill_students(
-            shards=shards,
-            teacher=teacher,
-            students=student or [],
-            method=method,
-            preset=preset,
-            settings=settings or [],
-            mix=mix,
-            mix_frac=mix_frac,
-            epochs=epochs,
-            steps=steps,
-            batch_size=batch_size,
-            lr=lr,
-            optimizer=optimizer,
-            views=views,
-            seed=seed,
-            evaluate_on=evaluate_on,
-            runs=runs,
-            out=out,
-            device=device,
-            workers=workers,
-            fresh=fresh,
-            trust_builder=trust_builder,
-        )
-    if num_diverged:
+        with ranks.joined(device) as (team, device):
+            num_stopped = command.distill_students(
+                shards=shards,
+                teacher=teacher,
+                students=student or [],
+                method=method,
+                preset=preset,
+                settings=settings or [],
+                mix=mix,
+                mix_frac=mix_frac,
+                epochs=epochs,
+                steps=steps,
+                batch_size=batch_size,
+                lr=lr,
+                optimizer=optimizer,
+                views=views,
+                targets=targets,
+                colour=colour,
+                accumulate=accumulate,
+                ema=ema,
+                seed=seed,
+                evaluate_on=evaluate_on,
+                runs=runs,
+                out=out,
+                device=device,
+                workers=workers,
+                fresh=fresh,
+                trust_builder=trust_builder,
+                ranks=team,
+            )
+    if num_stopped:
         raise typer.Exit(1)
+
+
+@app.command()
+def targets(
+    shards: Annotated[
+        Path | None,
+        typer.Option(help="Curated shards. Default: the last ones that `winnow select` wrote."),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Their teacher, if it is not under RUNS/teachers."),
+    ] = None,
+    views: Annotated[int, typer.Option(min=1, help="Views of each image.")] = 4,
+    keep: Annotated[
+        Keep,
+        typer.Option(
+            help="logits (kd, dfnd), features (odsd, eikd) or the whole last map (winnow, kd3, "
+            "hidfd) beside them."
+        ),
+    ] = Keep.logits,
+    top: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Logits kept of an answer, where there are more than 128 classes; the others are "
+            "kept as their logsumexp. As many as there are classes: all.",
+        ),
+    ] = 50,
+    colour: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="As --colour of `winnow distill`.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Draws the views.")] = 0,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Ask again about a sample; say how far answers are apart."),
+    ] = False,
+    runs: Runs = Path("runs"),
+    device: Device = "auto",
+    trust_builder: Trust = False,
+) -> None:
+    """Ask the teacher once about V views of every image, for all students and seeds to come.
+
+    Written to RUNS/targets; `winnow distill --views V` finds it (and makes it where it is not).
+    A second call goes on where the first stopped, or adds the views that are missing.
+
+    Example: winnow targets --views 8 --verify
+    """
+    with friendly():
+        from distill import command, ranks
+
+        with ranks.joined(device) as (team, device):
+            command.make_targets(
+                shards=shards,
+                teacher=teacher,
+                views=views,
+                keep=keep.value,
+                top=top,
+                colour=colour,
+                seed=seed,
+                verify=verify,
+                runs=runs,
+                device=device,
+                trust_builder=trust_builder,
+                ranks=team,
+            )
 
 
 @app.command()

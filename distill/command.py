@@ -10,11 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from distill import asking
 from distill import evaluate as evaluation
 from distill import train as training
-from distill.method import Preset
+from distill.method import Needs, Preset
 from distill.order import split
+from distill.ranks import Ranks
 from distill.recipe import LR_PER_128, Recipe
+from distill.views import Look
 from indexes import artefact, devices, names, nets, sources, teachers
 from indexes.shards import Shards, open_shards
 
@@ -39,6 +42,10 @@ def distill_students(
     lr: float | None,
     optimizer: str | None,
     views: int,
+    targets: Path | None,
+    colour: float | None,
+    accumulate: int,
+    ema: float,
     seed: int,
     evaluate_on: str | None,
     runs: Path,
@@ -47,9 +54,9 @@ def distill_students(
     workers: int | None,
     fresh: bool,
     trust_builder: bool,
+    ranks: Ranks,
 ) -> int:
-    """Trains, evaluates and prints a line per student; the number of students that diverged."""
-    device = devices.choose(device)
+    """Trains, evaluates and prints a line per student; the number of those that were stopped."""
     opened = open_shards(shards or last_shards(runs))
     master = teachers.open_labeller(
         opened, teacher, runs, device=device, trust_builder=trust_builder
@@ -67,11 +74,13 @@ def distill_students(
     said = dict(epochs=epochs, steps=steps, batch_size=batch_size, lr=lr, optimizer=optimizer)
     given = {name: value for name, value in said.items() if value is not None}
     num_images = len(split(opened.columns["key_hash"]).train) + (len(mixed.shards) if mixed else 0)
-    recipe = recipe_of(known.recipe, {**given, "views": views, "seed": seed}, num_images)
+    given |= {"seed": seed, "accumulate": accumulate, "ema": ema}
+    given |= look_of(targets, views, colour)
+    recipe = recipe_of(known.recipe, given, num_images)
     name = "-".join([Path(method).stem, *([preset] if preset else []), *(["mix"] if mix else [])])
     places = directories(builders, opened, name, seed, runs, out)
     with contextlib.ExitStack() as held:
-        for directory in places.values():
+        for directory in places.values() if ranks.is_first else ():
             held.enter_context(artefact.locked(directory, wait=False))
         outcomes = training.train(
             opened,
@@ -86,10 +95,68 @@ def distill_students(
             fresh=fresh,
             workers=workers,
             trust_builder=trust_builder,
+            kept_targets=targets,
+            ranks=ranks,
         )
-    for one in outcomes:
+    for one in outcomes if ranks.is_first else ():
         _tell(one, evaluate_on, master, device, trust_builder)
-    return sum(one.state == "diverged" for one in outcomes)
+    return sum(not one.is_student for one in outcomes)
+
+
+def look_of(targets: Path | None, views: int, colour: float | None) -> dict[str, Any]:
+    """The Recipe's fields of how views look: as they were for `targets`, where those are given.
+
+    Raises ArtefactError where both are said and differ.
+    """
+    said = {"views": views} | ({} if colour is None else {"colour": colour})
+    if targets is None:
+        return said
+    card = artefact.read_card(targets, "targets")
+    key = card["key"]
+    if colour not in (None, key["colour"]):
+        raise artefact.ArtefactError(
+            f"{targets} holds answers to views of colour {key['colour']}, not {colour}"
+        )
+    return {
+        "views": views or card["views"],
+        "colour": key["colour"],
+        "view_seed": key["seed"],
+        "top_logits": key["top"],
+    }
+
+
+def make_targets(
+    *,
+    shards: Path | None,
+    teacher: str | None,
+    views: int,
+    keep: Needs,
+    top: int,
+    colour: float,
+    seed: int,
+    verify: bool,
+    runs: Path,
+    device: str,
+    trust_builder: bool,
+    ranks: Ranks,
+) -> None:
+    """Asks the teacher about the views of every image that are not answered yet; says where."""
+    opened = open_shards(shards or last_shards(runs))
+    master = teachers.open_labeller(
+        opened, teacher, runs, device=device, trust_builder=trust_builder
+    )
+    look = Look(size=master.geometry.size, seed=seed, colour=colour)
+    who = asking.Asking(shards=opened, teacher=master, look=look, kind=keep, top=top, device=device)
+    place = asking.make(who, views, runs / "targets", ranks)
+    if verify and ranks.is_first:
+        for line in asking.verify(who, place):
+            print(line)
+    card = artefact.read_card(place, "targets")
+    size = sum(file.stat().st_size for file in place.glob("*.npy"))
+    print(
+        f"targets: {place}: {keep} of {card['views']} views of {len(opened):,} images, "
+        f"{size / 1e6:.1f} MB; train with --targets {place} or --views {card['views']}"
+    )
 
 
 def _tell(
@@ -99,13 +166,13 @@ def _tell(
     device: str,
     trust_builder: bool,
 ) -> None:
-    text = {"finished": "trained", "already": "was finished before", "diverged": "diverged"}
-    line = f"{one.student}: {text[one.state]}"
-    if one.state != "diverged":
+    text = {"finished": "trained", "already": "was finished before"}
+    line = f"{one.student}: {text.get(one.state, one.state)}"
+    if one.is_student:
         line += f", {(one.directory / teachers.WEIGHTS).stat().st_size / 1e6:.2f} MB"
     if one.agreement is not None and one.state == "finished":
         line += f", agrees with its teacher on {100 * one.agreement:.1f} % of held-out images"
-    if evaluate_on is not None and one.state != "diverged":
+    if evaluate_on is not None and one.is_student:
         student = teachers.open(one.directory, device=device, trust_builder=trust_builder)
         result = evaluation.evaluate(student, evaluate_on, teacher=teacher, device=device)
         write_result(one.directory / "evaluation.json", evaluate_on, student, result)

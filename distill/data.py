@@ -6,8 +6,10 @@ N training images, B images of a step, R side of a stored image (see `views.stor
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,12 +22,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from distill import views
 from distill.order import Rows, Visits
+from distill.ranks import ALONE, Ranks
 from distill.stock import Stock
 from indexes import devices, images
 from indexes.progress import Progress
 
 CPU_BUDGET_BYTES = 4 << 30
-CHUNK = 4096  # images read at a time while decoding everything
+CHUNK, CHUNK_BYTES = 4096, 256 << 20  # at most so many decoded images, and bytes, at a time
 TASK = 64  # images a thread decodes at a time
 WORKERS = 8  # decoding processes of a stream, unless told
 
@@ -56,19 +59,51 @@ def decode(read: Sequence[tuple[bytes, str]], geometry: images.Geometry) -> Pixe
     return out
 
 
-def decode_all(stock: Stock, geometry: images.Geometry, device: str) -> Tensor:
-    """The stored images, uint8 [N, R, R, 3] on `device`; on every core."""
-    num, side = len(stock), geometry.size
+def chunks(
+    stock: Stock, geometry: images.Geometry, starts: Iterable[int], most: int
+) -> Iterator[tuple[int, Pixels]]:
+    """From each of `starts` on, at most `most` stored images: (start, uint8 [n, R, R, 3]).
+
+    On every core, and the next ones while the caller is busy with these.
+    """
+
+    def read(start: int) -> list[Future[Pixels]]:
+        # One thread reads, as Shards keeps its open files; the many decode.
+        chunk = [stock.read(index) for index in range(start, min(start + most, len(stock)))]
+        tasks = [chunk[place : place + TASK] for place in range(0, len(chunk), TASK)]
+        return [pool.submit(decode, task, geometry) for task in tasks]
+
+    with ThreadPoolExecutor(devices.cores()) as pool:
+        waiting: deque[tuple[int, list[Future[Pixels]]]] = deque()
+        for start in starts:
+            waiting.append((start, read(start)))
+            if len(waiting) > 1:
+                first, parts = waiting.popleft()
+                yield first, np.concatenate([part.result() for part in parts])
+        for first, parts in waiting:
+            yield first, np.concatenate([part.result() for part in parts])
+
+
+def chunk_size(geometry: images.Geometry) -> int:
+    """Images that are read at a time while decoding everything."""
+    return min(CHUNK, max(TASK, CHUNK_BYTES // (3 * geometry.size**2)))
+
+
+def decode_all(
+    stock: Stock, geometry: images.Geometry, device: str, ranks: Ranks = ALONE
+) -> Tensor:
+    """The stored images, uint8 [N, R, R, 3] on `device`; each process decodes its share for all."""
+    num, side, most = len(stock), geometry.size, chunk_size(geometry)
     whole = torch.empty((num, side, side, 3), dtype=torch.uint8, device=device)
-    with ThreadPoolExecutor(devices.cores()) as pool, Progress("decode", num) as progress:
-        for start in range(0, num, CHUNK):
-            # One thread reads, as Shards keeps its open files; the many decode.
-            chunk = [stock.read(index) for index in range(start, min(start + CHUNK, num))]
-            tasks = [chunk[place : place + TASK] for place in range(0, len(chunk), TASK)]
-            parts = pool.map(lambda task: decode(task, geometry), tasks)
-            pixels = torch.from_numpy(np.concatenate(list(parts)))
-            whole[start : start + len(chunk)].copy_(pixels)
-            progress.add(len(chunk))
+    starts = range(0, num, most)
+    with Progress("decode", num) as progress:
+        mine = chunks(stock, geometry, starts[ranks.rank :: ranks.num], most)
+        for place, start in enumerate(starts):
+            part = whole[start : start + most]
+            if place % ranks.num == ranks.rank:
+                part.copy_(torch.from_numpy(next(mine)[1]))
+            ranks.hand_round(part, place % ranks.num)
+            progress.add(len(part))
     return whole
 
 
@@ -88,8 +123,8 @@ class Resident:
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
         """See Source."""
         for step in range(start, stop):
-            index = torch.from_numpy(self.order.visit(step)[0])
-            yield self.pixels_NRR3.index_select(0, index.to(self.pixels_NRR3.device))
+            index = devices.send(self.order.visit(step)[0], self.pixels_NRR3.device)
+            yield self.pixels_NRR3.index_select(0, index)
 
 
 class _Steps(Dataset[Tensor]):
@@ -137,6 +172,7 @@ def open_source(
     device: str,
     workers: int | None = None,
     budget_bytes: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Source:
     """Resident when the decoded images fit the budget, else streamed; the same batches either way.
 
@@ -148,7 +184,7 @@ def open_source(
         if not device.startswith("cuda"):
             budget_bytes = min(budget_bytes, CPU_BUDGET_BYTES)
     if num_bytes <= budget_bytes:
-        return Resident(decode_all(stock, geometry, device), order)
+        return Resident(decode_all(stock, geometry, device, ranks), order)
     if workers is None:
         workers = max(1, min(WORKERS, devices.cores() - 1))
     print(
@@ -172,7 +208,8 @@ class Feed:
     """Source, order and views together: the pixels of any step.
 
     `per_image` is k, the views of an image in one step; an image's visits are numbered on and
-    on, and visit v shows view v, or v modulo `num_views` where that is not 0; `seed` draws them.
+    on, and visit v shows view v, or v modulo `num_views` where that is not 0. `waited` is for how
+    many seconds the steps so far have waited for stored images.
     """
 
     def __init__(
@@ -180,25 +217,28 @@ class Feed:
         source: Source,
         order: Visits,
         key_hash: views.Uint64,
+        look: views.Look,
         *,
-        size: int,
         per_image: int,
         num_views: int,
-        seed: int,
     ) -> None:
-        self.source, self.order, self.key_hash, self.seed = source, order, key_hash, seed
-        self.size, self.per_image, self.num_views = size, per_image, num_views
+        self.source, self.order, self.key_hash, self.look = source, order, key_hash, look
+        self.per_image, self.num_views = per_image, num_views
+        self.waited = 0.0
 
     def steps(self, start: int, stop: int) -> Iterator[Seen]:
         """What each step in start..stop-1 sees."""
-        for step, stored in enumerate(self.source.batches(start, stop), start):
+        batches = self.source.batches(start, stop)
+        for step in range(start, stop):
+            begin = time.monotonic()
+            stored = next(batches)
+            self.waited += time.monotonic() - begin
             index, epoch = self.order.visit(step)
             visits = np.concatenate([epoch * self.per_image + j for j in range(self.per_image)])
             index = np.tile(index, self.per_image)
             view = visits % self.num_views if self.num_views else visits
-            boxes = views.draw(self.seed, self.key_hash[index], view, self.size)
             stored = stored.repeat(self.per_image, 1, 1, 1) if self.per_image > 1 else stored
-            yield Seen(views.cut(stored, boxes, self.size), index, visits)
+            yield Seen(self.look(stored, self.key_hash[index], view), index, visits)
 
 
 def free_bytes(device: str) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from distill import optim, reuse
+from distill.averaging import Average
 from distill.method import Batch, Method, MethodError
+from distill.ranks import ALONE, Ranks, average
 from distill.recipe import Recipe
 from indexes import artefact, checkpoint, devices, nets, teachers
 from indexes.checkpoint import LOG
@@ -73,7 +76,7 @@ def _add(sums: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
 class Learner:
     """Takes steps, remembers its terms, saves and resumes itself; knows nothing of other students.
 
-    `step` is the first step that it has not taken.
+    `step` is the first step that it has not taken. Of several processes each holds the same one.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Learner:
         recipe: Recipe,
         device: str,
         trust_builder: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Builds the student from the recipe's seed, or takes up the checkpoint in `directory`.
 
@@ -94,8 +98,10 @@ class Learner:
         """
         self.builder, self.directory = builder, directory
         self.inputs = artefact.plain(inputs)
-        self.seed, self.device, self.step = recipe.seed, device, 0
-        self.failed_at: int | None = None
+        self.recipe, self.device, self.ranks = recipe, device, ranks
+        self.step = 0
+        self.failure: str | None = None
+        """What became of it, if it was stopped: diverged, out of memory, refused by its method."""
         torch.manual_seed(recipe.seed)
         net = nets.build(
             builder,
@@ -112,13 +118,16 @@ class Learner:
         own = self.method.own_optimizer()
         self.scheduled = optim.make(self.method, recipe.optimizer, own)
         self.optimizers = {**self.scheduled, **({} if own is None else {"own": own})}
+        self.average = Average(self.method.module, recipe.ema) if recipe.ema else None
+        self._weight = torch.zeros((), device=device)
         self._sums: dict[str, Tensor] = {}
         self._observed: dict[str, Tensor] = {}
         self._num_summed = 0
         self.terms: dict[str, float] = {}
         self.observed: dict[str, float] = {}
         self._resume()
-        checkpoint.trim_log(directory, self.step)
+        if ranks.is_first:
+            checkpoint.trim_log(directory, self.step)
 
     def _resume(self) -> None:
         state = checkpoint.load(self.directory, self.device)
@@ -128,68 +137,115 @@ class Learner:
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.step = int(state["step"])
 
-    def take(self, step: int, batch: Batch, *, progress: float, lr: float) -> None:
-        """One step of the optimiser; nothing waits for the device."""
-        # Dropout and the like draw from (seed, step): resumed and shared passes draw the same.
-        torch.manual_seed((self.seed * 1_000_003 + step) % 2**63)
-        optim.set_learning_rate(self.scheduled, lr)
+    def learn(self, part: int, batch: Batch, *, progress: float) -> None:
+        """Adds the gradient of one part of a step's batch; nothing waits for the device.
+
+        Out of memory it is stopped: see `failure`. Of several processes all must end then.
+        """
+        try:
+            self._learn(part, batch, progress)
+        except Exception as error:
+            if self.ranks.num > 1 or not devices.is_out_of_memory(error):
+                raise
+            self.method.zero_grad(set_to_none=True)
+            self._fail(
+                "out of memory", f"out of memory at step {self.step + 1}", "try --accumulate 2"
+            )
+            if self.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+
+    def _learn(self, part: int, batch: Batch, progress: float) -> None:
+        recipe, ranks = self.recipe, self.ranks
+        # Dropout and the like draw from (seed, place): resumed and shared passes draw the same.
+        place = (self.step * recipe.accumulate + part) * ranks.num + ranks.rank
+        torch.manual_seed((recipe.seed * 1_000_003 + place) % 2**63)
         self.method.observed = {}
         with devices.autocast(self.device):
             with torch.no_grad():
                 batch = self.method.choose(batch, progress)
             terms = self.method.losses(batch, progress)
         total = torch.stack(list(terms.values())).sum()
-        self.method.zero_grad(set_to_none=True)
-        torch.autograd.backward(total)
+        if part == 0:
+            self.method.zero_grad(set_to_none=True)
+            self._weight.zero_()
+        if recipe.accumulate * ranks.num == 1:
+            torch.autograd.backward(total)
+        else:
+            # Terms are means by weight, so parts count by theirs, as in a batch taken at once.
+            weight = batch.weights.sum()
+            self._weight += weight
+            torch.autograd.backward(total * weight)
+        _add(self._sums, {"total": total, **terms})
+        _add(self._observed, self.method.observed)
+        self._num_summed += 1
+
+    def take(self, *, lr: float) -> None:
+        """One step of the optimisers with the gradients of all parts, of all processes."""
+        if self.recipe.accumulate * self.ranks.num > 1:
+            grads = [p.grad for p in self.method.parameters() if p.grad is not None]
+            torch._foreach_div_(grads, self._weight.clamp_min(1e-12))
+            if self.ranks.num > 1:
+                buffers = [b for b in self.method.buffers() if b.is_floating_point()]
+                average([*grads, *buffers], self._weight, self.ranks)
+        optim.set_learning_rate(self.scheduled, lr)
         if math.isfinite(self.method.max_grad_norm):
             groups = self.scheduled["sgd"].param_groups  # to Muon length is nothing
             found = [p for group in groups for p in group["params"]]
             norm = nn.utils.clip_grad_norm_(found, self.method.max_grad_norm)
-            self.method.observed["grad_norm"] = norm
+            _add(self._observed, {"grad_norm": norm * self.recipe.accumulate})
         for optimizer in self.optimizers.values():
             optimizer.step()
-        _add(self._sums, {"total": total, **terms})
-        _add(self._observed, self.method.observed)
-        self._num_summed += 1
-        self.step = step + 1
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.step)
+
+    @contextlib.contextmanager
+    def deployed(self) -> Iterator[nets.Net]:
+        """The net that would be saved now, within the block: with mean weights if it has them."""
+        with self.average.shown() if self.average else contextlib.nullcontext():
+            yield self.method.deployed()
 
     def log(self, **more: Any) -> None:
-        """A line of mean terms since the last one; sets `failed_at` where not all is finite."""
-        names = list(self._sums)
+        """A line of mean terms since the last one; sets `failure` where not all is finite."""
+        names, num = list(self._sums), self._num_summed * self.ranks.num
         # The weights too: a last step may spoil them after its loss was taken.
         weights = torch.stack([p.detach().float().sum() for p in self.method.parameters()]).sum()
-        *values, weight = torch.stack([*self._sums.values(), weights]).tolist()
-        self.terms = {
-            name: value / self._num_summed for name, value in zip(names, values, strict=True)
-        }
-        means = {name: value / self._num_summed for name, value in self._observed.items()}
+        *values, weight = self.ranks.add_up(torch.stack([*self._sums.values(), weights])).tolist()
+        self.terms = {name: value / num for name, value in zip(names, values, strict=True)}
+        means = {name: self.ranks.add_up(v) / num for name, v in self._observed.items()}
         observed: dict[str, Any] = {name: value.tolist() for name, value in means.items()}
         self.observed = {name: observed[name] for name, value in means.items() if value.ndim == 0}
         self._sums, self._observed, self._num_summed = {}, {}, 0
         if not all(map(math.isfinite, [*self.terms.values(), weight])):
-            self._fail(f"no longer finite by step {self.step}", "try a lower --lr")
+            self._fail("diverged", f"no longer finite by step {self.step}", "try a lower --lr")
         self.write(terms={k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()},
                    **observed, **more)  # fmt: skip
         try:
             self.method.check(observed)
         except MethodError as error:
-            self._fail(f"stopped by its method at step {self.step}", str(error))
+            self._fail("refused", f"stopped by its method at step {self.step}", str(error))
 
     def write(self, **body: Any) -> None:
         """Appends a line to the log file."""
-        checkpoint.write_log(self.directory, self.step, body)
+        if self.ranks.is_first:
+            checkpoint.write_log(self.directory, self.step, body)
 
-    def _fail(self, what: str, mend: str) -> None:
-        self.failed_at = self.step
-        checkpoint.remove(self.directory)
+    def _fail(self, state: str, what: str, mend: str) -> None:
+        self.failure = state
+        if self.ranks.is_first:
+            checkpoint.remove(self.directory)
         print(
             f"{self.builder} is {what}: stopped, others go on; {mend}", file=sys.stderr, flush=True
         )
 
     def save(self) -> None:
-        """A checkpoint to go on from."""
+        """A checkpoint to go on from, by any number of processes."""
+        if not self.ranks.is_first:
+            return
         checkpoint.save(
             self.directory,
             {
@@ -197,25 +253,28 @@ class Learner:
                 "step": self.step,
                 "method": self.method.state_dict(),
                 **{name: one.state_dict() for name, one in self.optimizers.items()},
+                **({"average": self.average.state_dict()} if self.average else {}),
             },
         )
 
-    def finish(self, teacher: teachers.Card, agreement: float) -> teachers.Card:
-        """Saves the student as a teacher directory and removes the checkpoint."""
+    def finish(self, teacher: teachers.Card, agreement: float) -> None:
+        """Saves the student as a teacher directory and removes the checkpoints."""
+        if not self.ranks.is_first:
+            return
         log = (self.directory / LOG).read_text().splitlines()
-        card = teachers.save(
-            self.directory,
-            self.method.deployed().eval(),
-            classes=teacher.classes,
-            input_size=teacher.input_size,
-            crop_frac=teacher.crop_frac,
-            interpolation=teacher.interpolation,
-            note=f"student of {teacher.builder}",
-            record={
-                "inputs": self.inputs,
-                "agreement": agreement,
-                "log": [json.loads(line) for line in log[-20:]],
-            },
-        )
+        with self.deployed() as net:
+            teachers.save(
+                self.directory,
+                net.eval(),
+                classes=teacher.classes,
+                input_size=teacher.input_size,
+                crop_frac=teacher.crop_frac,
+                interpolation=teacher.interpolation,
+                note=f"student of {teacher.builder}",
+                record={
+                    "inputs": self.inputs,
+                    "agreement": agreement,
+                    "log": [json.loads(line) for line in log[-20:]],
+                },
+            )
         checkpoint.remove(self.directory)
-        return card

@@ -100,3 +100,21 @@ class Mixed:
             np.concatenate([index, other + self.first.num_rows]),
             np.concatenate([epoch, other_epoch]),
         )
+
+
+class Share:
+    """One process's rows of each step of an order: all processes together see the whole step.
+
+    Shards of any number and size are even so: what is shared out is the stream of rows.
+    """
+
+    def __init__(self, whole: Visits, rank: int, num_ranks: int) -> None:
+        """`per_step` stays that of the whole."""
+        self.whole, self.rank, self.num_ranks = whole, rank, num_ranks
+        self.per_step = whole.per_step
+
+    def visit(self, step: int) -> tuple[Rows, Rows]:
+        """See Visits."""
+        index, epoch = self.whole.visit(step)
+        first, last = (len(index) * place // self.num_ranks for place in (self.rank, self.rank + 1))
+        return index[first:last], epoch[first:last]

@@ -23,17 +23,8 @@ class Pace:
         self.log_steps = max(1, min(LOG_STEPS, steps // 20))
         self.agreement_steps = max(1, steps // NUM_AGREEMENTS)
         now = time.monotonic()
-        self._begun, self._waiting = now, now
-        self._waited = 0.0
+        self._begun = now
         self._print_at, self._save_at = now + PRINT_SECONDS, now + CHECKPOINT_SECONDS
-
-    def wait(self) -> None:
-        """The loop begins to wait for data."""
-        self._waiting = time.monotonic()
-
-    def go(self) -> None:
-        """The data are there."""
-        self._waited += time.monotonic() - self._waiting
 
     def print_due(self) -> bool:
         """Whether a line is due on the terminal; then not again for a while."""
@@ -51,20 +42,28 @@ class Pace:
             self._save_at = now + CHECKPOINT_SECONDS
         return due
 
-    def numbers(self, done: int) -> dict[str, float]:
-        """Since `start`: images_per_second, seconds_per_step, data_wait_frac; and seconds_left."""
+    def numbers(self, done: int, waited: float) -> dict[str, float]:
+        """Since `start`: images_per_second, seconds_per_step, data_wait_frac; and seconds_left.
+
+        `waited` are the seconds that steps waited for stored images.
+        """
         seconds = max(time.monotonic() - self._begun, 1e-9)
         steps = max(done - self.start, 1)
         return {
             "images_per_second": round(steps * self.per_step / seconds, 1),
             "seconds_per_step": round(seconds / steps, 6),
-            "data_wait_frac": round(self._waited / seconds, 4),
+            "data_wait_frac": round(waited / seconds, 4),
             "seconds_left": round(seconds / steps * (self.steps - done), 1),
         }
 
-    def line(self, done: int, learners: Sequence[Learner], agreed: Mapping[str, float]) -> str:
+    def line(
+        self,
+        done: int,
+        numbers: Mapping[str, float],
+        learners: Sequence[Learner],
+        agreed: Mapping[str, float],
+    ) -> str:
         """Step, speed and time left; a row of named terms for each student."""
-        numbers = self.numbers(done)
         text = (
             f"step {done:,} of {self.steps:,}, {numbers['images_per_second']:,.0f} images/s, "
             f"data wait {100 * numbers['data_wait_frac']:.1f} %, "

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 LR_PER_128 = 0.1
+TOP_LOGITS = 50
 Optimizer = Literal["sgd", "muon"]
 
 
@@ -18,7 +19,17 @@ class Recipe:
     lr: float = LR_PER_128
     views: int = 0
     """0: a fresh view at each visit; V: V views for ever, whatever the seed, and answers kept."""
+    view_seed: int = 0
+    """Draws the V views; fresh ones are drawn from `seed`."""
+    top_logits: int = TOP_LOGITS
+    """Of an answer that is kept, above 128 classes; the others are kept as their logsumexp."""
+    colour: float = 0.0
+    """Brightness, contrast and saturation of a view vary by so much, in 0-1."""
     seed: int = 0
+    accumulate: int = 1
+    """Parts that a batch is taken in, one after the other, where it does not fit as a whole."""
+    ema: float = 0.0
+    """Decay of a running mean of the weights, which is then what is saved; 0: the last weights."""
     optimizer: Optimizer | None = None
     """sgd, or muon for what is a matrix; None: what the method asks for."""
     drop_at: tuple[float, ...] | None = None
@@ -28,6 +39,14 @@ class Recipe:
         if self.steps < 1 or self.batch_size < 4 or self.views < 0 or not self.lr > 0:
             raise ValueError(
                 f"steps must be at least 1, batch size 4, views 0 and lr above 0: not {self}"
+            )
+        if not (0 <= self.colour <= 1 and 0 <= self.ema < 1):
+            raise ValueError(f"colour is in 0-1 and ema in 0-1 but not 1: not {self}")
+        if self.top_logits < 1:
+            raise ValueError(f"at least 1 logit of an answer is kept, not {self.top_logits}")
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise ValueError(
+                f"a batch of {self.batch_size} cannot be taken in {self.accumulate} equal parts"
             )
         if self.optimizer not in (None, *get_args(Optimizer)):
             known = ", ".join(get_args(Optimizer))

@@ -13,16 +13,17 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from distill import data, reuse, targets, views
+from distill import data, targets, views
+from distill.asking import Asking, ask_of, make
 from distill.learner import Learner, finished_or_refused, forget
 from distill.method import Method, Needs
-from distill.order import Mixed, Order, Visits, split
+from distill.order import Mixed, Order, Share, Visits, split
+from distill.ranks import Ranks
 from distill.recipe import Recipe
 from distill.stock import Stock
-from indexes import artefact, devices
+from indexes import artefact
 from indexes.shards import Shards
 from indexes.teachers import Teacher
 
@@ -67,13 +68,15 @@ def learners(
     device: str,
     fresh: bool,
     trust_builder: bool,
+    ranks: Ranks,
 ) -> list[Learner]:
     """A learner for each student that is not finished, at its checkpoint where it has one."""
     learners = []
     for builder, directory in students.items():
         its_inputs = {**inputs, "student": builder}
-        if fresh:
+        if fresh and ranks.is_first:
             forget(directory)
+        ranks.wait()
         if finished_or_refused(directory, its_inputs):
             continue
         learner = Learner(
@@ -85,6 +88,7 @@ def learners(
             recipe=recipe,
             device=device,
             trust_builder=trust_builder,
+            ranks=ranks,
         )
         if learner.step:
             print(f"{builder}: goes on at step {learner.step:,}", file=sys.stderr, flush=True)
@@ -114,13 +118,20 @@ def images(
     device: str,
     workers: int | None,
     budget_bytes: int | None,
-) -> tuple[data.Feed, Tensor, Tensor]:
-    """The feed, the weights [N] of its images, and the stored held-out images [M, R, R, 3]."""
+    ranks: Ranks,
+) -> tuple[data.Feed, Stock, Tensor]:
+    """The feed, the images that it shows, and the stored held-out images [M, R, R, 3].
+
+    Each step of the feed is one of `recipe.accumulate` equal parts of a batch.
+    """
     if recipe.views and recipe.views < kind.views:
         raise ValueError(f"this method compares {kind.views} views: --views 0, or at least that")
     rows = split(shards.columns["key_hash"])
     sets = [(shards, rows.train)]
-    per_step = recipe.batch_size // kind.views * kind.over_read(config)
+    part = recipe.batch_size // recipe.accumulate // kind.views
+    if part < ranks.num:
+        raise ValueError(f"{part} images at a time are too few for {ranks.num} processes")
+    per_step = part * kind.over_read(config)
     order: Visits = Order(len(rows.train), per_step, recipe.seed)
     if mix is not None:
         num_mixed = min(max(round(mix.frac * per_step), 1), per_step - 1)
@@ -130,61 +141,70 @@ def images(
             Order(len(rows.train), per_step - num_mixed, recipe.seed),
             Order(len(whole), num_mixed, recipe.seed + 1),
         )
+    if ranks.num > 1:
+        order = Share(order, ranks.rank, ranks.num)
     stock = Stock(sets)
     geometry = data.stored_geometry(teacher.geometry)
     source = data.open_source(
-        stock, geometry, order, device=device, workers=workers, budget_bytes=budget_bytes
-    )
-    feed = data.Feed(
-        source,
+        stock,
+        geometry,
         order,
-        stock.key_hash,
-        size=teacher.geometry.size,
-        per_image=kind.views,
-        num_views=recipe.views,
-        # Kept views are the same for every seed, so that the teacher is asked about them once.
-        seed=0 if recipe.views else recipe.seed,
+        device=device,
+        workers=workers,
+        budget_bytes=budget_bytes,
+        ranks=ranks,
     )
-    heldout = data.decode_all(Stock([(shards, rows.heldout)]), geometry, device)
-    return feed, torch.from_numpy(stock.weights).to(device), heldout
+    look = look_of(teacher, recipe)
+    feed = data.Feed(
+        source, order, stock.key_hash, look, per_image=kind.views, num_views=recipe.views
+    )
+    heldout = data.decode_all(Stock([(shards, rows.heldout)]), geometry, device, ranks)
+    return feed, stock, heldout
+
+
+def look_of(teacher: Teacher, recipe: Recipe) -> views.Look:
+    """How views look: those that are kept do so for every seed of a training."""
+    return views.Look(
+        size=teacher.geometry.size,
+        seed=recipe.view_seed if recipe.views else recipe.seed,
+        colour=recipe.colour,
+    )
 
 
 def answers(
-    shards: Shards,
-    mix: Mix | None,
+    stock: Stock,
     teacher: Teacher,
     needs: Needs,
     recipe: Recipe,
     device: str,
-    targets_in: Path,
-    num_rows: int,
+    shelf: Path,
+    given: Path | None,
+    ranks: Ranks,
 ) -> targets.Targets:
-    """Who answers: the teacher at each step, or a file of its answers under `targets_in`."""
-    taught = reuse.lesson(teacher) if needs == "map" else None
+    """Who answers: the teacher at each step, or its answers, which are made where they are not.
 
-    def ask(pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        with devices.autocast(device):
-            map_BDHW, features_BD, logits_BC = teacher(pixels)
-        if taught is not None:
-            return logits_BC, taught.map_of(map_BDHW, features_BD)
-        return logits_BC, features_BD if needs == "features" else None
-
+    `given` are those to the first set of the stock; others are looked for on the shelf.
+    """
     if not recipe.views:
-        return targets.Online(ask)
-    key = {
-        "shards": artefact.digest(shards.card),
-        **({"mix": artefact.digest(mix.shards.card)} if mix else {}),
-        "teacher": teacher.card.digest,
-        "views": recipe.views,
-        "version": views.VERSION,
-        "device": torch.device(device).type,
-    }
-    width: int | tuple[int, ...] | None = None
-    if taught is not None:
-        width = taught.shape
-    elif needs == "features":
-        width = teacher.net.num_features
-    name = f"{shards.directory.name}-{artefact.digest({**key, 'width': width})[:12]}"
-    shape = num_rows, recipe.views, len(teacher.card.classes)
-    kept = (width,) if isinstance(width, int) else width
-    return targets.Cached(ask, targets_in / name, key, shape, kept)
+        return targets.Online(ask_of(teacher, needs, device))
+    sets = []
+    for number, (shards, rows) in enumerate(stock.sets):
+        asking = Asking(
+            shards=shards,
+            teacher=teacher,
+            look=look_of(teacher, recipe),
+            kind=needs,
+            top=recipe.top_logits,
+            device=device,
+        )
+        place = given if number == 0 else None
+        place = place or targets.found(shelf, shards, asking.key, recipe.views)
+        place = place or make(asking, recipe.views, shelf, ranks)
+        sets.append((targets.Kept(place, asking.key, recipe.views), rows))
+        print(
+            f"the teacher's {needs} of {recipe.views} views an image are read from {place}: "
+            "it is not asked again",
+            file=sys.stderr,
+            flush=True,
+        )
+    return targets.Cached(sets, recipe.views, len(teacher.card.classes), needs)

@@ -1,21 +1,21 @@
-"""The teacher's answers to each view: asked at every step, or asked once and kept on disk.
+"""The teacher's answers to each view: asked at every step, or read from where they are kept.
 
-With `views = 0` every visit is a fresh view (its number is the visit's) and the teacher runs at
-every step. With V views an image has V views for ever, the same for every seed, student and
-batch size, visited in turn; the teacher is asked about each one once, and its answers, rounded
-to float16, go into a memory-mapped file. What was asked counts as answered once it is on the
-disk, which happens where students save their checkpoints: a resumed run asks and reads exactly
-as an unbroken one.
-N training rows, B images of a step, V views, C classes, D features, h w the side of a map.
+A view is a function of (seed, key, number), so an answer kept for view v of an image is the one to
+the very pixels that a student sees as view v, whatever the batch, the student and its seed. With
+`views = 0` every visit is a fresh view and the teacher runs along; with V views an image has V
+views for ever, visited in turn, and `distill.asking` makes an artefact of the answers.
+
+That is a directory with, for view v, `view-v.logits.npy` [N, C] float16 where C <= FULL, else its
+K largest with `view-v.classes.npy` [N, K] int32 and `view-v.rest.npy` [N] float32, the logsumexp of
+all others; and where they are kept, `view-v.features.npy` [N, D] or [N, D, h, w] float16.
+N images of a shard set, in its order; B images of a step, C classes, D features, h w a map's side.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,12 +24,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from distill import views
 from distill.data import Seen
-from indexes import artefact
+from distill.method import Needs
+from distill.order import Rows
+from indexes import artefact, devices
+from indexes.artefact import ArtefactError
+from indexes.shards import Shards
+from indexes.teachers import Teacher
 
-NOTE = "targets.json"
-MAX_HALF = 65504.0  # the largest float16
+FULL = 128  # classes up to which every logit is kept
+KINDS: tuple[Needs, ...] = ("logits", "features", "map")  # each serves for those before it, too
 
+Array = npt.NDArray[Any]
 Ask = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """Pixels [B, 3, S, S] -> the teacher's logits [B, C], and its features [B, D], its map
 [B, D, h, w] or None: what the method needs."""
@@ -49,12 +56,9 @@ class Targets(Protocol):
     def answer(self, seen: Seen) -> Answers:
         """The teacher's answers to what a step sees."""
 
-    def flush(self) -> None:
-        """Everything asked so far is on the disk when this returns."""
-
 
 class Online:
-    """Fresh views, the teacher at every step."""
+    """The teacher at every step."""
 
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
@@ -63,111 +67,179 @@ class Online:
         """See Targets."""
         return Answers(*self.ask(seen.pixels))
 
-    def flush(self) -> None:
-        """Nothing to keep."""
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """What answers belong to, and what of them is kept: two caches of one key are the same."""
+
+    shards: str
+    """The digest of the shards' card; `teacher` that of the teacher."""
+    teacher: str
+    seed: int
+    colour: float
+    view_code: int
+    kind: Needs
+    top: int
+    """Logits kept of an answer: K, or C for all of them."""
+
+
+def key_of(shards: Shards, teacher: Teacher, look: views.Look, kind: Needs, top: int) -> Key:
+    """The key of answers of `teacher` to views of `shards`; `top` counts above FULL classes."""
+    num_classes = len(teacher.card.classes)
+    return Key(
+        shards=artefact.digest(shards.card),
+        teacher=teacher.card.digest,
+        seed=look.seed,
+        colour=look.colour,
+        view_code=views.VERSION,
+        kind=kind,
+        top=num_classes if num_classes <= FULL else min(top, num_classes),
+    )
+
+
+def place(shelf: Path, shards: Shards, key: Key) -> Path:
+    """Where the answers of `key` are kept, beside the shards."""
+    return shelf / f"{shards.directory.resolve().name}-{artefact.digest(key)[:12]}"
+
+
+def found(shelf: Path, shards: Shards, key: Key, num_views: int = 1) -> Path | None:
+    """Where answers lie that serve for `key`, at least so many views of them."""
+    for kind in KINDS[KINDS.index(key.kind) :]:
+        directory = place(shelf, shards, Key(**{**asdict(key), "kind": kind}))
+        if artefact.is_done(directory):
+            card = artefact.read_card(directory, "targets")
+            if int(card.get("views", 0)) >= num_views:
+                return directory
+    return None
+
+
+def file_name(view: int, name: str) -> str:
+    """`view-003.logits.npy`."""
+    return f"view-{view:03d}.{name}.npy"
+
+
+class Kept:
+    """The answers of one artefact, memory-mapped, for reading."""
+
+    def __init__(self, directory: Path, wanted: Key, num_views: int) -> None:
+        """Raises ArtefactError, which names what differs, unless it serves for `wanted`."""
+        self.card = artefact.read_card(directory, "targets")
+        check(directory, self.card, wanted)
+        if self.card["views"] < num_views:
+            raise ArtefactError(
+                f"{directory} holds answers to {self.card['views']} views, not to {num_views}: "
+                f"`winnow targets --views {num_views}` asks about the others"
+            )
+        self.views = [
+            {name: _opened(directory / file_name(view, name), like)
+             for name, like in self.card["arrays"].items()}
+            for view in range(num_views)
+        ]  # fmt: skip
+
+
+def check(directory: Path, card: Mapping[str, Any], wanted: Key) -> None:
+    """ArtefactError unless the answers of this card serve for `wanted`, naming what differs."""
+    names = {
+        "shards": "shards",
+        "teacher": "teacher",
+        "seed": "view seed",
+        "colour": "colour of views",
+        "view_code": "view code",
+        "top": "number of logits",
+    }
+    now = asdict(wanted)
+    for field, name in names.items():
+        if (was := card["key"].get(field)) != now[field]:
+            short = [str(one)[:12] for one in (was, now[field])]
+            raise ArtefactError(
+                f"{directory} holds answers for another {name} ({short[0]}, not {short[1]}): "
+                "leave --targets out, or make them again with `winnow targets`"
+            )
+    kind = card["key"]["kind"]
+    if KINDS.index(kind) < KINDS.index(wanted.kind):
+        raise ArtefactError(
+            f"{directory} holds {kind} and this method needs the teacher's {wanted.kind} too: "
+            f"`winnow targets --keep {wanted.kind}`, or leave --targets out"
+        )
+
+
+def _opened(path: Path, like: Mapping[str, Any]) -> Array:
+    """A whole file of the card, mapped; a cut one would be a bus error later."""
+    if not artefact.is_whole(path, like["bytes"]):
+        raise ArtefactError(
+            f"{path} is missing or has not the {like['bytes']} bytes that its card says: delete "
+            f"{path.parent}, and the teacher is asked again"
+        )
+    mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
 
 
 class Cached:
-    """V views for ever, each answered once; `key` names all that the answers depend on."""
+    """Answers of one artefact, or of several one behind the other, as a Stock has its sets."""
 
     def __init__(
-        self,
-        ask: Ask,
-        directory: Path,
-        key: dict[str, Any],
-        shape: tuple[int, int, int],
-        kept: tuple[int, ...] | None,
+        self, sets: Sequence[tuple[Kept, Rows]], num_views: int, num_classes: int, needs: Needs
     ) -> None:
-        """`shape` is (N, V, C); features [B, *kept] are kept too unless that is None.
-
-        Raises ArtefactError for a directory that holds answers of another key.
-        """
-        num_rows, self.num_views, num_classes = shape
-        self.ask = ask
-        half = np.dtype(np.float16)
-        wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-            "logits": ((num_rows, self.num_views, num_classes), half)
-        }
-        if kept is not None:
-            wanted["features"] = ((num_rows, self.num_views, *kept), half)
-        wanted["answered"] = ((num_rows, self.num_views), np.dtype(bool))
-        with artefact.locked(directory):  # two seeds may begin at once
-            _check_note(directory, artefact.digest(key))
-            if not all(_is_whole(directory / name, *like) for name, like in wanted.items()):
-                (directory / "answered").unlink(missing_ok=True)
-                _check_disk(directory, wanted.values())
-            maps = {name: _map(directory / name, *like) for name, like in wanted.items()}
-        self.logits, self.features = maps["logits"], maps.get("features")
-        self.answered = maps["answered"]
-        self.asked = np.array(self.answered)
+        """`sets` are artefacts and the rows of each that train; `needs` is what a batch carries."""
+        self.sets, self.num_views, self.num_classes = list(sets), num_views, num_classes
+        names = [name for name in self.sets[0][0].card["arrays"] if name != "features"]
+        self.names = names if needs == "logits" else [*names, "features"]
+        self._ends = np.cumsum([len(rows) for _, rows in self.sets])
 
     def answer(self, seen: Seen) -> Answers:
-        """See Targets. A new answer is used as it will be read later: rounded to float16."""
-        index, view = seen.index, seen.visits % self.num_views
-        new = np.flatnonzero(~self.asked[index, view])
-        if len(new):
-            # An image that ends one epoch and begins the next can show a view twice in a batch.
-            shown = (index * self.num_views + view)[new]
-            new = new[np.sort(np.unique(shown, return_index=True)[1])]
-            places = torch.from_numpy(new).to(seen.pixels.device)
-            logits_BC, features = self.ask(seen.pixels[places])
-            self.logits[index[new], view[new]] = _half(logits_BC)
-            if self.features is not None:
-                assert features is not None
-                self.features[index[new], view[new]] = _half(features)
-            self.asked[index[new], view[new]] = True
-        logits_BC = _full(self.logits[index, view], seen.pixels.device)
-        if self.features is None:
-            return Answers(logits_BC, None)
-        return Answers(logits_BC, _full(self.features[index, view], seen.pixels.device))
-
-    def flush(self) -> None:
         """See Targets."""
-        self.logits.flush()
-        if self.features is not None:
-            self.features.flush()
-        self.answered[self.asked] = True  # another seed, side by side, may have set more
-        self.answered.flush()
+        view = seen.visits % self.num_views
+        which = np.searchsorted(self._ends, seen.index, side="right")
+        pieces = []
+        for number, (kept, rows) in enumerate(self.sets):
+            for one in np.unique(view[which == number]):
+                mine = np.flatnonzero((which == number) & (view == one))
+                row = rows[seen.index[mine] - self._ends[number]]  # from the end of its own set
+                pieces.append((mine, kept.views[one], row))
+        device = seen.pixels.device
+        sent = {name: devices.send(_gathered(pieces, name), device) for name in self.names}
+        features = sent["features"].float() if "features" in sent else None
+        logits = sent["logits"].float()
+        if "classes" in sent:
+            logits = spread(logits, sent["classes"], sent["rest"], self.num_classes)
+        return Answers(logits, features)
 
 
-def _check_note(directory: Path, key: str) -> None:
-    note = directory / NOTE
-    if not note.is_file():
-        (directory / "answered").unlink(missing_ok=True)
-        artefact.write_json(note, {"key": key})
-    elif artefact.read_json(note).get("key") != key:
-        raise artefact.ArtefactError(
-            f"{directory} holds answers to other views or of another teacher: delete it"
-        )
+def _gathered(pieces: Sequence[tuple[Rows, Mapping[str, Array], Rows]], name: str) -> Array:
+    if len(pieces) == 1:
+        return np.asarray(pieces[0][1][name][pieces[0][2]])
+    like = pieces[0][1][name]
+    out = np.empty((sum(len(mine) for mine, _, _ in pieces), *like.shape[1:]), like.dtype)
+    for mine, arrays, rows in pieces:
+        out[mine] = arrays[name][rows]
+    return out
 
 
-def _check_disk(directory: Path, wanted: Iterable[tuple[tuple[int, ...], np.dtype[Any]]]) -> None:
-    """OSError beforehand when the answers cannot fit on the disk."""
-    needed = sum(dtype.itemsize * math.prod(shape) for shape, dtype in wanted)
-    free = shutil.disk_usage(directory).free
-    if needed > free:
-        raise OSError(
-            f"{directory}: the teacher's answers need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB "
-            "are free: make room, choose fewer --views, or ask at each step with --views 0"
-        )
+def spread(top_BK: Tensor, classes_BK: Tensor, rest_B: Tensor, num_classes: int) -> Tensor:
+    """Logits [B, C] of the K largest, their classes and the logsumexp of all others.
+
+    The others share theirs evenly, so that the softmax keeps what the tail has altogether.
+    """
+    even = rest_B - math.log(max(num_classes - top_BK.shape[1], 1))
+    logits_BC = even[:, None].repeat(1, num_classes)
+    return logits_BC.scatter_(1, classes_BK.long(), top_BK)
 
 
-def _is_whole(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
-    return artefact.is_whole(path, dtype.itemsize * math.prod(shape))
+def cut(logits_BC: Tensor, top: int) -> dict[str, Tensor]:
+    """What is kept of logits, by name: all of them as float16, or what `spread` takes."""
+    logits_BC = logits_BC.float()
+    if top == logits_BC.shape[1]:
+        return {"logits": half(logits_BC)}
+    top_BK, classes_BK = logits_BC.topk(top, dim=1)
+    others = logits_BC.scatter(1, classes_BK, -torch.inf)
+    return {
+        "logits": half(top_BK),
+        "classes": classes_BK.int(),
+        "rest": others.logsumexp(1),
+    }
 
 
-def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    if not _is_whole(path, shape, dtype):
-        with path.open("wb") as file:
-            # A full disk is an OSError here; inside the mapping it would be a bus error.
-            os.posix_fallocate(file.fileno(), 0, dtype.itemsize * math.prod(shape))
-    return np.memmap(path, dtype, "r+", shape=shape)
-
-
-def _half(x: Tensor) -> npt.NDArray[np.float16]:
-    half: npt.NDArray[np.float16] = x.clamp(-MAX_HALF, MAX_HALF).half().cpu().numpy()
-    return half
-
-
-def _full(x: npt.NDArray[np.float16], device: torch.device) -> Tensor:
-    return torch.from_numpy(x).to(device).float()
+def half(x: Tensor) -> Tensor:
+    """float16, where what is too large becomes the largest there is."""
+    most = torch.finfo(torch.float16).max
+    return x.clamp(-most, most).half()

@@ -54,7 +54,8 @@ def teach(
     key_hash, labels_N, stored = _read(labelled, classes, images.Geometry(size), device)
     order = Order(len(key_hash), batch_size, seed)
     source = data.Resident(stored, order)
-    feed = data.Feed(source, order, key_hash, size=size, per_image=1, num_views=0, seed=seed)
+    look = views.Look(size=size, seed=seed)
+    feed = data.Feed(source, order, key_hash, look, per_image=1, num_views=0)
     mean, std = _moments(stored)
     steps = max(1, round(epochs * len(key_hash) / batch_size))
     cuda = [torch.device(device).index or 0] if device.startswith("cuda") else []

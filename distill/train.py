@@ -20,8 +20,10 @@ from distill import optim, setting
 from distill.evaluate import agreement, predict
 from distill.method import Batch, method_class
 from distill.pace import Pace
+from distill.ranks import ALONE, Ranks
 from distill.recipe import LR_PER_128, Recipe
 from distill.setting import Mix
+from indexes import devices
 from indexes.checkpoint import stop_signal
 from indexes.shards import Shards
 from indexes.teachers import Teacher
@@ -31,12 +33,21 @@ __all__ = ["LR_PER_128", "Mix", "Outcome", "Recipe", "train"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a student: `finished`, `already` (was there before) or `diverged`."""
+    """What became of a student.
+
+    `state`: finished, already (was there before), or why it was stopped: diverged, out of memory,
+    refused (by its method).
+    """
 
     student: str
     directory: Path
     state: str
     agreement: float | None
+
+    @property
+    def is_student(self) -> bool:
+        """Whether there is a student now."""
+        return self.state in ("finished", "already")
 
 
 def train(
@@ -54,12 +65,15 @@ def train(
     workers: int | None = None,
     budget_bytes: int | None = None,
     trust_builder: bool = False,
+    kept_targets: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[Outcome]:
     """Trains `students` (builder -> directory) and saves each as a teacher directory.
 
     Resumes whatever was cut off, bit-equal on a CPU, and leaves finished students alone. `method`
     is a file of distill/methods and `config` its Config; `mix` is a second shard set whose images
-    are so large a share of each batch; `targets_in` is where answers are kept.
+    are so large a share of each batch; `targets_in` is where answers to kept views are looked for
+    and made, `kept_targets` names those to use. `ranks` are the processes that train together.
     Raises ArtefactError for a directory of other settings or shards of another teacher, NetError
     for an unknown student, KeyboardInterrupt after a checkpoint at SIGTERM or Ctrl-C.
     """
@@ -69,65 +83,74 @@ def train(
     with torch.random.fork_rng(devices=_cuda_index(device)):
         inputs = setting.inputs(shards, mix, teacher, method, config, recipe)
         learners = setting.learners(
-            students, kind, teacher, config, inputs, recipe, device, fresh, trust_builder
+            students, kind, teacher, config, inputs, recipe, device, fresh, trust_builder, ranks
         )
         if not learners:
             return list(outcomes.values())
-        feed, weights_N, heldout = setting.images(
-            shards, mix, teacher, kind, config, recipe, device, workers, budget_bytes
+        feed, stock, heldout = setting.images(
+            shards, mix, teacher, kind, config, recipe, device, workers, budget_bytes, ranks
         )
         answers = setting.answers(
-            shards, mix, teacher, kind.needs(config), recipe, device, targets_in, len(weights_N)
+            stock, teacher, kind.needs(config), recipe, device, targets_in, kept_targets, ranks
         )
+        weights_N, parts = stock.weights, recipe.accumulate
         start = min(learner.step for learner in learners)
-        expected = predict(teacher.net, heldout, feed.size)
+        expected = predict(teacher.net, heldout, feed.look.size)
         agreed: dict[str, float] = {}
-        pace = Pace(start, recipe.steps, feed.order.per_step * kind.views)
+        pace = Pace(start, recipe.steps, feed.order.per_step * kind.views * parts)
 
         with stop_signal() as stop_asked:
-            stream = feed.steps(start, recipe.steps)
+            stream = feed.steps(start * parts, recipe.steps * parts)
             for step in range(start, recipe.steps):
-                pace.wait()
-                seen = next(stream)
-                pace.go()
-
-                answer = answers.answer(seen)
-                weights_B = weights_N[torch.from_numpy(seen.index).to(device)]
-                batch = Batch(seen.pixels, weights_B, answer.logits_BC, answer.features)
                 progress = step / recipe.steps
                 lr = optim.learning_rate(progress, recipe.lr, recipe.drop_at)
                 # A student whose checkpoint is later than the others' waits for its step.
-                running = [one for one in learners if one.failed_at is None and one.step <= step]
+                running = [one for one in learners if one.failure is None and one.step <= step]
+                for part in range(parts):
+                    seen = next(stream)
+                    answer = answers.answer(seen)
+                    weights_B = devices.send(weights_N[seen.index], device)
+                    batch = Batch(seen.pixels, weights_B, answer.logits_BC, answer.features)
+                    for learner in running:
+                        learner.learn(part, batch, progress=progress)
+                    running = [one for one in running if one.failure is None]
                 for learner in running:
-                    learner.take(step, batch, progress=progress, lr=lr)
+                    learner.take(lr=lr)
 
                 done = step + 1
-                if done % pace.log_steps == 0 or done == recipe.steps:
+                last = done == recipe.steps
+                logging = last or done % pace.log_steps == 0
+                if logging:
+                    numbers = pace.numbers(done, feed.waited)
                     for learner in running:
-                        learner.log(lr=lr, **pace.numbers(done))
-                    running = [one for one in running if one.failed_at is None]
-                if done % pace.agreement_steps == 0 or done == recipe.steps:
+                        learner.log(lr=lr, **numbers)
+                    running = [one for one in running if one.failure is None]
+                if (last or done % pace.agreement_steps == 0) and ranks.is_first:
                     for learner in running:
-                        net = learner.method.deployed()
-                        agreed[learner.builder] = agreement(net, heldout, expected, feed.size)
-                        learner.write(agreement=agreed[learner.builder])
-                if pace.print_due() or done == recipe.steps:
-                    print(pace.line(done, running, agreed), file=sys.stderr, flush=True)
-                if done < recipe.steps and (pace.checkpoint_due() or stop_asked()):
-                    answers.flush()
+                        with learner.deployed() as net:
+                            share = agreement(net, heldout, expected, feed.look.size)
+                        agreed[learner.builder] = share
+                        learner.write(agreement=share)
+                if pace.print_due() or last:
+                    line = pace.line(done, pace.numbers(done, feed.waited), running, agreed)
+                    print(line, file=sys.stderr, flush=True)
+                # Several processes stop at one step: where they speak of it, with the log.
+                stopping = (
+                    stop_asked() if ranks.num == 1 else logging and ranks.any(stop_asked(), device)
+                )
+                if not last and (pace.checkpoint_due() or stopping):
                     for learner in running:
                         learner.save()
-                    if stop_asked():
+                    if stopping:
                         raise KeyboardInterrupt
-                if all(learner.failed_at is not None for learner in learners):
+                if all(learner.failure is not None for learner in learners):
                     break
 
-        answers.flush()
         for learner in learners:
-            name, state = learner.builder, "diverged"
-            if learner.failed_at is None:
-                learner.finish(teacher.card, agreed[name])
-                state = "finished"
+            name = learner.builder
+            if learner.failure is None:
+                learner.finish(teacher.card, agreed.get(name, 0.0))
+            state = learner.failure or "finished"
             outcomes[name] = Outcome(name, learner.directory, state, agreed.get(name))
     return list(outcomes.values())
 

@@ -2,10 +2,13 @@
 
 An image is stored as uint8 [R, R, 3] with R = `stored_side(S)`. Up to S = 64 a view is a random
 S x S crop of the image reflected outwards by S / 8, and a flip; above, a random resized crop
-(35-100 % of the area, ratio 3/4 to 4/3) and a flip. B views, S side of a view, R of the image.
+(35-100 % of the area, ratio 3/4 to 4/3) and a flip. Then, where asked for, brightness, contrast
+and saturation. B views, S side of a view, R of the image.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from indexes import devices
+
 VERSION = 1  # of what a view is: answers cached for views of another version are refused
 SMALL = 64
 AREA = (0.35, 1.0)
 RATIO = (3 / 4, 4 / 3)
 TRIES = 4  # draws for a box that fits the image, as in torchvision
+COLOURS = 3 + 2 * TRIES  # the first of the numbers that colours are drawn from
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey: ITU-R BT.601
 
 Uint64 = npt.NDArray[np.uint64]
 Boxes = npt.NDArray[np.float32]
@@ -37,13 +44,15 @@ def splitmix64(x: Uint64) -> Uint64:
 
 
 def uniforms(
-    seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], num: int
+    seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], num: int, first: int = 0
 ) -> npt.NDArray[np.float64]:
-    """[B, num] in [0, 1): a function of seed, key hash [B] and view number [B], and no more."""
+    """[B, num] in [0, 1): numbers `first` and on of the endless row of each (seed, key hash, view
+    number), which are all that they depend on.
+    """
     state = splitmix64(np.array([seed % 2**64], np.uint64))
     state = splitmix64(state ^ key_hash)
     state = splitmix64(state ^ view.astype(np.uint64))
-    counters = np.arange(num, dtype=np.uint64)
+    counters = np.arange(first, first + num, dtype=np.uint64)
     bits: Uint64 = splitmix64(np.add(state[:, None], counters, dtype=np.uint64)) >> np.uint64(11)
     return bits.astype(np.float64) * 2.0**-53
 
@@ -75,6 +84,54 @@ def _fitting_sides(random: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(np.any(fits, axis=1, keepdims=True), first, 1.0)
 
 
+def tints(
+    seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], strength: float
+) -> npt.NDArray[np.float32]:
+    """[B, 3] factors of brightness, contrast and saturation, evenly in 1 +- strength."""
+    random = uniforms(seed, key_hash, view, 3, COLOURS)
+    return (1 + strength * (2 * random - 1)).astype(np.float32)
+
+
+def tint(pixels_B3SS: Tensor, factors: npt.NDArray[np.float32]) -> Tensor:
+    """Pixels in [0, 1], brighter, away from their mean grey, and away from grey, by these factors.
+
+    In this order, cut to [0, 1] after each, as torchvision's ColorJitter does.
+    """
+    brightness, contrast, saturation = devices.send(factors, pixels_B3SS.device)[
+        :, :, None, None, None
+    ].unbind(1)
+    pixels = (pixels_B3SS * brightness).clamp_(0, 1)
+    grey = _grey(pixels).mean((2, 3), keepdim=True)
+    pixels = torch.lerp(grey, pixels, contrast).clamp_(0, 1)
+    return torch.lerp(_grey(pixels), pixels, saturation).clamp_(0, 1)
+
+
+def _grey(pixels_B3SS: Tensor) -> Tensor:
+    red, green, blue = (LUMA[c] * pixels_B3SS[:, c : c + 1] for c in range(3))
+    return red + green + blue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """All that views depend on, but their image and number: what a cache of answers is told by."""
+
+    size: int
+    """S in pixels."""
+    seed: int
+    colour: float = 0.0
+    """Brightness, contrast and saturation vary by so much, in 0-1."""
+
+    def __call__(
+        self, images_BRR3: Tensor, key_hash: Uint64, view: npt.NDArray[np.int64]
+    ) -> Tensor:
+        """The views of these numbers [B] of stored images [B, R, R, 3]: [B, 3, S, S], as `cut`."""
+        boxes = draw(self.seed, key_hash, view, self.size)
+        pixels = cut(images_BRR3, boxes, self.size)
+        if self.colour:
+            pixels = tint(pixels, tints(self.seed, key_hash, view, self.colour))
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+
 def canonical(count: int, size: int) -> Boxes:
     """`count` boxes [B, 5] of the centre crop without flip."""
     corner = (stored_side(size) - size) // 2
@@ -92,7 +149,7 @@ def cut(images_BRR3: Tensor, boxes: Boxes, size: int) -> Tensor:
             f"views of {size} pixels want images [{len(boxes)}, {side}, {side}, 3], not "
             f"{list(images_BRR3.shape)}"
         )
-    boxes_B5 = torch.from_numpy(boxes).to(images_BRR3.device, non_blocking=True)
+    boxes_B5 = devices.send(boxes, images_BRR3.device)
     whole = (boxes[:, 2:4] == size).all() and (boxes[:, :2] % 1 == 0).all()
     pixels = _gather(images_BRR3, boxes_B5, size) if whole else _sample(images_BRR3, boxes_B5, size)
     return pixels.contiguous(memory_format=torch.channels_last)

@@ -1,9 +1,10 @@
-"""What a training leaves to go on from: a checkpoint, whole or absent, a log, and a way to stop."""
+"""What a training leaves to go on from: its last checkpoints, a log, and a way to stop."""
 
 from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,40 +13,66 @@ from typing import Any
 
 from indexes import artefact
 
-NAME = "checkpoint.pt"
+NAMES = "checkpoint-*.pt"
 LOG = "log.jsonl"
+KEEP = 2  # checkpoints, the newest ones: should the last be damaged, the one before serves
+
+
+def found(directory: Path) -> list[Path]:
+    """The checkpoints in `directory`, newest first."""
+    return sorted(directory.glob(NAMES), reverse=True)
 
 
 def save(directory: Path, state: dict[str, Any]) -> None:
-    """Writes `state` (tensors, numbers, strings, lists and dicts of them) into `directory`."""
+    """Writes `state` (tensors, numbers, strings, lists and dicts of them) into `directory`.
+
+    It names its "step"; older checkpoints than the last KEEP are deleted.
+    """
     import torch
 
-    with artefact.writing(directory / NAME) as aside:
+    with artefact.writing(directory / f"checkpoint-{state['step']:09d}.pt") as aside:
         torch.save(state, aside)
+    for old in found(directory)[KEEP:]:
+        old.unlink()
 
 
 def load(directory: Path, device: str) -> dict[str, Any] | None:
-    """What `save` wrote, on `device`; None where nothing is. ArtefactError for a damaged file."""
+    """The newest whole one that `save` wrote, on `device`; None where nothing is.
+
+    A damaged one is told on the way; ArtefactError where all are.
+    """
+    damaged = []
+    for path in found(directory):
+        try:
+            state = _read(path, device)
+        except artefact.ArtefactError as error:
+            damaged.append(str(error))
+            continue
+        if damaged:
+            print(f"{'; '.join(damaged)}; going on from {path}", file=sys.stderr, flush=True)
+        return state
+    if damaged:
+        raise artefact.ArtefactError(f"{'; '.join(damaged)}: delete it to train anew")
+    return None
+
+
+def _read(path: Path, device: str) -> dict[str, Any]:
     import torch
 
-    path = directory / NAME
-    if not path.is_file():
-        return None
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         # torch raises several types here, depending on where the damage lies.
-        raise artefact.ArtefactError(
-            f"{path} is damaged ({type(error).__name__}): delete it to train anew"
-        ) from error
+        raise artefact.ArtefactError(f"{path} is damaged ({type(error).__name__})") from error
     if not isinstance(state, dict):
-        raise artefact.ArtefactError(f"{path} is no checkpoint: delete it")
+        raise artefact.ArtefactError(f"{path} is damaged (no checkpoint)")
     return state
 
 
 def remove(directory: Path) -> None:
-    """Deletes the checkpoint, if there is one."""
-    (directory / NAME).unlink(missing_ok=True)
+    """Deletes the checkpoints there are."""
+    for path in found(directory):
+        path.unlink()
 
 
 def write_log(directory: Path, step: int, body: Mapping[str, Any]) -> None:

@@ -8,6 +8,9 @@ import signal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing import Any
+
+    import numpy.typing as npt
     import torch
 
 
@@ -46,6 +49,26 @@ def autocast(device: str, *, enabled: bool = True) -> torch.autocast | contextli
     if enabled and has_bf16(device):
         return torch.autocast(torch.device(device).type, torch.bfloat16)
     return contextlib.nullcontext()
+
+
+def send(array: npt.NDArray[Any], device: torch.device | str) -> torch.Tensor:
+    """`array` as a tensor on `device`; nobody waits for the copy."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    # Out of memory that can be paged a copy would be waited for.
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is torch's word for memory that could not be had, on a GPU or a CPU."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def cores() -> int:

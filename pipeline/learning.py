@@ -86,7 +86,7 @@ def _resumed(trainer: Trainer, directory: Path, digest: str) -> int:
         return 0
     if state.get("digest") != digest:
         raise ArtefactError(
-            f"{directory / checkpoint.NAME} is of a training of something else (digest "
+            f"{directory} holds the checkpoint of another training (digest "
             f"{str(state.get('digest'))[:10]}, not {digest[:10]}): delete it"
         )
     trainer.load_state_dict(state["trainer"])

@@ -24,8 +24,8 @@ HEAVY = {
     "torch", "torchvision", "faiss", "webdataset", "pyarrow", "open_clip", "timm", "pandas",
     "PIL", "simplejpeg", "fsspec", "safetensors",
 }  # fmt: skip
-COMMANDS = ["demo", "select", "paint", "query", "corpora", "distill", "evaluate", "teach",
-            "import-teacher", "students", "methods", "inspect", "verify"]  # fmt: skip
+COMMANDS = ["demo", "select", "paint", "query", "corpora", "distill", "targets", "evaluate",
+            "teach", "import-teacher", "students", "methods", "inspect", "verify"]  # fmt: skip
 
 
 def files() -> Iterator[Path]:

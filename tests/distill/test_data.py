@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distill import data, views
-from distill.order import MAX_HELDOUT, Mixed, Order, normalised_weights, split
+from distill.order import MAX_HELDOUT, Mixed, Order, Share, normalised_weights, split
 from distill.stock import Stock
 from indexes.images import Geometry
 from indexes.shards import Shards
@@ -58,6 +58,19 @@ def test_every_epoch_visits_each_image_once(num: int, per_step: int, seed: int) 
     assert np.array_equal(later[0], seen[-1][0])
 
 
+@given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 8))
+@settings(max_examples=40, deadline=None)
+def test_processes_share_every_step(num: int, per_step: int, num_ranks: int) -> None:
+    order = Order(num, per_step, 3)
+    shares = [Share(order, rank, num_ranks) for rank in range(num_ranks)]
+    for step in (0, 1, 7):
+        parts = [share.visit(step) for share in shares]
+        for which, whole in enumerate(order.visit(step)):
+            assert np.array_equal(np.concatenate([part[which] for part in parts]), whole)
+        sizes = [len(index) for index, _ in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
 def test_order_depends_on_the_seed() -> None:
     first, second = (Order(50, 50, seed).visit(0)[0] for seed in (0, 1))
     assert not np.array_equal(first, second)
@@ -92,8 +105,8 @@ def test_streamed_is_resident(world: World, workers: int) -> None:
 
 def test_decoding_keeps_the_order_of_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     shards, _ = world
-    monkeypatch.setattr(data, "CHUNK", 7)
-    monkeypatch.setattr(data, "TASK", 2)
+    monkeypatch.setattr(data, "CHUNK", 4)
+    monkeypatch.setattr(data, "TASK", 3)
     rows = np.array([5, 40, 2, 2, 59, 0, 33, 17, 8])
     found = data.decode_all(Stock([(shards, rows)]), Geometry(32), "cpu")
     for place, row in enumerate(rows):
@@ -123,7 +136,8 @@ def test_feed_shows_each_visit_its_view(world: World) -> None:
     stored = data.decode_all(Stock([(shards, rows)]), geometry, "cpu")
     key_hash = shards.columns["key_hash"][rows]
     source = data.Resident(stored, order)
-    feed = data.Feed(source, order, key_hash, size=32, per_image=2, num_views=3, seed=0)
+    look = views.Look(size=32, seed=0)
+    feed = data.Feed(source, order, key_hash, look, per_image=2, num_views=3)
     for step, seen in enumerate(feed.steps(5, 8), 5):
         index, epoch = order.visit(step)
         assert np.array_equal(seen.index, np.tile(index, 2))

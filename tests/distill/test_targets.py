@@ -1,8 +1,9 @@
-"""Answers asked online and kept on disk: the same numbers, asked once, never for other views."""
+"""Answers kept are those asked at each step, are asked for once, and serve for nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,140 +11,292 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from distill import data, targets
-from distill.order import Order
-from distill.targets import NOTE, Cached, Online
+from distill import asking, data, targets, views
+from distill.asking import MARKS, Asking, ask_of, make
+from distill.losses.kd import kd
+from distill.method import Needs
+from distill.order import Order, split
+from distill.stock import Stock
+from distill.targets import Cached, Kept, Online
+from indexes import artefact
 from indexes.artefact import ArtefactError
+from indexes.shards import Shards
+from indexes.teachers import Teacher
+from tests.distill import worlds
 
-NUM, PER_STEP, VIEWS, CLASSES, WIDTH = 10, 4, 2, 3, 5
-
-
-class Counting:
-    """A teacher that counts the views it is asked about."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        self.asked += len(pixels)
-        flat = pixels.flatten(1)
-        return flat[:, :CLASSES] * 100_000, flat[:, -WIDTH:] / 3
+World = tuple[Shards, Teacher]
+VIEWS = 3
+KINDS: list[Needs] = ["logits", "features", "map"]
 
 
-def make_feed(num_views: int, per_image: int = 1, order_seed: int = 0) -> data.Feed:
-    generator = torch.Generator().manual_seed(0)
-    stored = torch.randint(0, 256, (NUM, 32, 32, 3), dtype=torch.uint8, generator=generator)
-    order = Order(NUM, PER_STEP, order_seed)
-    hashes = np.arange(NUM, dtype=np.uint64)
-    return data.Feed(
-        data.Resident(stored, order),
-        order,
-        hashes,
-        size=32,
-        per_image=per_image,
-        num_views=num_views,
-        seed=0,
+def asking_of(world: World, **changed: Any) -> Asking:
+    shards, teacher = world
+    return Asking(
+        **{"shards": shards, "teacher": teacher, "look": views.Look(size=32, seed=0)} | changed
     )
 
 
-def make_cached(place: Path, ask: Any, **key: Any) -> Cached:
-    return Cached(ask, place, {"views": VIEWS, **key}, (NUM, VIEWS, CLASSES), (WIDTH,))
+def feed_of(world: World, order_seed: int = 0, per_image: int = 1) -> data.Feed:
+    shards, teacher = world
+    stock = Stock([(shards, split(shards.columns["key_hash"]).train)])
+    order = Order(len(stock), 16, order_seed)
+    stored = data.decode_all(stock, data.stored_geometry(teacher.geometry), "cpu")
+    source, look = data.Resident(stored, order), views.Look(size=32, seed=0)
+    return data.Feed(source, order, stock.key_hash, look, per_image=per_image, num_views=VIEWS)
 
 
-def run(answering: Any, feed: data.Feed, start: int, stop: int) -> list[tuple[Tensor, Tensor]]:
-    found = []
-    for seen in feed.steps(start, stop):
-        answers = answering.answer(seen)
-        found.append((answers.logits_BC, answers.features))
-    return found
+def cached_of(world: World, directory: Path, needs: Needs, **changed: Any) -> Cached:
+    rows = split(world[0].columns["key_hash"]).train
+    kept = Kept(directory, asking_of(world, kind=needs, **changed).key, VIEWS)
+    return Cached([(kept, rows)], VIEWS, 3, needs)
+
+
+@pytest.fixture(scope="module")
+def kept(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    shelf = tmp_path_factory.mktemp("targets")
+    return {kind: make(asking_of(world, kind=kind), VIEWS, shelf) for kind in KINDS}
 
 
 @pytest.mark.parametrize("per_image", [1, 2])
-def test_cached_is_online_in_float16_and_asked_once(tmp_path: Path, per_image: int) -> None:
-    teacher, feed = Counting(), make_feed(VIEWS, per_image)
-    cached = run(make_cached(tmp_path, teacher), feed, 0, 12)
-    online = run(Online(Counting()), feed, 0, 12)
-    assert teacher.asked == NUM * VIEWS
-    for ours, theirs in zip(cached, online, strict=True):
-        assert torch.equal(ours[0], theirs[0].clamp(-65504, 65504).half().float())
-        assert torch.equal(ours[1], theirs[1].half().float())
-
-
-def test_resumed_reads_what_was_flushed_and_asks_the_rest_again(tmp_path: Path) -> None:
-    feed = make_feed(VIEWS)
-    unbroken = run(make_cached(tmp_path / "a", Counting()), feed, 0, 12)
-    first = make_cached(tmp_path / "b", Counting())
-    run(first, feed, 0, 2)
-    first.flush()
-    run(first, feed, 2, 4)  # then killed: not flushed
-    teacher = Counting()
-    second = make_cached(tmp_path / "b", teacher)
-    for ours, theirs in zip(run(second, feed, 2, 12), unbroken[2:], strict=True):
-        assert torch.equal(ours[0], theirs[0])
-    assert teacher.asked == NUM * VIEWS - 2 * PER_STEP
-
-
-@pytest.mark.parametrize("lose", [lambda place: (place / "logits").unlink(),
-                                  lambda place: (place / NOTE).unlink()])  # fmt: skip
-def test_a_lost_file_is_made_again(tmp_path: Path, lose: Callable[[Path], None]) -> None:
-    feed = make_feed(VIEWS)
-    first = make_cached(tmp_path, Counting())
-    unbroken = run(first, feed, 0, 12)
-    first.flush()
-    lose(tmp_path)
-    second = make_cached(tmp_path, Counting())
-    for ours, theirs in zip(run(second, feed, 8, 12), unbroken[8:], strict=True):
-        assert torch.equal(ours[0], theirs[0])
-
-
-def test_a_second_student_asks_nothing(tmp_path: Path) -> None:
-    feed = make_feed(VIEWS)
-    first = make_cached(tmp_path, Counting())
-    unbroken = run(first, feed, 0, 12)
-    first.flush()
-    teacher = Counting()
-    again = run(make_cached(tmp_path, teacher), feed, 0, 12)
-    assert teacher.asked == 0
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(again, unbroken, strict=True))
-
-
-def test_another_order_of_the_same_views_asks_only_what_is_new(tmp_path: Path) -> None:
-    first = make_cached(tmp_path, Counting())
-    run(first, make_feed(VIEWS), 0, 3)
-    first.flush()
-    teacher, feed = Counting(), make_feed(VIEWS, order_seed=1)
-    found = run(make_cached(tmp_path, teacher), feed, 0, 12)
-    assert teacher.asked == NUM * VIEWS - 3 * PER_STEP
-    online = run(Online(Counting()), feed, 0, 12)
-    for ours, theirs in zip(found, online, strict=True):
-        assert torch.equal(ours[1], theirs[1].half().float())
-
-
-def test_answers_to_other_views_are_refused(tmp_path: Path) -> None:
-    make_cached(tmp_path, Counting())
-    with pytest.raises(ArtefactError, match="other views or of another teacher"):
-        make_cached(tmp_path, Counting(), views=3)
-
-
-def test_answers_that_do_not_fit_are_refused_beforehand(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("needs", KINDS)
+def test_cached_is_online_in_float16(
+    world: World, kept: dict[str, Path], needs: Needs, per_image: int
 ) -> None:
-    monkeypatch.setattr(targets.shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
+    online, feed = Online(ask_of(world[1], needs, "cpu")), feed_of(world, 5, per_image)
+    cached = cached_of(world, kept[needs], needs)
+    for seen in feed.steps(0, 12):
+        ours, theirs = cached.answer(seen), online.answer(seen)
+        torch.testing.assert_close(ours.logits_BC, theirs.logits_BC, rtol=0.02, atol=0.05)
+        assert (ours.features is None) == (theirs.features is None)
+        if theirs.features is not None:
+            assert ours.features is not None
+            assert ours.features.shape == theirs.features.shape
+            torch.testing.assert_close(ours.features, theirs.features.float(), rtol=0.03, atol=0.03)
+        student = torch.randn(len(theirs.logits_BC), 3, generator=torch.Generator().manual_seed(1))
+        losses = [kd(student, one.logits_BC, 4.0).mean() for one in (ours, theirs)]
+        torch.testing.assert_close(*losses, rtol=2e-3, atol=0)
+
+
+def test_a_map_serves_for_less(world: World, kept: dict[str, Path]) -> None:
+    seen = next(feed_of(world).steps(0, 1))
+    whole = cached_of(world, kept["map"], "map").answer(seen)
+    for needs in ("logits", "features"):
+        found = cached_of(world, kept["map"], needs).answer(seen)
+        assert torch.equal(found.logits_BC, whole.logits_BC)
+        assert (found.features is None) == (needs == "logits")
+    with pytest.raises(ArtefactError, match=r"holds logits and this method needs .*map"):
+        cached_of(world, kept["logits"], "map")
+    shelf, key = kept["map"].parent, asking_of(world).key
+    assert targets.found(shelf, world[0], key, VIEWS) == kept["logits"]
+    assert targets.found(shelf, world[0], key, VIEWS + 1) is None
+    assert targets.found(shelf / "nowhere", world[0], key) is None
+
+
+def test_several_sets_lie_one_behind_the_other(world: World, tmp_path: Path) -> None:
+    shards, teacher = world
+    images = [worlds.paint(number) for number in range(100, 108)]
+    other = worlds.make_shards(tmp_path / "other", teacher, 8, images=images)
+    sets, stock = [], Stock([(shards, np.array([7, 3, 40])), (other, np.array([5, 0]))])
+    for each, rows in stock.sets:
+        who = asking_of((each, teacher), kind="map")
+        sets.append((Kept(make(who, 2, tmp_path / "targets"), who.key, 2), rows))
+    cached = Cached(sets, 2, 3, "map")
+    index, visits = np.array([4, 0, 3, 2, 1, 0]), np.array([0, 1, 3, 2, 0, 0])
+    stored = data.decode_all(stock, data.stored_geometry(teacher.geometry), "cpu")[index]
+    pixels = views.Look(size=32, seed=0)(stored, stock.key_hash[index], visits % 2)
+    found = cached.answer(data.Seen(pixels, index, visits))
+    asked = ask_of(teacher, "map", "cpu")(pixels)
+    torch.testing.assert_close(found.logits_BC, asked[0], rtol=0.02, atol=0.05)
+    torch.testing.assert_close(found.features, asked[1].float(), rtol=0.03, atol=0.03)
+
+
+class Counting:
+    """Counts the views that a teacher is asked about, and dies after so many calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: int = 10**9) -> None:
+        self.asked, self.calls = 0, calls
+        answers = Asking.answers
+
+        def counted(one: Asking, stored: torch.Tensor, rows: Any, view: int) -> Any:
+            self.calls -= 1
+            if self.calls < 0:
+                raise RuntimeError("killed")
+            self.asked += len(rows)
+            return answers(one, stored, rows, view)
+
+        monkeypatch.setattr(Asking, "answers", counted)
+
+
+def bytes_of(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(directory.glob("*.npy"))}
+
+
+def test_asked_once_resumed_and_extended(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "CHUNK", 16)
+    num = len(world[0])
+    with monkeypatch.context() as patch:
+        counting = Counting(patch)
+        whole = make(asking_of(world), VIEWS, tmp_path / "whole")
+        assert counting.asked == num * VIEWS + 1
+        make(asking_of(world), VIEWS, tmp_path / "whole")
+        make(asking_of(world), 1, tmp_path / "whole")
+        assert counting.asked == num * VIEWS + 1
+    with monkeypatch.context() as patch:
+        Counting(patch, calls=1 + 2 * VIEWS + 1)  # dies in the third block
+        with pytest.raises(RuntimeError, match="killed"):
+            make(asking_of(world), VIEWS, tmp_path / "cut")
+    cut = tmp_path / "cut" / whole.name
+    assert not artefact.is_done(cut)
+    with pytest.raises(ArtefactError, match=r"has no card\.json"):
+        Kept(cut, asking_of(world).key, 1)
+    with monkeypatch.context() as patch:
+        counting = Counting(patch)
+        make(asking_of(world), VIEWS, tmp_path / "cut")
+        assert counting.asked == (num - 32) * VIEWS + 1
+    assert bytes_of(cut) == bytes_of(whole)
+    with monkeypatch.context() as patch:
+        counting = Counting(patch)
+        make(asking_of(world), 1, tmp_path / "grown")
+        make(asking_of(world), VIEWS, tmp_path / "grown")
+        assert counting.asked == num * VIEWS + 2
+    grown = tmp_path / "grown" / whole.name
+    assert bytes_of(grown) == bytes_of(whole)
+    assert (grown / "card.json").read_bytes() == (whole / "card.json").read_bytes()
+
+
+def test_other_files_than_those_marked_are_asked_for_anew(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "CHUNK", 16)
+    with monkeypatch.context() as patch:
+        Counting(patch, calls=1 + 3 * VIEWS)
+        with pytest.raises(RuntimeError, match="killed"):
+            make(asking_of(world), VIEWS, tmp_path)
+    (place,) = tmp_path.iterdir()
+    assert np.load(place / MARKS).sum() == 3
+    (place / targets.file_name(1, "logits")).unlink()
+    with monkeypatch.context() as patch:
+        counting = Counting(patch)
+        make(asking_of(world), VIEWS, tmp_path)
+        assert counting.asked == len(world[0]) * VIEWS + 1
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (dict(shards="f" * 64), "another shards"),
+        (dict(teacher="f" * 64), "another teacher"),
+        (dict(seed=1), r"another view seed \(0, not 1\)"),
+        (dict(colour=0.2), "another colour of views"),
+        (dict(view_code=2), r"another view code \(1, not 2\)"),
+        (dict(top=2), "another number of logits"),
+    ],
+)
+def test_other_answers_are_refused_by_name(
+    world: World, kept: dict[str, Path], other: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ArtefactError, match=message):
+        Kept(kept["logits"], replace(asking_of(world).key, **other), VIEWS)
+    assert targets.found(
+        kept["logits"].parent, world[0], replace(asking_of(world).key, **other)
+    ) is None  # fmt: skip
+
+
+def test_too_few_views_and_cut_files_are_refused(world: World, tmp_path: Path) -> None:
+    place = make(asking_of(world), 1, tmp_path)
+    with pytest.raises(ArtefactError, match=r"to 1 views, not to 2: `winnow targets --views 2`"):
+        Kept(place, asking_of(world).key, 2)
+    path = place / targets.file_name(0, "logits")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ArtefactError, match="has not the"):
+        Kept(place, asking_of(world).key, 1)
+
+
+def test_a_full_disk_is_told_beforehand(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking.shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
     with pytest.raises(OSError, match=r"need 0\.00 GB.*--views 0"):
-        make_cached(tmp_path, Counting())
+        make(asking_of(world), 1, tmp_path)
 
 
-def test_maps_are_kept_as_they_are_shaped(tmp_path: Path) -> None:
-    class Mapping(Counting):
-        def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-            logits, _ = super().__call__(pixels)
-            return logits, pixels[:, :2, :3, :3]
+def test_verify_asks_again(world: World, tmp_path: Path) -> None:
+    who = asking_of(world, kind="features")
+    place = make(who, 2, tmp_path)
+    lines = list(asking.verify(who, place))
+    assert [line.split(":")[0] for line in lines] == ["logits", "features"]
+    assert all("120 views asked again" in line for line in lines)
 
-    shape = (NUM, VIEWS, CLASSES)
-    cached = Cached(Mapping(), tmp_path, {"views": VIEWS}, shape, (2, 3, 3))
-    for seen in make_feed(VIEWS).steps(0, 8):
-        found = cached.answer(seen).features
-        assert found is not None
-        assert torch.equal(found, seen.pixels[:, :2, :3, :3].half().float())
+
+def spoil_values(place: Path) -> None:
+    path = place / targets.file_name(1, "logits")
+    array = np.load(path, mmap_mode="r+")
+    array[:, 0] += 5
+    array.flush()
+
+
+def spoil_values_and_card(place: Path) -> None:
+    spoil_values(place)
+    card = artefact.read_json(place / "card.json")
+    for file in card["files"]:
+        file["sha256"] = artefact.sha256(place / file["name"])
+    artefact.write_json(place / "card.json", card)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), [(spoil_values, "sha256"), (spoil_values_and_card, "asked again")]
+)
+def test_verify_finds_what_is_wrong(
+    world: World, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    who = asking_of(world)
+    place = make(who, 2, tmp_path)
+    spoil(place)
+    with pytest.raises(ArtefactError, match=message):
+        list(asking.verify(who, place))
+
+
+@given(st.integers(1, 20), st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_the_largest_logits_and_the_mass_of_the_others_are_kept(top: int, seed: int) -> None:
+    logits = 4 * torch.randn(5, 20, generator=torch.Generator().manual_seed(seed))
+    parts = targets.cut(logits, top)
+    assert (len(parts) == 1) == (top == 20)
+    if top == 20:
+        assert torch.equal(parts["logits"], logits.half())
+        return
+    found = targets.spread(parts["logits"].float(), parts["classes"], parts["rest"], 20)
+    best = logits.topk(top, dim=1).indices
+    wanted = logits.half().float()
+    assert torch.equal(found.gather(1, best), wanted.gather(1, best))
+    torch.testing.assert_close(
+        found.softmax(1).gather(1, best), logits.softmax(1).gather(1, best), rtol=0.02, atol=1e-4
+    )
+    others = torch.ones_like(found).scatter(1, best, 0).bool()
+    tail = found[others].view(5, -1)
+    assert torch.equal(tail, tail[:, :1].expand_as(tail))
+
+
+def test_many_classes_are_cut(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "FULL", 2)
+    who = asking_of(world, top=2)
+    place = make(who, VIEWS, tmp_path)
+    assert np.load(place / targets.file_name(0, "classes")).dtype == np.int32
+    cached = cached_of(world, place, "logits", top=2)
+    online = Online(ask_of(world[1], "logits", "cpu"))
+    for seen in feed_of(world).steps(0, 3):
+        # Of three classes the one that is not kept is alone in the tail: nothing is lost.
+        ours, theirs = cached.answer(seen).logits_BC, online.answer(seen).logits_BC
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.05)
+
+
+def test_infinite_answers_are_kept_finite() -> None:
+    found = targets.half(torch.tensor([1e9, -torch.inf, 1.0]))
+    assert found.tolist() == [65504.0, -65504.0, 1.0]

@@ -70,16 +70,16 @@ def log_lines(directory: Path) -> list[dict[str, Any]]:
 @contextmanager
 def killed_at(step: int, *, save_at: int) -> Iterator[None]:
     """A checkpoint after `save_at` steps, death in step `step`."""
-    take = learner.Learner.take
+    learn = learner.Learner.learn
 
-    def dying(self: learner.Learner, number: int, *args: Any, **kwargs: Any) -> None:
-        if number == step:
+    def dying(self: learner.Learner, *args: Any, **kwargs: Any) -> None:
+        if self.step == step:
             raise RuntimeError("killed")
-        take(self, number, *args, **kwargs)
+        learn(self, *args, **kwargs)
 
     calls = iter(range(1, 1000))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner.Learner, "take", dying)
+        patch.setattr(learner.Learner, "learn", dying)
         patch.setattr(train.Pace, "checkpoint_due", lambda self: next(calls) == save_at)
         with pytest.raises(RuntimeError, match="killed"):
             yield
@@ -102,11 +102,11 @@ def test_method_trains_and_resumes_bit_equal(
     with killed_at(5, save_at=3):
         run(world, tmp_path / "cut", method, steps=6, recipe=recipe)
     cut = tmp_path / "cut" / "resnet8"
-    assert (cut / checkpoint.NAME).is_file()
+    assert checkpoint.found(cut)
     assert not artefact.is_done(cut)
     run(world, tmp_path / "cut", method, steps=6, recipe=recipe)
     assert same(cut, outcome.directory)
-    assert not (cut / checkpoint.NAME).exists()
+    assert not checkpoint.found(cut)
     steps = [line["step"] for line in log_lines(cut) if "terms" in line]
     assert steps == [1, 2, 3, 4, 5, 6]
 
@@ -212,7 +212,8 @@ def test_a_checkpoint_of_other_settings_is_refused(world: World, tmp_path: Path)
         run(world, tmp_path)
     with pytest.raises(ArtefactError, match=r"recipe\.lr was 0\.1, is 0\.2"):
         run(world, tmp_path, recipe={"lr": 0.2})
-    (tmp_path / "resnet8" / checkpoint.NAME).write_bytes(b"damaged")
+    for path in checkpoint.found(tmp_path / "resnet8"):
+        path.write_bytes(b"damaged")
     with pytest.raises(ArtefactError, match="is damaged"):
         run(world, tmp_path)
     assert run(world, tmp_path, fresh=True)[0].state == "finished"
@@ -236,14 +237,14 @@ def test_student_is_a_teacher_directory(world: World, tmp_path: Path) -> None:
 def test_diverged_student_stops_and_others_go_on(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    take = learner.Learner.take
+    learn = learner.Learner.learn
 
-    def poisoned(self: learner.Learner, step: int, batch: Batch, **kwargs: Any) -> None:
-        if self.builder == "resnet8" and step == 2:
+    def poisoned(self: learner.Learner, part: int, batch: Batch, **kwargs: Any) -> None:
+        if self.builder == "resnet8" and self.step == 2:
             batch = Batch(batch.pixels * torch.nan, batch.weights, batch.logits, batch.features)
-        take(self, step, batch, **kwargs)
+        learn(self, part, batch, **kwargs)
 
-    monkeypatch.setattr(learner.Learner, "take", poisoned)
+    monkeypatch.setattr(learner.Learner, "learn", poisoned)
     outcomes = run(world, tmp_path, students=("resnet8", "resnet14"), steps=6)
     assert [one.state for one in outcomes] == ["diverged", "finished"]
     assert not artefact.is_done(tmp_path / "resnet8")
@@ -256,9 +257,9 @@ def test_weights_spoilt_by_the_last_step_are_not_saved(
 ) -> None:
     take = learner.Learner.take
 
-    def spoiling(self: learner.Learner, step: int, *args: Any, **kwargs: Any) -> None:
-        take(self, step, *args, **kwargs)
-        if step == 3:
+    def spoiling(self: learner.Learner, **kwargs: Any) -> None:
+        take(self, **kwargs)
+        if self.step == 4:
             with torch.no_grad():
                 next(self.method.parameters()).mul_(torch.inf)
 
@@ -271,9 +272,9 @@ def test_sigterm_saves_and_the_same_command_goes_on(world: World, tmp_path: Path
     run(world, tmp_path / "whole", steps=5)
     take = learner.Learner.take
 
-    def signalled(self: learner.Learner, step: int, *args: Any, **kwargs: Any) -> None:
-        take(self, step, *args, **kwargs)
-        if step == 2:
+    def signalled(self: learner.Learner, **kwargs: Any) -> None:
+        take(self, **kwargs)
+        if self.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -124,3 +124,51 @@ def test_other_images_are_refused() -> None:
         views.cut(images(2, 32), views.canonical(2, 64), 64)
     with pytest.raises(ValueError, match="want images"):
         views.cut(images(2, 32), views.canonical(3, 32), 32)
+
+
+def grey_of(pixel: np.ndarray) -> float:
+    return float(0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2])
+
+
+def test_tint_is_brightness_contrast_saturation() -> None:
+    pixels = views.cut(images(3, 32), views.canonical(3, 32), 32)
+    factors = np.array([[1.3, 0.6, 1.5], [0.7, 1.4, 0.2], [1, 1, 1]], np.float32)
+    found = views.tint(pixels, factors)
+    for one, (brightness, contrast, saturation), result in zip(pixels, factors, found, strict=True):
+        wanted = (one.numpy() * brightness).clip(0, 1)
+        mean = np.mean([grey_of(wanted[:, y, x]) for y in range(32) for x in range(32)])
+        wanted = (mean + contrast * (wanted - mean)).clip(0, 1)
+        for y in range(32):
+            for x in range(32):
+                grey = grey_of(wanted[:, y, x])
+                wanted[:, y, x] = (grey + saturation * (wanted[:, y, x] - grey)).clip(0, 1)
+        np.testing.assert_allclose(result.numpy(), wanted, atol=2e-6)
+    torch.testing.assert_close(found[2], pixels[2])
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_a_look_is_the_box_and_the_tint_of_its_seed(size: int) -> None:
+    stored, key, number = images(40, size), hashes(40), np.arange(40) % 3
+    plain = views.Look(size=size, seed=7)(stored, key, number)
+    assert torch.equal(plain, views.cut(stored, views.draw(7, key, number, size), size))
+    look = views.Look(size=size, seed=7, colour=0.4)
+    tinted = look(stored, key, number)
+    assert torch.equal(tinted, views.tint(plain, views.tints(7, key, number, 0.4)))
+    assert tinted.is_contiguous(memory_format=torch.channels_last)
+    order = np.random.default_rng(0).permutation(40)[:9]
+    again = look(stored[torch.from_numpy(order)], key[order], number[order])
+    torch.testing.assert_close(again, tinted[torch.from_numpy(order)], atol=1e-6, rtol=0)
+
+
+def test_tints_are_drawn_beside_the_boxes() -> None:
+    key, number = hashes(20_000), np.zeros(20_000, np.int64)
+    factors = views.tints(0, key, number, 0.4)
+    assert factors.min() >= np.float32(0.6)
+    assert factors.max() <= np.float32(1.4)
+    assert np.allclose(factors.mean(0), 1, atol=0.01)
+    for size in (32, 96):
+        boxes = views.draw(0, key, number, size)
+        together = np.concatenate([factors, boxes[:, [0, 1, 4]]], 1)
+        apart = np.corrcoef(together.T) - np.eye(6)
+        assert np.abs(apart[:3]).max() < 0.03
+    assert not np.array_equal(views.tints(1, key, number, 0.4), factors)

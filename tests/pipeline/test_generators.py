@@ -100,8 +100,8 @@ def test_a_signal_saves_and_the_log_has_named_terms(
         patch.setattr(Training, "take", struck)
         with pytest.raises(KeyboardInterrupt):
             learning.learn(one, tmp_path / "cut", "digest")
-    assert (tmp_path / "cut" / checkpoint.NAME).is_file()
-    with pytest.raises(ArtefactError, match="of something else"):
+    assert checkpoint.found(tmp_path / "cut")
+    with pytest.raises(ArtefactError, match="of another training"):
         learning.learn(training(*world), tmp_path / "cut", "other")
     assert same(learnt(training(*world), tmp_path / "cut"), whole)
     lines = [json.loads(x) for x in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]

@@ -1,0 +1,251 @@
+"""Asking the teacher about V views of every image of a shard set, once: shards -> answers kept.
+
+Goes on where it was cut off, block by block; more views are added to those there are. N images of
+the shards, B of a batch; see `distill.targets` for the artefact.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from distill import data, reuse, targets, views
+from distill.method import Needs
+from distill.ranks import ALONE, Ranks
+from distill.recipe import TOP_LOGITS
+from distill.stock import Stock
+from distill.targets import Ask, Key, file_name
+from indexes import artefact, devices
+from indexes.artefact import ArtefactError
+from indexes.images import Geometry
+from indexes.progress import Progress
+from indexes.shards import Shards
+from indexes.teachers import Teacher
+
+BATCH = 256
+NUM_VERIFIED = 512
+MOST_APART = 0.05  # of the largest logit: bf16 rounds otherwise in other batches, not by so much
+MARKS = "answered.npy"
+
+Array = npt.NDArray[Any]
+
+
+def ask_of(teacher: Teacher, kind: Needs, device: str) -> Ask:
+    """A function that gives the teacher's logits of pixels, and its features or map as asked."""
+    taught = reuse.lesson(teacher) if kind == "map" else None
+
+    def ask(pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        with devices.autocast(device):
+            map_BDHW, features_BD, logits_BC = teacher(pixels)
+        if taught is not None:
+            return logits_BC, taught.map_of(map_BDHW, features_BD)
+        return logits_BC, features_BD if kind == "features" else None
+
+    return ask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """Who is asked about what: shards, teacher, how views look, and what of an answer is kept."""
+
+    shards: Shards
+    teacher: Teacher
+    look: views.Look
+    kind: Needs = "logits"
+    top: int = TOP_LOGITS
+    device: str = "cpu"
+
+    @cached_property
+    def key(self) -> Key:
+        """What the answers belong to."""
+        return targets.key_of(self.shards, self.teacher, self.look, self.kind, self.top)
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """How images are stored before views are cut."""
+        return data.stored_geometry(self.teacher.geometry)
+
+    @cached_property
+    def ask(self) -> Ask:
+        """The teacher's answers to pixels."""
+        return ask_of(self.teacher, self.kind, self.device)
+
+    def answers(
+        self, stored_BRR3: Tensor, rows: npt.NDArray[np.int64], view: int
+    ) -> dict[str, Array]:
+        """What is kept of the answers to one view of stored images [B, R, R, 3], by name."""
+        hashes = self.shards.columns["key_hash"][rows]
+        parts: list[dict[str, Tensor]] = []
+        for start in range(0, len(rows), BATCH):
+            part = slice(start, start + BATCH)
+            number = np.full(len(rows[part]), view)
+            logits_BC, features = self.ask(self.look(stored_BRR3[part], hashes[part], number))
+            kept = targets.cut(logits_BC, self.key.top)
+            if features is not None:
+                kept["features"] = targets.half(features)
+            parts.append({name: value.cpu() for name, value in kept.items()})
+        return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+
+def make(asking: Asking, num_views: int, shelf: Path, ranks: Ranks = ALONE) -> Path:
+    """The directory under `shelf` with answers to `num_views` views of every image; says what it
+    does. Several processes share the blocks out. OSError where they cannot fit on the disk.
+    """
+    directory = targets.place(shelf, asking.shards, asking.key)
+    with artefact.locked(directory) if ranks.is_first else nullcontext():
+        ranks.wait()
+        there = 0
+        if artefact.is_done(directory):
+            card = artefact.read_card(directory, "targets")
+            targets.check(directory, card, asking.key)
+            there = int(card["views"])
+        if there < num_views:
+            _fill(asking, directory, there, num_views, ranks)
+        ranks.wait()
+    return directory
+
+
+def _fill(asking: Asking, directory: Path, there: int, num_views: int, ranks: Ranks) -> None:
+    """Answers to the views there..num_views-1, block by block; then the card."""
+    stock = Stock([(asking.shards, np.arange(len(asking.shards)))])
+    most = data.chunk_size(asking.geometry)
+    starts = np.arange(0, len(stock), most)
+    sample = _sample(asking, stock)
+    if ranks.is_first:
+        _allocate(directory, sample, len(stock), range(there, num_views), len(starts))
+    ranks.wait()
+    maps = {
+        (view, name): np.load(directory / file_name(view, name), mmap_mode="r+", allow_pickle=False)
+        for view in range(there, num_views)
+        for name in sample
+    }
+    marks = np.load(directory / MARKS, mmap_mode="r+", allow_pickle=False)
+    todo = [int(starts[b]) for b in np.flatnonzero(~marks) if b % ranks.num == ranks.rank]
+    num_asked = len(stock) * (num_views - there)
+    with Progress("ask the teacher", num_asked, "views") as progress:
+        progress.add(int(marks.sum()) * most * (num_views - there))
+        for start, pixels in data.chunks(stock, asking.geometry, todo, most):
+            stored = torch.from_numpy(pixels).to(asking.device)
+            rows = np.arange(start, start + len(pixels))
+            for view in range(there, num_views):
+                for name, values in asking.answers(stored, rows, view).items():
+                    maps[view, name][rows] = values
+                progress.add(len(rows))
+            for one in maps.values():
+                one.flush()
+            marks[start // most] = True
+            marks.flush()
+    ranks.wait()
+    if ranks.is_first:
+        _finish(asking, directory, sample, num_views)
+
+
+def _sample(asking: Asking, stock: Stock) -> dict[str, Array]:
+    """The answer to one view of the first image: names, dtypes and shapes of what is kept."""
+    stored = torch.from_numpy(data.decode([stock.read(0)], asking.geometry)).to(asking.device)
+    return asking.answers(stored, np.zeros(1, np.int64), 0)
+
+
+def _allocate(
+    directory: Path, sample: Mapping[str, Array], num: int, new: range, num_blocks: int
+) -> None:
+    """Files of the right size, filled later; marks of the blocks that are done, kept if whole."""
+    files = {
+        directory / file_name(view, name): ((num, *like.shape[1:]), like.dtype)
+        for view in new
+        for name, like in sample.items()
+    }
+    marks = directory / MARKS
+    known = np.load(marks, allow_pickle=False) if marks.is_file() else np.zeros(0)
+    if known.shape == (num_blocks,) and all(_is_like(path, *like) for path, like in files.items()):
+        return
+    marks.unlink(missing_ok=True)
+    needed = sum(dtype.itemsize * math.prod(shape) for shape, dtype in files.values())
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise OSError(
+            f"{directory}: the teacher's answers need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB "
+            "are free: make room, choose fewer --views, or ask at each step with --views 0"
+        )
+    for path, (shape, dtype) in files.items():
+        np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
+        with path.open("rb+") as file:
+            # A full disk is an OSError here; inside the mapping it would be a bus error.
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    with artefact.writing(marks) as aside, aside.open("wb") as file:
+        np.save(file, np.zeros(num_blocks, bool))
+
+
+def _is_like(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):  # not there, or cut short
+        return False
+    return bool(array.shape == shape and array.dtype == dtype)
+
+
+def _finish(asking: Asking, directory: Path, sample: Mapping[str, Array], num_views: int) -> None:
+    names = [file_name(view, name) for view in range(num_views) for name in sample]
+    arrays = {
+        name: {"dtype": str(like.dtype), "bytes": (directory / file_name(0, name)).stat().st_size}
+        for name, like in sample.items()
+    }
+    body = {
+        "key": asking.key,
+        "views": num_views,
+        "num_images": len(asking.shards),
+        "num_classes": len(asking.teacher.card.classes),
+        "arrays": arrays,
+        "shards": str(asking.shards.directory),
+        "teacher": str(asking.teacher.directory),
+        "asked_on": asking.device,
+        "files": [{"name": name, "sha256": artefact.sha256(directory / name)} for name in names],
+    }
+    artefact.write_card(directory, "targets", body)
+    (directory / MARKS).unlink()
+
+
+def verify(asking: Asking, directory: Path) -> Iterator[str]:
+    """Asks again about a sample of the views kept in `directory`: a line on what is largest apart.
+
+    ArtefactError for a file that is not as it was written, and answers too far apart.
+    """
+    card = artefact.read_card(directory, "targets")
+    targets.check(directory, card, asking.key)
+    for file in card["files"]:
+        if artefact.sha256(directory / file["name"]) != file["sha256"]:
+            raise ArtefactError(
+                f"{directory / file['name']} is not what was written (sha256 differs): delete "
+                f"{directory}, and make it again"
+            )
+    num_views, num = int(card["views"]), len(asking.shards)
+    kept = targets.Kept(directory, asking.key, num_views)
+    generator = np.random.default_rng(0)
+    rows = np.sort(generator.choice(num, min(num, NUM_VERIFIED), replace=False))
+    stock = Stock([(asking.shards, rows)])
+    whole = data.decode_all(stock, asking.geometry, asking.device)
+    for name in kept.card["arrays"]:
+        if name == "classes":
+            continue  # of nearly equal logits either may come first
+        apart = largest = 0.0
+        for view in range(num_views):
+            before = kept.views[view][name][rows].astype(np.float32)
+            again = asking.answers(whole, rows, view)[name].astype(np.float32)
+            apart = max(apart, float(np.abs(before - again).max()))
+            largest = max(largest, float(np.abs(before).max()))
+        line = f"{name}: at most {apart:.4g} apart, of values up to {largest:.4g}"
+        if not apart <= MOST_APART * largest:
+            raise ArtefactError(f"{directory}: asked again, {line}: delete it and make it again")
+        yield f"{line} ({len(rows) * num_views:,} views asked again)"

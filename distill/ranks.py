@@ -1,0 +1,104 @@
+"""Several processes that train as one: who they are, and what they say to each other.
+
+`torchrun --nproc-per-node 8 -m winnow distill ...` starts one for each GPU. Each takes its share of
+every batch; gradients and running statistics are averaged in one message a step, so that after
+it all hold the same students, and the first one prints, logs and saves for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+from indexes import devices
+
+PATIENCE = datetime.timedelta(hours=2)  # the first process may decode, evaluate and save alone
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `num`. What it says to the others waits for all; alone it is nothing."""
+
+    rank: int = 0
+    num: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that prints and writes."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Goes on when all have come here."""
+        if self.num > 1:
+            distributed.barrier()
+
+    def add_up(self, value: Tensor) -> Tensor:
+        """`value` summed over all processes, in place."""
+        if self.num > 1:
+            distributed.all_reduce(value)
+        return value
+
+    def any(self, said: bool, device: str) -> bool:
+        """Whether one of them says so."""
+        if self.num == 1:
+            return said
+        return bool(self.add_up(torch.tensor(float(said), device=device)) > 0)
+
+    def hand_round(self, value: Tensor, owner: int) -> None:
+        """`value` becomes that of the process `owner`."""
+        if self.num > 1:
+            distributed.broadcast(value, owner)
+
+
+ALONE = Ranks()
+
+
+def average(parts: Sequence[Tensor], weight: Tensor, ranks: Ranks) -> None:
+    """Replaces `parts` by their mean over all processes, each counting by its `weight` (a scalar).
+
+    One message for all of them. Where all weigh nothing, parts become zero.
+    """
+    flat = torch.cat(
+        [*(part.detach().flatten().float() for part in parts), torch.ones_like(weight)[None]]
+    )
+    flat = ranks.add_up(flat * weight)
+    flat = flat[:-1] / flat[-1].clamp_min(1e-12)
+    with torch.no_grad():
+        means = torch.split(flat, [part.numel() for part in parts])
+        for part, mean in zip(parts, means, strict=True):
+            part.copy_(mean.view_as(part))
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[tuple[Ranks, str]]:
+    """The processes that torchrun started, and this one's device; a single one without torchrun.
+
+    All but the first are silent.
+    """
+    device = devices.choose(device)
+    num = int(os.environ.get("WORLD_SIZE", "1"))
+    if num == 1:
+        yield Ranks(), device
+        return
+    if device.startswith("cuda"):
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    distributed.init_process_group(
+        "nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE
+    )
+    try:
+        with contextlib.ExitStack() as held:
+            ranks = Ranks(distributed.get_rank(), num)
+            if not ranks.is_first:
+                nowhere = held.enter_context(open(os.devnull, "w"))
+                held.enter_context(contextlib.redirect_stdout(nowhere))
+                held.enter_context(contextlib.redirect_stderr(nowhere))
+            yield ranks, device
+    finally:
+        distributed.destroy_process_group()
