@@ -67,9 +67,9 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _add(sums: dict[str, Tensor], values: Mapping[str, Tensor]) -> None:
+def _add(sums: dict[str, Tensor], values: Mapping[str, Tensor], weight: Tensor | float) -> None:
     for name, value in values.items():
-        value = value.detach()
+        value = value.detach() * weight
         sums[name] = sums[name] + value if name in sums else value
 
 
@@ -119,10 +119,10 @@ class Learner:
         self.scheduled = optim.make(self.method, recipe.optimizer, own)
         self.optimizers = {**self.scheduled, **({} if own is None else {"own": own})}
         self.average = Average(self.method.module, recipe.ema) if recipe.ema else None
-        self._weight = torch.zeros((), device=device)
+        self._one = torch.ones((), device=device)
+        self._weight, self._summed = torch.zeros((2,), device=device).unbind()
         self._sums: dict[str, Tensor] = {}
         self._observed: dict[str, Tensor] = {}
-        self._num_summed = 0
         self.terms: dict[str, float] = {}
         self.observed: dict[str, float] = {}
         self._resume()
@@ -173,15 +173,16 @@ class Learner:
             self.method.zero_grad(set_to_none=True)
             self._weight.zero_()
         if recipe.accumulate * ranks.num == 1:
+            weight = self._one
             torch.autograd.backward(total)
         else:
             # Terms are means by weight, so parts count by theirs, as in a batch taken at once.
             weight = batch.weights.sum()
-            self._weight += weight
             torch.autograd.backward(total * weight)
-        _add(self._sums, {"total": total, **terms})
-        _add(self._observed, self.method.observed)
-        self._num_summed += 1
+        self._weight += weight
+        self._summed += weight
+        _add(self._sums, {"total": total, **terms}, weight)
+        _add(self._observed, self.method.observed, weight)
 
     def take(self, *, lr: float) -> None:
         """One step of the optimisers with the gradients of all parts, of all processes."""
@@ -196,7 +197,7 @@ class Learner:
             groups = self.scheduled["sgd"].param_groups  # to Muon length is nothing
             found = [p for group in groups for p in group["params"]]
             norm = nn.utils.clip_grad_norm_(found, self.method.max_grad_norm)
-            _add(self._observed, {"grad_norm": norm * self.recipe.accumulate})
+            _add(self._observed, {"grad_norm": norm}, self._weight)
         for optimizer in self.optimizers.values():
             optimizer.step()
         self.step += 1
@@ -211,15 +212,17 @@ class Learner:
 
     def log(self, **more: Any) -> None:
         """A line of mean terms since the last one; sets `failure` where not all is finite."""
-        names, num = list(self._sums), self._num_summed * self.ranks.num
+        names = list(self._sums)
         # The weights too: a last step may spoil them after its loss was taken.
         weights = torch.stack([p.detach().float().sum() for p in self.method.parameters()]).sum()
-        *values, weight = self.ranks.add_up(torch.stack([*self._sums.values(), weights])).tolist()
+        sums = torch.stack([*self._sums.values(), self._summed, weights])
+        *values, num, weight = self.ranks.add_up(sums).tolist()
         self.terms = {name: value / num for name, value in zip(names, values, strict=True)}
         means = {name: self.ranks.add_up(v) / num for name, v in self._observed.items()}
         observed: dict[str, Any] = {name: value.tolist() for name, value in means.items()}
         self.observed = {name: observed[name] for name, value in means.items() if value.ndim == 0}
-        self._sums, self._observed, self._num_summed = {}, {}, 0
+        self._sums, self._observed = {}, {}
+        self._summed.zero_()
         if not all(map(math.isfinite, [*self.terms.values(), weight])):
             self._fail("diverged", f"no longer finite by step {self.step}", "try a lower --lr")
         self.write(terms={k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()},
