@@ -18,12 +18,14 @@ INCHES = (8.0, 5.0)
 DPI = 160
 FRONT, BEHIND, TEACHER = "#1f5fa8", "#8fa3b8", "#c2571a"
 INK, FAINT = "#333333", "#5b6b7b"
+SMALL: Any = {"fontsize": 8.5, "color": FAINT}
 LONGEST = 34
 MARKER_PIXELS = 9.0
 # Where a name may stand: (right, up) of its point, in widths and heights of the name, tried from
 # the nearest ring outwards.
 SIDES = ((0, -0.5), (-1, -0.5), (-0.5, 0), (-0.5, -1), (0, 0), (0, -1), (-1, 0), (-1, -1))
 RINGS_PIXELS = (14.0, 26.0, 44.0, 70.0, 100.0)
+NUM_NEAR = 3  # of these rings, for names that matter less
 LEADER_PIXELS = 30.0  # a name further off than this gets a line to its point
 
 Box = tuple[float, float, float, float]
@@ -101,30 +103,35 @@ def _lines(axes: Any, found: Standings) -> list[Box]:
 
 
 def _label(axes: Any, canvas: Any, found: Standings, lines: Sequence[Box]) -> None:
-    """Names beside their points, the front's first; across a line where need be, but never on a
-    name or a point.
+    """Names beside their points, those that matter first and, where need be, far off or across a
+    line; never on a name or a point. How many found no place is said below.
     """
     shown = _all(found)
     points = [axes.transData.transform(_point(one)) for one in shown]
     reach = MARKER_PIXELS
     taken = [(x - reach, y - reach, x + reach, y + reach) for x, y in points]
     frame = axes.get_window_extent(canvas.get_renderer()).extents
-    texts = _texts(found)
+    texts, num_left = _texts(found), 0
     for at in sorted(range(len(shown)), key=lambda at: not _matters(shown[at], found)):
         one = shown[at]
         colour = TEACHER if one is found.teacher else FRONT if one.leads else FAINT
-        how = {"fontsize": 8.5, "color": colour, "zorder": 4, "parse_math": False}
+        how = {**SMALL, "color": colour, "zorder": 4, "parse_math": False}
         note = axes.annotate(texts[at], _point(one), (0, 0), textcoords="offset pixels", **how)
         size = note.get_window_extent(canvas.get_renderer()).size
-        spots = [box for box in _spots(points[at], *size) if _within(box, frame)]
+        matters = _matters(one, found)
+        rings = RINGS_PIXELS if matters else RINGS_PIXELS[:NUM_NEAR]
+        spots = [box for box in _spots(points[at], rings, *size) if _within(box, frame)]
         free = [box for box in spots if not any(_meet(box, other) for other in taken)]
         clear = [box for box in free if not any(_meet(box, other) for other in lines)]
-        if not free:
+        box = next(iter([*clear, *(free if matters else [])]), None)
+        if box is None:
             note.remove()
+            num_left += 1
             continue
-        box = (clear or free)[0]
         taken.append(box)
         _move(axes, note, points[at], box, colour)
+    if num_left:
+        axes.figure.text(0.97, 0.02, f"{num_left} unnamed: see the table", ha="right", **SMALL)
 
 
 def _matters(one: Standing, found: Standings) -> bool:
@@ -142,10 +149,12 @@ def _move(axes: Any, note: Any, point: Sequence[float], box: Box, colour: str) -
         axes.plot(*ends.T, color=colour, lw=0.6, zorder=2)
 
 
-def _spots(point: Sequence[float], width: float, height: float) -> Iterator[Box]:
+def _spots(
+    point: Sequence[float], rings: Sequence[float], width: float, height: float
+) -> Iterator[Box]:
     """Boxes for a name of this size around a point, the preferred first; pixels."""
     x, y = point
-    for ring in RINGS_PIXELS:
+    for ring in rings:
         for across, up in SIDES:
             left = x + across * width + ring * (2 * across + 1 if across in (0, -1) else 0)
             low = y + up * height + ring * (2 * up + 1 if up in (0, -1) else 0)
@@ -184,8 +193,8 @@ def _short(name: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """The font has not every letter, and a missing one would be a warning and a box."""
-    return name.encode("ascii", "backslashreplace").decode()
+    """Without letters that the font may lack: each would be a warning and a box."""
+    return "".join(one if " " <= one <= "~" else ascii(one)[1:-1] for one in name)
 
 
 def _base(labelled: str) -> str:
