@@ -12,6 +12,7 @@ from distill.cost import Cost
 from distill.evaluate import Result, evaluate_all
 from distill.pareto import front
 from indexes import artefact, names, places, sources, teachers
+from indexes.progress import Progress
 from indexes.teachers import Teacher, TeacherError
 
 
@@ -75,8 +76,13 @@ def compare(
     nets = [teachers.open(one, device=device, trust_builder=trust_builder) for one in chosen]
     results = evaluate_all(nets, labelled, teacher=teacher, device=device)
     nets += [] if teacher is None else [teacher]
-    costs = [cost.measure(net, device) for net in nets]
-    titles = _titles([net.directory for net in nets])
+    costs = []
+    with Progress("measure", len(nets), "nets") as progress:
+        for net in nets:
+            costs.append(cost.measure(net, device))
+            progress.add(1)
+    titles = _titles([net.directory for net in nets[: len(chosen)]])
+    titles += [] if teacher is None else [teacher.directory.resolve().name]
     stands = [
         Standing(
             name=title,
