@@ -12,7 +12,6 @@ from distill.cost import Cost
 from distill.evaluate import Result, evaluate_all
 from distill.pareto import front
 from indexes import artefact, names, places, sources, teachers
-from indexes.progress import Progress
 from indexes.teachers import Teacher, TeacherError
 
 
@@ -53,9 +52,8 @@ def find(word: str, runs: Path) -> Path:
         return teachers.resolve(word, runs)
     except TeacherError as error:
         known = [p.name for p in shelf.iterdir() if artefact.is_done(p)] if shelf.is_dir() else []
-        raise TeacherError(
-            f"no student {word!r} in {shelf}.{names.nearest(Path(word).name, known)}; {error}"
-        ) from None
+        hint = names.nearest(Path(word).name, known)
+        raise TeacherError(f"no student {word!r} in {shelf}.{hint} Of teachers: {error}") from None
 
 
 def compare(
@@ -76,11 +74,7 @@ def compare(
     nets = [teachers.open(one, device=device, trust_builder=trust_builder) for one in chosen]
     results = evaluate_all(nets, labelled, teacher=teacher, device=device)
     nets += [] if teacher is None else [teacher]
-    costs = []
-    with Progress("measure", len(nets), "nets") as progress:
-        for net in nets:
-            costs.append(cost.measure(net, device))
-            progress.add(1)
+    costs = [cost.measure(net, device) for net in nets]
     titles = _titles([net.directory for net in nets[: len(chosen)]])
     titles += [] if teacher is None else [teacher.directory.resolve().name]
     stands = [
