@@ -20,10 +20,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
 from benchmarks.contest import ORIGINAL, accuracy, close_gaps, line, parser, select, train
+from distill.cost import count_macs
 from indexes import artefact, teachers
 
 LOG = "log.jsonl"
@@ -64,14 +62,6 @@ def seconds_of(student: Path) -> float:
     lines = [json.loads(text) for text in (student / LOG).read_text().splitlines()]
     last = [one for one in lines if "seconds_per_step" in one][-1]
     return float(last["step"] * last["seconds_per_step"])
-
-
-def count_macs(net: teachers.Teacher) -> int:
-    """Multiply-adds of one image."""
-    size = net.card.input_size
-    with FlopCounterMode(display=False) as counter:
-        net(torch.zeros(1, 3, size, size))
-    return int(counter.get_total_flops() // 2)
 
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -249,7 +249,8 @@ def targets(
 @app.command()
 def evaluate(
     student: Annotated[
-        str, typer.Argument(help="A student or teacher: a directory, or a name under RUNS.")
+        list[str],
+        typer.Argument(help="Students or teachers: directories, or names under RUNS."),
     ],
     labelled: Annotated[
         str, typer.Argument(help="A labelled set: a folder per class, tars with .cls, Parquet.")
@@ -259,14 +260,22 @@ def evaluate(
     ] = None,
     runs: Runs = Path("runs"),
     out: Annotated[
-        Path | None, typer.Option(help="The JSON. Default: evaluation.json beside the student.")
+        Path | None,
+        typer.Option(
+            help="Of one student, the JSON; default: evaluation.json beside it. Of several, the "
+            "directory of table, picture and page; default: RUNS/evaluations/SET-DIGEST."
+        ),
     ] = None,
     device: Device = "auto",
     trust_builder: Trust = False,
 ) -> None:
-    """Accuracy on a labelled set: top-1, top-5 above 5 classes, per class; bad images counted.
+    """Accuracy on a labelled set, and cost: top-1, top-5 above 5 classes, per class, calibration;
+    parameters, multiply-adds, bytes, images a second here. Bad images are counted.
 
-    Example: winnow evaluate runs/students/in21k-winnow-resnet8x4 /data/val --teacher r34
+    Several students see the same images in one pass and come out as a table, a picture of accuracy
+    against cost with its Pareto front, and a page of both.
+
+    Example: winnow evaluate runs/students/* /data/val --teacher r34
     """
     with friendly():
         from distill import command

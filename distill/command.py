@@ -6,12 +6,10 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distill import asking
-from distill import evaluate as evaluation
+from distill import asking, report, standings
 from distill import train as training
 from distill.method import Needs, Preset
 from distill.order import split
@@ -98,9 +96,15 @@ def distill_students(
             kept_targets=targets,
             ranks=ranks,
         )
-    for one in outcomes if ranks.is_first else ():
-        _tell(one, evaluate_on, master, device, trust_builder)
-    return sum(not one.is_student for one in outcomes)
+    whole = [one.directory for one in outcomes if one.is_student]
+    if ranks.is_first:
+        for one in outcomes:
+            _tell(one)
+        if evaluate_on is not None and whole:
+            report.tell(
+                whole, evaluate_on, master, runs=runs, device=device, trust_builder=trust_builder
+            )
+    return len(outcomes) - len(whole)
 
 
 def look_of(targets: Path | None, views: int, colour: float | None) -> dict[str, Any]:
@@ -159,24 +163,13 @@ def make_targets(
     )
 
 
-def _tell(
-    one: training.Outcome,
-    evaluate_on: str | None,
-    teacher: teachers.Teacher,
-    device: str,
-    trust_builder: bool,
-) -> None:
+def _tell(one: training.Outcome) -> None:
     text = {"finished": "trained", "already": "was finished before"}
     line = f"{one.student}: {text.get(one.state, one.state)}"
     if one.is_student:
         line += f", {(one.directory / teachers.WEIGHTS).stat().st_size / 1e6:.2f} MB"
     if one.agreement is not None and one.state == "finished":
         line += f", agrees with its teacher on {100 * one.agreement:.1f} % of held-out images"
-    if evaluate_on is not None and one.is_student:
-        student = teachers.open(one.directory, device=device, trust_builder=trust_builder)
-        result = evaluation.evaluate(student, evaluate_on, teacher=teacher, device=device)
-        write_result(one.directory / "evaluation.json", evaluate_on, student, result)
-        line += f", top-1 {100 * result.top1:.2f} % of {result.num_images:,}"
     print(f"{line}: {one.directory}", flush=True)
 
 
@@ -225,7 +218,7 @@ def directories(
 
 
 def evaluate(
-    student: str,
+    students: Sequence[str],
     labelled: str,
     teacher: str | None,
     runs: Path,
@@ -233,32 +226,20 @@ def evaluate(
     device: str,
     trust_builder: bool,
 ) -> None:
-    """Prints and writes the accuracy of a student or a teacher."""
+    """Prints and writes how good students or teachers are and what they cost."""
     device = devices.choose(device)
-    shelf = runs / "students" / student
-    place = shelf if artefact.is_done(shelf) else teachers.resolve(student, runs)
-    net = teachers.open(place, device=device, trust_builder=trust_builder)
+    directories = [standings.find(word, runs) for word in students]
     master = (
         teachers.open(teachers.resolve(teacher, runs), device=device, trust_builder=trust_builder)
         if teacher is not None
         else None
     )
-    result = evaluation.evaluate(net, labelled, teacher=master, device=device)
-    write_result(out or place / "evaluation.json", labelled, net, result)
-    print(f"{place} on {labelled}: {result.num_images:,} images, top-1 {100 * result.top1:.2f} %")
-    if result.top5 is not None:
-        print(f"top-5 {100 * result.top5:.2f} %")
-    if result.agreement is not None:
-        print(f"agreement with the teacher {100 * result.agreement:.2f} %")
-    known = sorted((value, name) for name, value in result.per_class.items() if value is not None)
-    print("weakest: " + ", ".join(f"{name} {100 * value:.1f} %" for value, name in known[:5]))
-    for reason, count in result.dropped.items():
-        print(f"dropped: {count:,} {reason}")
-
-
-def write_result(
-    path: Path, labelled: str, student: teachers.Teacher, result: evaluation.Result
-) -> None:
-    """The evaluation as JSON."""
-    body = {"labelled": labelled, "student_digest": student.card.digest, **asdict(result)}
-    artefact.write_json(path, body)
+    report.tell(
+        directories,
+        labelled,
+        master,
+        runs=runs,
+        out=out,
+        device=device,
+        trust_builder=trust_builder,
+    )

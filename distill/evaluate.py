@@ -1,11 +1,11 @@
-"""How good a student is: agreement with its teacher, and accuracy on a labelled set."""
+"""How good students are: accuracy, calibration and agreement with their teacher."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from distill import views
+from distill.calibration import expected_calibration_error
 from indexes import devices, images, sources
 from indexes.nets import Net
 from indexes.progress import Progress
@@ -25,11 +26,15 @@ TOP = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Shares in 0-1. `dropped`: images that could not be decoded, by reason; not in the rest."""
+    """Shares in 0-1; `ece` is the expected calibration error.
+
+    `dropped`: images that could not be decoded, by reason; they are not in the rest.
+    """
 
     num_images: int
     top1: float
     top5: float | None
+    ece: float
     agreement: float | None
     per_class: dict[str, float | None]
     dropped: dict[str, int]
@@ -57,65 +62,119 @@ def agreement(net: Net, stored_NRR3: Tensor, teacher_N: Tensor, size: int) -> fl
     return share
 
 
-@torch.no_grad()
 def evaluate(
     student: Teacher, labelled: str, *, teacher: Teacher | None = None, device: str = "cpu"
 ) -> Result:
-    """Accuracy of `student` on a labelled set, and its agreement with `teacher` if given.
+    """What `evaluate_all` says of one student."""
+    return evaluate_all([student], labelled, teacher=teacher, device=device)[0]
 
-    `labelled` is what `sources.labelled` reads, which raises SourceError where labels are
-    missing. Each net sees its own canonical view. ValueError when no image could be decoded.
+
+@torch.no_grad()
+def evaluate_all(
+    students: Sequence[Teacher],
+    labelled: str,
+    *,
+    teacher: Teacher | None = None,
+    device: str = "cpu",
+) -> list[Result]:
+    """Accuracy of each student on a labelled set, and its agreement with `teacher` if given.
+
+    In the order of `students`, then the teacher's own. One pass over `labelled`, which is what
+    `sources.labelled` reads; it raises SourceError where labels are missing or out of range. Each
+    net sees its own canonical view; an image is decoded once for all nets of one geometry, and
+    counts for all nets or for none. Memory: two batches. ValueError for nets of different
+    classes, answers that are not finite, and when no image could be decoded.
     """
-    classes = student.card.classes
-    if teacher is not None and teacher.card.classes != classes:
-        raise ValueError(f"{student.directory} and {teacher.directory} have different classes")
-    nets = [one for one in (student, teacher) if one is not None]
+    nets = [*students, *([] if teacher is None else [teacher])]
+    classes = nets[0].card.classes
+    for net in nets:
+        if net.card.classes != classes:
+            raise ValueError(f"{nets[0].directory} and {net.directory} have different classes")
+    geometries = list(dict.fromkeys(net.geometry for net in nets))
     dropped: Counter[str] = Counter()
-    labels, tops, agreed = [], [], 0
-    with Progress("evaluate") as progress, ThreadPoolExecutor(devices.cores()) as pool:
-        samples = sources.labelled(labelled, classes)
-        while chunk := list(islice(samples, BATCH)):
-            loaded = list(pool.map(lambda item: _load(item[0].data, nets), chunk))
-            dropped.update(one for one in loaded if isinstance(one, str))
-            whole = [
-                (label, pixels)
-                for (_, label), pixels in zip(chunk, loaded, strict=True)
-                if not isinstance(pixels, str)
-            ]
-            if whole:
-                labels += [label for label, _ in whole]
-                answers = [
-                    _answer(net, [pixels[which] for _, pixels in whole], device)
-                    for which, net in enumerate(nets)
-                ]
-                tops.append(answers[0].topk(min(TOP, len(classes)), dim=1).indices.cpu())
-                agreed += int((answers[0].argmax(1) == answers[-1].argmax(1)).sum())
-            progress.add(len(chunk))
+    labels: list[int] = []
+    answers: list[list[tuple[Tensor, Tensor]]] = [[] for _ in nets]
+    with Progress("evaluate") as progress:
+        for batch in _batches(sources.labelled(labelled, classes), geometries):
+            dropped.update(one for _, one in batch if isinstance(one, str))
+            whole = [(label, pixels) for label, pixels in batch if not isinstance(pixels, str)]
+            labels += [label for label, _ in whole]
+            for place, geometry in enumerate(geometries if whole else []):
+                seen_BHW3 = np.stack([pixels[place] for _, pixels in whole])
+                pixels_B3HW = images.unit(torch.from_numpy(seen_BHW3).to(device))
+                for net, mine in zip(nets, answers, strict=True):
+                    if net.geometry == geometry:
+                        mine.append(_answer(net, pixels_B3HW, device))
+            progress.add(len(batch))
     if not labels:
-        raise ValueError(f"{labelled}: not one image could be decoded ({dict(dropped)})")
-    hits = torch.cat(tops) == torch.tensor(labels)[:, None]
-    return Result(
-        num_images=len(labels),
-        top1=hits[:, 0].float().mean().item(),
-        top5=hits.any(1).float().mean().item() if len(classes) > TOP else None,
-        agreement=agreed / len(labels) if teacher is not None else None,
-        per_class=dict(_per_class(hits[:, 0].numpy(), np.array(labels), classes)),
-        dropped=dict(dropped),
-    )
+        why = f"not one image could be decoded ({dict(dropped)})" if dropped else "it is empty"
+        raise ValueError(f"{labelled}: {why}")
+    tops = [torch.cat([top for top, _ in mine]) for mine in answers]
+    sure = [torch.cat([confidence for _, confidence in mine]).numpy() for mine in answers]
+    labels_N = torch.tensor(labels)
+    results = [_result(*each, labels_N, classes, dropped) for each in zip(tops, sure, strict=True)]
+    if teacher is None:
+        return results
+    shares = [(top[:, 0] == tops[-1][:, 0]).double().mean().item() for top in tops]
+    together = zip(results[:-1], shares[:-1], strict=True)
+    return [*(replace(one, agreement=share) for one, share in together), results[-1]]
 
 
-def _load(data: bytes, nets: list[Teacher]) -> list[images.Pixels] | str:
+def _batches(
+    samples: Iterator[tuple[sources.Sample, int]], geometries: Sequence[images.Geometry]
+) -> Iterator[list[tuple[int, list[images.Pixels] | str]]]:
+    """(label, a view per geometry or why there is none), up to BATCH at a time.
+
+    A batch is decoded by threads while the nets are at work on the one before.
+    """
+    with ThreadPoolExecutor(devices.cores()) as pool:
+        ahead: list[tuple[int, Future[list[images.Pixels] | str]]] = []
+        while True:
+            before, ahead = ahead, []
+            for sample, label in islice(samples, BATCH):
+                ahead.append((label, pool.submit(_load, sample.data, geometries)))
+            if before:
+                yield [(label, one.result()) for label, one in before]
+            if not ahead:
+                return
+
+
+def _load(data: bytes, geometries: Sequence[images.Geometry]) -> list[images.Pixels] | str:
     try:
-        return [images.load(data, net.geometry)[0] for net in nets]
+        return [images.load(data, geometry)[0] for geometry in geometries]
     except images.BadImage as error:
         return error.reason
 
 
-def _answer(net: Teacher, pixels: list[images.Pixels], device: str) -> Tensor:
-    pixels_BHW3 = torch.from_numpy(np.stack(pixels)).to(device)
+def _answer(net: Teacher, pixels_B3HW: Tensor, device: str) -> tuple[Tensor, Tensor]:
+    """The likeliest classes [B, <= TOP] and the first one's probability [B], both on the CPU."""
     with devices.autocast(device):
-        _, _, logits_BC = net(images.unit(pixels_BHW3))
-    return logits_BC
+        _, _, logits_BC = net(pixels_B3HW)
+    top = logits_BC.topk(min(TOP, logits_BC.shape[1]), dim=1).indices.cpu()
+    confidence_B = logits_BC.softmax(1).amax(1).cpu()
+    if not confidence_B.isfinite().all():
+        raise ValueError(f"{net.directory} answers with numbers that are not finite: it diverged")
+    return top, confidence_B.clamp(max=1)
+
+
+def _result(
+    top: Tensor,
+    confidence_N: npt.NDArray[np.float32],
+    labels_N: Tensor,
+    classes: tuple[str, ...],
+    dropped: Counter[str],
+) -> Result:
+    """The Result without agreement of the likeliest classes [N, <= TOP] and how sure they were."""
+    hits = top == labels_N[:, None]
+    return Result(
+        num_images=len(labels_N),
+        top1=hits[:, 0].float().mean().item(),
+        top5=hits.any(1).float().mean().item() if len(classes) > TOP else None,
+        ece=expected_calibration_error(confidence_N, hits[:, 0].numpy()),
+        agreement=None,
+        per_class=dict(_per_class(hits[:, 0].numpy(), labels_N.numpy(), classes)),
+        dropped=dict(dropped),
+    )
 
 
 def _per_class(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from distill import cost
 from indexes import teachers
 from indexes.shards import Shards
 from tests.distill import worlds
@@ -25,3 +26,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks how fast a net is, so none waits for a steady figure."""
+    monkeypatch.setattr(cost, "RUN_SECONDS", 0.001)

@@ -78,6 +78,9 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
         assert record["method"] == "winnow"
         assert record["config"] == vars(winnow.Config(temperature=2.0))
         assert record["recipe"]["lr"] == pytest.approx(0.1 / 8)
+    (page,) = (runs / "evaluations").glob("val-*/report.html")
+    assert f"compared in {page}" in output
+    assert "demo-winnow-resnet14-seed4" in page.read_text()
     code, output = call(*words)
     assert code == 0
     assert "resnet8: was finished before" in output
@@ -86,6 +89,16 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
     assert code == 0, output
     assert "12 images, top-1" in output
     assert "agreement with the teacher" in output
+    names = [f"demo-winnow-{name}-seed4" for name in ("resnet14", "resnet8")]
+    words = ["evaluate", *names, runs.parent / "val", "--runs", runs, "--device", "cpu"]
+    code, output = call(*words, "--out", runs / "compared")
+    assert code == 0, output
+    assert output.index(names[1]) < output.index(names[0]), "the cheaper one first"
+    table = json.loads((runs / "compared" / "table.json").read_text())
+    assert [one["name"] for one in table["students"]] == names[::-1]
+    code, output = call("evaluate", names[0], "demo-winow-resnet8-seed4", *words[3:])
+    assert code == 2
+    assert f"Did you mean '{names[1]}'?" in output
 
 
 def test_a_preset_and_a_second_set(runs: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from distill import evaluate, views
-from indexes import images, teachers
+from distill.calibration import expected_calibration_error
+from indexes import devices, images, sources, teachers
 from indexes.shards import Shards
 from indexes.sources import SourceError
 from tests.distill import worlds
@@ -34,8 +38,19 @@ def answers(net: teachers.Teacher, num: int) -> list[int]:
     return found
 
 
-def test_accuracy_agreement_and_drops(world: World, tmp_path: Path) -> None:
+def confidence(net: teachers.Teacher, number: int) -> float:
+    """The largest share of exp(logit) in their sum."""
+    pixels, _, _ = images.load(worlds.paint(number), net.geometry)
+    one = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    powers = [math.exp(logit) for logit in net(one)[2][0].tolist()]
+    return max(powers) / sum(powers)
+
+
+def test_accuracy_agreement_and_drops(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, teacher = world
+    monkeypatch.setattr(devices, "has_bf16", lambda device: False)  # single images round alike
     student = worlds.make_teacher(tmp_path / "student", seed=9)
     make_set(tmp_path / "set")
     (tmp_path / "set" / "ant" / "bad.png").write_bytes(worlds.paint(0)[:60])
@@ -51,6 +66,9 @@ def test_accuracy_agreement_and_drops(world: World, tmp_path: Path) -> None:
     assert result.top5 is None
     same = sum(a == b for a, b in zip(ours, theirs, strict=True)) / 20
     assert result.agreement == pytest.approx(same)
+    sure = [confidence(student, number) for number in range(20)]
+    expected = expected_calibration_error(np.array(sure), np.array(hits))
+    assert result.ece == pytest.approx(expected, abs=1e-5)
     for number, name in enumerate(worlds.CLASSES):
         mine = [hit for hit, label in zip(hits, labels, strict=True) if label == number]
         assert result.per_class[name] == pytest.approx(sum(mine) / len(mine))
@@ -66,6 +84,40 @@ def test_unlabelled_and_undecodable_sets_are_refused(world: World, tmp_path: Pat
         evaluate.evaluate(teacher, str(tmp_path))
     with pytest.raises(SourceError):
         evaluate.evaluate(teacher, str(tmp_path / "nowhere"))
+
+
+def test_a_net_of_no_numbers_is_named(world: World, tmp_path: Path) -> None:
+    _, teacher = world
+    broken = worlds.make_teacher(tmp_path / "broken")
+    broken.head[1].fill_(torch.nan)
+    make_set(tmp_path / "set", 4)
+    with pytest.raises(ValueError, match="broken answers with numbers that are not finite"):
+        evaluate.evaluate_all([teacher, broken], str(tmp_path / "set"))
+
+
+def test_a_set_is_read_batch_by_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it is: no more than two batches are decoded ahead of the nets."""
+    _, teacher = world
+    taken: list[int] = []
+
+    def endless(spec: str, classes: object) -> Iterator[tuple[sources.Sample, int]]:
+        for number in range(40):
+            taken.append(number)
+            yield sources.Sample(str(number), "png", worlds.paint(number), 0, {}), number % 3
+
+    seen: list[int] = []
+    call = teachers.Teacher.__call__
+
+    def heard(self: teachers.Teacher, pixels: torch.Tensor) -> object:
+        seen.append(len(pixels))
+        assert len(taken) <= sum(seen) + 8, "one batch is at work and one ahead"
+        return call(self, pixels)
+
+    monkeypatch.setattr(evaluate, "BATCH", 8)
+    monkeypatch.setattr(sources, "labelled", endless)
+    monkeypatch.setattr(teachers.Teacher, "__call__", heard)
+    assert evaluate.evaluate(teacher, "anything").num_images == 40
+    assert seen == [8] * 5
 
 
 def test_agreement_with_itself_is_whole_and_restores_the_mode(world: World) -> None:

@@ -1,0 +1,129 @@
+"""What a net costs whoever runs it: parameters, multiply-adds, bytes, and images a second here."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from indexes import devices, images
+from indexes.teachers import WEIGHTS, Teacher
+
+BATCHES = (1, 64)
+NUM_RUNS = 5
+RUN_SECONDS = 0.1
+MOST_SECONDS = 2.0
+CPU_NAMES = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """`num_macs`: multiply-adds of one image. `num_bytes`: of the weights file.
+
+    `images_per_second`: by batch size, on this `device` with this precision and, on a CPU, this
+    many threads; it is comparable where nothing else ran.
+    """
+
+    num_parameters: int
+    num_macs: int
+    num_bytes: int
+    images_per_second: dict[int, float]
+    device: str
+    precision: str
+    num_threads: int
+
+
+def measure(net: Teacher, device: str = "cpu") -> Cost:
+    """The cost of an opened net, which lies on `device`."""
+    return Cost(
+        num_parameters=sum(one.numel() for one in net.net.parameters()),
+        num_macs=count_macs(net),
+        num_bytes=(net.directory / WEIGHTS).stat().st_size,
+        images_per_second={batch: images_per_second(net, batch, device) for batch in BATCHES},
+        device=device_name(device),
+        precision="bfloat16" if devices.has_bf16(device) else "float32",
+        num_threads=torch.get_num_threads(),
+    )
+
+
+def count_macs(net: Teacher) -> int:
+    """Multiply-adds of one image: products of convolutions, Linears and attention, nothing else."""
+    size = net.card.input_size
+    weight_CD, _ = net.head
+    pixels = torch.zeros(1, 3, size, size, device=weight_CD.device)
+    last = net.net.module.get_submodule(net.net.head_name)
+    # A net that is tapped by hooks runs its last Linear, and then `Net` does in float32: once is
+    # enough for whoever deploys it.
+    twice: list[int] = []
+    hook = last.register_forward_hook(lambda *_: twice.append(weight_CD.numel()))
+    with hook, _plain_attention(), FlopCounterMode(display=False) as counter:
+        net(pixels)
+    return int(counter.get_total_flops() // 2) - sum(twice)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Keeps MultiheadAttention from its fused kernel, into which the counter does not look.
+
+    It would miss more than a third of torchvision's ViT-B/16.
+    """
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def images_per_second(net: Teacher, batch_size: int, device: str = "cpu") -> float:
+    """Images a second from uint8 pixels on `device` to logits, in the precision of `evaluate`.
+
+    The median of NUM_RUNS runs of at least RUN_SECONDS after a warm-up; of fewer, but one at
+    least, where they would take more than MOST_SECONDS.
+    """
+    size = net.card.input_size
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch_size, size, size, 3)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+
+    def step() -> None:
+        with devices.autocast(device):
+            net(images.unit(pixels))
+
+    _seconds(step, 1, device)  # the first step allocates and chooses kernels
+    repeats = max(1, round(RUN_SECONDS / _seconds(step, 1, device)))
+    seconds: list[float] = []
+    while not seconds or (len(seconds) < NUM_RUNS and sum(seconds) < MOST_SECONDS):
+        seconds.append(_seconds(step, repeats, device))
+    return batch_size * repeats / statistics.median(seconds)
+
+
+def _seconds(step: Callable[[], None], repeats: int, device: str) -> float:
+    _wait(device)
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    _wait(device)
+    return max(time.perf_counter() - begin, 1e-9)  # a clock may stand still for a tiny net
+
+
+def _wait(device: str) -> None:
+    """Until the device has done what it was given: a GPU takes orders and answers at once."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def device_name(device: str) -> str:
+    """`NVIDIA H200`, or the CPU's model as the system tells it."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    lines = CPU_NAMES.read_text().splitlines() if CPU_NAMES.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(named), platform.processor() or platform.machine())

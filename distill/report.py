@@ -1,0 +1,83 @@
+"""What a person gets of standings: lines on the terminal, a table, a picture and a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from distill import table
+from distill.standings import Standings, compare
+from indexes import artefact, places
+from indexes.teachers import Teacher
+
+RESULT = "evaluation.json"
+LONGEST = 60
+
+
+def tell(
+    directories: Sequence[Path],
+    labelled: str,
+    teacher: Teacher | None,
+    *,
+    runs: Path,
+    out: Path | None = None,
+    device: str,
+    trust_builder: bool = False,
+) -> None:
+    """Evaluates students, writes what was found beside each, and prints it.
+
+    Of one: `out` is the JSON, if not beside it. Of several: `out` is the directory of what
+    compares them, by default RUNS/evaluations/SET-DIGEST. Raises what `compare` does.
+    """
+    several = len({one.resolve() for one in directories}) > 1
+    if out is not None and (out.is_file() if several else out.is_dir()):
+        kinds = ("file", "directory") if several else ("directory", "file")
+        raise ValueError(
+            f"--out {out} is a {kinds[0]}: for {'several students' if several else 'one student'} "
+            f"name a {kinds[1]}"
+        )
+    found = compare(directories, labelled, teacher, device=device, trust_builder=trust_builder)
+    for one in found.students:
+        body = {"labelled": found.labelled, "student_digest": one.digest}
+        path = out if out is not None and not several else one.directory / RESULT
+        artefact.write_json(path, {**body, **asdict(one.result), "cost": asdict(one.cost)})
+    if not several:
+        for line in table.single(found):
+            print(_printable(line), flush=True)
+        return
+    place = out or runs / "evaluations" / _name(found)
+    write(place, found)
+    for line in table.terminal(found):
+        print(_printable(line))
+    print(f"compared in {place / 'report.html'}, table.md, table.json, pareto.png", flush=True)
+
+
+def write(directory: Path, found: Standings) -> None:
+    """table.json, table.md, pareto.png and report.html."""
+    from distill import chart, page  # matplotlib only where there is something to draw
+
+    artefact.write_json(directory / "table.json", found)
+    png = chart.draw(found)
+    forms = {
+        "table.md": ("\n".join(table.markdown(found)) + "\n").encode(),
+        "pareto.png": png,
+        "report.html": page.write(found, png).encode(),
+    }
+    for name, data in forms.items():
+        with artefact.writing(directory / name) as aside:
+            aside.write_bytes(data)
+
+
+def _name(found: Standings) -> str:
+    """`val-1f3a5b7c9d`: of the labelled set, and a digest of it and of who was compared on it."""
+    base = places.path_of(found.labelled).rstrip("/").rpartition("/")[2]
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", base.split(".", 1)[0]).strip("-")[:LONGEST]
+    who = sorted([one.digest, str(one.directory.resolve())] for one in found.students)
+    teacher = found.teacher and found.teacher.digest
+    return f"{stem or 'set'}-{artefact.digest([found.labelled, who, teacher])[:10]}"
+
+
+def _printable(line: str) -> str:
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)

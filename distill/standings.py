@@ -1,0 +1,112 @@
+"""Students beside each other on one labelled set: how good each is, and what it costs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distill import cost
+from distill.cost import Cost
+from distill.evaluate import Result, evaluate_all
+from distill.pareto import front
+from indexes import artefact, names, places, sources, teachers
+from indexes.teachers import Teacher, TeacherError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A net, what it reached and what it costs.
+
+    `leads`: it is on the front of top-1 against multiply-adds; no teacher is.
+    """
+
+    name: str
+    directory: Path
+    digest: str
+    builder: str
+    result: Result
+    cost: Cost
+    leads: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standings:
+    """Students by their multiply-adds, fewest first; the teacher, if given, stands apart."""
+
+    labelled: str
+    students: tuple[Standing, ...]
+    teacher: Standing | None
+
+
+def find(word: str, runs: Path) -> Path:
+    """The directory meant by `word`: a name under RUNS/students or RUNS/teachers, or a path.
+
+    Raises TeacherError, with the nearest names of students where there are any.
+    """
+    shelf = runs / "students"
+    if artefact.is_done(shelf / word):
+        return shelf / word
+    try:
+        return teachers.resolve(word, runs)
+    except TeacherError as error:
+        known = [p.name for p in shelf.iterdir() if artefact.is_done(p)] if shelf.is_dir() else []
+        hint = names.nearest(Path(word).name, known)
+        raise TeacherError(f"no student {word!r} in {shelf}.{hint} Of teachers: {error}") from None
+
+
+def compare(
+    directories: Sequence[Path],
+    labelled: str,
+    teacher: Teacher | None,
+    *,
+    device: str,
+    trust_builder: bool = False,
+) -> Standings:
+    """Opens the students, evaluates all in one pass, then measures what each costs.
+
+    A directory that is named twice stands once. Whatever is wrong with a path is told before
+    anything is computed. Raises what `teachers.open` and `evaluate_all` do.
+    """
+    sources.parts(labelled)
+    chosen = {directory.resolve(): directory for directory in directories}.values()
+    nets = [teachers.open(one, device=device, trust_builder=trust_builder) for one in chosen]
+    results = evaluate_all(nets, labelled, teacher=teacher, device=device)
+    nets += [] if teacher is None else [teacher]
+    costs = [cost.measure(net, device) for net in nets]
+    titles = _titles([net.directory for net in nets[: len(chosen)]])
+    titles += [] if teacher is None else [teacher.directory.resolve().name]
+    stands = [
+        Standing(
+            name=title,
+            directory=net.directory,
+            digest=net.card.digest,
+            builder=net.card.builder,
+            result=result,
+            cost=spent,
+        )
+        for title, net, result, spent in zip(titles, nets, results, costs, strict=True)
+    ]
+    students = sorted(stands[: len(chosen)], key=lambda one: (one.cost.num_macs, one.name))
+    leads = front([one.result.top1 for one in students], [one.cost.num_macs for one in students])
+    return Standings(
+        labelled=places.shown(labelled),
+        students=tuple(
+            replace(one, leads=bool(lead)) for one, lead in zip(students, leads, strict=True)
+        ),
+        teacher=None if teacher is None else stands[-1],
+    )
+
+
+def _titles(directories: Sequence[Path]) -> list[str]:
+    """The last name of each directory, with as many parents as tell it from all others."""
+    paths = [directory.resolve() for directory in directories]
+    titles = [path.name for path in paths]
+    for depth in range(2, max(len(path.parts) for path in paths) + 1):
+        times = Counter(titles)
+        longer = ["/".join(path.parts[-depth:]) for path in paths]
+        titles = [
+            title if times[title] == 1 else more for title, more in zip(titles, longer, strict=True)
+        ]
+    return titles

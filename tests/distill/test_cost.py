@@ -1,0 +1,95 @@
+"""What a net costs, against counts by hand."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill import cost
+from indexes import nets, teachers
+from indexes.shards import Shards
+from tests.distill import worlds
+
+World = tuple[Shards, teachers.Teacher]
+
+
+def resnet8_macs(side: int, num_classes: int) -> int:
+    """Convolution by convolution: output places x kernel places x channels in x channels out."""
+    total = side * side * 9 * 3 * 16
+    width_in = 16
+    for stage, width in enumerate((16, 32, 64)):
+        places = (side // 2**stage) ** 2
+        total += places * 9 * width_in * width + places * 9 * width * width
+        if stage:
+            total += places * width_in * width
+        width_in = width
+    return total + 64 * num_classes
+
+
+def test_cost_of_a_resnet8(world: World) -> None:
+    _, net = world
+    found = cost.measure(net)
+    assert found.num_macs == resnet8_macs(32, 3)
+    assert found.num_parameters == sum(one.numel() for one in net.net.module.parameters())
+    assert found.num_bytes == len((net.directory / teachers.WEIGHTS).read_bytes())
+    assert list(found.images_per_second) == [1, 64]
+    assert all(math.isfinite(one) and one > 0 for one in found.images_per_second.values())
+    assert found.device == cost.device_name("cpu") != ""
+    assert found.num_threads == torch.get_num_threads()
+    assert found.precision in ("float32", "bfloat16")
+    assert not net.net.module.training
+
+
+def test_macs_follow_the_card_s_size(tmp_path: Path) -> None:
+    net = worlds.make_teacher(tmp_path / "t", size=16)
+    assert cost.count_macs(net) == resnet8_macs(16, 3)
+
+
+ATTENTIVE = """
+from torch import nn
+
+class Attentive(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 32, 4, 4)
+        self.layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+        self.fc = nn.Linear(32, num_classes)
+
+    def forward(self, pixels):
+        tokens = self.patches(pixels).flatten(2).transpose(1, 2)
+        return self.fc(self.layer(tokens).mean(1))
+"""
+
+
+def test_fused_attention_is_counted_and_the_last_linear_once(tmp_path: Path) -> None:
+    """torch's counter does not see into the fused kernel of its own encoder layers."""
+    (tmp_path / "net.py").write_text(ATTENTIVE)
+    net = nets.build(f"{tmp_path / 'net.py'}:Attentive", num_classes=3, trust=True)
+    teachers.save(tmp_path / "t", net, classes=worlds.CLASSES, input_size=16)
+    before = torch.backends.mha.get_fastpath_enabled()
+    found = cost.count_macs(teachers.open(tmp_path / "t", trust_builder=True))
+    tokens, width = 16, 32
+    projections = 4 * tokens * width * width + 2 * tokens * width * 64
+    products = 2 * tokens * tokens * width
+    assert found == tokens * 3 * 4 * 4 * width + projections + products + 3 * width
+    assert torch.backends.mha.get_fastpath_enabled() == before
+
+
+def test_slow_nets_are_run_less_often(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of the test's own: a step takes 10 s, 1.5 s or 40 ms."""
+    _, net = world
+    monkeypatch.setattr(cost, "RUN_SECONDS", 0.1)
+    for step_seconds, num_steps in ((10.0, 1), (1.5, 2), (0.04, 5 * 2)):
+        ran: list[int] = []
+
+        def seconds(step: object, repeats: int, device: str, one: float = step_seconds,
+                    ran: list[int] = ran) -> float:  # fmt: skip
+            ran.append(repeats)
+            return one * repeats
+
+        monkeypatch.setattr(cost, "_seconds", seconds)
+        assert cost.images_per_second(net, 8) == pytest.approx(8 / step_seconds)
+        assert sum(ran) == 2 + num_steps, "two steps to warm up, then the timed ones"
