@@ -1,4 +1,4 @@
-"""The online commands: distill, evaluate, students, methods; those of cli_teachers too. Thin."""
+"""The online commands: distill, evaluate, students, methods; cli_teachers, cli_ship too. Thin."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from distill import cli_teachers
+from distill import cli_ship, cli_teachers
 from indexes.cli import Device, Runs, Trust, friendly
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(cli_teachers.app)
+app.add_typer(cli_ship.app)
 
 
 @app.command()

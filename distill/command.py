@@ -157,6 +157,24 @@ def directories(
     return places
 
 
+def place_of(student: str, runs: Path) -> Path:
+    """The directory of a student or a teacher: a path, or a name under RUNS.
+
+    Raises TeacherError, which names the nearest that there is.
+    """
+    shelf = runs / "students"
+    if artefact.is_done(shelf / student):
+        return shelf / student
+    try:
+        return teachers.resolve(student, runs)
+    except teachers.TeacherError as error:
+        known = [path.parent.name for path in shelf.glob(f"*/{artefact.CARD}")]
+        hint = names.nearest(student, known)
+        if not hint:
+            raise
+        raise teachers.TeacherError(f"no student {student!r} in {shelf}.{hint}") from error
+
+
 def evaluate(
     student: str,
     labelled: str,
@@ -168,8 +186,7 @@ def evaluate(
 ) -> None:
     """Prints and writes the accuracy of a student or a teacher."""
     device = devices.choose(device)
-    shelf = runs / "students" / student
-    place = shelf if artefact.is_done(shelf) else teachers.resolve(student, runs)
+    place = place_of(student, runs)
     net = teachers.open(place, device=device, trust_builder=trust_builder)
     master = (
         teachers.open(teachers.resolve(teacher, runs), device=device, trust_builder=trust_builder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,9 @@ class Learner:
             },
         )
 
-    def finish(self, teacher: teachers.Card, agreement: float) -> teachers.Card:
+    def finish(
+        self, teacher: teachers.Card, agreement: float, lineage: Sequence[Mapping[str, Any]]
+    ) -> teachers.Card:
         """Saves the student as a teacher directory and removes the checkpoint."""
         log = (self.directory / LOG).read_text().splitlines()
         card = teachers.save(
@@ -214,6 +216,7 @@ class Learner:
             record={
                 "inputs": self.inputs,
                 "agreement": agreement,
+                "lineage": lineage,
                 "log": [json.loads(line) for line in log[-20:]],
             },
         )

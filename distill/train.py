@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from distill import optim, setting
+from distill import lineage, optim, setting
 from distill.evaluate import agreement, predict
 from distill.method import Batch, method_class
 from distill.pace import Pace
@@ -126,7 +126,7 @@ def train(
         for learner in learners:
             name, state = learner.builder, "diverged"
             if learner.failed_at is None:
-                learner.finish(teacher.card, agreed[name])
+                learner.finish(teacher.card, agreed[name], lineage.summary(shards, mix))
                 state = "finished"
             outcomes[name] = Outcome(name, learner.directory, state, agreed.get(name))
     return list(outcomes.values())

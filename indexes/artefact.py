@@ -28,6 +28,7 @@ SCHEMAS = {
     "weights": 2,
     "shards": 1,
     "generators": 1,
+    "export": 1,
 }
 CARD = "card.json"
 

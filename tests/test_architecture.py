@@ -22,10 +22,10 @@ FORBIDDEN = {
 }
 HEAVY = {
     "torch", "torchvision", "faiss", "webdataset", "pyarrow", "open_clip", "timm", "pandas",
-    "PIL", "simplejpeg", "fsspec", "safetensors",
+    "PIL", "simplejpeg", "fsspec", "safetensors", "onnx", "onnxruntime", "onnxscript",
 }  # fmt: skip
 COMMANDS = ["demo", "select", "paint", "query", "corpora", "distill", "evaluate", "teach",
-            "import-teacher", "students", "methods", "inspect", "verify"]  # fmt: skip
+            "import-teacher", "students", "methods", "export", "inspect", "verify"]  # fmt: skip
 
 
 def files() -> Iterator[Path]:
