@@ -222,6 +222,16 @@ def read_facts(path: Path) -> dict[str, Any]:
     return {key: json.loads(told[key]) for key in keys}
 
 
+def spread(student: Teacher, pixels: Pixels) -> float:
+    """How far the student's logits of images lie apart, in the terms of `parity`.
+
+    Where that is little, a wrong file answers as the student does.
+    """
+    logits_BC = student(images.unit(torch.from_numpy(pixels)))[2]
+    apart = (logits_BC - logits_BC.mean(0)).abs().max()
+    return float(apart / logits_BC.abs().max().clamp(min=1))
+
+
 def parity(student: Teacher, path: Path, batches: Sequence[Pixels]) -> float:
     """Largest gap between the logits of the file and of the student, relative to the largest.
 

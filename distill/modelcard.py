@@ -225,7 +225,7 @@ def _figures(told: Told) -> Iterator[str]:
 def _parity(told: Told) -> Iterator[str]:
     yield f"Largest difference of a logit from PyTorch's, relative, on {told.parity_images}:"
     yield ""
-    yield from (f"- `{name}`: {value:.1e}" for name, value in told.parity.items())
+    yield from (f"- `{name}`: {value:.2g}" for name, value in told.parity.items())
 
 
 def _limits(told: Told) -> Iterator[str]:
@@ -244,6 +244,11 @@ def _limits(told: Told) -> Iterator[str]:
         f"- It knows {len(told.card.classes):,} classes and puts every image into one of them, "
         "also one that shows none."
     )
+    if told.gain is not None and told.gain.kind == "static":
+        yield (
+            "- In 8 bits sums may saturate on x86 processors without VNNI: measure it on the "
+            "device."
+        )
     yield (
         "- Another library's resize gives slightly other pixels, and so slightly other answers; "
         "the figures are of Pillow's."

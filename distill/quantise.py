@@ -98,14 +98,14 @@ def _convert(source: Path, target: Path, kind: str, batches: Iterator[Pixels]) -
         prepared = Path(scratch) / "prepared.onnx"
         quant_pre_process(source, prepared)
         if kind == "static":
-            # 7-bit weights: sums of 8-bit ones overflow on x86 without VNNI, silently.
+            # 8-bit weights agree more than 7-bit ones (98.2 against 96.7 % on a WRN-16-2), but
+            # their sums saturate on x86 without VNNI; MODEL_CARD.md says so.
             quantization.quantize_static(
                 prepared,
                 target,
                 Reader(),
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
-                reduce_range=True,
                 activation_type=types.QUInt8,
                 weight_type=types.QInt8,
             )

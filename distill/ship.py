@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 from distill import command, export, handful, lineage, modelcard, quantise
 from distill.handful import Handful
+from distill.lineage import Origin
 from indexes import artefact, teachers
 from indexes.artefact import CARD, ArtefactError
 from indexes.images import Pixels
@@ -23,7 +24,8 @@ from indexes.teachers import Teacher
 
 VERSION = 1  # of what an export is: one of another version is made again
 MODEL_CARD = "MODEL_CARD.md"
-OURS = (*export.FILES.values(), quantise.FILE, MODEL_CARD, CARD, ".lock")
+OURS = (CARD, *export.FILES.values(), quantise.FILE, MODEL_CARD, ".lock")
+NUM_GAPS = 10  # of the gap allowed: answers this close tell a right file from a wrong one badly
 LIBRARIES = ("torch", "onnx", "onnxruntime")
 
 
@@ -43,8 +45,9 @@ def export_student(
     formats = export.read_formats(formats_text)
     place = command.place_of(student, runs)
     opened = teachers.open(place, trust_builder=trust_builder)
-    record = artefact.read_card(place, "teacher").get("record") or {}
-    origins = lineage.origins(record, runs)
+    with _readable_record(place):
+        record = artefact.read_card(place, "teacher").get("record") or {}
+        origins = lineage.origins(record, runs)
     found = next((str(one.directory) for one in origins if one.directory), None)
     source = images or found
     quantise.check_kind(int8, formats, source is not None)
@@ -57,7 +60,7 @@ def export_student(
         "formats": sorted(formats),
         "int8": int8,
         "images": images or (origins[0].digest if found else None),
-        # What the model card tells besides: an evaluation made since is told by another export.
+        # What the model card tells besides: after a new evaluation the export is made anew.
         "told": artefact.digest([[one.summary for one in origins], record, evaluation]),
         "version": VERSION,
     }
@@ -67,29 +70,50 @@ def export_student(
             print(f"{directory}: was exported before")
             return
         _clear(directory)
-        pictures = _pictures(source, int8, opened)
         try:
-            body = _make(opened, directory, formats, int8, pictures)
-            told = modelcard.Told(
-                name=place.resolve().name,
-                card=opened.card,
-                num_parameters=sum(one.numel() for one in opened.net.parameters()),
-                record=record,
-                origins=origins,
-                evaluation=evaluation,
-                bytes_of={one["name"]: one["bytes"] for one in body["files"]},
-                parity=body["parity"],
-                parity_images=body["parity_images"],
-                gain=quantise.Gain(**body["int8"]) if "int8" in body else None,
-            )
-            with artefact.writing(directory / MODEL_CARD) as aside:
-                aside.write_text(modelcard.write(told))
+            body = _make(opened, directory, formats, int8, _pictures(source, int8, opened))
+            with _readable_record(place), artefact.writing(directory / MODEL_CARD) as aside:
+                aside.write_text(_model_card(opened, record, origins, evaluation, body))
         except BaseException:
             _clear(directory)
             raise
         body["files"].append(_file(directory / MODEL_CARD))
         artefact.write_card(directory, "export", {"inputs": inputs, **body})
     print(f"{directory / MODEL_CARD}: what it is, how to run it, where it came from")
+
+
+@contextlib.contextmanager
+def _readable_record(place: Path) -> Iterator[None]:
+    """A record or evaluation of another make is one line: neither is covered by a digest."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ArtefactError(
+            f"{place}: the record in its {CARD}, or its evaluation.json, is not of this winnow "
+            f"({type(error).__name__}: {error}): copy the student again from where it came"
+        ) from error
+
+
+def _model_card(
+    student: Teacher,
+    record: Mapping[str, Any],
+    origins: Sequence[Origin],
+    evaluation: Mapping[str, Any] | None,
+    body: Mapping[str, Any],
+) -> str:
+    told = modelcard.Told(
+        name=student.directory.resolve().name,
+        card=student.card,
+        num_parameters=sum(one.numel() for one in student.net.parameters()),
+        record=record,
+        origins=origins,
+        evaluation=evaluation,
+        bytes_of={one["name"]: one["bytes"] for one in body["files"]},
+        parity=body["parity"],
+        parity_images=body["parity_images"],
+        gain=quantise.Gain(**body["int8"]) if "int8" in body else None,
+    )
+    return modelcard.write(told)
 
 
 def _make(
@@ -100,6 +124,13 @@ def _make(
     num = sum(map(len, batches))
     where = f"{num} images" if pictures else f"{num} images of noise, as no real ones were found"
     sizes = ", ".join(str(len(one)) for one in batches)
+    if export.spread(student, batches[-1]) < NUM_GAPS * export.MAX_PARITY_GAP:
+        print(
+            f"{student.directory} answers nearly the same to every image: it has learnt little, "
+            "and the check of its files says little",
+            file=sys.stderr,
+            flush=True,
+        )
     program = export.trace(student)
     parity, files = {}, []
     for kind in formats:
@@ -108,7 +139,7 @@ def _make(
         parity[path.name] = export.parity(student, path, batches)
         files.append(_file(path))
         print(
-            f"{path}: {path.stat().st_size / 1e6:.2f} MB, logits within {parity[path.name]:.1e} "
+            f"{path}: {path.stat().st_size / 1e6:.2f} MB, logits within {parity[path.name]:.2g} "
             f"of the student's on {where}, in batches of {sizes}"
         )
     body: dict[str, Any] = {
@@ -182,6 +213,9 @@ def _versions() -> dict[str, str]:
 
 
 def _file(path: Path) -> dict[str, Any]:
+    """A file as the card tells it; by its name alone where it is not there."""
+    if not path.is_file():
+        return {"name": path.name}
     size = path.stat().st_size
     return {"name": path.name, "bytes": size, "sha256": artefact.sha256(path)}
 
@@ -217,15 +251,11 @@ def _is_whole(directory: Path, inputs: Mapping[str, Any]) -> bool:
     card = artefact.read_json(directory / CARD)
     if card.get("schema") != artefact.SCHEMAS["export"] or card.get("inputs") != dict(inputs):
         return False
-    return all(
-        artefact.is_whole(directory / one["name"], one["bytes"])
-        and artefact.sha256(directory / one["name"]) == one["sha256"]
-        for one in card["files"]
-    )
+    return all(_file(directory / one["name"]) == one for one in card["files"])
 
 
 def _clear(directory: Path) -> None:
     """Removes an export, its card first."""
-    for name in (CARD, *OURS):
+    for name in OURS:
         if name != ".lock":
             (directory / name).unlink(missing_ok=True)
