@@ -1,4 +1,4 @@
-"""The online commands: distill, targets, evaluate, students, methods; cli_teachers has others."""
+"""The commands that train: distill, targets; students and methods list what they take. Thin."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from distill import cli_teachers
+from distill import cli_ship, cli_teachers
 from indexes.cli import Device, Runs, Trust, friendly
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(cli_teachers.app)
+app.add_typer(cli_ship.app)
 
 
 class Keep(StrEnum):
@@ -244,43 +245,6 @@ def targets(
                 trust_builder=trust_builder,
                 ranks=team,
             )
-
-
-@app.command()
-def evaluate(
-    student: Annotated[
-        list[str],
-        typer.Argument(help="Students or teachers: directories, or names under RUNS."),
-    ],
-    labelled: Annotated[
-        str, typer.Argument(help="A labelled set: a folder per class, tars with .cls, Parquet.")
-    ],
-    teacher: Annotated[
-        str | None, typer.Option(help="Also measure how often this teacher says the same.")
-    ] = None,
-    runs: Runs = Path("runs"),
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of one student, the JSON; default: evaluation.json beside it. Of several, the "
-            "directory of table, picture and page; default: RUNS/evaluations/SET-DIGEST."
-        ),
-    ] = None,
-    device: Device = "auto",
-    trust_builder: Trust = False,
-) -> None:
-    """Accuracy on a labelled set, and cost: top-1, top-5 above 5 classes, per class, calibration;
-    parameters, multiply-adds, bytes, images a second here. Bad images are counted.
-
-    Several students see the same images in one pass and come out as a table, a picture of accuracy
-    against cost with its Pareto front, and a page of both.
-
-    Example: winnow evaluate runs/students/* /data/val --teacher r34
-    """
-    with friendly():
-        from distill import command
-
-        command.evaluate(student, labelled, teacher, runs, out, device, trust_builder)
 
 
 @app.command()

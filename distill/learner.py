@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +18,9 @@ from distill.averaging import Average
 from distill.method import Batch, Method, MethodError
 from distill.ranks import ALONE, Ranks, average
 from distill.recipe import Recipe
+from distill.resuming import refuse_others
 from indexes import artefact, checkpoint, devices, nets, teachers
 from indexes.checkpoint import LOG
-
-
-def finished_or_refused(directory: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether `directory` holds a student trained from exactly `inputs`.
-
-    Raises ArtefactError for a finished student of other inputs, saying what differs.
-    """
-    if not artefact.is_done(directory):
-        return False
-    record = artefact.read_card(directory, "teacher").get("record") or {}
-    _refuse_others(directory, record.get("inputs"), inputs)
-    checkpoint.remove(directory)
-    return True
-
-
-def forget(directory: Path) -> None:
-    """Removes what an earlier training left: card, log and checkpoint."""
-    (directory / artefact.CARD).unlink(missing_ok=True)
-    (directory / LOG).unlink(missing_ok=True)
-    checkpoint.remove(directory)
-
-
-def _refuse_others(directory: Path, found: Any, inputs: Mapping[str, Any]) -> None:
-    before, now = _flat(found if isinstance(found, Mapping) else {}), _flat(artefact.plain(inputs))
-    if before == now:
-        return
-    different = [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    raise artefact.ArtefactError(
-        f"{directory} holds a training of other settings ({'; '.join(different[:4])}): "
-        "name another directory with --out, or train anew with --fresh"
-    )
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
-        elif item is not None:  # a setting that a later version brought, at its default
-            flat[prefix + key] = item
-    return flat
 
 
 def _add(sums: dict[str, Tensor], values: Mapping[str, Tensor], weight: Tensor | float) -> None:
@@ -133,7 +89,7 @@ class Learner:
         state = checkpoint.load(self.directory, self.device)
         if state is None:
             return
-        _refuse_others(self.directory, state.get("inputs"), self.inputs)
+        refuse_others(self.directory, state.get("inputs"), self.inputs)
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
@@ -260,7 +216,9 @@ class Learner:
             },
         )
 
-    def finish(self, teacher: teachers.Card, agreement: float) -> None:
+    def finish(
+        self, teacher: teachers.Card, agreement: float, lineage: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Saves the student as a teacher directory and removes the checkpoints."""
         if not self.ranks.is_first:
             return
@@ -277,6 +235,7 @@ class Learner:
                 record={
                     "inputs": self.inputs,
                     "agreement": agreement,
+                    "lineage": lineage,
                     "log": [json.loads(line) for line in log[-20:]],
                 },
             )

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from distill import data, targets, views
 from distill.asking import Asking, ask_of, make
-from distill.learner import Learner, finished_or_refused, forget
+from distill.learner import Learner
 from distill.method import Method, Needs
 from distill.order import Mixed, Order, Share, Visits, split
 from distill.ranks import Ranks
 from distill.recipe import Recipe
+from distill.resuming import finished_or_refused, forget
 from distill.stock import Stock
 from indexes import artefact
 from indexes.shards import Shards

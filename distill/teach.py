@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill import data, optim, views
-from distill.learner import finished_or_refused
 from distill.order import Order
+from distill.resuming import finished_or_refused
 from indexes import artefact, devices, images, nets, sources, teachers
 from indexes.progress import Progress
 

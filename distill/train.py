@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from distill import optim, setting
+from distill import lineage, optim, setting
 from distill.evaluate import agreement, predict
 from distill.method import Batch, method_class
 from distill.pace import Pace
@@ -149,7 +149,7 @@ def train(
         for learner in learners:
             name = learner.builder
             if learner.failure is None:
-                learner.finish(teacher.card, agreed.get(name, 0.0))
+                learner.finish(teacher.card, agreed.get(name, 0.0), lineage.summary(shards, mix))
             state = learner.failure or "finished"
             outcomes[name] = Outcome(name, learner.directory, state, agreed.get(name))
     return list(outcomes.values())

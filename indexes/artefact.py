@@ -29,6 +29,7 @@ SCHEMAS = {
     "shards": 1,
     "generators": 1,
     "targets": 1,
+    "export": 1,
 }
 CARD = "card.json"
 

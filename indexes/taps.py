@@ -15,7 +15,7 @@ def grid(tokens_BLD: Tensor, num_prefix: int) -> Tensor | None:
     side = math.isqrt(patches.shape[1])
     if side == 0 or side * side != patches.shape[1]:
         return None
-    return patches.transpose(1, 2).reshape(len(patches), -1, side, side)
+    return patches.transpose(1, 2).reshape(patches.shape[0], -1, side, side)
 
 
 def as_map(raw: Any, features_BD: Tensor, *, width: int | None, num_prefix: int) -> Tensor:

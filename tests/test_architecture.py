@@ -22,10 +22,11 @@ FORBIDDEN = {
 }
 HEAVY = {
     "torch", "torchvision", "faiss", "webdataset", "pyarrow", "open_clip", "timm", "pandas",
-    "PIL", "simplejpeg", "fsspec", "safetensors",
+    "PIL", "simplejpeg", "fsspec", "safetensors", "onnx", "onnxruntime", "onnxscript",
 }  # fmt: skip
 COMMANDS = ["demo", "select", "paint", "query", "corpora", "distill", "targets", "evaluate",
-            "teach", "import-teacher", "students", "methods", "inspect", "verify"]  # fmt: skip
+            "teach", "import-teacher", "students", "methods", "export", "inspect",
+            "verify"]  # fmt: skip
 
 
 def files() -> Iterator[Path]:

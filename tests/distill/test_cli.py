@@ -28,6 +28,7 @@ FLAGS = {
     "args prompt accuracy trust-builder",
     "students": "",
     "methods": "",
+    "export": "out format int8 images runs trust-builder",
 }
 
 

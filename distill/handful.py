@@ -1,0 +1,92 @@
+"""A handful of images to measure an export on, as a device would see them.
+
+n images, B of a batch, S the side of the student's input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from indexes import artefact, images, sources
+from indexes.images import Geometry, Pixels
+from indexes.samples import DamagedPart
+from indexes.shards import open_shards
+
+SEED = 0  # of the order: a folder per class must not give a batch of one class
+
+
+@dataclass(frozen=True)
+class Handful:
+    """n images, kept as their own bytes; `dropped` counts those that could not be read."""
+
+    name: str
+    geometry: Geometry
+    encoded: tuple[bytes, ...]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def batches(self, start: int, stop: int, size: int) -> Iterator[Pixels]:
+        """Images start to stop as uint8 [B, S, S, 3], `size` at a time, the last ones fewer."""
+        for low in range(start, min(stop, len(self)), size):
+            chunk = self.encoded[low : min(low + size, stop)]
+            yield np.stack([images.load(data, self.geometry)[0] for data in chunk])
+
+
+def noise(num: int, size: int) -> Pixels:
+    """uint8 [num, size, size, 3]: what is left to try a file on where there are no images."""
+    return np.random.default_rng(SEED).integers(0, 256, (num, size, size, 3), np.uint8)
+
+
+def gather(spec: str, num: int, geometry: Geometry) -> Handful:
+    """Up to `num` images of shards or of whatever `sources.parts` reads, from all over it.
+
+    Raises SourceError or ArtefactError for what is not there, ValueError where no image is whole.
+    """
+    dropped: Counter[str] = Counter()
+    kept: list[bytes] = []
+    for data in _read(spec, num, dropped):
+        try:
+            images.load(data, geometry)
+        except images.BadImage as error:
+            dropped[error.reason] += 1
+        else:
+            kept.append(data)
+    if not kept:
+        raise ValueError(f"{spec}: not one image could be decoded ({dict(dropped)})")
+    order = np.random.default_rng(SEED).permutation(len(kept))[:num]
+    return Handful(spec, geometry, tuple(kept[row] for row in order), dict(dropped))
+
+
+def _read(spec: str, num: int, dropped: Counter[str]) -> Iterator[bytes]:
+    if artefact.is_done(spec):
+        shards = open_shards(Path(spec))
+        for row in _spaced(len(shards), num):
+            yield shards.read(row)
+        return
+    parts = sources.parts(spec)
+    chosen = [parts[at] for at in _spaced(len(parts), num)]
+    for part in chosen:
+        samples = iter(part)
+        try:
+            for sample in itertools.islice(samples, -(-num // len(chosen))):
+                yield sample.data
+        except DamagedPart as error:
+            dropped["damaged_part"] += error.lost
+        finally:
+            if isinstance(samples, Generator):
+                with contextlib.suppress(DamagedPart):
+                    samples.close()
+
+
+def _spaced(num: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `num`, evenly spaced."""
+    return sorted({int(at) for at in np.linspace(0, num - 1, min(num, most))})

@@ -1,0 +1,391 @@
+"""Exports answer as their student does, say what they are, and a spoilt one is never kept."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+import distill.cli
+from distill import export, handful, lineage, quantise, train
+from indexes import artefact, images, nets, teachers
+from indexes.images import Pixels
+from indexes.names import find
+from indexes.shards import open_shards
+from tests.distill import worlds
+
+onnx = pytest.importorskip("onnx", reason="needs the extra: pip install 'winnow[export]'")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra winnow[export]")
+pytest.importorskip("onnxscript", reason="needs the extra winnow[export]")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# A CIFAR net, depthwise and squeezing, tokens, tapped by hooks; then with a projector behind.
+STUDENTS = {
+    "resnet8x4": "kd",
+    "timm:mobilenetv3_small_050": "kd",
+    "timm:vit_tiny_patch16_224:img_size=32:patch_size=4:depth=2": "kd",
+    "torchvision:shufflenet_v2_x0_5": "kd",
+    "resnet8": "kd3",
+    "torchvision:resnet18": "winnow",
+    "timm:vit_tiny_patch16_224:patch_size=8:depth=1": "hidfd",
+}
+
+
+def call(*words: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(distill.cli.app, ["export", *map(str, words)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result.exit_code, result.stdout, " ".join(result.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RUNS with shards and, after two steps each, every student of STUDENTS."""
+    place = tmp_path_factory.mktemp("export") / "runs"
+    teacher = worlds.make_teacher(place / "teachers" / "master")
+    shards = worlds.make_shards(place / "shards" / "demo", teacher)
+    for method in sorted(set(STUDENTS.values())):
+        builders = [name for name, by in STUDENTS.items() if by == method]
+        module = find("distill.methods", method)
+        train.train(
+            shards,
+            teacher,
+            {name: place / "students" / folder(name) for name in builders},
+            module,
+            module.Config(),
+            train.Recipe(steps=2, batch_size=16),
+            targets_in=place / "targets",
+        )
+    return place
+
+
+def folder(builder: str) -> str:
+    return re.sub(r"\W+", "-", builder)
+
+
+def pixels_of(num: int) -> Pixels:
+    geometry = images.Geometry(worlds.SIZE)
+    return np.stack([images.load(worlds.paint(900 + row), geometry)[0] for row in range(num)])
+
+
+def answer(student: teachers.Teacher, pixels: Pixels) -> Any:
+    return student(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)[2].numpy()
+
+
+def session(path: Path) -> Any:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("builder", STUDENTS)
+def test_every_kind_of_student_is_exported(runs: Path, tmp_path: Path, builder: str) -> None:
+    code, out, err = call(folder(builder), "--runs", runs, "--out", tmp_path)
+    assert (code, err) == (0, "")
+    assert [line.split(": ")[0] for line in out.splitlines()] == [
+        str(tmp_path / name) for name in ("model.onnx", "model.pt2", "MODEL_CARD.md")
+    ]
+    student = teachers.open(runs / "students" / folder(builder))
+    norms = student.batch_norms()
+    assert all((mean != 0).any() for _, mean, _ in norms), "untrained statistics test little"
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    running = session(tmp_path / "model.onnx")
+    for num in (1, 7):
+        pixels = pixels_of(num)
+        expected = answer(student, pixels)
+        largest = max(1.0, np.abs(expected).max())
+        for found in (
+            running.run(None, {"pixels": pixels})[0],
+            program(torch.from_numpy(pixels)).detach().numpy(),
+        ):
+            assert found.dtype == np.float32
+            assert np.abs(found - expected).max() <= 1e-4 * largest
+    # Well above the gap allowed: else a wrong file would pass for a right one.
+    assert np.ptp(expected, axis=0).max() > 5e-4 * largest, "one answer to all"
+    card = artefact.read_card(tmp_path, "export")
+    assert set(card["parity"]) == {"model.onnx", "model.pt2"}
+    assert all(0 <= value <= 1e-4 for value in card["parity"].values())
+    assert card["student_digest"] == student.card.digest
+    assert card["versions"].keys() == {"torch", "onnx", "onnxruntime"}
+    for one in card["files"]:
+        assert artefact.sha256(tmp_path / one["name"]) == one["sha256"]
+        assert (tmp_path / one["name"]).stat().st_size == one["bytes"]
+        assert str(Path.cwd()).encode() not in (tmp_path / one["name"]).read_bytes()
+    assert {one["name"] for one in card["files"]} == {*card["parity"], "MODEL_CARD.md"}
+
+
+def save_wide(directory: Path) -> teachers.Teacher:
+    """An imported teacher with a geometry and numbers of its own."""
+    torch.manual_seed(3)
+    net = nets.build("resnet8", num_classes=3, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    classes = ("a | b", "*bee*", "cat\n# d")
+    teachers.save(directory, net.eval(), classes=classes, input_size=28, crop_frac=0.875,
+                  interpolation="bicubic", accuracy=0.5)  # fmt: skip
+    return teachers.open(directory)
+
+
+def test_the_file_alone_suffices_and_the_samples_run(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = save_wide(tmp_path / "wide")
+    (tmp_path / "set").mkdir()
+    for number in range(5):
+        (tmp_path / "set" / f"{number}.png").write_bytes(worlds.paint(number, 50))
+    (tmp_path / "set" / "bad.png").write_bytes(b"no image")
+    code, _, err = call(tmp_path / "wide", "--runs", runs, "--images", tmp_path / "set")
+    assert (code, err) == (0, f"{tmp_path / 'set'}: dropped 1 corrupt")
+    place = tmp_path / "wide" / "export"
+    stored = session(place / "model.onnx").get_modelmeta().custom_metadata_map
+    extra = dict.fromkeys(stored, "")
+    torch.export.load(place / "model.pt2", extra_files=extra)
+    assert stored == extra
+    facts = {key: json.loads(value) for key, value in stored.items()}
+    assert facts["classes"] == list(teacher.card.classes)
+    assert facts["geometry"] == {
+        "size": 28, "shorter_side": 32, "crop_frac": 0.875, "interpolation": "bicubic"
+    }  # fmt: skip
+    assert (facts["mean"], facts["std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert facts["student_digest"] == teacher.card.digest
+
+    card = (place / "MODEL_CARD.md").read_text()
+    assert "50.00 %" in card
+    assert "a \\| b, \\*bee\\*, cat \\# d" in card
+    assert "How it was trained" not in card
+    assert "no human label" not in card
+    prepare, *samples = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(samples) == 2
+    noise = np.random.default_rng(1).integers(0, 256, (40, 61, 3), np.uint8)
+    Image.fromarray(noise).save(place / "photo.jpg.png")
+    data = (place / "photo.jpg.png").read_bytes()
+    pixels, _, _ = images.load(data, teacher.geometry)
+    expected = answer(teacher, pixels[None])
+    monkeypatch.chdir(place)
+    (place / "photo.jpg").write_bytes(data)
+    for sample in samples:
+        names: dict[str, Any] = {}
+        exec(prepare + sample, names)
+        assert np.array_equal(names["pixels"][0], pixels)
+        found = names["logits"]
+        found = found.detach().numpy() if isinstance(found, Tensor) else found
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert teacher.card.classes[expected.argmax()] in capsys.readouterr().out
+
+
+def unscaled(self: export.Deployed, pixels: Tensor) -> Tensor:
+    return self.answer(images.unit(pixels) * 0.999)[2]
+
+
+def for_two(self: export.Deployed, pixels: Tensor) -> Tensor:
+    return self.answer(images.unit(pixels))[2] + pixels.shape[0] * 0.001
+
+
+def nothing(self: export.Deployed, pixels: Tensor) -> Tensor:
+    return self.answer(images.unit(pixels))[2] * float("nan")
+
+
+@pytest.mark.parametrize("wrong", [unscaled, for_two, nothing])
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_a_spoilt_export_is_refused(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Any, kind: str
+) -> None:
+    monkeypatch.setattr(export.Deployed, "forward", wrong)
+    code, out, err = call("resnet8", "--runs", runs, "--out", tmp_path, "--format", kind)
+    assert code == 2
+    assert "does not answer as its student does: logits differ by" in err
+    assert (out, [one.name for one in tmp_path.iterdir()]) == ("", [".lock"])
+
+
+def test_a_student_that_answers_the_same_to_all_is_told_of(runs: Path, tmp_path: Path) -> None:
+    net = teachers.open(runs / "students" / "resnet8").net
+    net.head[0].mul_(1e-6)
+    teachers.save(tmp_path / "dull", net, classes=worlds.CLASSES, input_size=worlds.SIZE)
+    words = tmp_path / "dull", "--format", "pt2", "--images", runs / "shards" / "demo"
+    code, _, err = call(*words, "--runs", runs)
+    assert code == 0
+    assert "answers nearly the same to every image" in err
+
+
+def test_a_file_of_another_student_is_refused(runs: Path, tmp_path: Path) -> None:
+    student = teachers.open(runs / "students" / "resnet8")
+    other = worlds.make_teacher(tmp_path / "other")
+    export.write(other, export.trace(other), "onnx", tmp_path / "model.onnx")
+    with pytest.raises(export.ExportError, match="does not say what its student's card says"):
+        export.parity(student, tmp_path / "model.onnx", [pixels_of(2)])
+
+
+def test_what_cannot_be_traced_is_one_line(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asks(self: export.Deployed, pixels: Tensor) -> Tensor:
+        return self.answer(images.unit(pixels) * (2 if pixels.sum() > 0 else 1))[2]
+
+    monkeypatch.setattr(export.Deployed, "forward", asks)
+    code, _, err = call("resnet8", "--runs", runs, "--out", tmp_path)
+    assert code == 2
+    assert "cannot be exported: torch.export says: " in err
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic"])
+def test_8_bits_are_measured(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(quantise, "SECONDS", 0.01)
+    words = "resnet8x4", "--runs", runs, "--out", tmp_path, "--int8", kind, "--format", "onnx"
+    code, out, err = call(*words)
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 3
+    gain = quantise.Gain(**artefact.read_card(tmp_path, "export")["int8"])
+    assert (gain.num_calibration, gain.num_measured) == ((30, 30) if kind == "static" else (0, 60))
+    assert gain.int8_bytes < 0.4 * gain.float_bytes
+    assert min(gain.float_images_per_second, gain.int8_images_per_second) > 0
+    before, after = session(tmp_path / "model.onnx"), session(tmp_path / "model.int8.onnx")
+    assert (
+        before.get_modelmeta().custom_metadata_map == after.get_modelmeta().custom_metadata_map
+    ), "the smaller file suffices too"
+    types = {node.op_type for node in onnx.load(tmp_path / "model.int8.onnx").graph.node}
+    assert ("QuantizeLinear" if kind == "static" else "ConvInteger") in types
+    chosen = handful.gather(str(runs / "shards" / "demo"), 768, images.Geometry(32))
+    (pixels,) = chosen.batches(gain.num_calibration, 60, 60)
+    tops = [one.run(None, {"pixels": pixels})[0].argmax(1) for one in (before, after)]
+    assert gain.agreement == pytest.approx((tops[0] == tops[1]).mean(), abs=0.04)
+    assert after.run(None, {"pixels": pixels[:7]})[0].shape == (7, 3)
+    assert f"8 bits ({kind})" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+def test_a_second_run_does_only_what_is_missing(runs: Path, tmp_path: Path) -> None:
+    words = "resnet8", "--runs", runs, "--out", tmp_path / "out", "--format", "pt2"
+    assert call(*words)[0] == 0
+    file = tmp_path / "out" / "model.pt2"
+    first = file.stat().st_mtime_ns
+    assert call(*words)[1] == f"{tmp_path / 'out'}: was exported before\n"
+    assert file.stat().st_mtime_ns == first
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "logits within" in call(*words)[1]
+    card = tmp_path / "out" / "MODEL_CARD.md"
+    assert "not measured" in card.read_text()
+    place = runs / "students" / "resnet8"
+    evaluation = {
+        "student_digest": teachers.open(place).card.digest, "labelled": "/data/far/val_set/",
+        "num_images": 1200, "top1": 0.9, "top5": None, "agreement": 0.8,
+        "per_class": {"ant": 0.5, "bee": None, "cat": 1.0},
+    }  # fmt: skip
+    artefact.write_json(place / "evaluation.json", evaluation)
+    try:
+        assert "logits within" in call(*words)[1]
+    finally:
+        (place / "evaluation.json").unlink()
+    assert "Top-1 on far/val\\_set: 90.00 % of 1,200 images" in card.read_text()
+    assert "not measured" not in card.read_text()
+    code, _, _ = call(*words[:-1], "onnx")
+    assert code == 0
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {
+        ".lock", "MODEL_CARD.md", "card.json", "model.onnx"
+    }  # fmt: skip
+
+
+def test_lineage_is_kept_by_the_student_itself(runs: Path, tmp_path: Path) -> None:
+    shards = open_shards(runs / "shards" / "demo")
+    record = artefact.read_card(runs / "students" / "resnet8", "teacher")["record"]
+    (found,) = lineage.origins(record, runs)
+    assert found.directory == runs / "shards" / "demo"
+    (kept,) = lineage.origins(record, tmp_path)
+    assert kept.directory is None
+    assert kept.summary == found.summary
+    assert kept.summary["num_samples"] == 60
+    assert kept.summary["name"] == "demo"
+    assert lineage.origins({}, runs) == []
+    old = {"inputs": {"shards_digest": "12", "mix_digest": kept.digest}}
+    unknown, mixed = lineage.origins(old, runs)
+    assert (unknown.summary, mixed.summary) == ({"digest": "12"}, found.summary)
+    funnel = {"in": 9, "dropped": {"empty": 2}, "kept": 7}
+    shards.card.update(corpus="crawl", method="random", config={"hard": 2.0}, funnel=funnel)
+    (told,) = lineage.summary(shards, None)
+    assert (told["corpus"], told["funnel"], told["config"]) == ("crawl", funnel, {"hard": 2.0})
+
+
+def test_without_shards_it_is_tried_on_noise_and_says_so(runs: Path, tmp_path: Path) -> None:
+    place = runs / "students" / "resnet8"
+    words = place, "--runs", tmp_path, "--out", tmp_path / "x", "--format", "pt2"
+    code, out, err = call(*words)
+    assert code == 0
+    assert "on 64 images of noise" in out
+    assert "name some with --images" in err
+    text = (tmp_path / "x" / "MODEL_CARD.md").read_text()
+    assert "Shards `demo`" in text
+    assert "Images: 60" in text
+    for kind in ("static", "dynamic"):
+        code, _, err = call(place, "--runs", tmp_path, "--out", tmp_path / "y", "--int8", kind)
+        assert code == 2
+        assert "name images like those it will see, --images PATH" in err
+    assert not (tmp_path / "y").exists()
+
+
+def test_the_extra_may_be_missing(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    words = "resnet8", "--runs", runs, "--out", tmp_path
+    code, _, err = call(*words)
+    assert (code, "needs onnxscript: pip install 'winnow[export]'" in err) == (2, True)
+    assert call(*words, "--format", "pt2")[0] == 0
+
+
+def test_slips_are_one_line(runs: Path, tmp_path: Path) -> None:
+    def told(*words: object) -> str:
+        code, _, err = call(*words, "--runs", runs)
+        assert code == 2
+        assert err.startswith("error: ")
+        return err
+
+    assert "Did you mean 'resnet8x4'?" in told("resnet8x")
+    assert "Did you mean 'onnx'?" in told("resnet8", "--format", "onxx")
+    assert "names none of" in told("resnet8", "--format", ",")
+    assert "one of none, dynamic, static" in told("resnet8", "--int8", "int4")
+    assert "--format onnx" in told("resnet8", "--int8", "static", "--format", "pt2")
+    assert "no such file" in told("resnet8", "--images", tmp_path / "none", "--out", tmp_path)
+    assert "holds 'teacher', not an export" in told(
+        "resnet8", "--out", runs / "students" / "resnet8"
+    )
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "thesis.txt").write_text("mine")
+    assert "not empty (it holds thesis.txt)" in told("resnet8", "--out", tmp_path / "f")
+    assert "is a file" in told("resnet8", "--out", tmp_path / "f" / "thesis.txt")
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "card.json").write_text("{")
+    assert "is damaged" in told("resnet8", "--out", tmp_path / "g")
+    assert "is damaged" in told(tmp_path / "g")
+    place = tmp_path / "copy"
+    teachers.save(place, teachers.open(runs / "students" / "resnet8").net, classes=("a", "b", "c"),
+                  input_size=32, record={"inputs": {"config": 3}, "agreement": "x"})  # fmt: skip
+    assert "is not of this winnow" in told(
+        place, "--format", "pt2", "--images", runs / "shards" / "demo"
+    )
+    assert [one.name for one in (place / "export").iterdir()] == [".lock"]
+    weights = place / teachers.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "its card says" in told(place)
+
+
+def test_a_handful_is_from_all_over_the_set(tmp_path: Path) -> None:
+    for number in range(40):
+        place = tmp_path / f"class{number // 10}"
+        place.mkdir(exist_ok=True)
+        (place / f"{number}.png").write_bytes(worlds.paint(number))
+    (tmp_path / "class2" / "00.png").write_bytes(b"")
+    found = handful.gather(str(tmp_path), 12, images.Geometry(32))
+    assert len(found) == 11
+    assert found.dropped == {"empty": 1}
+    numbers = [number for number in range(40) if worlds.paint(number) in found.encoded]
+    assert {number // 10 for number in numbers} == {0, 1, 2, 3}
+    assert [len(one) for one in found.batches(0, 99, 4)] == [4, 4, 3]
+    again = handful.gather(str(tmp_path), 12, images.Geometry(32))
+    assert again.encoded == found.encoded
+    with pytest.raises(ValueError, match="not one image could be decoded"):
+        handful.gather(str(tmp_path / "class2" / "00.png").replace("/00.png", ""), 1,
+                       images.Geometry(32))  # fmt: skip
