@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from distill import data, reuse, targets, views
+from distill.frozen import frozen
 from distill.method import Needs
 from distill.ranks import ALONE, Ranks
 from distill.recipe import TOP_LOGITS
@@ -42,13 +43,15 @@ MARKS = "answered.npy"
 Array = npt.NDArray[Any]
 
 
-def ask_of(teacher: Teacher, kind: Needs, device: str) -> Ask:
+def ask_of(teacher: Teacher, kind: Needs, device: str, compiled: bool = False) -> Ask:
     """A function that gives the teacher's logits of pixels, and its features or map as asked."""
     taught = reuse.lesson(teacher) if kind == "map" else None
+    net = frozen(teacher.net, teacher.card.input_size)
+    answer = torch.compile(net.__call__, options={"freezing": True}) if compiled else net
 
     def ask(pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        with devices.autocast(device):
-            map_BDHW, features_BD, logits_BC = teacher(pixels)
+        with torch.no_grad(), devices.autocast(device):
+            map_BDHW, features_BD, logits_BC = answer(pixels)
         if taught is not None:
             return logits_BC, taught.map_of(map_BDHW, features_BD)
         return logits_BC, features_BD if kind == "features" else None
@@ -66,6 +69,7 @@ class Asking:
     kind: Needs = "logits"
     top: int = TOP_LOGITS
     device: str = "cpu"
+    compiled: bool = False
 
     @cached_property
     def key(self) -> Key:
@@ -80,7 +84,7 @@ class Asking:
     @cached_property
     def ask(self) -> Ask:
         """The teacher's answers to pixels."""
-        return ask_of(self.teacher, self.kind, self.device)
+        return ask_of(self.teacher, self.kind, self.device, self.compiled)
 
     def answers(
         self, stored_BRR3: Tensor, rows: npt.NDArray[np.int64], view: int

@@ -26,6 +26,8 @@ class Recipe:
     colour: float = 0.0
     """Brightness, contrast and saturation of a view vary by so much, in 0-1."""
     seed: int = 0
+    compiled: bool = False
+    """Whether the teacher's forward is compiled; it rounds a little otherwise."""
     accumulate: int = 1
     """Parts that a batch is taken in, one after the other, where it does not fit as a whole."""
     ema: float = 0.0

@@ -28,7 +28,7 @@ from indexes import artefact
 from indexes.shards import Shards
 from indexes.teachers import Teacher
 
-CODE_VERSION = 1  # of what a training computes: a checkpoint of another one is refused
+CODE_VERSION = 2  # of what a training computes: a checkpoint of another one is refused
 
 
 def inputs(
@@ -187,7 +187,7 @@ def answers(
     `given` are those to the first set of the stock; others are looked for on the shelf.
     """
     if not recipe.views:
-        return targets.Online(ask_of(teacher, needs, device))
+        return targets.Online(ask_of(teacher, needs, device, compiled=bool(recipe.compiled)))
     sets = []
     for number, (shards, rows) in enumerate(stock.sets):
         asking = Asking(
@@ -197,6 +197,7 @@ def answers(
             kind=needs,
             top=recipe.top_logits,
             device=device,
+            compiled=bool(recipe.compiled),
         )
         place = given if number == 0 else None
         place = place or targets.found(shelf, shards, asking.key, recipe.views)
