@@ -19,6 +19,7 @@ OUT    ?= $(RUNS)/teachers/teacher
 BIN    := $(VENV)/bin
 WINNOW := $(BIN)/winnow
 READY  := $(VENV)/.ready
+PEER   ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
 .PHONY: help demo select paint distill teacher inspect bench check test
@@ -32,6 +33,7 @@ help: ## this list
 	@echo "  make teacher BUILDER=torchvision:resnet50 WEIGHTS=r50.safetensors CLASSES=names.txt"
 	@echo "  make select CORPUS=imagenet21k N=200000"
 	@echo "  make select CORPUS='/data/{00000..00099}.tar' SET='density_weight=0.2 balance=quota'"
+	@echo "  make bench SHARDS=runs/shards/NAME TEACHER=runs/teachers/NAME PEER=python-with-lightning"
 	@echo "  make distill STUDENTS='resnet8x4 timm:mobilenetv3_small_050' EVAL=/data/val"
 
 $(READY): pyproject.toml requirements.lock
@@ -62,8 +64,15 @@ teacher: $(READY) ## import a teacher: BUILDER WEIGHTS CLASSES [OUT]
 inspect: $(READY) ## say what the last shards (or SHARDS) are
 	$(WINNOW) inspect $(if $(SHARDS),'$(SHARDS)',"$$($(BIN)/python -c 'import json; print(json.load(open("$(RUNS)/last-shards.json"))["shards"])')")
 
-bench: $(READY) ## the benchmarks, by hand: a table and a JSON each
-	$(BIN)/python -m benchmarks.embed $(ARGS)
+bench: $(READY) ## the benchmarks that SHARDS, CORPUS, EVAL with TEACHER (a directory) allow, and one table
+	$(BIN)/python -m benchmarks.coldstart
+	$(BIN)/python -m benchmarks.decode
+	$(if $(and $(CORPUS),$(TEACHER)),$(BIN)/python -m benchmarks.embed --corpus '$(CORPUS)' --teacher '$(TEACHER)')
+	$(if $(and $(SHARDS),$(TEACHER)),$(PEER) -m benchmarks.distill --shards '$(SHARDS)' --teacher '$(TEACHER)' $(ARGS))
+	$(if $(and $(SHARDS),$(TEACHER)),$(BIN)/python -m benchmarks.students --shards '$(SHARDS)' --teacher '$(TEACHER)' $(ARGS))
+	$(if $(and $(SHARDS),$(TEACHER)),$(BIN)/python -m benchmarks.stream --shards '$(SHARDS)' --teacher '$(TEACHER)' $(ARGS))
+	$(if $(and $(CORPUS),$(EVAL),$(TEACHER)),$(BIN)/python -m benchmarks.wholejob --corpus '$(CORPUS)' --eval '$(EVAL)' --teacher '$(TEACHER)' -n $(N))
+	$(BIN)/python -m benchmarks.table
 
 check: $(READY) ## formatting, linter, type checker
 	$(BIN)/ruff format --check .

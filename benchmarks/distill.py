@@ -1,0 +1,141 @@
+"""Distil against its floors and its peers: one pair, the same images, batch and threads.
+
+Command: python -m benchmarks.distill --shards DIR --teacher DIR [--student resnet20] [--steps 100]
+Figures: images per CPU-second (per second on a GPU) of the steps themselves; rounds alternate,
+medians. Floors: the loop that a user writes first (`naive`, by 0 or 2 loader processes, the better
+one), and the best one we can write (`best`: the fastest of `bare.VARIANTS` in a trial beforehand).
+Ours: `kd` through `distill.train.train`, the teacher asked at each step (`online`), and with its
+answers to V views kept before by another training (`cached`). Peers: files of benchmarks/peers, run
+by a Python that has them; one that is not installed is said to be so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import bare, ours, pair, timing
+from benchmarks.pair import Pair, Steps
+from benchmarks.timing import Line, Sample, Target, timed
+
+PEERS = ("lightning", "timm_task", "torchdistill")
+WARM_UP, TRIAL = 3, 8  # steps
+WORKERS = (0, 2)  # of the naive loader
+
+Contestants = dict[str, Callable[[], Sample]]
+
+
+def timing_of(given: Pair, run: Steps, steps: int) -> Callable[[], Sample]:
+    """A measurement of a loop that is warm."""
+    run(WARM_UP)
+
+    def job() -> int:
+        run(steps)
+        return steps * given.batch_size
+
+    return lambda: timed(job, given.device)
+
+
+def tried(given: Pair, variants: Sequence[bare.Variant], rounds: int) -> dict[str, Any]:
+    """The variants of the best loop against each other, a few steps each; who does not run here."""
+    trial: Contestants = {}
+    refused: dict[str, Any] = {}
+    for variant in variants:
+        try:
+            trial[str(variant)] = timing_of(given, bare.best(given, variant), TRIAL)
+        except Exception as error:
+            # A compiler raises whatever it likes; the best loop is then another one.
+            refused[str(variant)] = {"refused": f"{type(error).__name__}: {error}"[:200]}
+    return {**timing.contest(trial, rounds), **refused}
+
+
+def peers(given: Pair, workers: int, steps: int) -> tuple[Contestants, dict[str, Any]]:
+    """The peers that are installed, and what is said of all of them."""
+    found: Contestants = {}
+    said: dict[str, Any] = {}
+    for name in PEERS:
+        module = importlib.import_module(f"benchmarks.peers.{name}")
+        try:
+            found[name] = timing_of(given, module.make(given, workers), steps)
+            said[name] = {"setup": module.SETUP}
+        except ImportError as error:
+            said[name] = {"setup": f"not installed ({error})"}
+    return found, said
+
+
+def lines(table: dict[str, dict[str, float]], key: str) -> list[Line]:
+    """Three rows of the table: online against both floors, cached against the naive one."""
+    figure = {name: row[key] for name, row in table.items()}
+    slow, naive = timing.fastest(table, [f"naive, {count} workers" for count in WORKERS], key)
+    name, peer = timing.fastest(table, PEERS, key)
+    row = partial(Line, unit=key.replace("_", " "), peer=peer, peer_name=name)
+    online, cached = figure.get("ours, online"), figure.get("ours, cached")
+    return [
+        row(row="distil, online", ours=online, floor=naive, floor_name=slow,
+            target=Target(of="floor", sense=">=", bound=1.25)),
+        row(row="distil, online, best loop", ours=online, floor=figure.get("best"),
+            floor_name="best loop", target=Target(of="floor", sense=">=", bound=0.97)),
+        row(row="distil, cached", ours=cached, floor=naive, floor_name=slow,
+            target=Target(of="floor", sense=">=", bound=1.7)),
+    ]  # fmt: skip
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Prints one table and writes benchmarks/distill.json."""
+    asked = arguments(words)
+    pair.begin(asked)
+    given, steps = pair.pair_of(asked), asked.steps
+    key = timing.unit(given.device)
+    print(f"{len(given.images_NRR3):,} images; the best loop's variants:")
+    variants = tried(given, bare.VARIANTS[: asked.variants], asked.rounds)
+    timing.show(variants)
+    named = {str(one): one for one in bare.VARIANTS}
+    chosen, _ = timing.fastest({n: r for n, r in variants.items() if key in r}, [*variants], key)
+    contestants: Contestants = {
+        f"naive, {count} workers": timing_of(given, bare.naive(given, count), steps)
+        for count in WORKERS
+    }
+    contestants["best"] = timing_of(given, bare.best(given, named[chosen]), steps)
+    found, said = peers(given, asked.workers, steps)
+    rest: dict[str, list[float]] = {"ours, online": [], "ours, cached": []}
+    with contextlib.ExitStack() as held:
+        scratch = asked.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
+        for name, views in (("ours, online", 0), ("ours, cached", asked.views)):
+            job = ours.job_of(given, asked.shards, scratch, views=views)
+            if views:
+                ours.fill(job)
+            ours.run(job, ours.FEW)  # warm-up
+            contestants[name] = partial(ours.marginal, job, steps, rest[name])
+        table = timing.contest({**contestants, **found}, asked.rounds)
+    other = {name: {"seconds_besides_steps": statistics.median(rest[name])} for name in rest}
+    other |= {"best": {"variant": chosen}} | said
+    whole: dict[str, Any] = {
+        name: {**table.get(name, {}), **other.get(name, {})} for name in [*table, *said]
+    }
+    timing.show(whole)
+    result = {"variants": variants, "contestants": whole, "machine": timing.machine(given.device)}
+    timing.write("distill", lines(table, key), **result, command=pair.plain(asked))
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    options = pair.parser(__doc__)
+    options.add_argument("--student", default="resnet20")
+    options.add_argument("--views", type=int, default=2, help="V of the cached answers")
+    options.add_argument("--workers", type=int, default=0, help="loader processes of the peers")
+    options.add_argument("--images", type=int, help="so many of the shards' for the others")
+    options.add_argument(
+        "--variants", type=int, help="so many of the best loop's; the last ones are compiled"
+    )
+    return options.parse_args(words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Several students in one pass against the sum of its parts, and against a run for each.
+
+Command: python -m benchmarks.students --shards DIR --teacher DIR [--students resnet8 resnet20 ...]
+All parts are trainings by `distill.train.train`, timed in one run, rounds alternating, seconds of
+a step. A student that is nothing (a Linear of the mean colour) shows what images and teacher cost:
+with kept answers that is `views`, with the teacher asked `views + teacher`; a student's own cost is
+what its training takes more than that. Floor: `views + teacher` and every student's own cost.
+Peer: a run for each student, all that other projects offer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import ours, pair, timing
+from benchmarks.timing import Line, Sample, Target
+
+STUDENTS = ("resnet8", "resnet20", "wrn_16_1", "resnet8x4")
+PASS, ASKING, VIEWS = "one pass", "views + teacher", "views"
+
+
+def parts(seconds: Mapping[str, float], students: Sequence[str]) -> dict[str, float]:
+    """Seconds of a step: of each part, their sum, the one pass, and a run for each student."""
+    own = {name: seconds[name] - seconds[ASKING] for name in students}
+    return {
+        "views": seconds[VIEWS],
+        "teacher": seconds[ASKING] - seconds[VIEWS],
+        **own,
+        "sum of the parts": seconds[ASKING] + sum(own.values()),
+        "one pass": seconds[PASS],
+        "a run each": sum(seconds[name] for name in students),
+    }
+
+
+def line(found: Mapping[str, float], unit: str) -> Line:
+    """The row of the table, in seconds of a step: less is better."""
+    return Line(
+        row="k students",
+        unit=unit,
+        ours=found["one pass"],
+        floor=found["sum of the parts"],
+        peer=found["a run each"],
+        floor_name="sum of the parts",
+        peer_name="a run each",
+        target=Target(of="floor", sense="<=", bound=1.05),
+    )
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Prints one table and writes benchmarks/students.json."""
+    asked = arguments(words)
+    pair.begin(asked)
+    key = timing.unit(asked.device)
+    with contextlib.ExitStack() as held:
+        scratch = asked.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
+        make = partial(
+            ours.Job,
+            shards=asked.shards,
+            teacher=asked.teacher,
+            batch_size=asked.batch_size,
+            device=asked.device,
+            scratch=scratch,
+        )
+        jobs = {
+            PASS: make(students=tuple(asked.students)),
+            ASKING: make(students=(ours.NOTHING,)),
+            VIEWS: make(students=(ours.NOTHING,), views=1),
+            **{name: make(students=(name,)) for name in asked.students},
+        }
+        ours.fill(jobs[VIEWS])
+        ours.run(jobs[PASS], ours.FEW)  # warm-up
+        contestants: dict[str, Callable[[], Sample]] = {
+            name: partial(ours.marginal, job, asked.steps) for name, job in jobs.items()
+        }
+        table = timing.contest(contestants, asked.rounds)
+    found = parts(
+        {name: asked.batch_size / row[key] for name, row in table.items()}, asked.students
+    )
+    for name, value in found.items():
+        print(f"{name:<20}{1000 * value:>10.2f} ms")
+    print(f"a run each takes {found['a run each'] / found['one pass']:.2f} times one pass")
+    unit = "CPU-seconds a step" if "cpu" in key else "seconds a step"
+    result: dict[str, Any] = {
+        "seconds_per_step": found,
+        "measured": table,
+        "command": pair.plain(asked),
+    }
+    timing.write("students", [line(found, unit)], **result, machine=timing.machine(asked.device))
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    options = pair.parser(__doc__)
+    options.add_argument("--students", nargs="+", default=list(STUDENTS))
+    return options.parse_args(words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""The whole job: a pool becomes curated shards, the shards a student at its final accuracy.
+
+Command: python -m benchmarks.wholejob --corpus 'POOL/*.tar.gz' --teacher DIR --eval TEST \
+    [-n 50000] [--student resnet18] [--select-args '...'] [--distill-args '--epochs 30']
+`winnow select` and `winnow distill` as a user runs them, in processes of their own, from nothing:
+wall-clock seconds of both and of each stage, told by the lines that they print, start-up, decoding,
+saving and evaluation included. The target, five minutes, is one H200's: on a CPU it is blank.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import timing
+from benchmarks.timing import Line, Target
+from indexes import artefact, devices, sources
+
+MINUTES = 5
+
+
+def told(*words: object) -> list[tuple[float, str]]:
+    """The lines that `winnow` prints, with the seconds since its start; ends where it fails."""
+    command = [sys.executable, "-u", "-m", "winnow", *map(str, words)]
+    begin, lines = time.perf_counter(), []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            lines.append((time.perf_counter() - begin, text.rstrip("\n")))
+            print(text, end="", flush=True)
+    if process.returncode:
+        raise SystemExit(f"{shlex.join(command)} ended with {process.returncode}")
+    return [*lines, (time.perf_counter() - begin, "the end:")]
+
+
+def stages(lines: Iterable[tuple[float, str]], student: str) -> dict[str, float]:
+    """Seconds by stage: a line tells the stage that the time since the line before it went to."""
+    found: dict[str, float] = {}
+    before = 0.0
+    for seconds, text in lines:
+        name = stage_of(text, student)
+        if name is not None:
+            found[name] = found.get(name, 0.0) + seconds - before
+            before = seconds
+    return found
+
+
+def stage_of(text: str, student: str) -> str | None:
+    """`embed` for "embed: 10 images in 0:01"; None for a line that is no stage's own."""
+    if text.startswith("step "):
+        return "training"
+    if text.startswith(f"{student}: "):
+        return "saving and evaluation"
+    word = re.match(r"([a-z][a-z ]*):", text)
+    return word[1] if word else None
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Prints one table and writes benchmarks/wholejob.json."""
+    asked = arguments(words)
+    device = devices.choose()
+    sources.parts(asked.eval)  # a slip in the path is told now and not after the selection
+    with contextlib.ExitStack() as held:
+        runs = asked.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
+        if any(runs.glob("*")):
+            raise SystemExit(f"{runs} is not empty: what is there already would not be timed")
+        common = ["--runs", runs, "--teacher", asked.teacher]
+        select = told(
+            "select", *common, "--corpus", asked.corpus, "-n", asked.n,
+            *shlex.split(asked.select_args),
+        )  # fmt: skip
+        out = runs / "student"
+        distill = told(
+            "distill", *common, "--student", asked.student, "--eval", asked.eval, "--out", out,
+            *shlex.split(asked.distill_args),
+        )  # fmt: skip
+        accuracy = artefact.read_json(out / "evaluation.json")["top1"]
+    table: dict[str, Any] = {
+        "select": {"seconds": select[-1][0], **stages(select, asked.student)},
+        "distill": {"seconds": distill[-1][0], **stages(distill, asked.student)},
+    }
+    timing.show(table)
+    print(f"{asked.student}: top-1 {100 * accuracy:.2f} %")
+    on_gpu = device.startswith("cuda")
+    line = Line(
+        row="whole job",
+        unit="seconds" if on_gpu else "seconds of a CPU",
+        ours=select[-1][0] + distill[-1][0],
+        target=Target(of="", sense="<=", bound=60.0 * MINUTES) if on_gpu else None,
+    )
+    result = {"stages": table, "top1": accuracy, "machine": timing.machine(device)}
+    settings = {"n": asked.n, "student": asked.student}
+    settings |= {"select_args": asked.select_args, "distill_args": asked.distill_args}
+    timing.write("wholejob", [line], **result, command=settings)
+    if not on_gpu:
+        print("this is a CPU's figure; the target is one H200's, and blank")
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--corpus", required=True)
+    options.add_argument("--teacher", required=True)
+    options.add_argument("--eval", required=True)
+    options.add_argument("-n", type=int, default=50_000)
+    options.add_argument("--student", default="resnet18")
+    options.add_argument("--select-args", default="", help="further words for `winnow select`")
+    options.add_argument("--distill-args", default="", help="as in '--method kd --epochs 30'")
+    options.add_argument("--scratch", type=Path, help="an empty folder for what is made")
+    return options.parse_args(words)
+
+
+if __name__ == "__main__":
+    main()
