@@ -4,8 +4,9 @@ Command: python -m benchmarks.distill --shards DIR --teacher DIR [--student resn
 Figures: images per CPU-second (per second on a GPU) of the steps themselves; rounds alternate,
 medians. Floors: the loop that a user writes first (`naive`, by 0 or 2 loader processes, the better
 one), and the best one we can write (`best`: the fastest of `bare.VARIANTS` in a trial beforehand).
-Ours: `kd` through `distill.train.train`, the teacher asked at each step (`online`), and with its
-answers to V views kept before by another training (`cached`). Peers: files of benchmarks/peers, run
+Ours: `kd` through `distill.train.train`, the teacher asked at each step (`online`), that with its
+forward compiled, as `winnow distill` has it in a long training (`compiled`), and with its answers
+to V views kept before (`cached`). Peers: files of benchmarks/peers, run
 by a Python that has them; one that is not installed is said to be so.
 """
 
@@ -76,11 +77,11 @@ def lines(table: dict[str, dict[str, float]], key: str) -> list[Line]:
     slow, naive = timing.fastest(table, [f"naive, {count} workers" for count in WORKERS], key)
     name, peer = timing.fastest(table, PEERS, key)
     row = partial(Line, unit=key.replace("_", " "), peer=peer, peer_name=name)
-    online, cached = figure.get("ours, online"), figure.get("ours, cached")
+    online, compiled, cached = (figure.get(f"ours, {n}") for n in ("online", "compiled", "cached"))
     return [
         row(row="distil, online", ours=online, floor=naive, floor_name=slow,
             target=Target(of="floor", sense=">=", bound=1.25)),
-        row(row="distil, online, best loop", ours=online, floor=figure.get("best"),
+        row(row="distil, online, best loop", ours=compiled, floor=figure.get("best"),
             floor_name="best loop", target=Target(of="floor", sense=">=", bound=0.97)),
         row(row="distil, cached", ours=cached, floor=naive, floor_name=slow,
             target=Target(of="floor", sense=">=", bound=1.7)),
@@ -104,14 +105,17 @@ def main(words: Sequence[str] | None = None) -> None:
     }
     contestants["best"] = timing_of(given, bare.best(given, named[chosen]), steps)
     found, said = peers(given, asked.workers, steps)
-    rest: dict[str, list[float]] = {"ours, online": [], "ours, cached": []}
+    settings: dict[str, dict[str, Any]] = {
+        "ours, online": {},
+        "ours, compiled": {"compiled": True},
+        "ours, cached": {"views": asked.views},
+    }
+    rest: dict[str, list[float]] = {name: [] for name in settings}
     with contextlib.ExitStack() as held:
         scratch = asked.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
-        for name, views in (("ours, online", 0), ("ours, cached", asked.views)):
-            job = ours.job_of(given, asked.shards, scratch, views=views)
-            if views:
-                ours.fill(job)
-            ours.run(job, ours.FEW)  # warm-up
+        for name, more in settings.items():
+            job = ours.job_of(given, asked.shards, scratch, **more)
+            ours.run(job, ours.FEW)  # warm-up; answers are kept, nets compiled
             contestants[name] = partial(ours.marginal, job, steps, rest[name])
         table = timing.contest({**contestants, **found}, asked.rounds)
     other = {name: {"seconds_besides_steps": statistics.median(rest[name])} for name in rest}

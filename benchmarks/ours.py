@@ -7,7 +7,6 @@ that the difference is what the steps between cost, all that a step does include
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from torch import nn
 from benchmarks.pair import Pair
 from benchmarks.timing import Sample, timed
 from distill.methods import kd as method
-from distill.order import split
 from distill.recipe import Recipe
 from distill.train import train
 from indexes import teachers
@@ -33,7 +31,10 @@ LOG = "log.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is trained: views 0 asks the teacher at every step, V keeps answers to V views."""
+    """What is trained: views 0 asks the teacher at every step, V keeps answers to V views.
+
+    `compiled` is the teacher's forward.
+    """
 
     shards: Path
     teacher: Path
@@ -42,6 +43,7 @@ class Job:
     device: str
     scratch: Path
     views: int = 0
+    compiled: bool = False
     workers: int | None = None
     budget_bytes: int | None = None
 
@@ -59,7 +61,13 @@ def run(job: Job, steps: int, seed: int = 1) -> list[Path]:
         places,
         method,
         method.Config(),
-        Recipe(steps=steps, batch_size=job.batch_size, views=job.views, seed=seed),
+        Recipe(
+            steps=steps,
+            batch_size=job.batch_size,
+            views=job.views,
+            seed=seed,
+            compiled=job.compiled,
+        ),
         device=job.device,
         targets_in=job.scratch / "targets",
         workers=job.workers,
@@ -92,13 +100,6 @@ def marginal(job: Job, steps: int, rest: list[float] | None = None) -> Sample:
 def _images(job: Job, steps: int) -> int:
     run(job, steps)
     return steps * job.batch_size
-
-
-def fill(job: Job) -> None:
-    """Asks the teacher about every view once, by a training of a student that is nothing."""
-    num_images = len(split(open_shards(job.shards).columns["key_hash"]).train)
-    asking = Job(**{**vars(job), "students": (NOTHING,)})
-    run(asking, math.ceil(num_images * job.views / job.batch_size), seed=0)
 
 
 def job_of(pair: Pair, shards: Path, scratch: Path, **more: Any) -> Job:

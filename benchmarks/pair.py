@@ -93,8 +93,9 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def begin(asked: argparse.Namespace) -> None:
-    """The same device and threads for all that follows."""
+    """The same device, threads and memory for all that follows, as a training by winnow has it."""
     asked.device = devices.choose(asked.device)
+    devices.keep_memory(asked.device)
     torch.set_num_threads(asked.threads)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape

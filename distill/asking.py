@@ -107,6 +107,7 @@ def make(asking: Asking, num_views: int, shelf: Path, ranks: Ranks = ALONE) -> P
     """The directory under `shelf` with answers to `num_views` views of every image; says what it
     does. Several processes share the blocks out. OSError where they cannot fit on the disk.
     """
+    devices.keep_memory(asking.device)
     directory = targets.place(shelf, asking.shards, asking.key)
     with artefact.locked(directory) if ranks.is_first else nullcontext():
         ranks.wait()

@@ -77,6 +77,7 @@ def train(
     Raises ArtefactError for a directory of other settings or shards of another teacher, NetError
     for an unknown student, KeyboardInterrupt after a checkpoint at SIGTERM or Ctrl-C.
     """
+    devices.keep_memory(device)
     kind = method_class(method)
     recipe = replace(recipe, optimizer=recipe.optimizer or kind.optimizer)  # recorded by its name
     outcomes = {name: Outcome(name, place, "already", None) for name, place in students.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
     import torch
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def choose(device: str = "auto") -> str:
@@ -60,6 +63,19 @@ def send(array: npt.NDArray[Any], device: torch.device | str) -> torch.Tensor:
         return tensor.to(device)
     # Out of memory that can be paged a copy would be waited for.
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def keep_memory(device: str) -> None:
+    """Lets this process keep freed memory for itself, where `device` is a CPU.
+
+    glibc gives large blocks back to the system, so that every step of a training faults its
+    activations in anew: an eighth of the time. Elsewhere than with glibc nothing happens.
+    """
+    if device == "cpu":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_MAX, 0)
+            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
