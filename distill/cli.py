@@ -16,6 +16,15 @@ app.add_typer(cli_teachers.app)
 app.add_typer(cli_ship.app)
 
 
+Compile = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Compile the teacher's forward. Default: on a CPU, for more than 500,000 answers.",
+    ),
+]
+
+
 class Keep(StrEnum):
     """What of the teacher's answers is kept."""
 
@@ -108,6 +117,7 @@ def distill(
             help="Views vary in brightness, contrast, saturation by so much. Default: 0.",
         ),
     ] = None,
+    compiled: Compile = None,
     accumulate: Annotated[
         int, typer.Option(min=1, help="Parts that a batch is taken in, to save memory.")
     ] = 1,
@@ -166,6 +176,7 @@ def distill(
                 views=views,
                 targets=targets,
                 colour=colour,
+                compiled=compiled,
                 accumulate=accumulate,
                 ema=ema,
                 seed=seed,
@@ -211,6 +222,7 @@ def targets(
     colour: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="As --colour of `winnow distill`.")
     ] = 0.0,
+    compiled: Compile = None,
     seed: Annotated[int, typer.Option(help="Draws the views.")] = 0,
     verify: Annotated[
         bool,
@@ -238,6 +250,7 @@ def targets(
                 keep=keep.value,
                 top=top,
                 colour=colour,
+                compiled=compiled,
                 seed=seed,
                 verify=verify,
                 runs=runs,

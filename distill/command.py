@@ -6,6 +6,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def distill_students(
     views: int,
     targets: Path | None,
     colour: float | None,
+    compiled: bool | None,
     accumulate: int,
     ema: float,
     seed: int,
@@ -75,6 +77,10 @@ def distill_students(
     given |= {"seed": seed, "accumulate": accumulate, "ema": ema}
     given |= look_of(targets, views, colour)
     recipe = recipe_of(known.recipe, given, num_images)
+    num_asked = recipe.views * num_images or recipe.steps * recipe.batch_size
+    if compiled is None:
+        compiled = asking.compiling_pays(device, num_asked)
+    recipe = replace(recipe, compiled=compiled)
     name = "-".join([Path(method).stem, *([preset] if preset else []), *(["mix"] if mix else [])])
     places = directories(builders, opened, name, seed, runs, out)
     with contextlib.ExitStack() as held:
@@ -137,6 +143,7 @@ def make_targets(
     keep: Needs,
     top: int,
     colour: float,
+    compiled: bool | None,
     seed: int,
     verify: bool,
     runs: Path,
@@ -150,7 +157,17 @@ def make_targets(
         opened, teacher, runs, device=device, trust_builder=trust_builder
     )
     look = Look(size=master.geometry.size, seed=seed, colour=colour)
-    who = asking.Asking(shards=opened, teacher=master, look=look, kind=keep, top=top, device=device)
+    if compiled is None:
+        compiled = asking.compiling_pays(device, views * len(opened))
+    who = asking.Asking(
+        shards=opened,
+        teacher=master,
+        look=look,
+        kind=keep,
+        top=top,
+        device=device,
+        compiled=compiled,
+    )
     place = asking.make(who, views, runs / "targets", ranks)
     if verify and ranks.is_first:
         for line in asking.verify(who, place):

@@ -25,7 +25,8 @@ FOLDED_APART, ROUNDED_APART = 1e-3, 0.1
 def frozen(net: Net, size: int) -> Net:
     """A copy of `net`, in evaluation mode and without gradients, that answers the same faster.
 
-    Images have `size` pixels a side. What would change an answer is left out.
+    Images have `size` pixels a side. What would change an answer is left out. To be called under
+    `devices.autocast`, for whose sake its weights are rounded beforehand.
     """
     device = str(next(net.parameters()).device)
     generator = torch.Generator().manual_seed(0)
