@@ -98,21 +98,26 @@ class Learner:
         self.step = int(state["step"])
 
     def learn(self, part: int, batch: Batch, *, progress: float) -> None:
-        """Adds the gradient of one part of a step's batch; nothing waits for the device.
-
-        Out of memory it is stopped: see `failure`. Of several processes all must end then.
-        """
-        try:
+        """Adds the gradient of one part of a step's batch; nothing waits for the device."""
+        with self._memory():
             self._learn(part, batch, progress)
+
+    def take(self, *, lr: float) -> None:
+        """One step of the optimisers with the gradients of all parts, of all processes."""
+        with self._memory():
+            self._take(lr)
+
+    @contextlib.contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Stops the student where there is none left; of several processes all must end then."""
+        try:
+            yield
         except Exception as error:
             if self.ranks.num > 1 or not devices.is_out_of_memory(error):
                 raise
-            self.method.zero_grad(set_to_none=True)
             self._fail(
                 "out of memory", f"out of memory at step {self.step + 1}", "try --accumulate 2"
             )
-            if self.device.startswith("cuda"):
-                torch.cuda.empty_cache()
 
     def _learn(self, part: int, batch: Batch, progress: float) -> None:
         recipe, ranks = self.recipe, self.ranks
@@ -140,8 +145,7 @@ class Learner:
         _add(self._sums, {"total": total, **terms}, weight)
         _add(self._observed, self.method.observed, weight)
 
-    def take(self, *, lr: float) -> None:
-        """One step of the optimisers with the gradients of all parts, of all processes."""
+    def _take(self, lr: float) -> None:
         if self.recipe.accumulate * self.ranks.num > 1:
             grads = [p.grad for p in self.method.parameters() if p.grad is not None]
             torch._foreach_div_(grads, self._weight.clamp_min(1e-12))
@@ -173,16 +177,18 @@ class Learner:
         weights = torch.stack([p.detach().float().sum() for p in self.method.parameters()]).sum()
         sums = torch.stack([*self._sums.values(), self._summed, weights])
         *values, num, weight = self.ranks.add_up(sums).tolist()
+        num = max(num, 1e-12)  # where no image weighs anything
         self.terms = {name: value / num for name, value in zip(names, values, strict=True)}
         means = {name: self.ranks.add_up(v) / num for name, v in self._observed.items()}
         observed: dict[str, Any] = {name: value.tolist() for name, value in means.items()}
         self.observed = {name: observed[name] for name, value in means.items() if value.ndim == 0}
         self._sums, self._observed = {}, {}
         self._summed.zero_()
-        if not all(map(math.isfinite, [*self.terms.values(), weight])):
-            self._fail("diverged", f"no longer finite by step {self.step}", "try a lower --lr")
         self.write(terms={k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()},
                    **observed, **more)  # fmt: skip
+        if not all(map(math.isfinite, [*self.terms.values(), weight])):
+            self._fail("diverged", f"no longer finite by step {self.step}", "try a lower --lr")
+            return
         try:
             self.method.check(observed)
         except MethodError as error:
@@ -200,6 +206,14 @@ class Learner:
         print(
             f"{self.builder} is {what}: stopped, others go on; {mend}", file=sys.stderr, flush=True
         )
+        # Its memory is for the others.
+        for optimizer in self.optimizers.values():
+            optimizer.state.clear()
+        self.average = None
+        self.method.zero_grad(set_to_none=True)
+        self.method.to("meta")
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
 
     def save(self) -> None:
         """A checkpoint to go on from, by any number of processes."""

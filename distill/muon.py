@@ -9,7 +9,8 @@ it learns as fast as the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,33 +48,43 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step of every weight that has a gradient; `closure` is not called."""
         for group in self.param_groups:
+            alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._step(weight, weight.grad, group["lr"])
+                    rows = weight.shape[0]
+                    alike[rows, weight.numel() // rows].append(weight)
+            for weights in alike.values():
+                self._step(weights, group["lr"])
 
-    def _step(self, weight: Tensor, grad: Tensor, lr: float) -> None:
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight)
-        momentum: Tensor = state["momentum"].lerp_(grad, 1 - MOMENTUM)
-        step_RC = orthogonal(grad.lerp(momentum, MOMENTUM).flatten(1))
-        rows, columns = step_RC.shape
-        weight.mul_(1 - lr * WEIGHT_DECAY)
-        weight.add_(step_RC.view(weight.shape), alpha=-lr * math.sqrt(max(1, rows / columns)))
+    def _step(self, weights: Sequence[Tensor], lr: float) -> None:
+        """Of K weights that are matrices of one shape, whose products are then one each."""
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        momenta = [self.state[weight]["momentum"] for weight in weights]
+        grads = [weight.grad for weight in weights if weight.grad is not None]
+        torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)
+        nesterov = torch._foreach_lerp(grads, momenta, MOMENTUM)
+        step_KRC = orthogonal(torch.stack([one.flatten(1) for one in nesterov]))
+        rows, columns = step_KRC.shape[1:]
+        torch._foreach_mul_(list(weights), 1 - lr * WEIGHT_DECAY)
+        steps = [one.view(w.shape) for one, w in zip(step_KRC, weights, strict=True)]
+        torch._foreach_add_(list(weights), steps, alpha=-lr * math.sqrt(max(1, rows / columns)))
 
 
-def orthogonal(matrix_RC: Tensor) -> Tensor:
-    """U V^T of a matrix U S V^T [R, C], nearly: singular values of .7 to 1.2 (Newton-Schulz).
+def orthogonal(matrix_KRC: Tensor) -> Tensor:
+    """U V^T of matrices U S V^T [K, R, C], nearly: singular values of .7 to 1.2 (Newton-Schulz).
 
-    Those below a thousandth of the matrix's norm stay smaller; zeros stay zeros. In bf16 where that
-    is native.
+    Singular values below a thousandth of the matrix's norm stay smaller;
+    zeros stay zeros. In bf16 where that is native.
     """
-    dtype = torch.bfloat16 if has_bf16(str(matrix_RC.device)) else torch.float32
-    is_tall = matrix_RC.shape[0] > matrix_RC.shape[1]
-    x = (matrix_RC.T if is_tall else matrix_RC).to(dtype)
-    x = x / x.norm().clamp_min(1e-7)
+    dtype = torch.bfloat16 if has_bf16(str(matrix_KRC.device)) else torch.float32
+    is_tall = matrix_KRC.shape[-2] > matrix_KRC.shape[-1]
+    x = (matrix_KRC.mT if is_tall else matrix_KRC).to(dtype)
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp_min(1e-7)
     first, third, fifth = COEFFICIENTS
     for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=third, alpha=fifth), x, beta=first)
-    return (x.T if is_tall else x).to(matrix_RC.dtype)
+        gram = x @ x.mT
+        inner = torch.baddbmm(gram, gram, gram, beta=third, alpha=fifth)
+        x = torch.baddbmm(x, inner, x, beta=first)
+    return (x.mT if is_tall else x).to(matrix_KRC.dtype)

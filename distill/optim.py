@@ -35,7 +35,7 @@ def make(
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    found["sgd"] = torch.optim.SGD(decay, lr=0.0, momentum=MOMENTUM, nesterov=True)
+    found["sgd"] = torch.optim.SGD(decay, lr=0.0, momentum=MOMENTUM, nesterov=True, fused=True)
     return found
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from distill import data, targets, views
-from distill.asking import Asking, ask_of, make
+from distill.asking import Asking, make
 from distill.learner import Learner
 from distill.method import Method, Needs
 from distill.order import Mixed, Order, Share, Visits, split
@@ -186,19 +186,23 @@ def answers(
 
     `given` are those to the first set of the stock; others are looked for on the shelf.
     """
-    if not recipe.views:
-        return targets.Online(ask_of(teacher, needs, device, compiled=bool(recipe.compiled)))
-    sets = []
-    for number, (shards, rows) in enumerate(stock.sets):
-        asking = Asking(
+    whose = [
+        Asking(
             shards=shards,
             teacher=teacher,
             look=look_of(teacher, recipe),
             kind=needs,
             top=recipe.top_logits,
             device=device,
-            compiled=bool(recipe.compiled),
+            compiled=recipe.compiled,
         )
+        for shards, _ in stock.sets
+    ]
+    if not recipe.views:
+        _hint(whose[0], shelf, recipe)
+        return targets.Online(whose[0].ask)
+    sets = []
+    for number, (asking, (shards, rows)) in enumerate(zip(whose, stock.sets, strict=True)):
         place = given if number == 0 else None
         place = place or targets.found(shelf, shards, asking.key, recipe.views)
         place = place or make(asking, recipe.views, shelf, ranks)
@@ -210,3 +214,15 @@ def answers(
             flush=True,
         )
     return targets.Cached(sets, recipe.views, len(teacher.card.classes), needs)
+
+
+def _hint(asking: Asking, shelf: Path, recipe: Recipe) -> None:
+    """Says of kept answers that would serve, had they been asked for."""
+    key = replace(asking.key, seed=recipe.view_seed)
+    if (place := targets.found(shelf, asking.shards, key)) is not None:
+        print(
+            f"the teacher is asked at each step; {place} holds its answers: --targets {place} "
+            "trains on their views instead",
+            file=sys.stderr,
+            flush=True,
+        )

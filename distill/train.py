@@ -117,6 +117,7 @@ def train(
                     running = [one for one in running if one.failure is None]
                 for learner in running:
                     learner.take(lr=lr)
+                running = [one for one in running if one.failure is None]
 
                 done = step + 1
                 last = done == recipe.steps

@@ -36,6 +36,10 @@ def friendly() -> Iterator[None]:
         fail(str(error))
     except ValueError as error:
         fail(str(error))
+    except RuntimeError as error:
+        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
+            raise
+        fail(f"the device's memory is full ({error}): try a smaller batch, or another device")
     except KeyboardInterrupt:
         fail("interrupted; run the same command again to go on")
 

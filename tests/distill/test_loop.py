@@ -185,6 +185,21 @@ def test_a_student_out_of_memory_stops_and_others_go_on(
     assert same(tmp_path / "both" / "resnet14", tmp_path / "alone" / "resnet14")
 
 
+def test_out_of_memory_in_the_optimiser_is_the_students_too(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = learner.Learner._take
+
+    def hungry(self: learner.Learner, lr: float) -> None:
+        if self.builder == "resnet8":
+            raise OUT_OF_MEMORY[0]
+        take(self, lr)
+
+    monkeypatch.setattr(learner.Learner, "_take", hungry)
+    outcomes = run(world, tmp_path, students=("resnet8", "resnet14"), recipe={"ema": 0.9})
+    assert [one.state for one in outcomes] == ["out of memory", "finished"]
+
+
 def test_real_memory_that_cannot_be_had_is_known(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

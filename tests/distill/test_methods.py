@@ -265,7 +265,7 @@ def test_kd3_logs_what_it_keeps_and_stops_where_nothing_passes(
     assert all(sum(line["classes"]) == pytest.approx(1) for line in lines)
     assert "kept_frac" in capfd.readouterr().err
     config = kd3.Config(tau=0.5, tau_floor=3.0, memory=1)
-    assert run(world, tmp_path / "b", "kd3", config=config, steps=3)[0].state == "diverged"
+    assert run(world, tmp_path / "b", "kd3", config=config, steps=3)[0].state == "refused"
     assert "pass its threshold: lower it with --set tau=0.25" in capfd.readouterr().err
     one = make(world, "kd3")
     one.check({})

@@ -114,3 +114,20 @@ def test_every_weight_has_one_optimiser() -> None:
 
 def trained_by(optimizer: torch.optim.Optimizer) -> set[int]:
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
+
+
+def test_weights_together_are_stepped_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "has_bf16", lambda device: False)
+    shapes = [(8, 4, 3, 3), (16, 8), (8, 36), (8, 4, 3, 3), (16, 8)]
+    together = [nn.Parameter(gradient(torch.Size(shape), 9)) for shape in shapes]
+    alone = [nn.Parameter(one.detach().clone()) for one in together]
+    whole, each = Muon(together, lr=0.1), [Muon([one], lr=0.1) for one in alone]
+    for seed in range(3):
+        for number, (first, second) in enumerate(zip(together, alone, strict=True)):
+            first.grad = gradient(first.shape, 10 * number + seed)
+            second.grad = first.grad.clone()
+        whole.step()
+        for one in each:
+            one.step()
+    for first, second in zip(together, alone, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
