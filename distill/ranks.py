@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, distributed
 
 from indexes import devices
 
+TELL_STEPS = 10  # of several processes all must stop at one step; torchrun waits 30 seconds
 PATIENCE = datetime.timedelta(hours=2)  # the first process may decode, evaluate and save alone
 
 
@@ -44,11 +45,13 @@ class Ranks:
             distributed.all_reduce(value)
         return value
 
-    def any(self, said: bool, device: str) -> bool:
-        """Whether one of them says so."""
+    def any_at(self, step: int, asked: Callable[[], bool], device: str) -> bool:
+        """Whether one of them is asked to; of several, at steps where they tell each other."""
         if self.num == 1:
-            return said
-        return bool(self.add_up(torch.tensor(float(said), device=device)) > 0)
+            return asked()
+        if step % TELL_STEPS:
+            return False
+        return bool(self.add_up(torch.tensor(float(asked()), device=device)) > 0)
 
     def hand_round(self, value: Tensor, owner: int) -> None:
         """`value` becomes that of the process `owner`."""

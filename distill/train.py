@@ -136,10 +136,7 @@ def train(
                 if pace.print_due() or last:
                     line = pace.line(done, pace.numbers(done, feed.waited), running, agreed)
                     print(line, file=sys.stderr, flush=True)
-                # Several processes stop at one step: where they speak of it, with the log.
-                stopping = (
-                    stop_asked() if ranks.num == 1 else logging and ranks.any(stop_asked(), device)
-                )
+                stopping = ranks.any_at(done, stop_asked, device)
                 if not last and (pace.checkpoint_due() or stopping):
                     for learner in running:
                         learner.save()

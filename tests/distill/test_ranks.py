@@ -108,8 +108,8 @@ def test_a_single_process_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     with ranks.joined("cpu") as (team, device):
         assert (team.rank, team.num, device) == (0, 1, "cpu")
         team.wait()
-        assert team.any(True, device)
-        assert not team.any(False, device)
+        assert team.any_at(3, lambda: True, device)
+        assert not team.any_at(3, lambda: False, device)
 
 
 def test_more_processes_than_images_are_refused(world: tuple[Shards, Teacher]) -> None:
