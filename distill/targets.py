@@ -140,19 +140,19 @@ class Kept:
 def check(directory: Path, card: Mapping[str, Any], wanted: Key) -> None:
     """ArtefactError unless the answers of this card serve for `wanted`, naming what differs."""
     names = {
-        "shards": "shards",
-        "teacher": "teacher",
-        "seed": "view seed",
-        "colour": "colour of views",
-        "view_code": "view code",
-        "top": "number of logits",
+        "shards": "other shards",
+        "teacher": "another teacher",
+        "seed": "another view seed",
+        "colour": "another colour of views",
+        "view_code": "another view code",
+        "top": "another number of logits",
     }
     now = asdict(wanted)
     for field, name in names.items():
         if (was := card["key"].get(field)) != now[field]:
             short = [str(one)[:12] for one in (was, now[field])]
             raise ArtefactError(
-                f"{directory} holds answers for another {name} ({short[0]}, not {short[1]}): "
+                f"{directory} holds answers for {name} ({short[0]}, not {short[1]}): "
                 "leave --targets out, or make them again with `winnow targets`"
             )
     kind = card["key"]["kind"]

@@ -61,7 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {name: place / "students" / folder(name) for name in builders},
             module,
             module.Config(),
-            train.Recipe(steps=2, batch_size=16),
+            train.Recipe(steps=8, batch_size=16),
             targets_in=place / "targets",
         )
     return place

@@ -247,7 +247,7 @@ def test_answers_that_are_named_are_used_or_refused(
     assert "ask the teacher" not in said
     other = worlds.make_teacher(tmp_path / "other", seed=9)
     its_shards = worlds.make_shards(tmp_path / "set", other)
-    with pytest.raises(ArtefactError, match="another shards"):
+    with pytest.raises(ArtefactError, match="other shards"):
         run((its_shards, other), tmp_path / "x", recipe={"views": 2}, kept_targets=place)
     same_images = Shards(shards.directory, shards.card)
     with pytest.raises(ArtefactError, match="another teacher"):

@@ -22,6 +22,7 @@ from tests.distill.test_train import log_lines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parent.parent.parent
+VIEWS = "--views", "2"
 STEPS, BATCH = 12, 17  # 8 and 9 images for the two: never even
 
 
@@ -64,14 +65,11 @@ def curve(directory: Path) -> list[float]:
     return [line["terms"]["total"] for line in log_lines(directory) if "terms" in line]
 
 
-@pytest.mark.parametrize("views", [0, 2])
-def test_two_processes_reach_the_curve_of_one(runs: Path, views: int) -> None:
-    alone(runs, f"one-{views}", "--views", views)
-    printed = together(runs, f"two-{views}", "--views", views)
+def test_two_processes_reach_the_curve_of_one(runs: Path) -> None:
+    alone(runs, "one", *VIEWS)
+    printed = together(runs, "two", *VIEWS)
     assert printed.count("resnet8: trained") == 1, "the first process speaks for both"
-    plain, without_norms = zip(
-        students(runs, f"one-{views}"), students(runs, f"two-{views}"), strict=True
-    )
+    plain, without_norms = zip(students(runs, "one"), students(runs, "two"), strict=True)
     one, two = map(curve, without_norms)
     assert len(one) == len(two) == STEPS
     assert two == pytest.approx(one, rel=0.02), "but for bf16 the same"
@@ -92,11 +90,11 @@ def test_one_process_goes_on_where_two_were_and_the_other_way(
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "agreement", dying)  # at a tenth of the steps
-        result = CliRunner().invoke(winnow.app, words(runs, "mixed"))
+        result = CliRunner().invoke(winnow.app, words(runs, "mixed", *VIEWS))
         assert isinstance(result.exception, RuntimeError)
     assert agreement is train.agreement
-    together(runs, "mixed")
-    for one, mixed in zip(students(runs, "one-0"), students(runs, "mixed"), strict=True):
+    together(runs, "mixed", *VIEWS)
+    for one, mixed in zip(students(runs, "one"), students(runs, "mixed"), strict=True):
         assert artefact.is_done(mixed)
         steps = [line["step"] for line in log_lines(mixed) if "terms" in line]
         assert steps == list(range(1, STEPS + 1))

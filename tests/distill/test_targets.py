@@ -189,7 +189,7 @@ def test_other_files_than_those_marked_are_asked_for_anew(
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (dict(shards="f" * 64), "another shards"),
+        (dict(shards="f" * 64), "other shards"),
         (dict(teacher="f" * 64), "another teacher"),
         (dict(seed=1), r"another view seed \(0, not 1\)"),
         (dict(colour=0.2), "another colour of views"),
