@@ -215,10 +215,10 @@ def targets(
         int,
         typer.Option(
             min=1,
-            help="Logits kept of an answer, where there are more than 128 classes; the others are "
-            "kept as their logsumexp. As many as there are classes: all.",
+            help="Logits kept of an answer of more than 1,024 classes; the others are kept as "
+            "their logsumexp. As many as there are classes: all.",
         ),
-    ] = 50,
+    ] = 256,
     colour: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="As --colour of `winnow distill`.")
     ] = 0.0,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 LR_PER_128 = 0.1
-TOP_LOGITS = 50
+TOP_LOGITS = 256
 Optimizer = Literal["sgd", "muon"]
 
 
@@ -22,7 +22,7 @@ class Recipe:
     view_seed: int = 0
     """Draws the V views; fresh ones are drawn from `seed`."""
     top_logits: int = TOP_LOGITS
-    """Of an answer that is kept, above 128 classes; the others are kept as their logsumexp."""
+    """Of an answer that is kept, above 1,024 classes; the others are kept as their logsumexp."""
     colour: float = 0.0
     """Brightness, contrast and saturation of a view vary by so much, in 0-1."""
     seed: int = 0

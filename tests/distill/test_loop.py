@@ -229,9 +229,7 @@ def test_kept_and_fresh_answers_give_the_same_losses(world: World, tmp_path: Pat
     run(world, tmp_path / "fresh", steps=6, recipe={"seed": 0})
     run(world, tmp_path / "kept", steps=6, recipe={"seed": 0, "views": 3})
     fresh, kept = (losses(tmp_path / name / "resnet8") for name in ("fresh", "kept"))
-    assert kept != fresh, "float16 rounds"
-    assert kept[:2] == pytest.approx(fresh[:2], rel=2e-3)
-    assert kept == pytest.approx(fresh, rel=0.05), "weights drift apart, views do not"
+    assert kept == pytest.approx(fresh, rel=2e-3)
 
 
 def test_answers_that_are_named_are_used_or_refused(
