@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,8 @@ def _fill(asking: Asking, directory: Path, there: int, num_views: int, ranks: Ra
     stock = Stock([(asking.shards, np.arange(len(asking.shards)))])
     most = data.chunk_size(asking.geometry)
     starts = np.arange(0, len(stock), most)
-    sample = _sample(asking, stock)
+    # One image alone would be a shape to compile for.
+    sample = _sample(replace(asking, compiled=False), stock)
     if ranks.is_first:
         _allocate(directory, sample, len(stock), range(there, num_views), len(starts))
     ranks.wait()
@@ -154,9 +155,8 @@ def _fill(asking: Asking, directory: Path, there: int, num_views: int, ranks: Ra
     }
     marks = np.load(directory / MARKS, mmap_mode="r+", allow_pickle=False)
     todo = [int(starts[b]) for b in np.flatnonzero(~marks) if b % ranks.num == ranks.rank]
-    num_asked = len(stock) * (num_views - there)
-    with Progress("ask the teacher", num_asked, "views") as progress:
-        progress.add(int(marks.sum()) * most * (num_views - there))
+    num_rows = sum(min(most, len(stock) - start) for start in todo)
+    with Progress("ask the teacher", num_rows * (num_views - there), "views") as progress:
         for start, pixels in data.chunks(stock, asking.geometry, todo, most):
             stored = torch.from_numpy(pixels).to(asking.device)
             rows = np.arange(start, start + len(pixels))
@@ -246,11 +246,7 @@ def verify(asking: Asking, directory: Path) -> Iterator[str]:
     card = artefact.read_card(directory, "targets")
     targets.check(directory, card, asking.key)
     for file in card["files"]:
-        if artefact.sha256(directory / file["name"]) != file["sha256"]:
-            raise ArtefactError(
-                f"{directory / file['name']} is not what was written (sha256 differs): delete "
-                f"{directory}, and make it again"
-            )
+        artefact.check_sha256(directory / file["name"], file["sha256"], "the answers")
     num_views, num = int(card["views"]), len(asking.shards)
     kept = targets.Kept(directory, asking.key, num_views)
     generator = np.random.default_rng(0)

@@ -75,7 +75,7 @@ def distill_students(
     given = {name: value for name, value in said.items() if value is not None}
     num_images = len(split(opened.columns["key_hash"]).train) + (len(mixed.shards) if mixed else 0)
     given |= {"seed": seed, "accumulate": accumulate, "ema": ema}
-    given |= look_of(targets, views, colour)
+    given |= how_views_look(targets, views, colour)
     recipe = recipe_of(known.recipe, given, num_images)
     num_asked = recipe.views * num_images or recipe.steps * recipe.batch_size
     if compiled is None:
@@ -113,7 +113,7 @@ def distill_students(
     return len(outcomes) - len(whole)
 
 
-def look_of(targets: Path | None, views: int, colour: float | None) -> dict[str, Any]:
+def how_views_look(targets: Path | None, views: int, colour: float | None) -> dict[str, Any]:
     """The Recipe's fields of how views look: as they were for `targets`, where those are given.
 
     Raises ArtefactError where both are said and differ.

@@ -10,6 +10,7 @@ from pathlib import Path
 from distill import table
 from distill.standings import Standings, compare
 from indexes import artefact, places
+from indexes.cli import printable
 from indexes.teachers import Teacher
 
 RESULT = "evaluation.json"
@@ -45,12 +46,12 @@ def tell(
         artefact.write_json(path, {**body, **asdict(one.result), "cost": asdict(one.cost)})
     if not several:
         for line in table.single(found):
-            print(_printable(line), flush=True)
+            print(printable(line), flush=True)
         return
     place = out or runs / "evaluations" / _name(found)
     write(place, found)
     for line in table.terminal(found):
-        print(_printable(line))
+        print(printable(line))
     print(f"compared in {place / 'report.html'}, table.md, table.json, pareto.png", flush=True)
 
 
@@ -77,7 +78,3 @@ def _name(found: Standings) -> str:
     who = sorted([one.digest, str(one.directory.resolve())] for one in found.students)
     teacher = found.teacher and found.teacher.digest
     return f"{stem or 'set'}-{artefact.digest([found.labelled, who, teacher])[:10]}"
-
-
-def _printable(line: str) -> str:
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from distill import export, handful, lineage, modelcard, quantise, standings
+from distill import export, handful, lineage, modelcard, quantise, report, standings
 from distill.handful import Handful
 from distill.lineage import Origin
 from indexes import artefact, teachers
@@ -197,7 +197,7 @@ def _batches(student: Teacher, pictures: Handful | None) -> list[Pixels]:
 def _evaluation(place: Path, digest: str) -> Mapping[str, Any] | None:
     """evaluation.json beside the student where it is of this very student."""
     with contextlib.suppress(ArtefactError, OSError):
-        found = artefact.read_json(place / "evaluation.json")
+        found = artefact.read_json(place / report.RESULT)
         needed = ("labelled", "num_images", "top1")
         if found.get("student_digest") == digest and all(name in found for name in needed):
             return found

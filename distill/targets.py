@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,7 +110,7 @@ def place(shelf: Path, shards: Shards, key: Key) -> Path:
 def found(shelf: Path, shards: Shards, key: Key, num_views: int = 1) -> Path | None:
     """Where answers lie that serve for `key`, at least so many views of them."""
     for kind in KINDS[KINDS.index(key.kind) :]:
-        directory = place(shelf, shards, Key(**{**asdict(key), "kind": kind}))
+        directory = place(shelf, shards, replace(key, kind=kind))
         if artefact.is_done(directory):
             card = artefact.read_card(directory, "targets")
             if int(card.get("views", 0)) >= num_views:

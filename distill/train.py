@@ -145,10 +145,11 @@ def train(
                 if all(learner.failure is not None for learner in learners):
                     break
 
+        origins = lineage.summary(shards, mix)
         for learner in learners:
             name = learner.builder
             if learner.failure is None:
-                learner.finish(teacher.card, agreed.get(name, 0.0), lineage.summary(shards, mix))
+                learner.finish(teacher.card, agreed.get(name, 0.0), origins)
             state = learner.failure or "finished"
             outcomes[name] = Outcome(name, learner.directory, state, agreed.get(name))
     return list(outcomes.values())

@@ -69,6 +69,15 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_sha256(path: Path, expected: str, made: str) -> None:
+    """ArtefactError unless the file is as it was written; `made` says what to make again."""
+    if sha256(path) != expected:
+        raise ArtefactError(
+            f"{path} is not what was written (sha256 differs): delete {path.parent} and make "
+            f"{made} again"
+        )
+
+
 def hash64(data: bytes) -> int:
     """A 64-bit BLAKE2b of `data`: the identity of a key or of an image's bytes."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -64,7 +64,12 @@ def inspect(
             raise artefact.ArtefactError(f"{path} has no {artefact.CARD}: no whole artefact there")
         card = artefact.read_json(path / artefact.CARD)
         for line in describe(card):
-            print("".join(one if one.isprintable() else ascii(one)[1:-1] for one in line))
+            print(printable(line))
+
+
+def printable(line: str) -> str:
+    """Without what would steer a terminal: a path or a name may hold anything."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
 
 
 def describe(card: dict[str, Any]) -> Iterator[str]:

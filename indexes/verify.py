@@ -19,11 +19,7 @@ def verify_shards(directory: str | Path) -> int:
     for file, tar in zip(shards.card["files"], shards.tars, strict=True):
         sidecar = tar.with_suffix(".parquet")
         for path, expected in ((tar, file["sha256"]), (sidecar, file["sidecar_sha256"])):
-            if artefact.sha256(path) != expected:
-                raise ArtefactError(
-                    f"{path} is not what was written (sha256 differs): delete {directory} and "
-                    "make the shards again"
-                )
+            artefact.check_sha256(path, expected, "the shards")
     _read_by_webdataset(shards)
     return len(shards)
 

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill import chart, cost, evaluate, page, report, table
+from distill import chart, cost, evaluate, page, table
 from distill.standings import Standing, Standings
+from indexes.cli import printable
 
 HOSTILE = ("<script>alert(1)</script>", "a|b & *c*", "\x1b[31mred")
 
@@ -152,4 +153,4 @@ def test_markdown_and_terminal_keep_their_columns() -> None:
     lines = list(table.terminal(found))
     ends = {line.index("images/s at 64") + len("images/s at 64") for line in lines[:1]}
     assert all(line[:end].endswith("1,234") for end in ends for line in lines[1:5])
-    assert report._printable(found.students[2].name) == "\\x1b[31mred"
+    assert printable(found.students[2].name) == "\\x1b[31mred"
