@@ -138,9 +138,17 @@ def distill(
         typer.Option(help="The student's directory (of several: their parent). Default: in RUNS."),
     ] = None,
     device: Device = "auto",
+    memory_gib: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Images stay decoded on the device where they fit so many GiB, else they are "
+            "streamed; 0: always. Default: half of its free memory, on a CPU at most 4.",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Decoding processes, when the images do not fit the memory."),
+        typer.Option(min=0, help="Decoding processes of a stream. Default: a core each, up to 8."),
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget an earlier training in the same directory.")
@@ -184,6 +192,7 @@ def distill(
                 runs=runs,
                 out=out,
                 device=device,
+                memory_gib=memory_gib,
                 workers=workers,
                 fresh=fresh,
                 trust_builder=trust_builder,

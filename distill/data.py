@@ -6,6 +6,7 @@ N training images, B images of a step, R side of a stored image (see `views.stor
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -187,9 +188,11 @@ def open_source(
         return Resident(decode_all(stock, geometry, device, ranks), order)
     if workers is None:
         workers = max(1, min(WORKERS, devices.cores() - 1))
+    who = f"{workers} workers" if workers else "this very process"
     print(
-        f"{num_bytes / 2**30:.1f} GiB of decoded images do not fit {budget_bytes / 2**30:.1f} GiB: "
-        f"streamed by {workers} workers",
+        f"decoded images take {num_bytes / 2**30:.2f} GiB and {budget_bytes / 2**30:.2f} may be "
+        f"used: {who} will read and decode each at every visit",
+        file=sys.stderr,
         flush=True,
     )
     return Streamed(_Steps(stock, geometry, order), device, workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,17 +12,23 @@ from indexes.progress import clock
 LOG_STEPS = 50  # at most, between two lines of the log file
 PRINT_SECONDS = 10.0
 CHECKPOINT_SECONDS = 60.0
-NUM_AGREEMENTS = 10  # measurements of teacher agreement in a training
+NUM_AGREEMENTS = 10  # measurements of teacher agreement in a training, at most
+# Held-out images for each one that trains, at most: they cost a third of its step, so 1 %.
+HELDOUT_FRAC = 0.03
 
 
 class Pace:
     """The clock of one training, from step `start` to `steps`."""
 
-    def __init__(self, start: int, steps: int, per_step: int) -> None:
-        """`per_step` is the number of views in a batch: what `images_per_second` counts."""
+    def __init__(self, start: int, steps: int, per_step: int, num_heldout: int) -> None:
+        """`per_step` is the number of views in a batch: what `images_per_second` counts.
+
+        `num_heldout` images are looked at for each measurement of agreement.
+        """
         self.start, self.steps, self.per_step = start, steps, per_step
         self.log_steps = max(1, min(LOG_STEPS, steps // 20))
-        self.agreement_steps = max(1, steps // NUM_AGREEMENTS)
+        seldom = math.ceil(num_heldout / (HELDOUT_FRAC * per_step))
+        self.agreement_steps = max(1, steps // NUM_AGREEMENTS, seldom)
         now = time.monotonic()
         self._begun = now
         self._print_at, self._save_at = now + PRINT_SECONDS, now + CHECKPOINT_SECONDS

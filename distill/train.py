@@ -98,7 +98,8 @@ def train(
         start = min(learner.step for learner in learners)
         expected = predict(teacher.net, heldout, feed.look.size)
         agreed: dict[str, float] = {}
-        pace = Pace(start, recipe.steps, feed.order.per_step * kind.views * parts)
+        num_views = feed.order.per_step * kind.views * parts
+        pace = Pace(start, recipe.steps, num_views, len(heldout))
 
         with stop_signal() as stop_asked:
             stream = feed.steps(start * parts, recipe.steps * parts)

@@ -19,8 +19,8 @@ from tests.distill import worlds
 pytestmark = pytest.mark.usefixtures("one_thread")
 FLAGS = {
     "distill": "shards teacher student method preset set mix mix-frac epochs steps batch-size "
-    "lr optimizer views targets colour compile accumulate ema seed eval runs out device workers "
-    "fresh trust-builder",
+    "lr optimizer views targets colour compile accumulate ema seed eval runs out device "
+    "memory-gib workers fresh trust-builder",
     "targets": "shards teacher views keep top colour compile seed verify runs device trust-builder",
     "evaluate": "teacher runs out device trust-builder",
     "teach": "classes out builder size epochs batch-size lr seed device",
