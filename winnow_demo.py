@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill import evaluate, teach, train
+from distill import teach, train
+from distill.evaluation import evaluate
 from distill.methods import kd
 from indexes import artefact, devices, teachers
 from indexes.cli import funnel_lines

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contest import ORIGINAL, accuracy, close_gaps, line, parser, select, train
-from distill.cost import count_macs
+from distill.evaluation.cost import count_macs
 from indexes import artefact, teachers
 
 LOG = "log.jsonl"

@@ -85,6 +85,6 @@ def export(
     Example: winnow export in21k-winnow-resnet8x4 --int8 static
     """
     with friendly():
-        from distill import ship
+        from distill.export import ship
 
         ship.export_student(student, out, formats, int8, images, runs, trust_builder)

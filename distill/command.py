@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distill import asking, report, standings
+from distill import asking
 from distill import train as training
+from distill.evaluation import report, standings
 from distill.method import Needs, Preset
 from distill.order import split
 from distill.ranks import Ranks

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from distill import lineage, optim, setting
-from distill.evaluate import agreement, predict
+from distill.evaluation.evaluate import agreement, predict
 from distill.method import Batch, method_class
 from distill.pace import Pace
 from distill.ranks import ALONE, Ranks

@@ -13,7 +13,7 @@ import webdataset
 from typer.testing import CliRunner
 
 import winnow
-from distill.evaluate import evaluate
+from distill.evaluation.evaluate import evaluate
 from indexes import sources, teachers
 from indexes.shards import open_shards
 from indexes.tarwriter import HashedTar

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill.losses.kd import kd
 from distill.method import Batch, Method, Preset, weighted_mean
-from distill.noise import ACCURACY, Noise
+from distill.methods._noise import ACCURACY, Noise
 from indexes.nets import Net
 from indexes.teachers import Teacher
 

@@ -25,8 +25,8 @@ from distill.losses.relation_kl import relation_kl
 from distill.losses.rkd import rkd_angle, rkd_distance
 from distill.losses.similarity_preserving import similarity_preserving
 from distill.method import Batch, Method, Needs, Preset, weighted_mean
+from distill.methods._sieve import largest
 from distill.reuse import look
-from distill.sieve import largest
 from indexes.nets import Net
 from indexes.teachers import Teacher
 

@@ -26,9 +26,9 @@ from distill.losses._maps import same_side
 from distill.losses.ntxent import ntxent
 from distill.losses.weighted_feature_mse import alignment_weight, weighted_feature_mse
 from distill.method import Batch, Preset, at_least, weighted_mean
-from distill.mixing import mix_distribution
+from distill.methods._mixing import mix_distribution
+from distill.methods._sieve import Sieve, first_kept, teacher_share
 from distill.reuse import Reusing
-from distill.sieve import Sieve, first_kept, teacher_share
 from indexes.nets import Net
 from indexes.teachers import Teacher
 

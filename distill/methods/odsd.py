@@ -22,7 +22,7 @@ from distill.losses.ntxent import ntxent
 from distill.losses.relation_kl import relation_kl
 from distill.losses.subspace import classifier_subspace, subspace
 from distill.method import Batch, Method, Needs, Preset, weighted_mean
-from distill.noise import Noise
+from distill.methods._noise import Noise
 from indexes.nets import Net
 from indexes.teachers import Teacher
 

@@ -22,8 +22,8 @@ from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
 from distill.losses.kd import kd
 from distill.method import Batch, Preset, at_least, weighted_mean
+from distill.methods._sieve import largest
 from distill.reuse import Reusing
-from distill.sieve import largest
 from indexes.nets import Net
 from indexes.teachers import Teacher
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from distill import cost
+from distill.evaluation import cost
 from indexes import teachers
 from indexes.shards import Shards
 from tests.distill import worlds

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill import command, noise
+from distill import command
 from distill.method import Batch, MethodError, method_class
+from distill.methods import _noise as noise
 from distill.methods import eikd, kd3, odsd
-from distill.mixing import mix_distribution
-from distill.sieve import teacher_share, thresholds
+from distill.methods._mixing import mix_distribution
+from distill.methods._sieve import teacher_share, thresholds
 from distill.train import Mix
 from indexes import nets, teachers
 from indexes.names import BadSetting, find, names, preset

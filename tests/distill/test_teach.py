@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill import evaluate, teach
+from distill import teach
+from distill.evaluation import evaluate
 from indexes import teachers
 from indexes.artefact import ArtefactError
 from tests.distill import worlds

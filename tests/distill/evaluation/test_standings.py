@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from distill import evaluate, report, standings
+from distill.evaluation import evaluate, report, standings
 from indexes import devices, images, nets, teachers
 from indexes.sources import SourceError
 from tests.distill import worlds

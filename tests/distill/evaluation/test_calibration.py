@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.calibration import NUM_BINS, expected_calibration_error
+from distill.evaluation.calibration import NUM_BINS, expected_calibration_error
 
 # Bins' very edges are where an equal-width rule goes wrong.
 CONFIDENCES = st.one_of(

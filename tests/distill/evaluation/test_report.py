@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill import chart, cost, evaluate, page, table
-from distill.standings import Standing, Standings
+from distill.evaluation import chart, cost, evaluate, page, table
+from distill.evaluation.standings import Standing, Standings
 from indexes.cli import printable
 
 HOSTILE = ("<script>alert(1)</script>", "a|b & *c*", "\x1b[31mred")

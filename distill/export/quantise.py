@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from distill.export import ExportError, Logits, Run, opened, quiet
-from distill.handful import Handful
+from distill.export.handful import Handful
+from distill.export.programs import ExportError, Logits, Run, opened, quiet
 from indexes import artefact
 from indexes.images import Pixels
 

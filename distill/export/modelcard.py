@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distill.export.quantise import Gain
 from distill.lineage import Origin
-from distill.quantise import Gain
 from indexes.cli import funnel_lines
 from indexes.teachers import Card
 

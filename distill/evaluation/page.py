@@ -6,8 +6,8 @@ import base64
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from distill import table
-from distill.standings import Standings
+from distill.evaluation import table
+from distill.evaluation.standings import Standings
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 75em; margin: 2em auto;

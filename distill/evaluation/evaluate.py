@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distill import views
-from distill.calibration import expected_calibration_error
+from distill.evaluation.calibration import expected_calibration_error
 from indexes import devices, images, sources
 from indexes.nets import Net
 from indexes.progress import Progress

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill.pareto import front
+from distill.evaluation.pareto import front
 
 # Few values, so that equals and equals in one of the two are common.
 PAIRS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=20)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-from distill import cost
-from distill.standings import Standing, Standings
+from distill.evaluation import cost
+from distill.evaluation.standings import Standing, Standings
 
 MARK = "*"
 NUM_WEAKEST = 5

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from distill import evaluate, views
-from distill.calibration import expected_calibration_error
+from distill import views
+from distill.evaluation import evaluate
+from distill.evaluation.calibration import expected_calibration_error
 from indexes import devices, images, sources, teachers
 from indexes.shards import Shards
 from indexes.sources import SourceError

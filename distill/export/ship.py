@@ -14,8 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from distill import export, handful, lineage, modelcard, quantise, report, standings
-from distill.handful import Handful
+from distill import lineage
+from distill.evaluation import report, standings
+from distill.export import handful, modelcard, programs, quantise
+from distill.export.handful import Handful
 from distill.lineage import Origin
 from indexes import artefact, teachers
 from indexes.artefact import CARD, ArtefactError
@@ -24,7 +26,7 @@ from indexes.teachers import Teacher
 
 VERSION = 1  # of what an export is: one of another version is made again
 MODEL_CARD = "MODEL_CARD.md"
-OURS = (CARD, *export.FILES.values(), quantise.FILE, MODEL_CARD, ".lock")
+OURS = (CARD, *programs.FILES.values(), quantise.FILE, MODEL_CARD, ".lock")
 NUM_GAPS = 10  # of the gap allowed: answers this close tell a right file from a wrong one badly
 LIBRARIES = ("torch", "onnx", "onnxruntime")
 
@@ -42,7 +44,7 @@ def export_student(
 
     Raises ValueError (TeacherError, ArtefactError, ExportError, ...) for what cannot be.
     """
-    formats = export.read_formats(formats_text)
+    formats = programs.read_formats(formats_text)
     place = standings.find(student, runs)
     opened = teachers.open(place, trust_builder=trust_builder)
     with _readable_record(place):
@@ -52,7 +54,7 @@ def export_student(
     source = images or found
     quantise.check_kind(int8, formats, source is not None)
     if "onnx" in formats:
-        export.check_extra()
+        programs.check_extra()
     directory = out or place / "export"
     evaluation = _evaluation(place, opened.card.digest)
     inputs = {
@@ -124,19 +126,19 @@ def _make(
     num = sum(map(len, batches))
     where = f"{num} images" if pictures else f"{num} images of noise, as no real ones were found"
     sizes = ", ".join(str(len(one)) for one in batches)
-    if export.spread(student, batches[-1]) < NUM_GAPS * export.MAX_PARITY_GAP:
+    if programs.spread(student, batches[-1]) < NUM_GAPS * programs.MAX_PARITY_GAP:
         print(
             f"{student.directory} answers nearly the same to every image: it has learnt little, "
             "and the check of its files says little",
             file=sys.stderr,
             flush=True,
         )
-    program = export.trace(student)
+    program = programs.trace(student)
     parity, files = {}, []
     for kind in formats:
-        path = directory / export.FILES[kind]
-        export.write(student, program, kind, path)
-        parity[path.name] = export.parity(student, path, batches)
+        path = directory / programs.FILES[kind]
+        programs.write(student, program, kind, path)
+        parity[path.name] = programs.parity(student, path, batches)
         files.append(_file(path))
         print(
             f"{path}: {path.stat().st_size / 1e6:.2f} MB, logits within {parity[path.name]:.2g} "
@@ -145,7 +147,7 @@ def _make(
     body: dict[str, Any] = {
         "student_digest": student.card.digest,
         "builder": student.card.builder,
-        "facts": export.facts(student),
+        "facts": programs.facts(student),
         "files": files,
         "parity": parity,
         "parity_images": f"{where}, in batches of {sizes}",
@@ -155,7 +157,7 @@ def _make(
     if int8 != "none":
         assert pictures is not None
         path = directory / quantise.FILE
-        gain = quantise.quantise(directory / export.FILES["onnx"], path, int8, pictures)
+        gain = quantise.quantise(directory / programs.FILES["onnx"], path, int8, pictures)
         files.append(_file(path))
         body["int8"] = asdict(gain)
         faster = gain.int8_images_per_second / gain.float_images_per_second
@@ -174,7 +176,7 @@ def _pictures(source: str | None, int8: str, student: Teacher) -> Handful | None
         print("no images: name some with --images; tried on noise", file=sys.stderr, flush=True)
         return None
     calibrated = int8 == "static"
-    num = sum(export.BATCH_SIZES)
+    num = sum(programs.BATCH_SIZES)
     if int8 != "none":
         num = quantise.NUM_MEASURED + quantise.NUM_CALIBRATION * calibrated
     found = handful.gather(source, num, student.geometry)
@@ -185,13 +187,13 @@ def _pictures(source: str | None, int8: str, student: Teacher) -> Handful | None
 
 def _batches(student: Teacher, pictures: Handful | None) -> list[Pixels]:
     """Images in the batch sizes to be tried; each is tried, whatever few images there are."""
-    size, num = student.card.input_size, sum(export.BATCH_SIZES)
+    size, num = student.card.input_size, sum(programs.BATCH_SIZES)
     if pictures is None:
         pixels = handful.noise(num, size)
     else:
         (pixels,) = pictures.batches(0, num, num)
     rows = itertools.cycle(range(len(pixels)))
-    return [pixels[list(itertools.islice(rows, count))] for count in export.BATCH_SIZES]
+    return [pixels[list(itertools.islice(rows, count))] for count in programs.BATCH_SIZES]
 
 
 def _evaluation(place: Path, digest: str) -> Mapping[str, Any] | None:

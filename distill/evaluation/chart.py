@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from distill.standings import Standing, Standings
+from distill.evaluation.standings import Standing, Standings
 
 INCHES = (8.0, 5.0)
 DPI = 160

@@ -16,7 +16,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import distill.cli
-from distill import export, handful, lineage, quantise, train
+from distill import lineage, train
+from distill.export import handful, programs, quantise
 from indexes import artefact, images, nets, teachers
 from indexes.images import Pixels
 from indexes.names import find
@@ -177,15 +178,15 @@ def test_the_file_alone_suffices_and_the_samples_run(
         assert teacher.card.classes[expected.argmax()] in capsys.readouterr().out
 
 
-def unscaled(self: export.Deployed, pixels: Tensor) -> Tensor:
+def unscaled(self: programs.Deployed, pixels: Tensor) -> Tensor:
     return self.answer(images.unit(pixels) * 0.999)[2]
 
 
-def for_two(self: export.Deployed, pixels: Tensor) -> Tensor:
+def for_two(self: programs.Deployed, pixels: Tensor) -> Tensor:
     return self.answer(images.unit(pixels))[2] + pixels.shape[0] * 0.001
 
 
-def nothing(self: export.Deployed, pixels: Tensor) -> Tensor:
+def nothing(self: programs.Deployed, pixels: Tensor) -> Tensor:
     return self.answer(images.unit(pixels))[2] * float("nan")
 
 
@@ -194,7 +195,7 @@ def nothing(self: export.Deployed, pixels: Tensor) -> Tensor:
 def test_a_spoilt_export_is_refused(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Any, kind: str
 ) -> None:
-    monkeypatch.setattr(export.Deployed, "forward", wrong)
+    monkeypatch.setattr(programs.Deployed, "forward", wrong)
     code, out, err = call("resnet8", "--runs", runs, "--out", tmp_path, "--format", kind)
     assert code == 2
     assert "does not answer as its student does: logits differ by" in err
@@ -214,18 +215,18 @@ def test_a_student_that_answers_the_same_to_all_is_told_of(runs: Path, tmp_path:
 def test_a_file_of_another_student_is_refused(runs: Path, tmp_path: Path) -> None:
     student = teachers.open(runs / "students" / "resnet8")
     other = worlds.make_teacher(tmp_path / "other")
-    export.write(other, export.trace(other), "onnx", tmp_path / "model.onnx")
-    with pytest.raises(export.ExportError, match="does not say what its student's card says"):
-        export.parity(student, tmp_path / "model.onnx", [pixels_of(2)])
+    programs.write(other, programs.trace(other), "onnx", tmp_path / "model.onnx")
+    with pytest.raises(programs.ExportError, match="does not say what its student's card says"):
+        programs.parity(student, tmp_path / "model.onnx", [pixels_of(2)])
 
 
 def test_what_cannot_be_traced_is_one_line(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asks(self: export.Deployed, pixels: Tensor) -> Tensor:
+    def asks(self: programs.Deployed, pixels: Tensor) -> Tensor:
         return self.answer(images.unit(pixels) * (2 if pixels.sum() > 0 else 1))[2]
 
-    monkeypatch.setattr(export.Deployed, "forward", asks)
+    monkeypatch.setattr(programs.Deployed, "forward", asks)
     code, _, err = call("resnet8", "--runs", runs, "--out", tmp_path)
     assert code == 2
     assert "cannot be exported: torch.export says: " in err

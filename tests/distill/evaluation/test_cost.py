@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill import cost
+from distill.evaluation import cost
 from indexes import nets, teachers
 from indexes.shards import Shards
 from tests.distill import worlds

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from distill import table
-from distill.standings import Standings, compare
+from distill.evaluation import table
+from distill.evaluation.standings import Standings, compare
 from indexes import artefact, places
 from indexes.cli import printable
 from indexes.teachers import Teacher
@@ -57,7 +57,7 @@ def tell(
 
 def write(directory: Path, found: Standings) -> None:
     """table.json, table.md, pareto.png and report.html."""
-    from distill import chart, page  # matplotlib only where there is something to draw
+    from distill.evaluation import chart, page  # matplotlib only where there is something to draw
 
     artefact.write_json(directory / "table.json", found)
     png = chart.draw(found)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from distill import cost
-from distill.cost import Cost
-from distill.evaluate import Result, evaluate_all
-from distill.pareto import front
+from distill.evaluation import cost
+from distill.evaluation.cost import Cost
+from distill.evaluation.evaluate import Result, evaluate_all
+from distill.evaluation.pareto import front
 from indexes import artefact, names, places, sources, teachers
 from indexes.teachers import Teacher, TeacherError
 

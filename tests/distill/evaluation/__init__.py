@@ -1,0 +1,1 @@
+"""How students are measured and compared."""

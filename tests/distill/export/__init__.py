@@ -1,0 +1,1 @@
+"""How students leave: programs, 8 bits, model cards."""
