@@ -7,7 +7,8 @@ one), and the best one we can write (`best`: the fastest of `bare.VARIANTS` in a
 Ours: `kd` through `distill.train.train`, the teacher asked at each step (`online`), that with its
 forward compiled, as `winnow distill` has it in a long training (`compiled`), and with its answers
 to V views kept before (`cached`). Peers: files of benchmarks/peers, run
-by a Python that has them; one that is not installed is said to be so.
+by a Python that has them; one that is not installed is said to be so. `--only best ours` leaves out
+whoever's name begins otherwise: more rounds in less time.
 """
 
 from __future__ import annotations
@@ -57,14 +58,19 @@ def tried(given: Pair, variants: Sequence[bare.Variant], rounds: int) -> dict[st
     return {**timing.contest(trial, rounds), **refused}
 
 
-def peers(given: Pair, workers: int, steps: int) -> tuple[Contestants, dict[str, Any]]:
+def wanted(name: str, asked: argparse.Namespace) -> bool:
+    """Whether a contestant is among those named with --only."""
+    return not asked.only or name.startswith(tuple(asked.only))
+
+
+def peers(given: Pair, asked: argparse.Namespace, steps: int) -> tuple[Contestants, dict[str, Any]]:
     """The peers that are installed, and what is said of all of them."""
     found: Contestants = {}
     said: dict[str, Any] = {}
-    for name in PEERS:
+    for name in (one for one in PEERS if wanted(one, asked)):
         module = importlib.import_module(f"benchmarks.peers.{name}")
         try:
-            found[name] = timing_of(given, module.make(given, workers), steps)
+            found[name] = timing_of(given, module.make(given, asked.workers), steps)
             said[name] = {"setup": module.SETUP}
         except ImportError as error:
             said[name] = {"setup": f"not installed ({error})"}
@@ -99,24 +105,27 @@ def main(words: Sequence[str] | None = None) -> None:
     timing.show(variants)
     named = {str(one): one for one in bare.VARIANTS}
     chosen, _ = timing.fastest({n: r for n, r in variants.items() if key in r}, [*variants], key)
-    contestants: Contestants = {
-        f"naive, {count} workers": timing_of(given, bare.naive(given, count), steps)
-        for count in WORKERS
+    made: dict[str, Callable[[], Steps]] = {
+        **{f"naive, {count} workers": partial(bare.naive, given, count) for count in WORKERS},
+        "best": partial(bare.best, given, named[chosen]),
     }
-    contestants["best"] = timing_of(given, bare.best(given, named[chosen]), steps)
-    found, said = peers(given, asked.workers, steps)
+    contestants: Contestants = {
+        name: timing_of(given, make(), steps) for name, make in made.items() if wanted(name, asked)
+    }
+    found, said = peers(given, asked, steps)
     settings: dict[str, dict[str, Any]] = {
         "ours, online": {},
         "ours, compiled": {"compiled": True},
         "ours, cached": {"views": asked.views},
     }
+    settings = {name: more for name, more in settings.items() if wanted(name, asked)}
     rest: dict[str, list[float]] = {name: [] for name in settings}
     with contextlib.ExitStack() as held:
         scratch = asked.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
         for name, more in settings.items():
             job = ours.job_of(given, asked.shards, scratch, **more)
             ours.run(job, ours.FEW)  # warm-up; answers are kept, nets compiled
-            contestants[name] = partial(ours.marginal, job, steps, rest[name])
+            contestants[name] = partial(ours.steps_of, job, steps, rest[name])
         table = timing.contest({**contestants, **found}, asked.rounds)
     other = {name: {"seconds_besides_steps": statistics.median(rest[name])} for name in rest}
     other |= {"best": {"variant": chosen}} | said
@@ -124,6 +133,9 @@ def main(words: Sequence[str] | None = None) -> None:
         name: {**table.get(name, {}), **other.get(name, {})} for name in [*table, *said]
     }
     timing.show(whole)
+    for name in settings if "best" in table else ():
+        ratio, lowest, highest = timing.per_round(table, name, "best", key)
+        print(f"{name} / best in the same round: {ratio:.3f} ({lowest:.3f} to {highest:.3f})")
     result = {"variants": variants, "contestants": whole, "machine": timing.machine(given.device)}
     timing.write("distill", lines(table, key), **result, command=pair.plain(asked))
 
@@ -134,6 +146,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     options.add_argument("--student", default="resnet20")
     options.add_argument("--views", type=int, default=2, help="V of the cached answers")
     options.add_argument("--workers", type=int, default=0, help="loader processes of the peers")
+    options.add_argument("--only", nargs="+", help="how the names of those measured begin")
     options.add_argument("--images", type=int, help="so many of the shards' for the others")
     options.add_argument(
         "--variants", type=int, help="so many of the best loop's; the last ones are compiled"

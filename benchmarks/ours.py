@@ -1,30 +1,32 @@
-"""`distill.train.train` as the benchmarks time it: the cost of one more step, and of the rest.
+"""`distill.train.train` as the benchmarks time it: the cost of its steps, and of the rest.
 
-A training is run for a few steps and for many; both decode, set up, measure and save alike, so
-that the difference is what the steps between cost, all that a step does included.
+The clock is read by the method itself, plain `kd`, as a step begins: between the first FEW steps
+and the last one lies all that steps do, the log and the measurements of agreement included.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.pair import Pair
-from benchmarks.timing import Sample, timed
-from distill.methods import kd as method
+from benchmarks.timing import Sample, cpu_seconds, synchronise
+from distill.method import Batch
+from distill.methods.kd import KD, Config
 from distill.recipe import Recipe
 from distill.train import train
 from indexes import teachers
 from indexes.shards import open_shards
 
-FEW = 20  # steps of the short training: as many log lines and measurements as a long one has
-TRIES = 3  # of a measurement
+FEW = 20  # steps before the clock is read
 NOTHING = "benchmarks.ours:nothing"
 LOG = "log.jsonl"
 
@@ -59,8 +61,8 @@ def run(job: Job, steps: int, seed: int = 1) -> list[Path]:
         shards,
         teacher,
         places,
-        method,
-        method.Config(),
+        sys.modules[__name__],
+        Config(),
         Recipe(
             steps=steps,
             batch_size=job.batch_size,
@@ -77,29 +79,47 @@ def run(job: Job, steps: int, seed: int = 1) -> list[Path]:
     return list(places.values())
 
 
-def marginal(job: Job, steps: int, rest: list[float] | None = None) -> Sample:
-    """What `steps` further steps cost; the seconds of all that is no step are added to `rest`.
+class Timed(KD):
+    """`kd` that reads the clock where it is asked to."""
 
-    RuntimeError where other work on the machine hides it time after time.
-    """
-    for _ in range(TRIES):
-        few = timed(lambda: _images(job, FEW), job.device)
-        many = timed(lambda: _images(job, FEW + steps), job.device)
-        found = Sample(
-            many.images - few.images,
-            many.seconds - few.seconds,
-            many.cpu_seconds - few.cpu_seconds,
-        )
-        if found.seconds > 0 and found.cpu_seconds > 0:
-            if rest is not None:
-                rest.append(few.seconds - FEW * found.seconds / steps)
-            return found
-    raise RuntimeError(f"{steps} steps are too few to be told from noise: say more --steps")
+    clock: Clock | None = None
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """See KD."""
+        if Timed.clock is not None:
+            Timed.clock.see(progress)
+        return super().losses(batch, progress)
 
 
-def _images(job: Job, steps: int) -> int:
-    run(job, steps)
-    return steps * job.batch_size
+class Clock:
+    """Seconds of the wall and of the CPU as two steps begin: after FEW, and the last one."""
+
+    def __init__(self, steps: int, device: str) -> None:
+        self.steps, self.device = steps, device
+        self.read: dict[int, tuple[float, float]] = {}
+
+    def see(self, progress: float) -> None:
+        """Called as each student's part of a step begins: the first one counts."""
+        step = round(progress * self.steps)
+        if step in (FEW, self.steps - 1) and step not in self.read:
+            synchronise(self.device)
+            self.read[step] = time.perf_counter(), cpu_seconds()
+
+
+def steps_of(job: Job, steps: int, rest: list[float] | None = None) -> Sample:
+    """What `steps` steps cost; the seconds of all that is no step are added to `rest`."""
+    total, begin = FEW + steps + 1, time.perf_counter()
+    Timed.clock = clock = Clock(total, job.device)
+    try:
+        run(job, total)
+    finally:
+        Timed.clock = None
+    whole = time.perf_counter() - begin
+    (wall, cpu), (last_wall, last_cpu) = clock.read[FEW], clock.read[total - 1]
+    found = Sample(steps * job.batch_size, last_wall - wall, last_cpu - cpu)
+    if rest is not None:
+        rest.append(whole - total * found.seconds / steps)
+    return found
 
 
 def job_of(pair: Pair, shards: Path, scratch: Path, **more: Any) -> Job:

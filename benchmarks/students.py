@@ -76,7 +76,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for name in (VIEWS, PASS):  # warm-up, and answers to keep
             ours.run(jobs[name], ours.FEW)
         contestants: dict[str, Callable[[], Sample]] = {
-            name: partial(ours.marginal, job, asked.steps) for name, job in jobs.items()
+            name: partial(ours.steps_of, job, asked.steps) for name, job in jobs.items()
         }
         table = timing.contest(contestants, asked.rounds)
     found = parts(

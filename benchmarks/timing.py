@@ -80,8 +80,11 @@ def synchronise(device: str) -> None:
 
 def contest(
     contestants: Mapping[str, Callable[[], Sample]], rounds: int
-) -> dict[str, dict[str, float]]:
-    """Rounds that alternate between the contestants: the median of each figure, and its range."""
+) -> dict[str, dict[str, Any]]:
+    """Rounds that alternate between the contestants: the median of each figure, and its range.
+
+    Each round's figures too, for what drifts while all are measured leaves a round's ratios alone.
+    """
     samples: dict[str, list[Sample]] = {name: [] for name in contestants}
     for number in range(rounds):
         for name, measure in contestants.items():
@@ -91,15 +94,25 @@ def contest(
     return {name: medians(found) for name, found in samples.items()}
 
 
-def medians(samples: Sequence[Sample]) -> dict[str, float]:
-    """Median of each rate, with its lowest and highest."""
+def medians(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Median of each rate, with its lowest and highest, and all of them."""
     rates = [sample.rates() for sample in samples]
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for key in rates[0]:
         values = [one[key] for one in rates]
         found[key] = statistics.median(values)
         found[f"lowest_{key}"], found[f"highest_{key}"] = min(values), max(values)
+        found[f"rounds_{key}"] = values
     return found
+
+
+def per_round(
+    table: Mapping[str, Mapping[str, Any]], name: str, other: str, key: str
+) -> tuple[float, float, float]:
+    """The figure of `name` over that of `other` in the same round: median, lowest and highest."""
+    pairs = zip(table[name][f"rounds_{key}"], table[other][f"rounds_{key}"], strict=True)
+    found = [one / another for one, another in pairs]
+    return statistics.median(found), min(found), max(found)
 
 
 def unit(device: str) -> str:
@@ -188,7 +201,7 @@ def show(table: Mapping[str, Mapping[str, Any]]) -> None:
         figures = (
             f"{key}={value:,.4g}" if isinstance(value, float) else f"{key}={value}"
             for key, value in row.items()
-            if not key.startswith(("lowest_", "highest_"))
+            if not key.startswith(("lowest_", "highest_", "rounds_"))
         )
         print(f"{name:<28}", *figures)
 
