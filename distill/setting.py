@@ -28,7 +28,7 @@ from indexes import artefact
 from indexes.shards import Shards
 from indexes.teachers import Teacher
 
-CODE_VERSION = 2  # of what a training computes: a checkpoint of another one is refused
+CODE_VERSION = 3  # of what a training computes: a checkpoint of another one is refused
 
 
 def inputs(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from indexes import devices
 
-VERSION = 1  # of what a view is: answers cached for views of another version are refused
+VERSION = 2  # of what a view is: answers cached for views of another version are refused
 SMALL = 64
 AREA = (0.35, 1.0)
 RATIO = (3 / 4, 4 / 3)

@@ -19,7 +19,7 @@ import numpy as np
 # A card of another schema version is refused by name, never guessed at.
 SCHEMAS = {
     "teacher": 1,
-    "embeddings": 3,
+    "embeddings": 4,
     "vectors": 2,
     "dedup": 1,
     "columns": 1,

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from indexes import images
@@ -32,6 +34,31 @@ def test_load_is_torchvisions_eval_view(size: tuple[int, int], how: str, crop_fr
     assert (width, height) == size
     want = torchvision_view(np.asarray(photo), geometry)
     assert np.abs(pixels.astype(int) - want).max() <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@example(98, 132 / 98, "bilinear", (96, 0.95), 0)  # the crop ends where the stored image does
+@given(
+    st.integers(20, 260),
+    st.floats(0.3, 3),
+    st.sampled_from(["bilinear", "bicubic"]),
+    st.sampled_from([(16, 1.0), (32, 0.875), (96, 0.95)]),
+    st.integers(0, 99),
+)
+def test_of_noise_too(
+    width: int, ratio: float, how: str, look: tuple[int, float], seed: int
+) -> None:
+    """Larger and smaller, any shape: what is sharpest tells one way to resize from another.
+
+    Not so sharp that values are cut off, where it would matter which way is resized first.
+    """
+    shape = (max(round(ratio * width), 8), width, 3)
+    noise = np.random.default_rng(seed).integers(80, 176, shape, dtype=np.uint8)
+    geometry = Geometry(*look, how)
+    pixels = load(saved(Image.fromarray(noise), "PNG"), geometry)[0]
+    difference = np.abs(pixels.astype(int) - torchvision_view(noise, geometry))
+    assert difference.max() <= 2  # two roundings
+    assert (difference > 1).mean() < 1e-3
 
 
 def test_same_size_is_untouched() -> None:
