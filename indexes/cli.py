@@ -26,6 +26,8 @@ def friendly() -> Iterator[None]:
     """User errors (ValueError, OSError) become one line on stderr and exit code 2."""
     try:
         yield
+    except BrokenPipeError:  # whoever read has seen enough, as `head` does
+        raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
             place = error.filename or "the output directory"

@@ -90,6 +90,12 @@ def test_errors_are_one_line(
     assert text.count("\n") == 1
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BrokenPipeError), friendly():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert not capsys.readouterr().err
+
+
 def test_programming_errors_are_not_hidden() -> None:
     with pytest.raises(KeyError), friendly():
         raise KeyError("ours")
