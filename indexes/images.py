@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes import thumbs
+from indexes import resizing, thumbs
 from indexes.orientation import jpeg_orientation, upright
 
 if TYPE_CHECKING:
@@ -42,10 +42,6 @@ FOREIGN = (
 MARGIN = 1.5
 # n of the DCT's n/8 scaling: scaling by more than 4/8 costs more time than it saves.
 SCALES = (1, 2, 3, 4)
-# torch resizes by Pillow's own weights, twice as fast, but from the upper left corner on: what lies
-# there before the crop is thrown away, and may be so many times the view.
-TORCH = {"bilinear": "_upsample_bilinear2d_aa", "bicubic": "_upsample_bicubic2d_aa"}
-MOST_WASTE = 4
 WORDS_OF_A_CUT = ("truncated", "premature end", "unexpected end", "end of file", "not enough")
 
 
@@ -255,46 +251,9 @@ def _view(pixels: Pixels, width: int, height: int, geometry: Geometry) -> Pixels
     across, down = scale * width / new_width, scale * height / new_height
     if across == down == 1:
         return np.ascontiguousarray(pixels[top : top + size, left : left + size])
-    resized = _by_pillow
-    if geometry.interpolation in TORCH and (top + size) * (left + size) <= MOST_WASTE * size**2:
-        resized = _by_torch
-    return resized(pixels, geometry, (top, left), (down, across))
-
-
-def _by_torch(
-    pixels: Pixels, geometry: Geometry, corner: tuple[int, int], steps: tuple[float, float]
-) -> Pixels:
-    """The view whose upper left is at `corner` (top, left) of the resized image.
-
-    `steps` are stored pixels for one of it, down and across.
-    """
-    import torch
-
-    (top, left), (down, across) = corner, steps
-    resize = getattr(torch.ops.aten, TORCH[geometry.interpolation])
-    image_13HW = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    size = geometry.size
-    # A side that is as long as the stored one would be left as it is, whatever the step.
-    ends = [c + size + (c + size == n) for c, n in zip((top, left), pixels.shape, strict=False)]
-    resized = resize(image_13HW, ends, False, 1 / down, 1 / across)[0]
-    view = resized[:, top : top + size, left : left + size]
-    return np.ascontiguousarray(view.permute(1, 2, 0).numpy())
-
-
-def _by_pillow(
-    pixels: Pixels, geometry: Geometry, corner: tuple[int, int], steps: tuple[float, float]
-) -> Pixels:
-    """The same. Pillow resizes a box with the weights that the whole image would get, and reads
-    the pixels around the box: the result is that of resize and crop, also for a 1 x 5000 image.
-    """
-    from PIL import Image
-
-    (top, left), (down, across), size = corner, steps, geometry.size
-    height, width = pixels.shape[:2]
-    right, bottom = (left + size) * across, (top + size) * down
-    box = (left * across, top * down, min(right, width), min(bottom, height))
-    how = Image.Resampling[geometry.interpolation.upper()]
-    return np.array(Image.fromarray(pixels).resize((size, size), how, box=box))
+    return resizing.window(
+        pixels, (top, left), geometry.size, (down, across), geometry.interpolation
+    )
 
 
 def _orientation(image: Image.Image) -> int:
