@@ -113,6 +113,7 @@ def distill_students(
             report.tell(
                 whole, evaluate_on, master, runs=runs, device=device, trust_builder=trust_builder
             )
+    ranks.wait()
     return len(outcomes) - len(whole)
 
 
@@ -248,7 +249,7 @@ def evaluate(
 ) -> None:
     """Prints and writes how good students or teachers are and what they cost."""
     device = devices.choose(device)
-    directories = [standings.find(word, runs) for word in students]
+    directories = standings.find_all(students, runs)
     master = (
         teachers.open(teachers.resolve(teacher, runs), device=device, trust_builder=trust_builder)
         if teacher is not None

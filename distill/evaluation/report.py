@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -40,19 +41,21 @@ def tell(
             f"name a {kinds[1]}"
         )
     found = compare(directories, labelled, teacher, device=device, trust_builder=trust_builder)
+    for line in table.terminal(found) if several else table.single(found):
+        print(printable(line), flush=True)
+    if several:
+        place = out or runs / "evaluations" / _name(found)
+        write(place, found)
+        print(f"compared in {place / 'report.html'}, table.md, table.json, pareto.png", flush=True)
     for one in found.students:
         body = {"labelled": found.labelled, "student_digest": one.digest}
         path = out if out is not None and not several else one.directory / RESULT
-        artefact.write_json(path, {**body, **asdict(one.result), "cost": asdict(one.cost)})
-    if not several:
-        for line in table.single(found):
-            print(printable(line), flush=True)
-        return
-    place = out or runs / "evaluations" / _name(found)
-    write(place, found)
-    for line in table.terminal(found):
-        print(printable(line))
-    print(f"compared in {place / 'report.html'}, table.md, table.json, pareto.png", flush=True)
+        try:
+            artefact.write_json(path, {**body, **asdict(one.result), "cost": asdict(one.cost)})
+        except PermissionError as error:
+            if path == out:
+                raise
+            print(f"warning: not kept beside the student: {error}", file=sys.stderr)
 
 
 def write(directory: Path, found: Standings) -> None:

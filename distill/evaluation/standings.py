@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from distill.evaluation import cost
 from distill.evaluation.cost import Cost
 from distill.evaluation.evaluate import Result, evaluate_all
 from distill.evaluation.pareto import front
-from indexes import artefact, names, places, sources, teachers
+from indexes import artefact, devices, names, places, sources, teachers
+from indexes.checkpoint import LOG
 from indexes.teachers import Teacher, TeacherError
 
 
@@ -56,6 +58,21 @@ def find(word: str, runs: Path) -> Path:
         raise TeacherError(f"no student {word!r} in {shelf}.{hint} Of teachers: {error}") from None
 
 
+def find_all(words: Sequence[str], runs: Path) -> list[Path]:
+    """What `find` makes of each; of several, a student that is not finished is left out, and told.
+
+    A shell's `runs/students/*` names those that diverged or are in training, too.
+    """
+    unfinished = [
+        word for word in words if (Path(word) / LOG).is_file() and not artefact.is_done(word)
+    ]
+    if len(unfinished) < len(words):
+        for word in unfinished:
+            print(f"{word}: left out, its training has not ended well", file=sys.stderr)
+        words = [word for word in words if word not in unfinished]
+    return [find(word, runs) for word in words]
+
+
 def compare(
     directories: Sequence[Path],
     labelled: str,
@@ -70,6 +87,7 @@ def compare(
     anything is computed. Raises what `teachers.open` and `evaluate_all` do.
     """
     sources.parts(labelled)
+    devices.keep_memory(device)  # as a training has it: what is measured must not depend on that
     chosen = {directory.resolve(): directory for directory in directories}.values()
     nets = [teachers.open(one, device=device, trust_builder=trust_builder) for one in chosen]
     results = evaluate_all(nets, labelled, teacher=teacher, device=device)

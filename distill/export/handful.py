@@ -20,6 +20,7 @@ from indexes.samples import DamagedPart
 from indexes.shards import open_shards
 
 SEED = 0  # of the order: a folder per class must not give a batch of one class
+LOOK = 20  # images of a part that are passed for each one taken: a tar may be sorted by class
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,23 @@ def _read(spec: str, num: int, dropped: Counter[str]) -> Iterator[bytes]:
         return
     parts = sources.parts(spec)
     chosen = [parts[at] for at in _spaced(len(parts), num)]
+    each = -(-num // len(chosen))
+    draw = np.random.default_rng(SEED)
     for part in chosen:
         samples = iter(part)
+        kept: list[bytes] = []  # of those seen so far each is here with the same chance
         try:
-            for sample in itertools.islice(samples, -(-num // len(chosen))):
-                yield sample.data
+            for seen, sample in enumerate(itertools.islice(samples, LOOK * each)):
+                at = seen if seen < each else int(draw.integers(seen + 1))
+                if at < each:
+                    kept[at : at + 1] = [sample.data]
         except DamagedPart as error:
             dropped["damaged_part"] += error.lost
         finally:
             if isinstance(samples, Generator):
                 with contextlib.suppress(DamagedPart):
                     samples.close()
+        yield from kept
 
 
 def _spaced(num: int, most: int) -> list[int]:

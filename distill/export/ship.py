@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -24,10 +26,12 @@ from indexes.artefact import CARD, ArtefactError
 from indexes.images import Pixels
 from indexes.teachers import Teacher
 
-VERSION = 1  # of what an export is: one of another version is made again
+VERSION = 2  # of what an export is: one of another version is made again
 MODEL_CARD = "MODEL_CARD.md"
 OURS = (CARD, *programs.FILES.values(), quantise.FILE, MODEL_CARD, ".lock")
 NUM_GAPS = 10  # of the gap allowed: answers this close tell a right file from a wrong one badly
+NUM_TRIED = sum(programs.BATCH_SIZES)
+ASIDE = ".new-"
 LIBRARIES = ("torch", "onnx", "onnxruntime")
 
 
@@ -71,15 +75,19 @@ def export_student(
         if _is_whole(directory, inputs):
             print(f"{directory}: was exported before")
             return
-        _clear(directory)
-        try:
-            body = _make(opened, directory, formats, int8, _pictures(source, int8, opened))
-            with _readable_record(place), artefact.writing(directory / MODEL_CARD) as aside:
-                aside.write_text(_model_card(opened, record, origins, evaluation, body))
-        except BaseException:
+        for stale in directory.glob(f"{ASIDE}*"):
+            shutil.rmtree(stale)
+        pictures = _pictures(source, int8, opened)
+        # Aside, on the same disk: where it fails, an export that was there before still is.
+        with tempfile.TemporaryDirectory(prefix=ASIDE, dir=directory) as aside:
+            new = Path(aside)
+            body = _make(opened, directory, new, formats, int8, pictures)
+            with _readable_record(place), artefact.writing(new / MODEL_CARD) as card:
+                card.write_text(_model_card(opened, record, origins, evaluation, body))
+            body["files"].append(_file(new / MODEL_CARD))
             _clear(directory)
-            raise
-        body["files"].append(_file(directory / MODEL_CARD))
+            for one in body["files"]:
+                (new / one["name"]).replace(directory / one["name"])
         artefact.write_card(directory, "export", {"inputs": inputs, **body})
     print(f"{directory / MODEL_CARD}: what it is, how to run it, where it came from")
 
@@ -89,7 +97,9 @@ def _readable_record(place: Path) -> Iterator[None]:
     """A record or evaluation of another make is one line: neither is covered by a digest."""
     try:
         yield
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except ArtefactError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ArtefactError(
             f"{place}: the record in its {CARD}, or its evaluation.json, is not of this winnow "
             f"({type(error).__name__}: {error}): copy the student again from where it came"
@@ -119,11 +129,19 @@ def _model_card(
 
 
 def _make(
-    student: Teacher, directory: Path, formats: list[str], int8: str, pictures: Handful | None
+    student: Teacher,
+    directory: Path,
+    new: Path,
+    formats: list[str],
+    int8: str,
+    pictures: Handful | None,
 ) -> dict[str, Any]:
-    """The files and what was measured of them, as the body of the card."""
+    """The files and what was measured of them, as the body of the card.
+
+    They are written in `new`, and told as what they will be in `directory`.
+    """
     batches = _batches(student, pictures)
-    num = sum(map(len, batches))
+    num = min(sum(map(len, batches)), len(pictures) if pictures else NUM_TRIED)
     where = f"{num} images" if pictures else f"{num} images of noise, as no real ones were found"
     sizes = ", ".join(str(len(one)) for one in batches)
     if programs.spread(student, batches[-1]) < NUM_GAPS * programs.MAX_PARITY_GAP:
@@ -136,13 +154,13 @@ def _make(
     program = programs.trace(student)
     parity, files = {}, []
     for kind in formats:
-        path = directory / programs.FILES[kind]
+        path = new / programs.FILES[kind]
         programs.write(student, program, kind, path)
         parity[path.name] = programs.parity(student, path, batches)
         files.append(_file(path))
         print(
-            f"{path}: {path.stat().st_size / 1e6:.2f} MB, logits within {parity[path.name]:.2g} "
-            f"of the student's on {where}, in batches of {sizes}"
+            f"{directory / path.name}: {path.stat().st_size / 1e6:.2f} MB, logits within "
+            f"{parity[path.name]:.2g} of the student's on {where}, in batches of {sizes}"
         )
     body: dict[str, Any] = {
         "student_digest": student.card.digest,
@@ -156,13 +174,13 @@ def _make(
     }
     if int8 != "none":
         assert pictures is not None
-        path = directory / quantise.FILE
-        gain = quantise.quantise(directory / programs.FILES["onnx"], path, int8, pictures)
+        path = new / quantise.FILE
+        gain = quantise.quantise(new / programs.FILES["onnx"], path, int8, pictures)
         files.append(_file(path))
         body["int8"] = asdict(gain)
         faster = gain.int8_images_per_second / gain.float_images_per_second
         print(
-            f"{path}: {path.stat().st_size / 1e6:.2f} MB, the same class for "
+            f"{directory / path.name}: {path.stat().st_size / 1e6:.2f} MB, the same class for "
             f"{100 * gain.agreement:.1f} % of {gain.num_measured:,} images, "
             f"{gain.int8_images_per_second:,.0f} images/s against "
             f"{gain.float_images_per_second:,.0f} in float32 ({faster:.2f} x; one at a time, one "
@@ -176,7 +194,7 @@ def _pictures(source: str | None, int8: str, student: Teacher) -> Handful | None
         print("no images: name some with --images; tried on noise", file=sys.stderr, flush=True)
         return None
     calibrated = int8 == "static"
-    num = sum(programs.BATCH_SIZES)
+    num = NUM_TRIED
     if int8 != "none":
         num = quantise.NUM_MEASURED + quantise.NUM_CALIBRATION * calibrated
     found = handful.gather(source, num, student.geometry)
@@ -187,7 +205,7 @@ def _pictures(source: str | None, int8: str, student: Teacher) -> Handful | None
 
 def _batches(student: Teacher, pictures: Handful | None) -> list[Pixels]:
     """Images in the batch sizes to be tried; each is tried, whatever few images there are."""
-    size, num = student.card.input_size, sum(programs.BATCH_SIZES)
+    size, num = student.card.input_size, NUM_TRIED
     if pictures is None:
         pixels = handful.noise(num, size)
     else:

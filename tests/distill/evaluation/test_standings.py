@@ -103,6 +103,22 @@ def test_standings_are_sorted_and_marked(runs: Path) -> None:
     assert found.teacher.result.agreement is None
 
 
+def test_of_several_the_unfinished_are_left_out(
+    runs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = next(path.parent for path in runs.rglob("card.json") if "students" in path.parts)
+    (tmp_path / "diverged").mkdir()
+    (tmp_path / "diverged" / "log.jsonl").write_text("")
+    words = [str(tmp_path / "diverged"), str(whole)]
+    assert standings.find_all(words, runs) == [whole]
+    assert f"{tmp_path / 'diverged'}: left out" in capfd.readouterr().err
+    assert standings.find_all(words[:1], runs) == [tmp_path / "diverged"]
+    with pytest.raises(teachers.TeacherError, match="diverged"):
+        teachers.open(tmp_path / "diverged")
+    with pytest.raises(teachers.TeacherError, match="nowhere"):
+        standings.find_all([*words, str(tmp_path / "nowhere")], runs)
+
+
 def test_of_one_name_the_parents_tell(runs: Path, tmp_path: Path) -> None:
     other = make_student(tmp_path / "other" / "small", "resnet8")
     found = standings.compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -22,6 +23,7 @@ from indexes import artefact, images, nets, teachers
 from indexes.images import Pixels
 from indexes.names import find
 from indexes.shards import open_shards
+from indexes.tarwriter import HashedTar
 from tests.distill import worlds
 
 onnx = pytest.importorskip("onnx", reason="needs the extra: pip install 'winnow[export]'")
@@ -161,17 +163,19 @@ def test_the_file_alone_suffices_and_the_samples_run(
     assert "no human label" not in card
     prepare, *samples = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(samples) == 2
-    noise = np.random.default_rng(1).integers(0, 256, (40, 61, 3), np.uint8)
-    Image.fromarray(noise).save(place / "photo.jpg.png")
-    data = (place / "photo.jpg.png").read_bytes()
-    pixels, _, _ = images.load(data, teacher.geometry)
-    expected = answer(teacher, pixels[None])
+    noise = np.random.default_rng(1).integers(40, 216, (40, 61, 4), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    kinds: list[dict[str, Any]] = [{}, {"exif": exif}, {"mode": "RGBA"}]
     monkeypatch.chdir(place)
-    (place / "photo.jpg").write_bytes(data)
-    for sample in samples:
+    for sample, kind in itertools.product(samples, kinds):
+        pillow = Image.fromarray(noise).convert(kind.pop("mode", "RGB"))
+        pillow.save(place / "photo.jpg", "PNG", **kind)
+        pixels, _, _ = images.load((place / "photo.jpg").read_bytes(), teacher.geometry)
         names: dict[str, Any] = {}
         exec(prepare + sample, names)
-        assert np.array_equal(names["pixels"][0], pixels)
+        assert np.abs(names["pixels"][0].astype(int) - pixels).max() <= 2
+        expected = answer(teacher, names["pixels"])
         found = names["logits"]
         found = found.detach().numpy() if isinstance(found, Tensor) else found
         np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -290,6 +294,37 @@ def test_a_second_run_does_only_what_is_missing(runs: Path, tmp_path: Path) -> N
     }  # fmt: skip
 
 
+def test_an_export_that_fails_leaves_the_one_before_it(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "out"
+    words = "resnet8", "--runs", runs, "--out", place, "--format", "onnx"
+    assert call(*words)[0] == 0
+    before = {one.name: one.read_bytes() for one in place.iterdir()}
+    code, _, err = call(*words, "--images", tmp_path / "typo")
+    assert (code, "typo" in err) == (2, True)
+    with monkeypatch.context() as patch:
+        patch.setattr(programs, "MAX_PARITY_GAP", -1.0)
+        assert call(*words[:-1], "onnx,pt2")[0] == 2
+    assert {one.name: one.read_bytes() for one in place.iterdir()} == before
+    (place / ".new-killed").mkdir()
+    assert call(*words[:-1], "pt2")[0] == 0
+    names = {one.name for one in place.iterdir()}
+    assert names == {".lock", "MODEL_CARD.md", "card.json", "model.pt2"}
+
+
+def test_a_net_that_was_taught_is_no_student(runs: Path, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    net = nets.build("resnet8", num_classes=3).eval()
+    record = {"inputs": {"labelled": [["set", "print"]], "recipe": {"epochs": 1}}}
+    teachers.save(tmp_path / "taught", net, classes=worlds.CLASSES, input_size=32, record=record)
+    assert call(tmp_path / "taught", "--runs", runs, "--format", "pt2")[0] == 0
+    card = (tmp_path / "taught" / "export" / "MODEL_CARD.md").read_text()
+    assert "By cross-entropy on the labels of images" in card
+    assert "distilled" not in card
+    assert "human label" not in card
+
+
 def test_lineage_is_kept_by_the_student_itself(runs: Path, tmp_path: Path) -> None:
     shards = open_shards(runs / "shards" / "demo")
     record = artefact.read_card(runs / "students" / "resnet8", "teacher")["record"]
@@ -362,8 +397,9 @@ def test_slips_are_one_line(runs: Path, tmp_path: Path) -> None:
     assert "is damaged" in told("resnet8", "--out", tmp_path / "g")
     assert "is damaged" in told(tmp_path / "g")
     place = tmp_path / "copy"
-    teachers.save(place, teachers.open(runs / "students" / "resnet8").net, classes=("a", "b", "c"),
-                  input_size=32, record={"inputs": {"config": 3}, "agreement": "x"})  # fmt: skip
+    record = {"inputs": {"config": 3, "teacher_digest": "x"}}
+    net = teachers.open(runs / "students" / "resnet8").net
+    teachers.save(place, net, classes=("a", "b", "c"), input_size=32, record=record)
     assert "is not of this winnow" in told(
         place, "--format", "pt2", "--images", runs / "shards" / "demo"
     )
@@ -387,6 +423,15 @@ def test_a_handful_is_from_all_over_the_set(tmp_path: Path) -> None:
     assert [len(one) for one in found.batches(0, 99, 4)] == [4, 4, 3]
     again = handful.gather(str(tmp_path), 12, images.Geometry(32))
     assert again.encoded == found.encoded
+    with (tmp_path / "sorted.tar").open("wb") as file:
+        tar = HashedTar(file)
+        for number in range(120):
+            tar.add(f"{number:03}.png", worlds.paint(number))
+        tar.close()
+    one = handful.gather(str(tmp_path / "sorted.tar"), 12, images.Geometry(32))
+    thirds = {number // 40 for number in range(120) if worlds.paint(number) in one.encoded}
+    assert (len(one), thirds) == (12, {0, 1, 2})
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "class2" / "00.png").rename(tmp_path / "bad" / "00.png")
     with pytest.raises(ValueError, match="not one image could be decoded"):
-        handful.gather(str(tmp_path / "class2" / "00.png").replace("/00.png", ""), 1,
-                       images.Geometry(32))  # fmt: skip
+        handful.gather(str(tmp_path / "bad"), 1, images.Geometry(32))
