@@ -123,21 +123,24 @@ def main(words: Sequence[str] | None = None) -> None:
         {name: partial(measured, name, blobs, geometry) for name in CONTESTANTS}, asked.rounds
     )
     key = "images_per_cpu_second"
-    line = Line(
-        row="decode",
+    peer, speed = timing.fastest(table, ("PIL", "torchvision"), key)
+    row = partial(
+        Line,
         unit="images per CPU-second",
         ours=table["ours"][key],
         floor=table["floor"][key],
-        peer=table["PIL"][key],
         floor_name="libjpeg-turbo alone",
-        peer_name="PIL",
-        target=Target(of="peer", sense=">=", bound=1.5),
     )
+    target = Target(of="peer", sense=">=", bound=1.5)
+    lines = [
+        row(row="decode", peer=table["PIL"][key], peer_name="PIL", target=target),
+        row(row="decode, fastest peer", peer=speed, peer_name=peer),
+    ]
     table["ours"] |= off(blobs, geometry)
     timing.show(table)
     side = asked.side if asked.images is None else None
     settings = {"count": len(blobs), "side": side, "size": asked.size, "rounds": asked.rounds}
-    timing.write("decode", [line], contestants=table, **settings)
+    timing.write("decode", lines, contestants=table, **settings)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Command: python -m benchmarks.embed --corpus 'POOL/*.tar.gz' --teacher DIR [--parts 3]
 Figure: images per CPU-second (this process and its children), ours / floor, median of the rounds,
-which alternate so that a noisy machine is noisy for both. The floor reads the same files with
-tarfile, decodes with simplejpeg and runs the teacher with the same batch, threads and precision.
+which alternate so that a noisy machine is noisy for both. The floor reads the same tars of JPEGs
+with tarfile, decodes with simplejpeg (where the size is another one, as winnow does) and runs the
+teacher with the same batch, threads and precision.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import numpy as np
 import simplejpeg
 import torch
 
-from indexes import devices, teachers
+from indexes import devices, images, teachers
 from indexes.sources import Part, parts
+from indexes.tars import TarPart
 from indexes.teachers import Teacher
 from pipeline import embed
 
@@ -38,7 +40,7 @@ def cpu_seconds() -> float:
 
 def floor(paths: list[Path], teacher: Teacher, device: str) -> int:
     """Decode and forward, nothing kept."""
-    count, waiting = 0, []
+    count, size, waiting = 0, teacher.geometry.size, []
 
     def forward() -> None:
         pixels = torch.from_numpy(np.stack(waiting)).to(device)
@@ -50,8 +52,13 @@ def floor(paths: list[Path], teacher: Teacher, device: str) -> int:
         with tarfile.open(path) as tar:
             for member in tar:
                 file = tar.extractfile(member)
-                assert file is not None
-                waiting.append(simplejpeg.decode_jpeg(file.read()))
+                if file is None or not member.name.lower().endswith((".jpg", ".jpeg")):
+                    continue
+                blob = file.read()
+                pixels = simplejpeg.decode_jpeg(blob)
+                if pixels.shape[:2] != (size, size):
+                    pixels, _, _ = images.load(blob, teacher.geometry)
+                waiting.append(pixels)
                 count += 1
                 if len(waiting) == BATCH:
                     forward()
@@ -90,9 +97,10 @@ def main() -> None:
     arguments = parser.parse_args()
     device = devices.choose()
     teacher = teachers.open(arguments.teacher, device=device)
-    chosen = sorted(Path(arguments.corpus).parent.glob(Path(arguments.corpus).name))
-    paths = chosen[: arguments.parts]
-    pool = parts(" ".join(map(str, paths)))
+    pool = parts(arguments.corpus)[: arguments.parts]
+    paths = [Path(part.place) for part in pool if isinstance(part, TarPart) and not part.start]
+    if len(paths) < len(pool) or not all(path.is_file() for path in paths):
+        parser.error(f"{arguments.corpus}: the floor reads local tars of JPEGs alone")
     floor(paths[:1], teacher, device)  # warm-up
     rows: dict[str, list[dict[str, float]]] = {"floor": [], "ours": []}
     for _ in range(arguments.rounds):

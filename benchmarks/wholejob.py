@@ -26,6 +26,7 @@ from benchmarks.timing import Line, Target
 from indexes import artefact, devices, sources
 
 MINUTES = 5
+EVALUATION = ("evaluate: ", "weakest: ", "dropped: ", "cost: ", "Images/s: ")  # what it prints
 
 
 def told(*words: object) -> list[tuple[float, str]]:
@@ -61,7 +62,9 @@ def stage_of(text: str, student: str) -> str | None:
     if text.startswith("step "):
         return "training"
     if text.startswith(f"{student}: "):
-        return "saving and evaluation"
+        return "saving"
+    if text.startswith(EVALUATION):
+        return "evaluation"
     word = re.match(r"([a-z][a-z ]*):", text)
     return word[1] if word else None
 
