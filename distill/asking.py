@@ -38,7 +38,7 @@ from indexes.teachers import Teacher
 BATCH = 256
 NUM_VERIFIED = 512
 MOST_APART = 0.05  # of the largest logit: bf16 rounds otherwise in other batches, not by so much
-MARKS = "answered.npy"
+MARKS = "answered"  # what the names of files of marks begin with
 # Compiling takes 5 to 30 seconds and a ResNet-18 answers 7 % faster then, on a CPU; not measured on
 # a GPU. OURS
 PAYS_ANSWERS = 500_000
@@ -153,7 +153,8 @@ def _fill(asking: Asking, directory: Path, there: int, num_views: int, ranks: Ra
         for view in range(there, num_views)
         for name in sample
     }
-    marks = np.load(directory / MARKS, mmap_mode="r+", allow_pickle=False)
+    marked = _marked(directory, there, num_views)
+    marks = np.load(marked, mmap_mode="r+", allow_pickle=False)
     todo = [int(starts[b]) for b in np.flatnonzero(~marks) if b % ranks.num == ranks.rank]
     num_rows = sum(min(most, len(stock) - start) for start in todo)
     with Progress("ask the teacher", num_rows * (num_views - there), "views") as progress:
@@ -188,11 +189,12 @@ def _allocate(
         for view in new
         for name, like in sample.items()
     }
-    marks = directory / MARKS
+    marks = _marked(directory, new.start, new.stop)
     known = np.load(marks, allow_pickle=False) if marks.is_file() else np.zeros(0)
     if known.shape == (num_blocks,) and all(_is_like(path, *like) for path, like in files.items()):
         return
-    marks.unlink(missing_ok=True)
+    for stale in directory.glob(f"{MARKS}*"):
+        stale.unlink()
     needed = sum(dtype.itemsize * math.prod(shape) for shape, dtype in files.values())
     free = shutil.disk_usage(directory).free
     if needed > free:
@@ -207,6 +209,11 @@ def _allocate(
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     with artefact.writing(marks) as aside, aside.open("wb") as file:
         np.save(file, np.zeros(num_blocks, bool))
+
+
+def _marked(directory: Path, there: int, num_views: int) -> Path:
+    """The file of marks of the blocks whose views there..num_views-1 are answered: of no others."""
+    return directory / f"{MARKS}-{there:03d}-{num_views:03d}.npy"
 
 
 def _is_like(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
@@ -235,7 +242,8 @@ def _finish(asking: Asking, directory: Path, sample: Mapping[str, Array], num_vi
         "files": [{"name": name, "sha256": artefact.sha256(directory / name)} for name in names],
     }
     artefact.write_card(directory, "targets", body)
-    (directory / MARKS).unlink()
+    for stale in directory.glob(f"{MARKS}*"):
+        stale.unlink()
 
 
 def verify(asking: Asking, directory: Path) -> Iterator[str]:

@@ -152,7 +152,7 @@ class Streamed:
             # Not fork: decoding threads and CUDA live in this process.
             options["multiprocessing_context"] = "spawn"
             options["prefetch_factor"] = 4
-            options["worker_init_fn"] = devices.leave_interrupts
+            options["worker_init_fn"] = devices.leave_signals
         loader = DataLoader(
             self.steps,
             batch_size=None,
@@ -184,7 +184,9 @@ def open_source(
         budget_bytes = free_bytes(device) // 2
         if not device.startswith("cuda"):
             budget_bytes = min(budget_bytes, CPU_BUDGET_BYTES)
-    if num_bytes <= budget_bytes:
+    # Another process's GPU may be fuller: all do the same.
+    is_too_large = torch.tensor(float(num_bytes > budget_bytes), device=device)
+    if not ranks.add_up(is_too_large):
         return Resident(decode_all(stock, geometry, device, ranks), order)
     if workers is None:
         workers = max(1, min(WORKERS, devices.cores() - 1))

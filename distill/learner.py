@@ -86,7 +86,7 @@ class Learner:
             checkpoint.trim_log(directory, self.step)
 
     def _resume(self) -> None:
-        state = checkpoint.load(self.directory, self.device)
+        state = checkpoint.load(self.directory)
         if state is None:
             return
         refuse_others(self.directory, state.get("inputs"), self.inputs)
@@ -116,7 +116,10 @@ class Learner:
             if self.ranks.num > 1 or not devices.is_out_of_memory(error):
                 raise
             self._fail(
-                "out of memory", f"out of memory at step {self.step + 1}", "try --accumulate 2"
+                "out of memory",
+                f"out of memory at step {self.step + 1}",
+                "with more of it the same command goes on from its last checkpoint; with as much, "
+                "try --accumulate 2",
             )
 
     def _learn(self, part: int, batch: Batch, progress: float) -> None:
@@ -125,9 +128,10 @@ class Learner:
         place = (self.step * recipe.accumulate + part) * ranks.num + ranks.rank
         torch.manual_seed((recipe.seed * 1_000_003 + place) % 2**63)
         self.method.observed = {}
+        # Apart: autocast may keep a weight, rounded without gradient, for the rest of a block.
+        with torch.no_grad(), devices.autocast(self.device):
+            batch = self.method.choose(batch, progress)
         with devices.autocast(self.device):
-            with torch.no_grad():
-                batch = self.method.choose(batch, progress)
             terms = self.method.losses(batch, progress)
         total = torch.stack(list(terms.values())).sum()
         if part == 0:
@@ -150,8 +154,10 @@ class Learner:
             grads = [p.grad for p in self.method.parameters() if p.grad is not None]
             torch._foreach_div_(grads, self._weight.clamp_min(1e-12))
             if self.ranks.num > 1:
-                buffers = [b for b in self.method.buffers() if b.is_floating_point()]
-                average([*grads, *buffers], self._weight, self.ranks)
+                kept = self.method.state_dict(keep_vars=True).values()  # but for constants
+                moving = [b for b in kept if not isinstance(b, nn.Parameter)]
+                buffers = [b for b in moving if b.is_floating_point()]
+                average(grads, buffers, self._weight, self.ranks)
         optim.set_learning_rate(self.scheduled, lr)
         if math.isfinite(self.method.max_grad_norm):
             groups = self.scheduled["sgd"].param_groups  # to Muon length is nothing
@@ -201,8 +207,8 @@ class Learner:
 
     def _fail(self, state: str, what: str, mend: str) -> None:
         self.failure = state
-        if self.ranks.is_first:
-            checkpoint.remove(self.directory)
+        if self.ranks.is_first and state != "out of memory":
+            checkpoint.remove(self.directory)  # from there it would only come to the same
         print(
             f"{self.builder} is {what}: stopped, others go on; {mend}", file=sys.stderr, flush=True
         )

@@ -30,7 +30,7 @@ def matrices(module: nn.Module) -> Iterator[Tensor]:
     """
     for layer in module.modules():
         mixes = isinstance(layer, (nn.Linear, nn.Conv2d)) and getattr(layer, "groups", 1) == 1
-        weight = layer.weight if mixes else None
+        weight = layer.weight if mixes else getattr(layer, "in_proj_weight", None)  # of attention
         if isinstance(weight, Tensor) and weight.is_leaf and weight.requires_grad:
             yield weight
 

@@ -85,20 +85,23 @@ class Order:
 class Mixed:
     """Two orders side by side: so many images of the first set in each step, so many of the second.
 
-    The rows of the second set follow those of the first.
+    The rows of the second set follow those of the first; in a step both sets are spread evenly, so
+    that any piece of it holds both.
     """
 
     def __init__(self, first: Order, second: Order) -> None:
         self.first, self.second = first, second
         self.per_step = first.per_step + second.per_step
+        places = [(np.arange(n) + 0.5) / n for n in (first.per_step, second.per_step)]
+        self._spread = np.argsort(np.concatenate(places), kind="stable")
 
     def visit(self, step: int) -> tuple[Rows, Rows]:
         """See Visits."""
         index, epoch = self.first.visit(step)
         other, other_epoch = self.second.visit(step)
         return (
-            np.concatenate([index, other + self.first.num_rows]),
-            np.concatenate([epoch, other_epoch]),
+            np.concatenate([index, other + self.first.num_rows])[self._spread],
+            np.concatenate([epoch, other_epoch])[self._spread],
         )
 
 

@@ -62,19 +62,22 @@ class Ranks:
 ALONE = Ranks()
 
 
-def average(parts: Sequence[Tensor], weight: Tensor, ranks: Ranks) -> None:
-    """Replaces `parts` by their mean over all processes, each counting by its `weight` (a scalar).
+def average(
+    grads: Sequence[Tensor], buffers: Sequence[Tensor], weight: Tensor, ranks: Ranks
+) -> None:
+    """Replaces both by their means over all processes, in one message.
 
-    One message for all of them. Where all weigh nothing, parts become zero.
+    Of gradients each process counts by its `weight` (a scalar; where all weigh nothing they become
+    zero), of `buffers`, which saw as many images in each, as one.
     """
-    flat = torch.cat(
-        [*(part.detach().flatten().float() for part in parts), torch.ones_like(weight)[None]]
-    )
-    flat = ranks.add_up(flat * weight)
-    flat = flat[:-1] / flat[-1].clamp_min(1e-12)
+    sums = [part.detach().flatten().float() * weight for part in grads]
+    shares = [part.detach().flatten().float() / ranks.num for part in buffers]
+    flat = ranks.add_up(torch.cat([weight.float()[None], *sums, *shares]))
+    total, *means = torch.split(flat, [1, *(part.numel() for part in (*grads, *buffers))])
     with torch.no_grad():
-        means = torch.split(flat, [part.numel() for part in parts])
-        for part, mean in zip(parts, means, strict=True):
+        for place, (part, mean) in enumerate(zip((*grads, *buffers), means, strict=True)):
+            if place < len(grads):
+                mean = mean / total.clamp_min(1e-12)
             part.copy_(mean.view_as(part))
 
 

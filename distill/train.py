@@ -142,6 +142,7 @@ def train(
                     for learner in running:
                         learner.save()
                     if stopping:
+                        ranks.wait()  # who leaves first has torchrun end the others
                         raise KeyboardInterrupt
                 if all(learner.failure is not None for learner in learners):
                     break
@@ -153,6 +154,7 @@ def train(
                 learner.finish(teacher.card, agreed.get(name, 0.0), origins)
             state = learner.failure or "finished"
             outcomes[name] = Outcome(name, learner.directory, state, agreed.get(name))
+        ranks.wait()
     return list(outcomes.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import sys
@@ -30,21 +31,23 @@ def save(directory: Path, state: dict[str, Any]) -> None:
     """
     import torch
 
+    buffer = io.BytesIO()  # of a full disk torch's own writing says nothing that could be told
+    torch.save(state, buffer)
     with artefact.writing(directory / f"checkpoint-{state['step']:09d}.pt") as aside:
-        torch.save(state, aside)
+        aside.write_bytes(buffer.getbuffer())
     for old in found(directory)[KEEP:]:
         old.unlink()
 
 
-def load(directory: Path, device: str) -> dict[str, Any] | None:
-    """The newest whole one that `save` wrote, on `device`; None where nothing is.
+def load(directory: Path) -> dict[str, Any] | None:
+    """The newest whole one that `save` wrote, on the CPU; None where nothing is.
 
     A damaged one is told on the way; ArtefactError where all are.
     """
     damaged = []
     for path in found(directory):
         try:
-            state = _read(path, device)
+            state = _read(path)
         except artefact.ArtefactError as error:
             damaged.append(str(error))
             continue
@@ -56,11 +59,11 @@ def load(directory: Path, device: str) -> dict[str, Any] | None:
     return None
 
 
-def _read(path: Path, device: str) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch raises several types here, depending on where the damage lies.
         raise artefact.ArtefactError(f"{path} is damaged ({type(error).__name__})") from error

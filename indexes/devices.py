@@ -92,6 +92,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def leave_interrupts(worker: int) -> None:
-    """For decoding processes: Ctrl-C is the main process's to answer."""
+def leave_signals(worker: int) -> None:
+    """For decoding processes: Ctrl-C, and what torchrun or a batch system sends to all processes of
+    a job, is the main process's to answer, which may still need them to end well.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)

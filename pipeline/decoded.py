@@ -182,7 +182,7 @@ def read(
         # Not fork: CUDA and threads live here. Not forkserver: after a kill of this process its
         # children would live on.
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=devices.leave_interrupts,
+        worker_init_fn=devices.leave_signals,
     )
     try:
         yield from loader

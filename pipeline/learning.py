@@ -81,7 +81,7 @@ def learn(trainer: Trainer, directory: Path, digest: str) -> dict[str, Any]:
 
 
 def _resumed(trainer: Trainer, directory: Path, digest: str) -> int:
-    state = checkpoint.load(directory, "cpu")
+    state = checkpoint.load(directory)
     if state is None:
         return 0
     if state.get("digest") != digest:

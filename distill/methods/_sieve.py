@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distill.method import MethodError
 
+MOST_LOGGED = 100  # classes, of which each line of the log says the share
 EPOCHS = 240  # of KD3's training, which its schedule of alpha counts in. SOURCE
 
 
@@ -62,7 +63,10 @@ class Sieve(nn.Module):
         if self.tau > 0:
             kept = (sureness > least_C[classes]).float()
         self.kept_frac.lerp_(kept.mean(), 1 / self.memory)
-        return kept, {"kept_frac": kept.mean(), "classes": seen_C / len(classes)}
+        seen = {"kept_frac": kept.mean(), "largest_class": seen_C.max() / len(classes)}
+        if len(seen_C) <= MOST_LOGGED:
+            seen["classes"] = seen_C / len(classes)
+        return kept, seen
 
     def check(self, least: float) -> None:
         """MethodError where over the steps remembered a smaller share than `least` passed."""

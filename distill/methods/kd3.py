@@ -29,6 +29,7 @@ from distill.method import Batch, Preset, at_least, weighted_mean
 from distill.methods._mixing import mix_distribution
 from distill.methods._sieve import Sieve, first_kept, teacher_share
 from distill.reuse import Reusing
+from indexes import devices
 from indexes.nets import Net
 from indexes.teachers import Teacher
 
@@ -126,8 +127,8 @@ class KD3(Reusing):
         """The values [B] of each image and its MixDistribution finding each other."""
         num, device = len(features_BD), features_BD.device
         draw = torch.distributions.Beta(MIXING, MIXING)
-        share = draw.sample((num,)).to(device)
-        partner = torch.randperm(num).to(device)
+        share = devices.send(draw.sample((num,)).numpy(), device)
+        partner = devices.send(torch.randperm(num).numpy(), device)
         # An image that weighs nothing gives nothing of itself.
         partner = torch.where(batch.weights[partner] > 0, partner, torch.arange(num, device=device))
         _, other_BD, _ = self.student(mix_distribution(batch.pixels, partner, share))

@@ -78,7 +78,8 @@ class ODSD(Method):
             return
         rank = min(num_classes - 1, width) if config.rank is None else config.rank
         self.basis_DR: Tensor
-        self.register_buffer("basis_DR", classifier_subspace(weight_CD.float(), rank))
+        basis_DR = classifier_subspace(weight_CD.float(), rank)
+        self.register_buffer("basis_DR", basis_DR, persistent=False)
 
     @classmethod
     def needs(cls, config: Config) -> Needs:

@@ -180,9 +180,31 @@ def test_a_student_out_of_memory_stops_and_others_go_on(
     outcomes = run(world, tmp_path / "both", students=("resnet8", "resnet14"), steps=5)
     assert [one.state for one in outcomes] == ["out of memory", "finished"]
     said = capfd.readouterr().err
-    assert "resnet8 is out of memory at step 3: stopped, others go on; try --accumulate 2" in said
+    assert "resnet8 is out of memory at step 3: stopped, others go on; with more of it" in said
+    assert "--accumulate 2" in said
     assert not artefact.is_done(tmp_path / "both" / "resnet8")
     assert same(tmp_path / "both" / "resnet14", tmp_path / "alone" / "resnet14")
+
+
+def test_what_was_saved_before_memory_ran_out_serves(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(world, tmp_path / "whole", steps=5)
+    learn = learner.Learner._learn
+
+    def hungry(self: learner.Learner, part: int, batch: Batch, progress: float) -> None:
+        if self.step == 3:
+            raise OUT_OF_MEMORY[0]
+        learn(self, part, batch, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learner.Learner, "_learn", hungry)
+        patch.setattr(train.Pace, "checkpoint_due", lambda self: True)
+        assert run(world, tmp_path / "cut", steps=5)[0].state == "out of memory"
+    place = tmp_path / "cut" / "resnet8"
+    assert checkpoint.found(place)[0].name == "checkpoint-000000003.pt"
+    assert run(world, tmp_path / "cut", steps=5)[0].state == "finished"
+    assert same(place, tmp_path / "whole" / "resnet8")
 
 
 def test_out_of_memory_in_the_optimiser_is_the_students_too(

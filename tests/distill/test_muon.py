@@ -93,6 +93,9 @@ def test_matrices_are_the_layers_that_mix_channels_and_train() -> None:
         nn.Embedding(3, 4),
     )
     assert [id(weight) for weight in matrices(net)] == [id(net[0].weight), id(net[3].weight)]
+    attention = nn.MultiheadAttention(8, 2)
+    wanted = [id(attention.in_proj_weight), id(attention.out_proj.weight)]
+    assert [id(weight) for weight in matrices(attention)] == wanted
 
 
 def test_every_weight_has_one_optimiser() -> None:

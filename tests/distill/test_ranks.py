@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import winnow
@@ -23,6 +24,19 @@ from tests.distill.test_train import log_lines
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parent.parent.parent
 VIEWS = "--views", "2"
+SPOILT = """from torch import nn
+
+class Spoilt(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.fc = nn.Linear(3, num_classes)
+
+    def forward(self, pixels):
+        return self.fc(pixels.mean((2, 3)) * float("nan"))
+
+def build(num_classes):
+    return Spoilt(num_classes)
+"""
 STEPS, BATCH = 12, 17  # 8 and 9 images for the two: never even
 
 
@@ -46,14 +60,23 @@ def alone(runs: Path, out: str, *more: object) -> None:
     assert result.exit_code == 0, result.output
 
 
-def together(runs: Path, out: str, *more: object) -> str:
+def labelled(runs: Path) -> Path:
+    """A folder per class."""
+    for number in range(9):
+        place = runs / "val" / worlds.CLASSES[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(worlds.paint(number))
+    return runs / "val"
+
+
+def together(runs: Path, out: str, *more: object, code: int = 0) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--standalone", "-m", "winnow", *words(runs, out, *more)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
@@ -99,6 +122,37 @@ def test_one_process_goes_on_where_two_were_and_the_other_way(
         steps = [line["step"] for line in log_lines(mixed) if "terms" in line]
         assert steps == list(range(1, STEPS + 1))
         assert sum(curve(mixed)) == pytest.approx(sum(curve(one)), rel=0.05)
+
+
+def test_means_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients by what images weigh; statistics alike, also where no image weighs anything."""
+    for weights in ((1.0, 3.0), (0.0, 0.0)):
+        said: list[torch.Tensor] = []
+
+        def both(value: torch.Tensor, said: list[torch.Tensor] = said) -> None:
+            said.append(value.clone())
+            value.copy_(sum(said))  # of the second process: what both have said
+
+        monkeypatch.setattr(ranks.distributed, "all_reduce", both)
+        parts = [(torch.full((2, 2), float(r + 1)), torch.full((3,), 10.0 * r)) for r in range(2)]
+        for (grad, buffer), weight in zip(parts, weights, strict=True):
+            ranks.average([grad], [buffer], torch.tensor(weight), ranks.Ranks(0, 2))
+        grad, buffer = parts[-1]
+        assert torch.equal(grad, torch.full((2, 2), 1.75 if sum(weights) else 0.0))
+        assert torch.equal(buffer, torch.full((3,), 5.0))
+
+
+def test_those_who_have_nothing_to_save_wait_for_the_first(runs: Path) -> None:
+    """torchrun ends all others as soon as one has left with a student that was stopped."""
+    (runs / "spoilt.py").write_text(SPOILT)
+    spoilt = "--student", f"{runs / 'spoilt.py'}:build", "--trust-builder"
+    printed = together(runs, "stopped", *VIEWS, *spoilt, "--eval", labelled(runs), code=1)
+    assert printed.count("diverged") == 1
+    assert printed.count(": trained") == 2
+    for place in students(runs, "stopped"):
+        is_whole = "spoilt" not in place.name and "build" not in place.name
+        assert artefact.is_done(place) == is_whole
+        assert (place / "evaluation.json").is_file() == is_whole
 
 
 def test_a_single_process_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,12 +178,29 @@ def test_other_files_than_those_marked_are_asked_for_anew(
         with pytest.raises(RuntimeError, match="killed"):
             make(asking_of(world), VIEWS, tmp_path)
     (place,) = tmp_path.iterdir()
-    assert np.load(place / MARKS).sum() == 3
+    (marks,) = place.glob(f"{MARKS}*")
+    assert np.load(marks).sum() == 3
     (place / targets.file_name(1, "logits")).unlink()
     with monkeypatch.context() as patch:
         counting = Counting(patch)
         make(asking_of(world), VIEWS, tmp_path)
         assert counting.asked == len(world[0]) * VIEWS + 1
+
+
+def test_marks_are_of_the_views_that_were_asked_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks answered for two views, when three were begun before, have no third view."""
+    monkeypatch.setattr(data, "CHUNK", 16)
+    whole = make(asking_of(world), 3, tmp_path / "whole")
+    for num_views, blocks in ((3, 1), (2, 3)):
+        with monkeypatch.context() as patch:
+            Counting(patch, calls=1 + blocks * num_views)
+            with pytest.raises(RuntimeError, match="killed"):
+                make(asking_of(world), num_views, tmp_path / "cut")
+    cut = make(asking_of(world), 3, tmp_path / "cut")
+    assert bytes_of(cut) == bytes_of(whole)
+    assert not list(cut.glob(f"{MARKS}*"))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +210,7 @@ def test_other_files_than_those_marked_are_asked_for_anew(
         (dict(teacher="f" * 64), "another teacher"),
         (dict(seed=1), r"another view seed \(0, not 1\)"),
         (dict(colour=0.2), "another colour of views"),
-        (dict(view_code=2), r"another view code \(1, not 2\)"),
+        (dict(view_code=99), r"another view code \(\d, not 99\)"),
         (dict(top=2), "another number of logits"),
     ],
 )

@@ -282,7 +282,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(world: World, tmp_path: Path
         with pytest.raises(KeyboardInterrupt):
             run(world, tmp_path / "cut", steps=5)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    state = checkpoint.load(tmp_path / "cut" / "resnet8", "cpu")
+    state = checkpoint.load(tmp_path / "cut" / "resnet8")
     assert state is not None
     assert state["step"] == 3
     run(world, tmp_path / "cut", steps=5)
