@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def import_teacher(
         )
     except nets.NetError as error:
         raise teachers.TeacherError(str(error)) from error
-    known = _defaults(net)
+    known = _defaults(net, is_asked=crop_frac is None)
     given = {
         "mean": mean,
         "std": std,
@@ -144,8 +145,8 @@ def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _defaults(net: nets.Net) -> dict[str, Any]:
-    """How the library of a net prepares pixels, as far as it says."""
+def _defaults(net: nets.Net, *, is_asked: bool) -> dict[str, Any]:
+    """How the library of a net prepares pixels, as far as it says; whether anyone asks."""
     library, _, name = net.builder.partition(":")
     view: dict[str, Any] = {"crop_frac": 1.0, "interpolation": "bilinear"}
     module: Any = net.module
@@ -156,8 +157,8 @@ def _defaults(net: nets.Net) -> dict[str, Any]:
         view |= {key: config[key] for key in ("mean", "std", "interpolation")}
         view["crop_frac"] = config["crop_pct"]
     elif library == "torchvision":
-        view |= {"mean": nets.IMAGENET_MEAN, "std": nets.IMAGENET_STD, "crop_frac": 0.875}
-        view["input_size"] = getattr(module, "image_size", 224)
+        view |= {"mean": nets.IMAGENET_MEAN, "std": nets.IMAGENET_STD}
+        view |= _torchvision_view(name, getattr(module, "image_size", None), is_asked)
     elif library == "open_clip":
         import open_clip
 
@@ -171,6 +172,33 @@ def _defaults(net: nets.Net) -> dict[str, Any]:
     elif library.startswith(nets.STUDENTS):
         view["input_size"] = 32
     return view
+
+
+def _torchvision_view(name: str, size: int | None, is_asked: bool) -> dict[str, Any]:
+    """Size, crop and interpolation as of the first weights that torchvision offers for a net.
+
+    `size` is that of a net which is made for one. Where its other weights want other ways, which a
+    state dict does not tell, that is said.
+    """
+    from torchvision import models
+
+    ways: dict[tuple[int, int, str], str] = {}
+    for weights in models.get_model_weights(name):
+        preset = weights.transforms()
+        (crop,), (resize,) = preset.crop_size, preset.resize_size
+        if size in (None, crop):
+            ways.setdefault((crop, resize, preset.interpolation.value), weights.name)
+    if not ways:
+        return {"input_size": size or 224, "crop_frac": 0.875}
+    if len(ways) > 1 and is_asked:
+        told = "; ".join(
+            f"{one}: --input-size {crop} --crop-frac {crop / resize:.4g} --interpolation {how}"
+            for (crop, resize, how), one in ways.items()
+        )
+        print(f"torchvision's weights of {name} want several views ({told}): "
+              "the first is taken unless you say another", file=sys.stderr)  # fmt: skip
+    crop, resize, how = next(iter(ways))
+    return {"input_size": crop, "crop_frac": crop / resize, "interpolation": how}
 
 
 def _load_clip(net: nets.Net, weights: Path, names: Sequence[str], prompts: Sequence[str]) -> None:

@@ -235,6 +235,28 @@ def test_torchvisions_view_and_what_the_user_gives(classes: Path, tmp_path: Path
     assert (card.mean, card.std) == (PIXELS["mean"], PIXELS["std"])
 
 
+@pytest.mark.parametrize(
+    ("name", "view", "ways"),
+    [
+        ("resnet50", (224, 224 / 256, "bilinear"), 2),
+        ("regnet_y_400mf", (224, 224 / 256, "bilinear"), 2),
+        ("inception_v3", (299, 299 / 342, "bilinear"), 1),
+        ("efficientnet_b3", (300, 300 / 320, "bicubic"), 1),
+        ("convnext_tiny", (224, 224 / 236, "bilinear"), 1),
+        ("vit_b_16", (224, 224 / 256, "bilinear"), 2),
+    ],
+)
+def test_a_view_is_that_of_torchvisions_weights(
+    capfd: pytest.CaptureFixture[str], name: str, view: tuple[int, float, str], ways: int
+) -> None:
+    size = 224 if name.startswith("vit") else None
+    found = importing._torchvision_view(name, size, True)
+    assert (found["input_size"], found["crop_frac"], found["interpolation"]) == view
+    assert capfd.readouterr().err.count("--crop-frac") == (ways if ways > 1 else 0)
+    importing._torchvision_view(name, size, False)
+    assert not capfd.readouterr().err
+
+
 def test_builder_arguments_are_kept(classes: Path, tmp_path: Path) -> None:
     builder = "timm:vit_tiny_patch16_224"
     arguments = {"img_size": 32, "patch_size": 8, "depth": 2}
