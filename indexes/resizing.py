@@ -44,7 +44,7 @@ def _by_torch(
     import torch
 
     resize = getattr(torch.ops.aten, TORCH[interpolation])
-    image_13HW = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    image_13HW = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels_last to torch, too
     # A side that came out as long as the stored one would be left as it is, whatever the step.
     ends = [c + side + (c + side == n) for c, n in zip(corner, pixels.shape, strict=False)]
     resized_3HW = resize(image_13HW, ends, False, 1 / steps[0], 1 / steps[1])[0]
