@@ -78,6 +78,8 @@ class Pace:
         )
         for one in learners:
             shown = {**one.terms, **one.observed}
+            if not shown:  # nothing was logged yet since it was taken up
+                continue
             terms = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
             text += f"\n  {one.builder}: {terms}"
             if one.builder in agreed:

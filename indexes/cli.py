@@ -114,14 +114,15 @@ def aligned(figures: dict[str, float]) -> list[str]:
 
 @app.command()
 def verify(
-    shards: Annotated[Path, typer.Argument(help="A directory of curated shards.")],
+    path: Annotated[Path, typer.Argument(help="Shards, a net, kept answers, an export.")],
 ) -> None:
-    """Check shards against their card: every sha256, the funnel, and a reading by webdataset."""
+    """Check an artefact against its card: every sha256; of shards the funnel and a reading by
+    webdataset, too.
+    """
     with friendly():
-        from indexes.verify import verify_shards
+        from indexes import verify as checks
 
-        num_samples = verify_shards(shards)
-        print(f"{shards}: {num_samples:,} samples, every digest and count as the card says")
+        print(f"{path}: {checks.verify(path)}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Verify: shards against their card, and once through stock webdataset."""
+"""Verify: artefacts against their cards; shards once through stock webdataset, too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,31 @@ from pathlib import Path
 from indexes import artefact
 from indexes.artefact import ArtefactError
 from indexes.shards import Shards, open_shards
+
+
+def verify(directory: Path) -> str:
+    """What is whole in `directory`, in words; ArtefactError names the first thing that is not."""
+    if not artefact.is_done(directory):
+        raise ArtefactError(
+            f"{directory} has no {artefact.CARD}: its making was cut off, or it is no artefact; "
+            "run the command that makes it again, it goes on where it stopped"
+        )
+    card = artefact.read_json(directory / artefact.CARD)
+    kind = str(card.get("kind"))
+    if kind == "shards":
+        return f"{verify_shards(directory):,} samples, every digest and count as the card says"
+    files = [card["weights"]] if kind == "teacher" else card.get("files")
+    if not files:
+        raise ArtefactError(
+            f"{directory} holds {kind!r}, whose card has no digests: shards, nets, kept answers "
+            "and exports can be verified"
+        )
+    artefact.read_card(directory, kind)  # of another schema: refused
+    for file in files:
+        if not (directory / file["name"]).is_file():
+            raise ArtefactError(f"{directory / file['name']} is missing: make it again")
+        artefact.check_sha256(directory / file["name"], file["sha256"], "it")
+    return f"{kind}, {len(files)} files, every digest as the card says"
 
 
 def verify_shards(directory: str | Path) -> int:

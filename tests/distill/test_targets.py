@@ -13,7 +13,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+import winnow
 from distill import asking, data, targets, views
 from distill.asking import MARKS, Asking, ask_of, make
 from distill.losses.kd import kd
@@ -248,6 +250,22 @@ def test_verify_asks_again(world: World, tmp_path: Path) -> None:
     lines = list(asking.verify(who, place))
     assert [line.split(":")[0] for line in lines] == ["logits", "features"]
     assert all("120 views asked again" in line for line in lines)
+
+
+def test_the_command_that_verifies_takes_kept_answers_and_nets(
+    world: World, tmp_path: Path
+) -> None:
+    place = make(asking_of(world), 2, tmp_path)
+    for path, said in ((place, "targets, 2 files"), (world[1].directory, "teacher, 1 files")):
+        result = CliRunner().invoke(winnow.app, ["verify", str(path)])
+        assert result.exit_code == 0, result.output
+        assert f"{said}, every digest as the card says" in result.output
+    spoil_values(place)
+    result = CliRunner().invoke(winnow.app, ["verify", str(place)])
+    assert (result.exit_code, "sha256 differs" in result.output) == (2, True)
+    (place / targets.file_name(0, "logits")).unlink()
+    result = CliRunner().invoke(winnow.app, ["verify", str(place)])
+    assert (result.exit_code, "is missing" in result.output) == (2, True)
 
 
 def spoil_values(place: Path) -> None:
