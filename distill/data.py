@@ -190,7 +190,7 @@ def open_source(
         return Resident(decode_all(stock, geometry, device, ranks), order)
     if workers is None:
         workers = max(1, min(WORKERS, devices.cores() - 1))
-    who = f"{workers} workers" if workers else "this very process"
+    who = f"{workers} worker{'s' * (workers != 1)}" if workers else "this very process"
     print(
         f"decoded images take {num_bytes / 2**30:.2f} GiB and {budget_bytes / 2**30:.2f} may be "
         f"used: {who} will read and decode each at every visit",
