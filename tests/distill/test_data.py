@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,22 @@ def test_streamed_is_resident(world: World, workers: int) -> None:
     for resident, streamed in zip(*batches, strict=True):
         assert torch.equal(resident, streamed)
         assert resident.shape == (20, 32, 32, 3)
+
+
+def test_what_ends_a_job_leaves_its_decoding_processes(world: World) -> None:
+    """Who signals a whole process group does not reach them: the training ends them itself."""
+    shards, teacher = world
+    rows = split(shards.columns["key_hash"]).train
+    source = data.open_source(
+        Stock([(shards, rows)]), data.stored_geometry(teacher.geometry), Order(len(rows), 20, 3),
+        device="cpu", workers=1, budget_bytes=0,
+    )  # fmt: skip
+    batches = source.batches(0, 3)
+    next(batches)
+    groups = {os.getpgid(one.pid or 0) for one in multiprocessing.active_children()}
+    assert groups
+    assert os.getpgid(0) not in groups
+    assert len(list(batches)) == 2
 
 
 def test_of_several_processes_all_keep_images_or_none(world: World) -> None:
