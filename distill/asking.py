@@ -153,8 +153,7 @@ def _fill(asking: Asking, directory: Path, there: int, num_views: int, ranks: Ra
         for view in range(there, num_views)
         for name in sample
     }
-    marked = _marked(directory, there, num_views)
-    marks = np.load(marked, mmap_mode="r+", allow_pickle=False)
+    marks = np.load(_marked(directory, there, num_views), mmap_mode="r+", allow_pickle=False)
     todo = [int(starts[b]) for b in np.flatnonzero(~marks) if b % ranks.num == ranks.rank]
     num_rows = sum(min(most, len(stock) - start) for start in todo)
     with Progress("ask the teacher", num_rows * (num_views - there), "views") as progress:
@@ -193,8 +192,7 @@ def _allocate(
     known = np.load(marks, allow_pickle=False) if marks.is_file() else np.zeros(0)
     if known.shape == (num_blocks,) and all(_is_like(path, *like) for path, like in files.items()):
         return
-    for stale in directory.glob(f"{MARKS}*"):
-        stale.unlink()
+    _unmark(directory)
     needed = sum(dtype.itemsize * math.prod(shape) for shape, dtype in files.values())
     free = shutil.disk_usage(directory).free
     if needed > free:
@@ -214,6 +212,11 @@ def _allocate(
 def _marked(directory: Path, there: int, num_views: int) -> Path:
     """The file of marks of the blocks whose views there..num_views-1 are answered: of no others."""
     return directory / f"{MARKS}-{there:03d}-{num_views:03d}.npy"
+
+
+def _unmark(directory: Path) -> None:
+    for marks in directory.glob(f"{MARKS}*"):
+        marks.unlink()
 
 
 def _is_like(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
@@ -242,8 +245,7 @@ def _finish(asking: Asking, directory: Path, sample: Mapping[str, Array], num_vi
         "files": [{"name": name, "sha256": artefact.sha256(directory / name)} for name in names],
     }
     artefact.write_card(directory, "targets", body)
-    for stale in directory.glob(f"{MARKS}*"):
-        stale.unlink()
+    _unmark(directory)
 
 
 def verify(asking: Asking, directory: Path) -> Iterator[str]:

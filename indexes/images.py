@@ -251,9 +251,7 @@ def _view(pixels: Pixels, width: int, height: int, geometry: Geometry) -> Pixels
     across, down = scale * width / new_width, scale * height / new_height
     if across == down == 1:
         return np.ascontiguousarray(pixels[top : top + size, left : left + size])
-    return resizing.window(
-        pixels, (top, left), geometry.size, (down, across), geometry.interpolation
-    )
+    return resizing.window(pixels, (top, left), size, (down, across), geometry.interpolation)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -28,44 +28,21 @@ def window(
     `steps` are stored pixels for one of the resized image, down and across. As torchvision resizes
     and crops, antialiased, within a level or two of 256.
     """
-    top, left = corner
+    (top, left), (down, across) = corner, steps
     if interpolation in TORCH and (top + side) * (left + side) <= MOST_WASTE * side**2:
-        return _by_torch(pixels, corner, side, steps, interpolation)
-    return _by_pillow(pixels, corner, side, steps, interpolation)
+        import torch
 
-
-def _by_torch(
-    pixels: Pixels,
-    corner: tuple[int, int],
-    side: int,
-    steps: tuple[float, float],
-    interpolation: str,
-) -> Pixels:
-    import torch
-
-    resize = getattr(torch.ops.aten, TORCH[interpolation])
-    image_13HW = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels_last to torch, too
-    # A side that came out as long as the stored one would be left as it is, whatever the step.
-    ends = [c + side + (c + side == n) for c, n in zip(corner, pixels.shape, strict=False)]
-    resized_3HW = resize(image_13HW, ends, False, 1 / steps[0], 1 / steps[1])[0]
-    top, left = corner
-    found = resized_3HW[:, top : top + side, left : left + side].permute(1, 2, 0)
-    return np.ascontiguousarray(found.numpy())
-
-
-def _by_pillow(
-    pixels: Pixels,
-    corner: tuple[int, int],
-    side: int,
-    steps: tuple[float, float],
-    interpolation: str,
-) -> Pixels:
-    """Pillow resizes a box with the weights that the whole image would get, and reads the pixels
-    around the box: the result is that of resize and crop, also for a 1 x 5000 image.
-    """
+        resize = getattr(torch.ops.aten, TORCH[interpolation])
+        image_13HW = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels_last to torch
+        # A side that came out as long as the stored one would be left as it is, whatever the step.
+        ends = [c + side + (c + side == n) for c, n in zip(corner, pixels.shape, strict=False)]
+        resized_3HW = resize(image_13HW, ends, False, 1 / down, 1 / across)[0]
+        found = resized_3HW[:, top : top + side, left : left + side].permute(1, 2, 0)
+        return np.ascontiguousarray(found.numpy())
+    # Pillow resizes a box with the weights that the whole image would get, and reads the pixels
+    # around the box: the result is that of resize and crop, also for a 1 x 5000 image.
     from PIL import Image
 
-    (top, left), (down, across) = corner, steps
     height, width = pixels.shape[:2]
     right, bottom = (left + side) * across, (top + side) * down
     box = (left * across, top * down, min(right, width), min(bottom, height))
