@@ -55,10 +55,10 @@ def floor(paths: list[Path], teacher: Teacher, device: str) -> int:
                 if file is None or not member.name.lower().endswith((".jpg", ".jpeg")):
                     continue
                 blob = file.read()
-                pixels = simplejpeg.decode_jpeg(blob)
-                if pixels.shape[:2] != (size, size):
-                    pixels, _, _ = images.load(blob, teacher.geometry)
-                waiting.append(pixels)
+                fits = simplejpeg.decode_jpeg_header(blob)[:2] == (size, size)
+                waiting.append(
+                    simplejpeg.decode_jpeg(blob) if fits else images.load(blob, teacher.geometry)[0]
+                )
                 count += 1
                 if len(waiting) == BATCH:
                     forward()
