@@ -25,11 +25,11 @@ for room in (pipeline.cli.app, distill.cli.app, indexes.cli.app):
 
 @app.command()
 def demo(
-    runs: Annotated[Path, typer.Option(help="Where the demo's artefacts go.")] = Path("runs/demo"),
+    runs: Annotated[Path, typer.Option(help="Where the demo's artifacts go.")] = Path("runs/demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Students per cell of the table.")] = 3,
 ) -> None:
     """The main job in minutes on a world drawn by code: teach, lose the data, select, distil."""
-    with indexes.cli.friendly():
+    with indexes.cli.user_errors():
         import winnow_demo
 
         winnow_demo.run(runs, seeds)

@@ -13,16 +13,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill import teach, train
-from distill.evaluation import evaluate
+from distill import train
+from distill.evaluation.accuracy import evaluate_net
 from distill.methods import kd
-from indexes import artefact, devices, teachers
+from distill.teachers.train_teacher import train_teacher
+from indexes import artifact, devices
 from indexes.cli import funnel_lines
+from indexes.models.teacher import Teacher, load_teacher
 from indexes.progress import clock
-from indexes.shards import open_shards
+from indexes.shards.reader import open_shards
 from pipeline import stages
+from pipeline.config import DEFAULT_METHOD, prepare
 from pipeline.corpora import demo as world
-from pipeline.run import DEFAULT_METHOD, prepare
 
 METHODS = (DEFAULT_METHOD, "random", "entropy_top")
 STUDENTS = ("resnet8", "wrn_16_1")
@@ -53,7 +55,7 @@ def run(runs: Path, seeds: int) -> None:
     device = devices.choose()
     test = runs / "test"
     teacher = make_teacher(runs, test, device)
-    top1 = evaluate.evaluate(teacher, str(test), device=device).top1
+    top1 = evaluate_net(teacher, str(test), device=device).top1
     print(f"teacher: {100 * top1:.1f} % on the lost original's test set; its data is deleted now")
     shards = {method: curate(method, teacher, runs, device) for method in METHODS}
     cells = list(contest(shards, teacher, runs, test, seeds, device))
@@ -63,23 +65,25 @@ def run(runs: Path, seeds: int) -> None:
     print()
     for line in table(top1, cells, seeds):
         print(line)
-    artefact.write_json(runs / "demo.json", {"teacher": top1, "cells": cells})
-    print(f"\nin {clock(time.monotonic() - start)}; the artefacts are in {runs}")
+    artifact.write_json(runs / "demo.json", {"teacher": top1, "cells": cells})
+    print(f"\nin {clock(time.monotonic() - start)}; the artifacts are in {runs}")
 
 
-def make_teacher(runs: Path, test: Path, device: str) -> teachers.Teacher:
+def make_teacher(runs: Path, test: Path, device: str) -> Teacher:
     """A teacher of the lost original, whose images are deleted once it is trained."""
     place, lost = runs / "teachers" / "demo", runs / "lost"
-    if not artefact.is_done(place):
-        world.paint_labelled(lost, "train", LOST_IMAGES, seed=0)
-        world.paint_labelled(test, "test", TEST_IMAGES, seed=0)
-        teach.teach(str(lost), world.CLASSES, TEACHER, place, epochs=TEACHER_EPOCHS, device=device)
+    if not artifact.is_done(place):
+        world.paint_labeled(lost, "train", LOST_IMAGES, seed=0)
+        world.paint_labeled(test, "test", TEST_IMAGES, seed=0)
+        train_teacher(
+            str(lost), world.CLASSES, TEACHER, place, epochs=TEACHER_EPOCHS, device=device
+        )
     for file in lost.glob("train-*.tar"):
         file.unlink()
-    return teachers.open(place, device=device)
+    return load_teacher(place, device=device)
 
 
-def curate(method: str, teacher: teachers.Teacher, runs: Path, device: str) -> Path:
+def curate(method: str, teacher: Teacher, runs: Path, device: str) -> Path:
     """The ocean, curated by one method."""
     return stages.select(
         prepare(
@@ -95,7 +99,7 @@ def curate(method: str, teacher: teachers.Teacher, runs: Path, device: str) -> P
 
 def contest(
     shards: dict[str, Path],
-    teacher: teachers.Teacher,
+    teacher: Teacher,
     runs: Path,
     test: Path,
     seeds: int,
@@ -126,8 +130,8 @@ def contest(
                 targets_in=runs / "targets",
             )
             for student, place in places.items():
-                net = teachers.open(place, device=device)
-                found[student].append(evaluate.evaluate(net, str(test), device=device).top1)
+                net = load_teacher(place, device=device)
+                found[student].append(evaluate_net(net, str(test), device=device).top1)
         for student in STUDENTS:
             yield Cell(method, student, tuple(found[student]))
 

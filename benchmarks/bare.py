@@ -1,6 +1,6 @@
 """The floors of `distil`: the loop that a user writes first, and the best one that we can write.
 
-Both have every image in memory, the same nets, loss, optimiser and batch; neither logs, saves,
+Both have every image in memory, the same nets, loss, optimizer and batch; neither logs, saves,
 measures or waits for a number. B images of a step, S their side.
 """
 
@@ -23,7 +23,7 @@ from indexes import devices
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Normalised images [N, 3, S, S], cropped and flipped one by one; every label is 0."""
+    """Normalized images [N, 3, S, S], cropped and flipped one by one; every label is 0."""
 
     def __init__(self, images_N3SS: Tensor) -> None:
         self.images_N3SS = images_N3SS
@@ -116,7 +116,7 @@ class Views:
         self.scale, self.shift = 1 / (255 * std), -mean / std
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Normalised batches float32 [B, 3, S, S] in channels_last, epoch after epoch."""
+        """Normalized batches float32 [B, 3, S, S] in channels_last, epoch after epoch."""
         while True:
             order = torch.randperm(len(self.crops), device=self.device)
             for index in order.split(self.batch_size):

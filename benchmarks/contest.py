@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from indexes import artefact, devices
+from indexes import artifact, devices
 
 ORIGINAL = "original"
 """N random images of the lost original, as if it were a method: the upper bound."""
@@ -56,7 +56,7 @@ def train(
     """
     words = ["--student", student, "--steps", steps, "--seed", seed, "--eval", asked.eval]
     words += [*more, *shlex.split(asked.distill_args)]
-    key = artefact.digest([artefact.read_card(shards, "shards")["digest"], words])
+    key = artifact.digest([artifact.read_card(shards, "shards")["digest"], words])
     out = Path(asked.runs) / "students" / f"{shards.name}-{key[:10]}"
     result = out / "evaluation.json"
     if not result.is_file():

@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from benchmarks import timing
 from benchmarks.timing import Line, Sample, Target, timed
-from indexes import images
+from indexes.images.decode import Geometry, load_view
 
 CROP_FRAC = 0.875
 Pixels = npt.NDArray[np.uint8]
@@ -47,25 +47,25 @@ def painted(count: int, side: int) -> list[bytes]:
     return found
 
 
-def floor(blob: bytes, geometry: images.Geometry) -> Pixels:
+def floor(blob: bytes, geometry: Geometry) -> Pixels:
     """libjpeg-turbo alone."""
     side = geometry.shorter_side
     pixels: Pixels = simplejpeg.decode_jpeg(blob, min_height=side, min_width=side, min_factor=1)
     return pixels
 
 
-def ours(blob: bytes, geometry: images.Geometry) -> Pixels:
+def ours(blob: bytes, geometry: Geometry) -> Pixels:
     """The product's own door."""
-    return images.load(blob, geometry)[0]
+    return load_view(blob, geometry)[0]
 
 
-def pil(blob: bytes, geometry: images.Geometry) -> Pixels:
+def pil(blob: bytes, geometry: Geometry) -> Pixels:
     """PIL, as torchvision's reference transforms use it."""
     view = v2.functional.resize(Image.open(io.BytesIO(blob)).convert("RGB"), geometry.shorter_side)
     return np.asarray(v2.functional.center_crop(view, geometry.size))
 
 
-def torchvision(blob: bytes, geometry: images.Geometry) -> Pixels:
+def torchvision(blob: bytes, geometry: Geometry) -> Pixels:
     """torchvision's decoder and transforms, on tensors."""
     data = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
     pixels = torch_images.decode_jpeg(data, torch_images.ImageReadMode.RGB)
@@ -74,12 +74,12 @@ def torchvision(blob: bytes, geometry: images.Geometry) -> Pixels:
     return view.permute(1, 2, 0).numpy()
 
 
-CONTESTANTS: dict[str, Callable[[bytes, images.Geometry], Pixels]] = {
+CONTESTANTS: dict[str, Callable[[bytes, Geometry], Pixels]] = {
     "floor": floor, "ours": ours, "PIL": pil, "torchvision": torchvision
 }  # fmt: skip
 
 
-def measured(name: str, blobs: Sequence[bytes], geometry: images.Geometry) -> Sample:
+def measured(name: str, blobs: Sequence[bytes], geometry: Geometry) -> Sample:
     """One pass over all images."""
 
     def job() -> int:
@@ -90,7 +90,7 @@ def measured(name: str, blobs: Sequence[bytes], geometry: images.Geometry) -> Sa
     return timed(job)
 
 
-def off(blobs: Sequence[bytes], geometry: images.Geometry) -> dict[str, float]:
+def off(blobs: Sequence[bytes], geometry: Geometry) -> dict[str, float]:
     """Distance of our views from PIL's in levels: mean of all, and the worst image's mean."""
     levels = [
         float(np.abs(ours(blob, geometry).astype(int) - pil(blob, geometry)).mean())
@@ -116,7 +116,7 @@ def main(words: Sequence[str] | None = None) -> None:
         blobs = [path.read_bytes() for path in paths]
     else:
         blobs = painted(asked.count, asked.side)
-    geometry = images.Geometry(asked.size, CROP_FRAC)
+    geometry = Geometry(asked.size, CROP_FRAC)
     for name in CONTESTANTS:
         measured(name, blobs[:10], geometry)
     table: dict[str, Any] = timing.contest(

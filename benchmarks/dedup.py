@@ -27,12 +27,13 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image, ImageEnhance
 
-from indexes import nets, teachers
-from indexes.images import decode
-from indexes.sources import parts
-from indexes.tarwriter import HashedTar
+from indexes.images.decode import decode_view
+from indexes.models.net import build_net
+from indexes.models.teacher import save_teacher
+from indexes.shards.tar_writer import HashedTar
+from indexes.sources.spec import open_parts
 from pipeline import corpus_stages
-from pipeline.run import prepare
+from pipeline.config import prepare
 
 Pair = frozenset[str]
 Draw = np.random.Generator
@@ -91,7 +92,7 @@ def mirrored(image: Image.Image, draw: Draw) -> Image.Image:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
-def recoloured(image: Image.Image, draw: Draw) -> Image.Image:
+def recolored(image: Image.Image, draw: Draw) -> Image.Image:
     """Brightness or contrast by up to 20 %, saturation by 30 %, or hue by 11 degrees."""
     kind = draw.integers(4)
     if kind == 3:
@@ -105,7 +106,7 @@ def recoloured(image: Image.Image, draw: Draw) -> Image.Image:
 
 def combined(image: Image.Image, draw: Draw) -> Image.Image:
     """Some of the others, one after the other."""
-    for change in (mirrored, cropped, resized, recoloured):
+    for change in (mirrored, cropped, resized, recolored):
         if draw.random() < 0.6:
             image = change(image, draw)
     return image
@@ -116,7 +117,7 @@ KINDS: dict[str, Callable[[Image.Image, Draw], Image.Image]] = {
     "resize 50-200 %": resized,
     "crop 3-10 %": cropped,
     "flip": mirrored,
-    "colour": recoloured,
+    "color": recolored,
     "combined": combined,
 }
 
@@ -125,13 +126,13 @@ def base(count: int, side: int) -> list[Image.Image]:
     """`count` images, of `side` pixels where they are painted."""
     bench = Path(os.environ.get("WINNOW_BENCH", "")) / "cifar10" / "openworld"
     if os.environ.get("WINNOW_BENCH") and bench.is_dir():
-        samples = itertools.chain.from_iterable(parts(str(bench)))
-        return [Image.fromarray(decode(s.data)) for s in itertools.islice(samples, count)]
+        samples = itertools.chain.from_iterable(open_parts(str(bench)))
+        return [Image.fromarray(decode_view(s.data)) for s in itertools.islice(samples, count)]
     from pipeline.corpora.demo import corpus
 
     samples = itertools.islice(itertools.chain.from_iterable(corpus()), 2 * count)
     whole = [s.data for s in samples if s.data[:2] == b"\xff\xd8" and s.data[-2:] == b"\xff\xd9"]
-    images = [Image.fromarray(decode(data)) for data in whole[:count]]
+    images = [Image.fromarray(decode_view(data)) for data in whole[:count]]
     return [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
 
 
@@ -171,8 +172,8 @@ def ours(files: dict[str, bytes], scratch: Path) -> set[Pair]:
         for key, data in files.items():
             tar.add(f"{key}.jpg", data)
         tar.close()
-    net = nets.build("resnet8", num_classes=2)
-    teachers.save(scratch / "teacher", net, classes=("a", "b"), input_size=32)
+    net = build_net("resnet8", num_classes=2)
+    save_teacher(scratch / "teacher", net, classes=("a", "b"), input_size=32)
     run = prepare(
         corpus=str(scratch / "all.tar"),
         runs=scratch / "runs",

@@ -23,11 +23,12 @@ import numpy as np
 import simplejpeg
 import torch
 
-from indexes import devices, images, teachers
-from indexes.sources import Part, parts
-from indexes.tars import TarPart
-from indexes.teachers import Teacher
-from pipeline import embed
+from indexes import devices
+from indexes.images.decode import load_view
+from indexes.models.teacher import Teacher, load_teacher
+from indexes.sources.spec import Part, open_parts
+from indexes.sources.tar import TarPart
+from pipeline.embedding.embed import embed_parts
 
 BATCH = 128
 
@@ -57,7 +58,7 @@ def floor(paths: list[Path], teacher: Teacher, device: str) -> int:
                 blob = file.read()
                 fits = simplejpeg.decode_jpeg_header(blob)[:2] == (size, size)
                 waiting.append(
-                    simplejpeg.decode_jpeg(blob) if fits else images.load(blob, teacher.geometry)[0]
+                    simplejpeg.decode_jpeg(blob) if fits else load_view(blob, teacher.geometry)[0]
                 )
                 count += 1
                 if len(waiting) == BATCH:
@@ -71,7 +72,7 @@ def ours(pool: list[Part], teacher: Teacher, device: str, workers: int) -> int:
     """The embed stage as `winnow select` runs it, written to a scratch directory."""
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        embed.embed(pool, teacher, directory, body={}, device=device, workers=workers)
+        embed_parts(pool, teacher, directory, body={}, device=device, workers=workers)
         card = json.loads((directory / "card.json").read_text())
         return int(card["num_samples"])
 
@@ -96,8 +97,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=max(1, devices.cores() - 1))
     arguments = parser.parse_args()
     device = devices.choose()
-    teacher = teachers.open(arguments.teacher, device=device)
-    pool = parts(arguments.corpus)[: arguments.parts]
+    teacher = load_teacher(arguments.teacher, device=device)
+    pool = open_parts(arguments.corpus)[: arguments.parts]
     paths = [Path(part.place) for part in pool if isinstance(part, TarPart) and not part.start]
     if len(paths) < len(pool) or not all(path.is_file() for path in paths):
         parser.error(f"{arguments.corpus}: the floor reads local tars of JPEGs alone")

@@ -4,7 +4,7 @@ Command: python -m benchmarks.index [--rows 1000000] [--peer VENV/bin/python] [-
 Corpus: 1,000 overlapping clusters in a subspace of 96 dimensions and noise, half floats, class
 after class. Every job is a process of its own. Columns: CPU-seconds of the whole build (tuning
 included), peak memory above that of a tiny build, recall@10 of 1,000 held-out rows at the settings
-that the builder chose, queries per CPU-second there, CPU-seconds of all-pairs neighbours. `faiss`
+that the builder chose, queries per CPU-second there, CPU-seconds of all-pairs neighbors. `faiss`
 is the floor: train on a random sample and add, with the same lists and codes. `small budget` is
 the build in a budget of an eighth of the corpus, and of a corpus of a tenth: memory must not grow.
 autofaiss runs in an environment of its own (`pip install autofaiss "faiss-cpu<1.12"`) given by
@@ -116,13 +116,14 @@ def blocks(path: Path) -> Iterator[Array]:
 
 
 def ours(source: Path, out: Path, rows: int, budget: int) -> dict[str, Any]:
-    """`indexes.vectors.build` over parts of 32,768 rows."""
+    """`indexes.vectors.index.build` over parts of 32,768 rows."""
     import torch  # noqa: F401, as every `winnow select` has: larger than what is measured
 
-    from indexes import indexing, vectors
+    from indexes.vectors.build import VectorPart, build_index
+    from indexes.vectors.index import Vectors
 
-    few = indexing.Part("few", 64, lambda: np.eye(64))
-    indexing.build(out.with_name("few"), [few])  # the imports, and what libraries keep for good
+    few = VectorPart("few", 64, lambda: np.eye(64))
+    build_index(out.with_name("few"), [few])  # the imports, and what libraries keep for good
 
     def read(start: int, stop: int) -> Array:
         found: Array = np.load(source, mmap_mode="r")[start:stop]
@@ -130,12 +131,12 @@ def ours(source: Path, out: Path, rows: int, budget: int) -> dict[str, Any]:
 
     starts = range(0, rows, PART_ROWS)
     parts = [
-        indexing.Part(f"{one}", min(PART_ROWS, rows - one),
+        VectorPart(f"{one}", min(PART_ROWS, rows - one),
                      lambda one=one: read(one, min(one + PART_ROWS, rows)))
         for one in starts
     ]  # fmt: skip
-    result = measured(lambda: indexing.build(out, parts, budget_bytes=budget))
-    card = vectors.Vectors(out).card
+    result = measured(lambda: build_index(out, parts, budget_bytes=budget))
+    card = Vectors(out).card
     return {**result, "chosen": f"{card['factory']} nprobe={card['nprobe']}"}
 
 
@@ -143,11 +144,11 @@ def plain(source: Path, out: Path, budget: int) -> dict[str, Any]:
     """FAISS alone, with our lists and codes: train on a random sample, add."""
     import faiss
 
-    from indexes.indexing import plan
+    from indexes.vectors.build import plan_index
 
     vectors = np.load(source, mmap_mode="r")
     rows, dimension = vectors.shape
-    asked = plan(rows, dimension, budget)
+    asked = plan_index(rows, dimension, budget)
     index = faiss.index_factory(dimension, asked.factory, faiss.METRIC_INNER_PRODUCT)
 
     def job() -> None:
@@ -181,9 +182,9 @@ def search(source: Path, index_file: Path, chosen: str, exact_file: Path) -> dic
     return {"recall_at_10": float(np.mean(hits)), "queries_per_cpu_second": len(queries) / seconds}
 
 
-def neighbours(out: Path, exact_file: Path) -> dict[str, float]:
-    """CPU-seconds of the all-pairs neighbours and the recall@10 among them."""
-    from indexes.vectors import Vectors
+def neighbors(out: Path, exact_file: Path) -> dict[str, float]:
+    """CPU-seconds of the all-pairs neighbors and the recall@10 among them."""
+    from indexes.vectors.index import Vectors
 
     opened, exact = Vectors(out), np.load(exact_file)
     rows = opened.card["num_vectors"]
@@ -192,7 +193,7 @@ def neighbours(out: Path, exact_file: Path) -> dict[str, float]:
 
     def job() -> None:
         start = 0
-        for _, found in opened.neighbours(sizes, 10):
+        for _, found in opened.neighbors(sizes, 10):
             low, high = np.searchsorted(exact["own"], [start, start + len(found)])
             mine = found[exact["own"][low:high] - start]
             near = exact["near"][low:high]
@@ -201,9 +202,9 @@ def neighbours(out: Path, exact_file: Path) -> dict[str, float]:
 
     result = measured(job)
     return {
-        "neighbours_cpu_seconds": result["cpu_seconds"],
-        "neighbours_peak_bytes": result["peak_bytes"],
-        "neighbours_recall_at_10": float(np.mean(hits)),
+        "neighbors_cpu_seconds": result["cpu_seconds"],
+        "neighbors_peak_bytes": result["peak_bytes"],
+        "neighbors_recall_at_10": float(np.mean(hits)),
     }
 
 
@@ -231,7 +232,7 @@ def job(name: str, arguments: list[str]) -> dict[str, Any]:
         return plain(paths[0], paths[1], int(arguments[2]))
     if name == "search":
         return search(paths[0], paths[1], arguments[2], paths[3])
-    return neighbours(paths[0], paths[1])
+    return neighbors(paths[0], paths[1])
 
 
 def main() -> None:
@@ -269,7 +270,7 @@ def compare(scratch: Path, arguments: argparse.Namespace) -> dict[str, dict[str,
         row |= run("search", source, out / order / "index.faiss", row["chosen"], exact)
         print(order, row, flush=True)
     source, exact = scratch / "ordered" / "v.npy", scratch / "ordered.npz"
-    table["ours ordered"] |= run("neighbours", out / "ordered", exact)
+    table["ours ordered"] |= run("neighbors", out / "ordered", exact)
     table["faiss ordered"] = row = run("faiss", source, scratch / "plain.faiss", budget)
     chosen = f"IVF {table['ours ordered']['chosen'].split(' ')[1]}"
     row |= run("search", source, scratch / "plain.faiss", chosen, exact)

@@ -22,7 +22,8 @@ from typing import Any
 
 from benchmarks.contest import ORIGINAL, accuracy, close_gaps, line, parser, select, train
 from distill.evaluation.cost import count_macs
-from indexes import artefact, teachers
+from indexes import artifact
+from indexes.models.teacher import WEIGHTS, load_teacher
 
 LOG = "log.jsonl"
 
@@ -36,7 +37,7 @@ def measure(asked: argparse.Namespace, row: str) -> dict[str, Any]:
     found |= {"settings": " ".join(settings), "shards": str(shards), "cells": []}
     for student in asked.student:
         results = [train(asked, shards, student, asked.steps, seed, *words) for seed in asked.seeds]
-        tops = [artefact.read_json(result)["top1"] for result in results]
+        tops = [artifact.read_json(result)["top1"] for result in results]
         cell = {"student": student, "steps": asked.steps, "accuracies": tops}
         cell |= costs([result.parent for result in results])
         found["cells"].append(cell)
@@ -48,10 +49,10 @@ def costs(students: Sequence[Path]) -> dict[str, float]:
     """What the students of one cell took and are; the fastest seed, for the first one of a shard
     set may have asked the teacher about its views.
     """
-    net = teachers.open(students[0])
+    net = load_teacher(students[0])
     return {
         "seconds": min(seconds_of(student) for student in students),
-        "bytes": (students[0] / teachers.WEIGHTS).stat().st_size,
+        "bytes": (students[0] / WEIGHTS).stat().st_size,
         "parameters": sum(p.numel() for p in net.net.parameters()),
         "macs": count_macs(net),
     }
@@ -118,7 +119,7 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     text = "\n".join(tables(rows)) + "\n"
     print(text)
-    result = {"command": artefact.plain(vars(asked)), "rows": rows}
+    result = {"command": artifact.plain(vars(asked)), "rows": rows}
     asked.out.write_text(json.dumps(result, indent=1) + "\n")
     asked.out.with_suffix(".md").write_text(text)
 

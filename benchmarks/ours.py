@@ -18,13 +18,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from benchmarks.pair import Pair
-from benchmarks.timing import Sample, cpu_seconds, synchronise
+from benchmarks.timing import Sample, cpu_seconds, synchronize
 from distill.method import Batch
 from distill.methods.kd import KD, Config
 from distill.recipe import Recipe
 from distill.train import train
-from indexes import teachers
-from indexes.shards import open_shards
+from indexes.models.teacher import load_teacher
+from indexes.shards.reader import open_shards
 
 FEW = 20  # steps before the clock is read
 NOTHING = "benchmarks.ours:nothing"
@@ -53,7 +53,7 @@ class Job:
 def run(job: Job, steps: int, seed: int = 1) -> list[Path]:
     """One training from nothing; the students' directories. The one place that calls `train`."""
     shards = open_shards(job.shards)
-    teacher = teachers.open(job.teacher, device=job.device)
+    teacher = load_teacher(job.teacher, device=job.device)
     places = {name: job.scratch / "students" / str(n) for n, name in enumerate(job.students)}
     for place in places.values():
         shutil.rmtree(place, ignore_errors=True)
@@ -102,7 +102,7 @@ class Clock:
         """Called as each student's part of a step begins: the first one counts."""
         step = round(progress * self.steps)
         if step in (FEW, self.steps - 1) and step not in self.read:
-            synchronise(self.device)
+            synchronize(self.device)
             self.read[step] = time.perf_counter(), cpu_seconds()
 
 
@@ -158,7 +158,7 @@ def wait_frac(log: Sequence[Mapping[str, Any]]) -> float:
 
 
 class Nothing(nn.Module):
-    """A Linear of the mean colour: a student that costs next to nothing."""
+    """A Linear of the mean color: a student that costs next to nothing."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

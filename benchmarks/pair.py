@@ -16,8 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from indexes import devices, images, nets, teachers
-from indexes.shards import open_shards
+from indexes import devices
+from indexes.images.decode import load_view
+from indexes.models.net import build_net
+from indexes.models.teacher import Teacher, load_teacher
+from indexes.shards.reader import open_shards
 
 TEMPERATURE = 4.0
 LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
@@ -36,18 +39,18 @@ class Pair:
     batch_size: int
     device: str
 
-    def teacher(self) -> teachers.Teacher:
+    def teacher(self) -> Teacher:
         """The teacher, opened anew: nobody gets a net that another one has changed."""
-        return teachers.open(self.directory, device=self.device)
+        return load_teacher(self.directory, device=self.device)
 
     def student_net(self) -> nn.Module:
-        """The student with random weights, normalised pixels to logits, in training mode."""
+        """The student with random weights, normalized pixels to logits, in training mode."""
         card = self.teacher().card
-        net = nets.build(self.student, num_classes=len(card.classes), input_size=card.input_size)
+        net = build_net(self.student, num_classes=len(card.classes), input_size=card.input_size)
         return net.module.to(self.device).train()
 
     def normal(self) -> Tensor:
-        """The images as most code keeps them: float32 [N, 3, R, R], normalised."""
+        """The images as most code keeps them: float32 [N, 3, R, R], normalized."""
         card = self.teacher().card
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (card.mean, card.std))
         return (self.images_NRR3.permute(0, 3, 1, 2).float() / 255 - mean) / std
@@ -56,10 +59,10 @@ class Pair:
 def pair_of(asked: argparse.Namespace) -> Pair:
     """The pair that the command line names, every image of the shards decoded."""
     shards = open_shards(asked.shards)
-    teacher = teachers.open(asked.teacher)
+    teacher = load_teacher(asked.teacher)
     shards.check_teacher(teacher.card.digest)
     rows = range(min(len(shards), asked.images or len(shards)))
-    pixels = [images.load(shards.read(row), teacher.geometry)[0] for row in rows]
+    pixels = [load_view(shards.read(row), teacher.geometry)[0] for row in rows]
     return Pair(
         images_NRR3=torch.from_numpy(np.stack(pixels)),
         directory=Path(asked.teacher),

@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.embeddings import Embeddings
-from pipeline.candidates import CHUNK_ROWS
 from pipeline.pool import Pool, chunks
-from pipeline.selection import select, water_fill
+from pipeline.selection.candidates import CHUNK_ROWS
+from pipeline.selection.top_n import select_top_n, water_fill
 
 Array = npt.NDArray[Any]
 DTYPES = {"score": "f4", "label": "i4", "key_hash": "u8", "reason": "u1", "log_odds": "f4"}
@@ -101,7 +101,7 @@ def ours(directory: Path, rows: int, classes: int, balance: Any = "quota") -> Ar
     names = tuple(str(one) for one in range(classes))
     nothing = np.zeros((classes, 1), np.float32), np.zeros(classes, np.float32)
     out = directory / "rows.npy"
-    select(Pool(whole, nothing, names, directory), int(FRAC * rows), balance, 0.0, out)
+    select_top_n(Pool(whole, nothing, names, directory), int(FRAC * rows), balance, 0.0, out)
     return column(directory, "rows")
 
 

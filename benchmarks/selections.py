@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.contest import ORIGINAL, accuracy, close_gaps, line, parser, select, train
-from indexes import artefact
-from indexes.shards import open_shards
+from indexes import artifact
+from indexes.shards.reader import open_shards
 
 TRUE_FIGURES = ("purity", "right", "true_class_entropy")
 
@@ -83,7 +83,7 @@ def measure_one(asked: argparse.Namespace, method: str, n: int, directory: Path)
     for student in asked.student:
         for steps in asked.steps:
             results = [
-                artefact.read_json(train(asked, directory, student, steps, seed))
+                artifact.read_json(train(asked, directory, student, steps, seed))
                 for seed in asked.seeds
             ]
             cell = {"student": student, "steps": steps}
@@ -193,7 +193,7 @@ def main(words: Sequence[str] | None = None) -> None:
     found = correlate(rows)
     text = "\n".join(tables(rows, found)) + "\n"
     print(text)
-    result = {"command": artefact.plain(vars(asked)), "selections": rows, "spearman": found}
+    result = {"command": artifact.plain(vars(asked)), "selections": rows, "spearman": found}
     asked.out.write_text(json.dumps(result, indent=1) + "\n")
     asked.out.with_suffix(".md").write_text(text)
 

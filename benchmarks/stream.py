@@ -28,12 +28,11 @@ from torch import Tensor
 
 from benchmarks import ours, pair, timing
 from benchmarks.timing import Line, Sample, Target, timed
-from distill import data
-from distill.order import Order
-from distill.stock import Stock
-from indexes import images
-from indexes.images import Geometry
-from indexes.shards import Shards, open_shards
+from distill.data.dataset import ShardDataset
+from distill.data.loader import open_image_source, stored_geometry
+from distill.data.sampler import EpochSampler
+from indexes.images.decode import Geometry, load_view
+from indexes.shards.reader import Shards, open_shards
 
 FULL = 12  # batches taken beforehand from each worker: its start and its queue are not counted
 BLOCK = 1 << 20
@@ -47,14 +46,14 @@ class Load:
 
     def __call__(self, sample: dict[str, Any]) -> tuple[npt.NDArray[np.uint8]]:
         blob = next(sample[ext] for ext in ("jpg", "jpeg", "png", "webp") if ext in sample)
-        return (images.load(blob, self.geometry)[0],)
+        return (load_view(blob, self.geometry)[0],)
 
 
 def our_batches(shards: Shards, geometry: Geometry, asked: argparse.Namespace) -> Iterator[Tensor]:
     """Shuffled batches as a training streams them. The one place that opens distill's reader."""
-    stock = Stock([(shards, np.arange(len(shards)))])
-    order = Order(len(shards), asked.batch_size, seed=0)
-    source = data.open_source(
+    stock = ShardDataset([(shards, np.arange(len(shards)))])
+    order = EpochSampler(len(shards), asked.batch_size, seed=0)
+    source = open_image_source(
         stock, geometry, order, device="cpu", workers=asked.workers, budget_bytes=0
     )
     return source.batches(0, 10**6)
@@ -164,7 +163,7 @@ def main(words: Sequence[str] | None = None) -> None:
             workers=asked.workers,
         )
         table = waits(job, asked.steps, asked.rounds)
-    geometry = data.stored_geometry(images.Geometry(shards.input_size))
+    geometry = stored_geometry(Geometry(shards.input_size))
     contestants = {
         "bytes": partial(timed, lambda: bytes_alone(shards)),
         "ours": reading(our_batches(shards, geometry, asked), asked),

@@ -2,7 +2,7 @@
 
 Command: python -m benchmarks.students --shards DIR --teacher DIR [--students resnet8 resnet20 ...]
 All parts are trainings by `distill.train.train`, timed in one run, rounds alternating, seconds of
-a step. A student that is nothing (a Linear of the mean colour) shows what images and teacher cost:
+a step. A student that is nothing (a Linear of the mean color) shows what images and teacher cost:
 with kept answers that is `views`, with the teacher asked `views + teacher`; a student's own cost is
 what its training takes more than that. Floor: `views + teacher` and every student's own cost.
 Peer: a run for each student, all that other projects offer.

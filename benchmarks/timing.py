@@ -63,14 +63,14 @@ def _seconds_of(process: int) -> float:
 
 def timed(job: Callable[[], float], device: str = "cpu") -> Sample:
     """Runs `job`, which says how many images it went through."""
-    synchronise(device)
+    synchronize(device)
     cpu, begin = cpu_seconds(), time.perf_counter()
     images = job()
-    synchronise(device)
+    synchronize(device)
     return Sample(images, time.perf_counter() - begin, cpu_seconds() - cpu)
 
 
-def synchronise(device: str) -> None:
+def synchronize(device: str) -> None:
     """Waits until the device has done what it was told."""
     if device.startswith("cuda"):
         import torch

@@ -23,7 +23,8 @@ from typing import Any
 
 from benchmarks import timing
 from benchmarks.timing import Line, Target
-from indexes import artefact, devices, sources
+from indexes import artifact, devices
+from indexes.sources.spec import open_parts
 
 MINUTES = 5
 EVALUATION = ("evaluate: ", "weakest: ", "dropped: ", "cost: ", "Images/s: ")  # what it prints
@@ -73,7 +74,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Prints one table and writes benchmarks/wholejob.json."""
     asked = arguments(words)
     device = devices.choose()
-    sources.parts(asked.eval)  # a slip in the path is told now and not after the selection
+    open_parts(asked.eval)  # a slip in the path is told now and not after the selection
     with contextlib.ExitStack() as held:
         runs = asked.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
         if any(runs.glob("*")):
@@ -88,7 +89,7 @@ def main(words: Sequence[str] | None = None) -> None:
             "distill", *common, "--student", asked.student, "--eval", asked.eval, "--out", out,
             *shlex.split(asked.distill_args),
         )  # fmt: skip
-        accuracy = artefact.read_json(out / "evaluation.json")["top1"]
+        accuracy = artifact.read_json(out / "evaluation.json")["top1"]
     table: dict[str, Any] = {
         "select": {"seconds": select[-1][0], **stages(select, asked.student)},
         "distill": {"seconds": distill[-1][0], **stages(distill, asked.student)},

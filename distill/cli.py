@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from distill import cli_ship, cli_teachers
-from indexes.cli import Device, Runs, Trust, friendly
+from distill import cli_students, cli_teachers
+from indexes.cli import Device, Runs, Trust, user_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(cli_teachers.app)
-app.add_typer(cli_ship.app)
+app.add_typer(cli_students.app)
 
 
 Compile = Annotated[
@@ -85,7 +85,7 @@ def distill(
         typer.Option(min=0.001, help="How often each image is seen, in views. Default: 30."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of the optimiser, instead of --epochs.")
+        int | None, typer.Option(min=1, help="Steps of the optimizer, instead of --epochs.")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=4, help="Views in a batch. Default: 128.")
@@ -109,7 +109,7 @@ def distill(
         Path | None,
         typer.Option(help="Answers that `winnow targets` kept; their views are trained on."),
     ] = None,
-    colour: Annotated[
+    color: Annotated[
         float | None,
         typer.Option(
             min=0.0,
@@ -130,7 +130,7 @@ def distill(
     seed: Annotated[int, typer.Option(help="Initial weights, order and fresh views.")] = 0,
     evaluate_on: Annotated[
         str | None,
-        typer.Option("--eval", help="A labelled set; read only after the last step."),
+        typer.Option("--eval", help="A labeled set; read only after the last step."),
     ] = None,
     runs: Runs = Path("runs"),
     out: Annotated[
@@ -163,11 +163,12 @@ def distill(
 
     Example: winnow distill --student 'resnet8x4 timm:mobilenetv3_small_050' --eval /data/val
     """
-    with friendly():
-        from distill import command, ranks
+    with user_errors():
+        from distill import distributed
+        from distill.run import distill_students
 
-        with ranks.joined(device) as (team, device):
-            num_stopped = command.distill_students(
+        with distributed.init_distributed(device) as (team, device):
+            num_stopped = distill_students(
                 shards=shards,
                 teacher=teacher,
                 students=student or [],
@@ -183,7 +184,7 @@ def distill(
                 optimizer=optimizer,
                 views=views,
                 targets=targets,
-                colour=colour,
+                color=color,
                 compiled=compiled,
                 accumulate=accumulate,
                 ema=ema,
@@ -196,7 +197,7 @@ def distill(
                 workers=workers,
                 fresh=fresh,
                 trust_builder=trust_builder,
-                ranks=team,
+                group=team,
             )
     if num_stopped:
         raise typer.Exit(1)
@@ -228,8 +229,8 @@ def targets(
             "their logsumexp. As many as there are classes: all.",
         ),
     ] = 256,
-    colour: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="As --colour of `winnow distill`.")
+    color: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="As --color of `winnow distill`.")
     ] = 0.0,
     compiled: Compile = None,
     seed: Annotated[int, typer.Option(help="Draws the views.")] = 0,
@@ -248,24 +249,25 @@ def targets(
 
     Example: winnow targets --views 8 --verify
     """
-    with friendly():
-        from distill import command, ranks
+    with user_errors():
+        from distill import distributed
+        from distill.run import make_targets
 
-        with ranks.joined(device) as (team, device):
-            command.make_targets(
+        with distributed.init_distributed(device) as (team, device):
+            make_targets(
                 shards=shards,
                 teacher=teacher,
                 views=views,
                 keep=keep.value,
                 top=top,
-                colour=colour,
+                color=color,
                 compiled=compiled,
                 seed=seed,
                 verify=verify,
                 runs=runs,
                 device=device,
                 trust_builder=trust_builder,
-                ranks=team,
+                group=team,
             )
 
 
@@ -276,7 +278,7 @@ def students(
     ] = None,
 ) -> None:
     """List the nets that --student and --builder take; with a word, search all three libraries."""
-    with friendly():
+    with user_errors():
         from distill import listing
 
         for line in listing.student_lines(search):
@@ -286,7 +288,7 @@ def students(
 @app.command()
 def methods() -> None:
     """List the ways to distil, each with the settings that --set takes."""
-    with friendly():
+    with user_errors():
         from distill import listing
 
         for line in listing.method_lines():

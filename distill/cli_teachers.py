@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from indexes.cli import Device, Trust, friendly
+from indexes.cli import Device, Trust, user_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.command()
 def teach(
-    labelled: Annotated[
-        str, typer.Argument(help="A labelled set: a folder per class, tars with .cls, Parquet.")
+    labeled: Annotated[
+        str, typer.Argument(help="A labeled set: a folder per class, tars with .cls, Parquet.")
     ],
     classes: Annotated[Path, typer.Option(help="Class names: one per line, or a JSON list.")],
     out: Annotated[Path, typer.Option(help="The directory, as in RUNS/teachers/NAME.")],
@@ -31,18 +31,18 @@ def teach(
     seed: Annotated[int, typer.Option(help="Initial weights, order and views.")] = 0,
     device: Device = "auto",
 ) -> None:
-    """Train a teacher on a labelled set, for experiments where the lost data is not lost.
+    """Train a teacher on a labeled set, for experiments where the lost data is not lost.
 
     Example: winnow teach /data/cifar10/train --classes names.txt --out runs/teachers/r34
     """
-    with friendly():
-        from distill import teach as teaching
-        from distill.importing import read_classes
+    with user_errors():
+        from distill.teachers.import_teacher import read_classes
+        from distill.teachers.train_teacher import train_teacher
         from distill.train import LR_PER_128
         from indexes import devices
 
-        card = teaching.teach(
-            labelled,
+        card = train_teacher(
+            labeled,
             read_classes(classes),
             builder,
             out,
@@ -71,7 +71,7 @@ def import_teacher(
     mean: Annotated[str | None, typer.Option(help="Three numbers: 0.49,0.48,0.45.")] = None,
     std: Annotated[str | None, typer.Option(help="Three numbers: 0.25,0.24,0.26.")] = None,
     input_size: Annotated[int | None, typer.Option(min=8, help="Side in pixels.")] = None,
-    crop_frac: Annotated[float | None, typer.Option(help="Centre crop / shorter side.")] = None,
+    crop_frac: Annotated[float | None, typer.Option(help="Center crop / shorter side.")] = None,
     interpolation: Annotated[str | None, typer.Option(help="bilinear, bicubic, ...")] = None,
     builder_args: Annotated[
         str | None, typer.Option("--args", help="The builder's arguments as a JSON object.")
@@ -92,20 +92,20 @@ def import_teacher(
     Example: winnow import-teacher --builder torchvision:resnet50 --weights r50.safetensors
     --classes names.txt runs/teachers/r50
     """
-    with friendly():
-        from distill import importing
+    with user_errors():
+        from distill.teachers.import_teacher import import_teacher, json_object, three
 
-        card = importing.import_teacher(
+        card = import_teacher(
             builder,
             weights,
             classes,
             out,
-            mean=importing.three("mean", mean),
-            std=importing.three("std", std),
+            mean=three("mean", mean),
+            std=three("std", std),
             input_size=input_size,
             crop_frac=crop_frac,
             interpolation=interpolation,
-            builder_args=importing.json_object("args", builder_args),
+            builder_args=json_object("args", builder_args),
             prompts=prompts or None,
             accuracy=accuracy,
             trust_builder=trust_builder,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from indexes import names, nets
+from indexes import plugins
+from indexes.models.net import students
 
 
 def student_lines(search: str | None) -> Iterator[str]:
     """Our nets by family; with a word, the names of all libraries that contain it."""
-    ours = nets.students()
+    ours = students()
     if search is None:
         for family in dict.fromkeys(ours.values()):
             yield family
@@ -30,9 +31,9 @@ def student_lines(search: str | None) -> Iterator[str]:
 
 def method_lines() -> Iterator[str]:
     """Each method with its settings, read from the files without running them."""
-    for name in names.names("distill.methods"):
-        tree = names.source("distill.methods", name)
-        yield f"{name}: {names.first_line(tree)}"
+    for name in plugins.names("distill.methods"):
+        tree = plugins.source("distill.methods", name)
+        yield f"{name}: {plugins.first_line(tree)}"
         config = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Config")
         for field, note in zip(config.body, [*config.body[1:], None], strict=True):
             if isinstance(field, ast.AnnAssign) and field.value is not None:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from distill.recipe import Optimizer
-from indexes.nets import Net
-from indexes.teachers import Teacher
+from indexes.models.net import Net
+from indexes.models.teacher import Teacher
 
 Needs = Literal["logits", "features", "map"]
 
@@ -70,7 +70,7 @@ class Method(nn.Module):
     optimizer: ClassVar[Optimizer] = "sgd"
     """The loop's, unless the Recipe says another one."""
     max_grad_norm: ClassVar[float] = math.inf
-    """A longer gradient is shortened to this before the loop's optimiser takes its step."""
+    """A longer gradient is shortened to this before the loop's optimizer takes its step."""
 
     def __init__(self, student: Net, teacher: Teacher, config: Any) -> None:
         super().__init__()
@@ -85,31 +85,31 @@ class Method(nn.Module):
         return "logits"
 
     @classmethod
-    def over_read(cls, config: Any) -> int:
-        """How many batches are read for each one that `choose` leaves."""
+    def oversample(cls, config: Any) -> int:
+        """How many batches are read for each one that `select_batch` leaves."""
         return 1
 
-    def glance(self, pixels: Tensor) -> Tensor:
-        """The student's logits [B, C] in evaluation mode; for `choose`, so without gradients."""
+    def eval_logits(self, pixels: Tensor) -> Tensor:
+        """The student's logits [B, C] in evaluation mode, for `select_batch`: no gradients."""
         was_training = self.module.training
         self.module.eval()
         _, _, logits_BC = self.student(pixels)
         self.module.train(was_training)
         return logits_BC
 
-    def choose(self, batch: Batch, progress: float) -> Batch:
+    def select_batch(self, batch: Batch, progress: float) -> Batch:
         """What of an over-read batch trains; called without gradients, before `losses`."""
         return batch
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Named scalars whose sum is minimised; `progress` in 0-1 of the training."""
+        """Named scalars whose sum is minimized; `progress` in 0-1 of the training."""
         raise NotImplementedError
 
     def check(self, observed: Mapping[str, Any]) -> None:
         """Looks at the means of `observed` since the last log line; MethodError to stop."""
 
     def own_optimizer(self) -> torch.optim.Optimizer | None:
-        """Of parameters that are not for the loop's optimiser, which then leaves them alone."""
+        """Of parameters that are not for the loop's optimizer, which then leaves them alone."""
         return None
 
     def deployed(self) -> Net:

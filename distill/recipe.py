@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from indexes.shards.reader import Shards
+
 LR_PER_128 = 0.1
 TOP_LOGITS = 256
 Optimizer = Literal["sgd", "muon"]
@@ -23,7 +25,7 @@ class Recipe:
     """Draws the V views; fresh ones are drawn from `seed`."""
     top_logits: int = TOP_LOGITS
     """Of an answer that is kept, above 1,024 classes; the others are kept as their logsumexp."""
-    colour: float = 0.0
+    color: float = 0.0
     """Brightness, contrast and saturation of a view vary by so much, in 0-1."""
     seed: int = 0
     compiled: bool = False
@@ -42,8 +44,8 @@ class Recipe:
             raise ValueError(
                 f"steps must be at least 1, batch size 4, views 0 and lr above 0: not {self}"
             )
-        if not (0 <= self.colour <= 1 and 0 <= self.ema < 1):
-            raise ValueError(f"colour is in 0-1 and ema in 0-1 but not 1: not {self}")
+        if not (0 <= self.color <= 1 and 0 <= self.ema < 1):
+            raise ValueError(f"color is in 0-1 and ema in 0-1 but not 1: not {self}")
         if self.top_logits < 1:
             raise ValueError(f"at least 1 logit of an answer is kept, not {self.top_logits}")
         if self.accumulate < 1 or self.batch_size % self.accumulate:
@@ -53,3 +55,15 @@ class Recipe:
         if self.optimizer not in (None, *get_args(Optimizer)):
             known = ", ".join(get_args(Optimizer))
             raise ValueError(f"there is no optimizer {self.optimizer!r}: {known}")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A second shard set, and the share of it in each batch, in 0-1 (HiDFD's 1 - omega)."""
+
+    shards: Shards
+    frac: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.frac < 1:
+            raise ValueError(f"the share of a second shard set is between 0 and 1, not {self.frac}")

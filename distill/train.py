@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 
-from distill import lineage, optim, setting
-from distill.evaluation.evaluate import agreement, predict
+from distill import provenance
+from distill.distributed import SINGLE, ProcessGroup
+from distill.evaluation.accuracy import agreement, predict
 from distill.method import Batch, method_class
-from distill.pace import Pace
-from distill.ranks import ALONE, Ranks
-from distill.recipe import LR_PER_128, Recipe
-from distill.setting import Mix
+from distill.recipe import LR_PER_128, Mix, Recipe
+from distill.training import build, optim
+from distill.training.cadence import Cadence
 from indexes import devices
 from indexes.checkpoint import stop_signal
-from indexes.shards import Shards
-from indexes.teachers import Teacher
+from indexes.models.teacher import Teacher
+from indexes.shards.reader import Shards
 
 __all__ = ["LR_PER_128", "Mix", "Outcome", "Recipe", "train"]
 
@@ -66,15 +66,15 @@ def train(
     budget_bytes: int | None = None,
     trust_builder: bool = False,
     kept_targets: Path | None = None,
-    ranks: Ranks = ALONE,
+    group: ProcessGroup = SINGLE,
 ) -> list[Outcome]:
     """Trains `students` (builder -> directory) and saves each as a teacher directory.
 
     Resumes whatever was cut off, bit-equal on a CPU, and leaves finished students alone. `method`
     is a file of distill/methods and `config` its Config; `mix` is a second shard set whose images
     are so large a share of each batch; `targets_in` is where answers to kept views are looked for
-    and made, `kept_targets` names those to use. `ranks` are the processes that train together.
-    Raises ArtefactError for a directory of other settings or shards of another teacher, NetError
+    and made, `kept_targets` names those to use. `group` are the processes that train together.
+    Raises ArtifactError for a directory of other settings or shards of another teacher, NetError
     for an unknown student, KeyboardInterrupt after a checkpoint at SIGTERM or Ctrl-C.
     """
     devices.keep_memory(device)
@@ -82,24 +82,24 @@ def train(
     recipe = replace(recipe, optimizer=recipe.optimizer or kind.optimizer)  # recorded by its name
     outcomes = {name: Outcome(name, place, "already", None) for name, place in students.items()}
     with torch.random.fork_rng(devices=_cuda_index(device)):
-        inputs = setting.inputs(shards, mix, teacher, method, config, recipe)
-        learners = setting.learners(
-            students, kind, teacher, config, inputs, recipe, device, fresh, trust_builder, ranks
+        inputs = build.training_inputs(shards, mix, teacher, method, config, recipe)
+        learners = build.build_learners(
+            students, kind, teacher, config, inputs, recipe, device, fresh, trust_builder, group
         )
         if not learners:
             return list(outcomes.values())
-        feed, stock, heldout = setting.images(
-            shards, mix, teacher, kind, config, recipe, device, workers, budget_bytes, ranks
+        feed, stock, heldout = build.build_loader(
+            shards, mix, teacher, kind, config, recipe, device, workers, budget_bytes, group
         )
-        answers = setting.answers(
-            stock, teacher, kind.needs(config), recipe, device, targets_in, kept_targets, ranks
+        answers = build.build_targets(
+            stock, teacher, kind.needs(config), recipe, device, targets_in, kept_targets, group
         )
         weights_N, parts = stock.weights, recipe.accumulate
         start = min(learner.step for learner in learners)
         expected = predict(teacher.net, heldout, feed.look.size)
         agreed: dict[str, float] = {}
         num_views = feed.order.per_step * kind.views * parts
-        pace = Pace(start, recipe.steps, num_views, len(heldout))
+        pace = Cadence(start, recipe.steps, num_views, len(heldout))
 
         with stop_signal() as stop_asked:
             stream = feed.steps(start * parts, recipe.steps * parts)
@@ -128,7 +128,7 @@ def train(
                     for learner in running:
                         learner.log(lr=lr, **numbers)
                     running = [one for one in running if one.failure is None]
-                if (last or done % pace.agreement_steps == 0) and ranks.is_first:
+                if (last or done % pace.agreement_steps == 0) and group.is_first:
                     for learner in running:
                         with learner.deployed() as net:
                             share = agreement(net, heldout, expected, feed.look.size)
@@ -137,24 +137,24 @@ def train(
                 if pace.print_due() or last:
                     line = pace.line(done, pace.numbers(done, feed.waited), running, agreed)
                     print(line, file=sys.stderr, flush=True)
-                stopping = ranks.any_at(done, stop_asked, device)
+                stopping = group.any_rank(done, stop_asked, device)
                 if not last and (pace.checkpoint_due() or stopping):
                     for learner in running:
                         learner.save()
                     if stopping:
-                        ranks.wait()  # who leaves first has torchrun end the others
+                        group.wait()  # who leaves first has torchrun end the others
                         raise KeyboardInterrupt
                 if all(learner.failure is not None for learner in learners):
                     break
 
-        origins = lineage.summary(shards, mix)
+        origins = provenance.summarize_shards(shards, mix)
         for learner in learners:
             name = learner.builder
             if learner.failure is None:
                 learner.finish(teacher.card, agreed.get(name, 0.0), origins)
             state = learner.failure or "finished"
             outcomes[name] = Outcome(name, learner.directory, state, agreed.get(name))
-        ranks.wait()
+        group.wait()
     return list(outcomes.values())
 
 

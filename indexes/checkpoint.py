@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from indexes import artefact
+from indexes import artifact
 
 NAMES = "checkpoint-*.pt"
 LOG = "log.jsonl"
@@ -33,7 +33,7 @@ def save(directory: Path, state: dict[str, Any]) -> None:
 
     buffer = io.BytesIO()  # of a full disk torch's own writing says nothing that could be told
     torch.save(state, buffer)
-    with artefact.writing(directory / f"checkpoint-{state['step']:09d}.pt") as aside:
+    with artifact.writing(directory / f"checkpoint-{state['step']:09d}.pt") as aside:
         aside.write_bytes(buffer.getbuffer())
     for old in found(directory)[KEEP:]:
         old.unlink()
@@ -42,20 +42,20 @@ def save(directory: Path, state: dict[str, Any]) -> None:
 def load(directory: Path) -> dict[str, Any] | None:
     """The newest whole one that `save` wrote, on the CPU; None where nothing is.
 
-    A damaged one is told on the way; ArtefactError where all are.
+    A damaged one is told on the way; ArtifactError where all are.
     """
     damaged = []
     for path in found(directory):
         try:
             state = _read(path)
-        except artefact.ArtefactError as error:
+        except artifact.ArtifactError as error:
             damaged.append(str(error))
             continue
         if damaged:
             print(f"{'; '.join(damaged)}; going on from {path}", file=sys.stderr, flush=True)
         return state
     if damaged:
-        raise artefact.ArtefactError(f"{'; '.join(damaged)}: delete it to train anew")
+        raise artifact.ArtifactError(f"{'; '.join(damaged)}: delete it to train anew")
     return None
 
 
@@ -66,9 +66,9 @@ def _read(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch raises several types here, depending on where the damage lies.
-        raise artefact.ArtefactError(f"{path} is damaged ({type(error).__name__})") from error
+        raise artifact.ArtifactError(f"{path} is damaged ({type(error).__name__})") from error
     if not isinstance(state, dict):
-        raise artefact.ArtefactError(f"{path} is damaged (no checkpoint)")
+        raise artifact.ArtifactError(f"{path} is damaged (no checkpoint)")
     return state
 
 
@@ -82,7 +82,7 @@ def write_log(directory: Path, step: int, body: Mapping[str, Any]) -> None:
     """Appends a line to the log: the steps taken, and `body`."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOG).open("a") as file:
-        file.write(json.dumps({"step": step, **artefact.plain(body)}) + "\n")
+        file.write(json.dumps({"step": step, **artifact.plain(body)}) + "\n")
 
 
 def trim_log(directory: Path, step: int) -> None:
@@ -97,7 +97,7 @@ def trim_log(directory: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, TypeError, KeyError):
             continue
-    with artefact.writing(path) as aside:
+    with artifact.writing(path) as aside:
         aside.write_text("".join(kept))
 
 

@@ -1,4 +1,4 @@
-"""The commands that look at artefacts (inspect, verify, query), and how any fails politely."""
+"""The commands that look at artifacts (inspect, verify, query), and how any fails politely."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 # Options that commands of several rooms have.
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
-Runs = Annotated[Path, typer.Option(help="Where every artefact is.")]
+Runs = Annotated[Path, typer.Option(help="Where every artifact is.")]
 Trust = Annotated[
     bool, typer.Option(help="Let the teacher's card import code that is not winnow's or timm's.")
 ]
 
 
 @contextmanager
-def friendly() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
     """User errors (ValueError, OSError) become one line on stderr and exit code 2."""
     try:
         yield
@@ -58,13 +58,13 @@ def fail(message: str) -> None:
 def inspect(
     path: Annotated[Path, typer.Argument(help="Shards, a teacher, a student, embeddings, ...")],
 ) -> None:
-    """Say what an artefact is: kind, counts, funnel, class histogram, where it came from."""
-    from indexes import artefact
+    """Say what an artifact is: kind, counts, funnel, class histogram, where it came from."""
+    from indexes import artifact
 
-    with friendly():
-        if not artefact.is_done(path):
-            raise artefact.ArtefactError(f"{path} has no {artefact.CARD}: no whole artefact there")
-        card = artefact.read_json(path / artefact.CARD)
+    with user_errors():
+        if not artifact.is_done(path):
+            raise artifact.ArtifactError(f"{path} has no {artifact.CARD}: no whole artifact there")
+        card = artifact.read_json(path / artifact.CARD)
         for line in describe(card):
             print(printable(line))
 
@@ -116,13 +116,13 @@ def aligned(figures: dict[str, float]) -> list[str]:
 def verify(
     path: Annotated[Path, typer.Argument(help="Shards, a net, kept answers, an export.")],
 ) -> None:
-    """Check an artefact against its card: every sha256; of shards the funnel and a reading by
+    """Check an artifact against its card: every sha256; of shards the funnel and a reading by
     webdataset, too.
     """
-    with friendly():
-        from indexes import verify as checks
+    with user_errors():
+        from indexes.shards.verify import verify
 
-        print(f"{path}: {checks.verify(path)}")
+        print(f"{path}: {verify(path)}")
 
 
 @app.command()
@@ -133,7 +133,7 @@ def query(
     text: Annotated[
         list[str] | None, typer.Option(help="Words to look for; needs a run with --tower.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Neighbours an image.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="Neighbors an image.")] = 10,
     sheet: Annotated[
         Path | None, typer.Option(help="A .jpg or .png to draw what was found into.")
     ] = None,
@@ -143,19 +143,17 @@ def query(
     runs: Runs = Path("runs"),
 ) -> None:
     """Find the images of an embedded corpus that are nearest to yours, or to a text."""
-    with friendly():
-        from indexes import query as finder
-        from indexes import sheet as contact
+    with user_errors():
+        from indexes import contact_sheet as contact
+        from indexes.search import Corpus, latest_embeddings, search_image, search_text
 
         if bool(images) == bool(text):
             raise ValueError("name image files, or --text words: one of the two")
         if sheet:
             contact.check(sheet)
-        corpus = finder.Corpus(index or finder.latest(runs, "tower" if text else "features"), runs)
+        corpus = Corpus(index or latest_embeddings(runs, "tower" if text else "features"), runs)
         asked = [str(one) for one in images or text or []]
-        search = (
-            finder.by_text(corpus, asked, k) if text else finder.by_image(corpus, images or [], k)
-        )
+        search = search_text(corpus, asked, k) if text else search_image(corpus, images or [], k)
         answers = list(search)
         for one, found in zip(asked, answers, strict=True):
             print(one)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artefact
-from indexes.artefact import ArtefactError
+from indexes import artifact
+from indexes.artifact import ArtifactError
 
 Array = npt.NDArray[Any]
 MATRICES = ("features", "logits", "classes", "tower", "bn", "moments", "thumb")
@@ -51,15 +51,15 @@ class Block:
     def matrix(self, name: str) -> Array:
         """`features` float16 [n, D], `logits` float16 [n, K], `thumb` uint8 [n, thumbs.WIDTH];
         where made `tower` float16 [n, E], `bn` float16 [n, L] and `moments` float16 [n, 2K]
-        (pipeline.fingerprint).
+        (pipeline.embedding.bn_stats).
         """
         path = self.stem.with_name(f"{self.stem.name}.{name}.npy")
         try:
             rows: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise ArtefactError(f"{path} is damaged ({error}): delete its folder") from None
+            raise ArtifactError(f"{path} is damaged ({error}): delete its folder") from None
         if len(rows) != len(self):
-            raise ArtefactError(f"{path} has {len(rows)} rows, not {len(self)}")
+            raise ArtifactError(f"{path} has {len(rows)} rows, not {len(self)}")
         return rows
 
     def has(self, name: str) -> bool:
@@ -112,9 +112,9 @@ class Embeddings:
 
 
 def open_embeddings(directory: str | Path) -> Embeddings:
-    """Opens a whole embedded corpus (ArtefactError otherwise)."""
+    """Opens a whole embedded corpus (ArtifactError otherwise)."""
     directory = Path(directory)
-    return Embeddings(directory, artefact.read_card(directory, "embeddings"))
+    return Embeddings(directory, artifact.read_card(directory, "embeddings"))
 
 
 def part_name(number: int) -> str:
@@ -125,7 +125,7 @@ def part_name(number: int) -> str:
 def part_note(directory: Path, number: int) -> dict[str, Any] | None:
     """The done-marker of a part, or None where the part is not whole yet."""
     path = directory / f"{part_name(number)}.json"
-    return artefact.read_json(path) if path.is_file() else None
+    return artifact.read_json(path) if path.is_file() else None
 
 
 def write_block(
@@ -142,11 +142,11 @@ def write_block(
 
     stem = f"{part_name(number)}.{block:03d}"
     for name, matrix in matrices.items():
-        with artefact.writing(directory / f"{stem}.{name}.npy") as aside, aside.open("wb") as file:
+        with artifact.writing(directory / f"{stem}.{name}.npy") as aside, aside.open("wb") as file:
             np.save(file, matrix, allow_pickle=False)
     arrays = {name: pa.array(list(values), pa.string()) for name, values in strings.items()}
     arrays |= {name: pa.array(columns[name].astype(dtype)) for name, dtype in COLUMNS.items()}
-    with artefact.writing(directory / f"{stem}.parquet") as aside:
+    with artifact.writing(directory / f"{stem}.parquet") as aside:
         pq.write_table(pa.table(arrays), aside, compression="zstd")
 
 
@@ -154,13 +154,13 @@ def finish_part(directory: Path, number: int, note: Mapping[str, Any]) -> None:
     """The done-marker: `name`, `fingerprint`, `settings`, `blocks` (rows each), `found`, `dropped`
     by reason, `damage`.
     """
-    artefact.write_json(directory / f"{part_name(number)}.json", note)
+    artifact.write_json(directory / f"{part_name(number)}.json", note)
 
 
 def part_notes(directory: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, done-marker) of every whole part there, also of an unfinished embedding."""
     for path in sorted(directory.glob("part-??????.json")):
-        yield int(path.stem[len("part-") :]), artefact.read_json(path)
+        yield int(path.stem[len("part-") :]), artifact.read_json(path)
 
 
 def link_part(source: Path, number: int, directory: Path, as_number: int) -> None:
@@ -170,8 +170,8 @@ def link_part(source: Path, number: int, directory: Path, as_number: int) -> Non
     """
     for path in sorted(source.glob(f"{part_name(number)}.*.*")):
         target = directory / path.name.replace(part_name(number), part_name(as_number))
-        artefact.link(path, target)
-    finish_part(directory, as_number, artefact.read_json(source / f"{part_name(number)}.json"))
+        artifact.link(path, target)
+    finish_part(directory, as_number, artifact.read_json(source / f"{part_name(number)}.json"))
 
 
 def finish(directory: Path, num_parts: int, body: Mapping[str, Any]) -> None:
@@ -179,9 +179,9 @@ def finish(directory: Path, num_parts: int, body: Mapping[str, Any]) -> None:
     notes = [part_note(directory, number) for number in range(num_parts)]
     parts = [note for note in notes if note is not None]
     if len(parts) != num_parts:
-        raise ArtefactError(f"{directory}: {num_parts - len(parts)} parts are not embedded yet")
+        raise ArtifactError(f"{directory}: {num_parts - len(parts)} parts are not embedded yet")
     reasons = sorted({reason for part in parts for reason in part["dropped"]})
-    artefact.write_card(
+    artifact.write_card(
         directory,
         "embeddings",
         {

@@ -46,10 +46,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.embeddings import Block
-from pipeline.pool import Pool
-from pipeline.shard import by_block
-from pipeline.softened import TEMPERATURE, soften
-from pipeline.weights import gather, spread_out
+from pipeline.pool import Pool, by_block
+from pipeline.soft_targets import TEMPERATURE, soften
+from pipeline.weighting.weights import gather_columns, spread_out
 
 Array = npt.NDArray[Any]
 SPREAD_NUMBERS = 1 << 25  # float32 numbers (128 MiB): 65,536 images of 512 features
@@ -193,8 +192,8 @@ def _answer_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
         mean = float(sums[f"{name}entropy"] / n)
         found[f"{name}entropy"] = mean
         found[f"{name}information"] = entropy(sums[f"{name}p"]) - mean
-    centre = sums["soft_p"] / n
-    found["target_variance"] = float(sums["soft_p_square"] / n - np.square(centre).sum())
+    center = sums["soft_p"] / n
+    found["target_variance"] = float(sums["soft_p_square"] / n - np.square(center).sum())
     return found
 
 
@@ -202,12 +201,12 @@ def _spread_figures(pool: Pool, rows: Array, seed: int) -> dict[str, float]:
     """How far the selected rows lie apart in the teacher's features."""
     width = pool.blocks[0].matrix("features").shape[1]
     chosen = rows[spread_out(len(rows), max(SPREAD_NUMBERS // width, 2), seed)]
-    features = gather(pool, chosen, "features")
+    features = gather_columns(pool, chosen, "features")
     n = len(features)
-    centre, scatter = features.mean(0, dtype=np.float64), np.zeros((width, width))
+    center, scatter = features.mean(0, dtype=np.float64), np.zeros((width, width))
     for start in range(0, n, CHUNK_ROWS):
-        centred = features[start : start + CHUNK_ROWS] - centre
-        scatter += centred.T @ centred
+        centered = features[start : start + CHUNK_ROWS] - center
+        scatter += centered.T @ centered
     spectrum = np.maximum(np.linalg.eigvalsh(scatter), 0)
     found = {"effective_rank": float(np.exp(entropy(spectrum))) / width if spectrum.any() else 0.0}
     if n < 2:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from indexes.cli import Device, Runs, Trust, aligned, friendly, funnel_lines
+from indexes.cli import Device, Runs, Trust, aligned, funnel_lines, user_errors
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 # What ranked selections as their students did (docs/LOG.md), and how even the classes are.
@@ -76,7 +76,7 @@ def select(
     dedup: Annotated[
         str,
         typer.Option(
-            help="near: one of re-encoded, resized, cropped, mirrored, recoloured copies is kept. "
+            help="near: one of re-encoded, resized, cropped, mirrored, recolored copies is kept. "
             "exact: only equal bytes are dropped. off."
         ),
     ] = "near",
@@ -91,15 +91,15 @@ def select(
 ) -> None:
     """Curate: go through the corpus once, keep what lies closest to the lost data, write shards.
 
-    embed -> index -> dedup -> score -> select -> weigh -> shard. Every step leaves an artefact
+    embed -> index -> dedup -> score -> select -> weigh -> shard. Every step leaves an artifact
     under RUNS; run the same command again after a kill and it goes on, change a setting and only
     what depends on it is made again.
 
     Example: winnow select --corpus '/data/laion/{00000..00999}.tar' -n 200000
     """
-    with friendly():
-        from indexes import artefact
-        from pipeline.run import prepare
+    with user_errors():
+        from indexes import artifact
+        from pipeline.config import prepare
         from pipeline.stages import select as run_stages
 
         run = prepare(
@@ -123,7 +123,7 @@ def select(
             trust_builder=trust_builder,
         )
         directory = run_stages(run)
-        for line in summary(artefact.read_card(directory, "shards")):
+        for line in summary(artifact.read_card(directory, "shards")):
             print(line)
         print(f"shards: {directory}\nnext:   winnow distill --shards {directory}")
 
@@ -210,11 +210,11 @@ def paint(
 
     Example: winnow paint --shards runs/shards/lake-winnow-0123456789 -n 50000
     """
-    with friendly():
-        from indexes import artefact
-        from pipeline import synthesis
+    with user_errors():
+        from indexes import artifact
+        from pipeline.generation.run import generate_images, prepare_generation
 
-        run = synthesis.prepare(
+        run = prepare_generation(
             shards=shards,
             teacher=teacher,
             generator=generator,
@@ -228,8 +228,8 @@ def paint(
             device=device,
             trust_builder=trust_builder,
         )
-        directory = synthesis.paint(run)
-        for line in painted_summary(artefact.read_card(directory, "shards")):
+        directory = generate_images(run)
+        for line in painted_summary(artifact.read_card(directory, "shards")):
             print(line)
         print(f"shards: {directory}\nnext:   winnow distill --shards {shards} --mix {directory}")
 
@@ -259,10 +259,10 @@ def painted_summary(card: dict[str, Any]) -> list[str]:
 @app.command()
 def corpora() -> None:
     """List the corpora that are known by name, with their first line."""
-    with friendly():
-        from indexes import names
+    with user_errors():
+        from indexes import plugins
 
-        for name in names.names("pipeline.corpora"):
-            said = names.first_line(names.source("pipeline.corpora", name))
+        for name in plugins.names("pipeline.corpora"):
+            said = plugins.first_line(plugins.source("pipeline.corpora", name))
             print(f"{name:<16} {said}")
         print("A path, glob, brace, URL or your own .py file serves as a corpus too.")

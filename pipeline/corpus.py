@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from types import ModuleType
 
-from indexes import names, places
-from indexes.sources import Part, SourceError, parts
+from indexes import plugins
+from indexes.sources import filesystem
+from indexes.sources.spec import Part, SourceError, open_parts
 
 PLUGINS = "pipeline.corpora"
 SLUG_LENGTH = 48
@@ -29,18 +30,18 @@ def open_corpus(spec: str) -> Corpus:
     """The corpus that `spec` names.
 
     `spec`: a file of pipeline/corpora by its name, a path to a .py file of the same form, or
-    anything that `indexes.sources.parts` takes. Such a file defines `corpus()`, which returns
+    anything that `indexes.sources.spec.parts` takes. Such a file defines `corpus()`, which returns
     parts, or one or several specs in turn. Raises SourceError, or UnknownName for a name that is
     neither a file of corpora nor a path.
     """
     if not spec.strip():
-        known = ", ".join(names.names(PLUGINS))
+        known = ", ".join(plugins.names(PLUGINS))
         raise SourceError(f"no corpus given; name a path, glob, brace, URL or one of: {known}")
-    if spec.endswith(".py") or spec in names.names(PLUGINS):
-        return Corpus(slug(spec), spec, _of_module(names.find(PLUGINS, spec), spec))
+    if spec.endswith(".py") or spec in plugins.names(PLUGINS):
+        return Corpus(slug(spec), spec, _of_module(plugins.find(PLUGINS, spec), spec))
     if re.fullmatch(r"[\w-]+", spec) and not os.path.exists(spec):
-        names.find(PLUGINS, spec)  # raises: it lists what exists and the nearest
-    return Corpus(slug(spec), places.shown(spec), parts(spec))
+        plugins.find(PLUGINS, spec)  # raises: it lists what exists and the nearest
+    return Corpus(slug(spec), filesystem.redacted(spec), open_parts(spec))
 
 
 def _of_module(module: ModuleType, spec: str) -> list[Part]:
@@ -49,7 +50,7 @@ def _of_module(module: ModuleType, spec: str) -> list[Part]:
         raise SourceError(f"{spec}: defines no function `corpus() -> list[Part]`")
     made = corpus()
     if isinstance(made, str):
-        return parts(made)
+        return open_parts(made)
     found: list[str | Part] = list(made)
     if not found:
         raise SourceError(f"{spec}: its corpus() returns no parts")
@@ -58,14 +59,14 @@ def _of_module(module: ModuleType, spec: str) -> list[Part]:
         return [item for item in found if not isinstance(item, str)]
     if len(specs) != len(found):
         raise SourceError(f"{spec}: its corpus() mixes parts and strings; return one of the two")
-    return parts(",".join(specs))
+    return open_parts(",".join(specs))
 
 
 def slug(spec: str) -> str:
     """A short name for `spec`: its last telling path component in letters, digits and dashes."""
     if spec.endswith(".py"):
         spec = spec[: -len(".py")]
-    pieces = PurePosixPath(places.path_of(places.shown(spec))).parts
+    pieces = PurePosixPath(filesystem.path_of(filesystem.redacted(spec))).parts
     plain = [re.sub(r"[^A-Za-z0-9]+", "-", re.sub(r"\.(tar|gz|tgz|parquet)\b", "", p)).strip("-")
              for p in pieces]  # fmt: skip
     telling = [p for p in plain if re.search("[A-Za-z]", p)] or [p for p in plain if p]

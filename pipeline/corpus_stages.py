@@ -1,20 +1,23 @@
 """What a corpus gets once, whatever the method: embedding, index, dedup, raw columns.
 
-A stage is a function from artefact to artefact, as in pipeline.stages.
+A stage is a function from artifact to artifact, as in pipeline.stages.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-from indexes import artefact, devices, embeddings, indexing, whereabouts
-from indexes.sources import SourceError
-from indexes.teachers import Teacher
-from indexes.vectors import Vectors
-from pipeline import columns, dedup, embed, probe
-from pipeline.run import Made, Run, open_pool, stage
-from pipeline.scores import local
+from indexes import artifact, devices, embeddings
+from indexes.models.teacher import teacher_note
+from indexes.sources import locations
+from indexes.sources.spec import SourceError
+from indexes.vectors.build import build_index, embedding_parts, newest_index
+from indexes.vectors.index import Vectors
+from pipeline.config import Run
+from pipeline.dedup.run import CONSTANTS, dedup_rows
+from pipeline.embedding.embed import embed_parts
+from pipeline.scores import columns, knn_distance, probe
+from pipeline.stage import Made, open_pool, stage
 
 INDEX_BUDGET_BYTES = 4 << 30
 
@@ -25,7 +28,7 @@ def embed_corpus(run: Run) -> Made:
     device = run.device.split(":")[0]
     batch_size = 128 if device == "cpu" else 256
     settings = {
-        "schema": artefact.SCHEMAS["embeddings"],
+        "schema": artifact.SCHEMAS["embeddings"],
         "teacher": run.teacher.card.digest,
         "tower": run.tower.digest if run.tower else None,
         "precision": "bf16" if devices.has_bf16(run.device) else "fp32",
@@ -35,7 +38,7 @@ def embed_corpus(run: Run) -> Made:
     inputs = {"parts": [(part.name, part.fingerprint()) for part in parts], **settings}
 
     def make(made: Made) -> None:
-        embed.embed(
+        embed_parts(
             parts,
             run.teacher,
             made.directory,
@@ -52,13 +55,13 @@ def embed_corpus(run: Run) -> Made:
             workers=run.workers,
             on_error=run.on_error,
             plugin=run.corpus.spec if run.corpus.spec.endswith(".py") else None,
-            settings=artefact.digest(settings),
+            settings=artifact.digest(settings),
         )
 
     made = stage(run, "embeddings", run.corpus.name, inputs, make)
     tower = f"{run.tower.name}:{run.tower.weights}" if run.tower else None
-    whereabouts.remember(run.runs, made.directory.name, parts, tower)
-    card = artefact.read_card(made.directory, "embeddings")
+    locations.remember(run.runs, made.directory.name, parts, tower)
+    card = artifact.read_card(made.directory, "embeddings")
     if run.on_error == "stop" and card["damaged_parts"]:
         raise SourceError(f"{card['damaged_parts'][0]}; mend or remove it, or --on-error continue")
     if not card["num_samples"]:
@@ -82,11 +85,11 @@ def index_vectors(run: Run, embedded: Made, matrix: str = "features") -> Made:
     }
 
     def make(made: Made) -> None:
-        indexing.build(
+        build_index(
             made.directory,
-            indexing.of_embeddings(whole, matrix),
+            embedding_parts(whole, matrix),
             budget_bytes=INDEX_BUDGET_BYTES,
-            previous=indexing.newest(made.directory.parent, made_by),
+            previous=newest_index(made.directory.parent, made_by),
             body={"digest": made.digest, "embeddings": embedded.directory.name, **made_by},
         )
         run.say(f"vectors: {len(whole):,} of {matrix}, {made.directory}")
@@ -103,11 +106,11 @@ def dedup_pool(run: Run, embedded: Made) -> Made:
         "embeddings": embedded.digest,
         "mode": run.dedup,
         "protect": protect and [(part.name, part.fingerprint()) for part in protect.parts],
-        "constants": dedup.CONSTANTS,
+        "constants": CONSTANTS,
     }
 
     def make(made: Made) -> None:
-        lines = dedup.make(
+        lines = dedup_rows(
             open_pool(run, embedded, made),
             made.directory,
             run.dedup,
@@ -121,7 +124,7 @@ def dedup_pool(run: Run, embedded: Made) -> Made:
             run.say(f"dedup: {line}")
 
     made = stage(run, "dedup", run.corpus.name, inputs, make)
-    if not artefact.read_card(made.directory, "dedup")["num_candidates"]:
+    if not artifact.read_card(made.directory, "dedup")["num_candidates"]:
         raise SourceError(
             f"corpus {run.corpus.spec}: all of its images are in the set to protect; name another"
         )
@@ -131,35 +134,22 @@ def dedup_pool(run: Run, embedded: Made) -> Made:
 def raw_columns(run: Run, embedded: Made, indexed: Made, deduped: Made) -> Made:
     """The columns that any method may rank by, whatever the method."""
     digests = {"embeddings": embedded.digest, "vectors": indexed.digest, "dedup": deduped.digest}
-    inputs = {**digests, "neighbours": local.K, "probe": probe.CONSTANTS}
+    inputs = {**digests, "neighbors": knn_distance.K, "probe": probe.CONSTANTS}
     beside = {"dedup": deduped.directory}
 
     def make(made: Made) -> None:
         pool = open_pool(run, embedded, dataclasses.replace(made, beside=beside))
         names = run.tower.of_names(run.teacher.card.classes) if run.tower else None
         vectors = Vectors(indexed.directory)
-        found = vectors.neighbours(pool.blocks, local.K, probes=vectors.card["nprobe"])
+        found = vectors.neighbors(pool.blocks, knn_distance.K, probes=vectors.card["nprobe"])
         columns.fill(pool, (similarity for similarity, _ in found), names)
-        pool.fill((b, {"unlearnt": v}) for b, v in probe.unlearnt(pool, run.device))
+        pool.fill((b, {"proxy_kl": v}) for b, v in probe.proxy_kl(pool, run.device))
         body = {"digest": made.digest, "columns": pool.scores}
-        artefact.write_card(made.directory, "columns", body)
+        artifact.write_card(made.directory, "columns", body)
         run.say(f"columns: {', '.join(pool.scores)}, {made.directory}")
 
     made = stage(run, "columns", run.corpus.name, inputs, make)
     return dataclasses.replace(made, beside=beside)
-
-
-def teacher_note(teacher: Teacher) -> dict[str, Any]:
-    """What an artefact records of the teacher that it was made with."""
-    card = teacher.card
-    return {
-        "digest": card.digest,
-        "name": teacher.directory.name,
-        "builder": card.builder,
-        "input_size": card.input_size,
-        "crop_frac": card.crop_frac,
-        "interpolation": card.interpolation,
-    }
 
 
 def reasons(dropped: dict[str, int]) -> str:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from indexes.embeddings import Block
 from pipeline.pool import Pool
-from pipeline.selection import Balance
-from pipeline.weights import Weighing
+from pipeline.selection.top_n import Balance
+from pipeline.weighting.weights import Weighing
 
 Scored = Iterator[tuple[Block, dict[str, npt.NDArray[Any]]]]
 
@@ -25,7 +25,7 @@ class Choice:
     """global: the N best. quota: an equal share a class. quota_with_floor: only above the floor,
     classes that run short give their share to the others. all: everything."""
     floor_log_odds: float = 0.0
-    """quota_with_floor wants the teacher surer of its class than of all others together."""
+    """quota_with_floor keeps images whose top class has more than half of the probability."""
     weights: Weighing = "none"
     """none; class_prior: an image of a short class counts more; soft_prior: such that the
     teacher's softened answers give every class the same; confidence: as the teacher's largest

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artefact
+from indexes import artifact
 from indexes.embeddings import COLUMNS, Block, Embeddings
 
 Array = npt.NDArray[Any]
@@ -67,7 +67,7 @@ class Pool:
         if path is None:
             folder = self.embeddings.directory / "columns"
             path = folder / f"{name}.npy"
-            with self._gathering, artefact.locked(folder):
+            with self._gathering, artifact.locked(folder):
                 if not path.exists():
                     blocks = ((block, {name: block.columns(name)[0]}) for block in self.blocks)
                     self._write(folder, blocks)
@@ -106,7 +106,7 @@ class Pool:
                     if name not in files:
                         if dtype is not None and self._is_taken(name):
                             raise ValueError(f"a score may not be called {name!r}: it is taken")
-                        aside = stack.enter_context(artefact.writing(folder / f"{name}.npy"))
+                        aside = stack.enter_context(artifact.writing(folder / f"{name}.npy"))
                         file: BinaryIO = stack.enter_context(aside.open("wb"))
                         head = {
                             "descr": np.lib.format.dtype_to_descr(values.dtype),
@@ -150,3 +150,19 @@ def chunks(total: int, size: int = 1 << 20) -> Iterator[slice]:
     """Slices of at most `size` rows that cover `total` rows in order."""
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
+
+
+def by_block(pool: Pool, rows: Array) -> Iterator[tuple[Block, Array]]:
+    """(block, local row numbers in it) for ascending pool rows [n], where there are any."""
+    for block in pool.blocks:
+        low, high = np.searchsorted(rows, [block.start, block.stop])
+        if high > low:
+            yield block, rows[low:high] - block.start
+
+
+def sortable_code(score: Array) -> Array:
+    """uint32 codes of float32 scores [n], in the same order; -0.0 is 0.0."""
+    bits = (score + np.float32(0)).view(np.uint32)
+    sign = (bits.view(np.int32) >> 31).view(np.uint32)
+    code: Array = bits ^ (sign | np.uint32(1 << 31))
+    return code

@@ -9,9 +9,14 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from indexes import artefact, devices
-from pipeline import certificate, corpus_stages, keys, selection, shard, weights
-from pipeline.run import Made, Run, open_pool, save, stage
+from indexes import artifact, devices
+from indexes.models.teacher import teacher_note
+from pipeline import certificate, corpus_stages, key_list
+from pipeline.config import Run
+from pipeline.selection.top_n import select_top_n, starving
+from pipeline.stage import Made, open_pool, save_array, stage
+from pipeline.weighting.weights import Weighed, weigh
+from pipeline.write_shards import gather_rows, write_shard_set
 
 
 def select(run: Run) -> Path:
@@ -28,8 +33,8 @@ def select(run: Run) -> Path:
     shards = write_shards(run, embedded, scores, selected, weighted)
     if run.export:
         pool = open_pool(run, embedded, scores)
-        keys.export(run.export, pool, selected.load("rows"), weighted.load("weight"))
-    artefact.write_json(run.runs / "last-shards.json", {"shards": str(shards.directory.resolve())})
+        key_list.export(run.export, pool, selected.load("rows"), weighted.load("weight"))
+    artifact.write_json(run.runs / "last-shards.json", {"shards": str(shards.directory.resolve())})
     return shards.directory
 
 
@@ -48,7 +53,7 @@ def score_pool(run: Run, embedded: Made, raw: Made) -> Made:
         pool.fill(run.method.score(pool, run.config, run.seed))
         if "score" not in pool.scores:
             raise ValueError(f"method {run.method_name} yields no column 'score'")
-        artefact.write_card(
+        artifact.write_card(
             made.directory,
             "scores",
             {
@@ -78,11 +83,11 @@ def select_rows(run: Run, embedded: Made, scores: Made) -> Made:
         pool = open_pool(run, embedded, scores)
         out = made.directory / "rows.npy"
         if run.keys:
-            chosen, note = keys.select(pool, run.keys, made.directory)
+            chosen, note = key_list.select(pool, run.keys, made.directory)
         else:
-            chosen = selection.select(pool, run.n, config.balance, config.floor_log_odds, out)
+            chosen = select_top_n(pool, run.n, config.balance, config.floor_log_odds, out)
             note = {"asked": run.n}
-        artefact.write_card(
+        artifact.write_card(
             made.directory,
             "selection",
             {
@@ -94,7 +99,7 @@ def select_rows(run: Run, embedded: Made, scores: Made) -> Made:
                 "class_histogram": chosen.histogram,
                 "starving": {
                     name: {"kept": kept, "short": short}
-                    for name, kept, short in selection.starving(chosen.histogram, pool.classes)
+                    for name, kept, short in starving(chosen.histogram, pool.classes)
                 },
             },
         )
@@ -117,16 +122,16 @@ def weigh_rows(run: Run, embedded: Made, scores: Made, selected: Made) -> Made:
     def make(made: Made) -> None:
         pool, rows = open_pool(run, embedded, scores), selected.load("rows")
         cap, floor = config.weight_cap, config.weight_floor
-        found = weights.weigh(pool, rows, config.weights, cap=cap, floor=floor, seed=run.seed)
+        found = weigh(pool, rows, config.weights, cap=cap, floor=floor, seed=run.seed)
         if run.keys:
-            found = weights.Weighed(selected.load("weight"), {"weights": "listed"})
-        dropped = artefact.read_card(selected.directory, "selection")["dropped"]
+            found = Weighed(selected.load("weight"), {"weights": "listed"})
+        dropped = artifact.read_card(selected.directory, "selection")["dropped"]
         figures, moments = certificate.certify(pool, rows, found.weight, dropped, run.seed)
-        save(made.directory / "weight.npy", found.weight)
+        save_array(made.directory / "weight.npy", found.weight)
         if moments is not None:
-            save(made.directory / "moments.npy", moments)
+            save_array(made.directory / "moments.npy", moments)
         note = {"digest": made.digest, "weighing": found.note, "certificate": figures}
-        artefact.write_card(made.directory, "weights", note)
+        artifact.write_card(made.directory, "weights", note)
         if "note" in found.note:
             run.say(f"note: {found.note['note']}")
         run.say(f"weights: {config.weights}, {made.directory}")
@@ -141,13 +146,13 @@ def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighte
     def make(made: Made) -> None:
         pool = open_pool(run, embedded, scores)
         rows, card = selected.load("rows"), pool.embeddings.card
-        choice = artefact.read_card(selected.directory, "selection")
-        weighing = artefact.read_card(weighted.directory, "weights")
+        choice = artifact.read_card(selected.directory, "selection")
+        weighing = artifact.read_card(weighted.directory, "weights")
         dropped = {**card["dropped"], **choice["dropped"]}
-        shard.write(
+        write_shard_set(
             pool,
             run.corpus.parts,
-            shard.gather(pool, rows, weighted.load("weight")),
+            gather_rows(pool, rows, weighted.load("weight")),
             made.directory,
             plan_digest=made.digest,
             seed=run.seed,
@@ -155,11 +160,11 @@ def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighte
             body={
                 "digest": made.digest,
                 "corpus": run.corpus.name,
-                "teacher": corpus_stages.teacher_note(run.teacher),
+                "teacher": teacher_note(run.teacher),
                 "method": run.method_name,
                 "config": dataclasses.asdict(run.config),
                 "seed": run.seed,
-                "dedup": artefact.read_card(scores.beside["dedup"], "dedup"),
+                "dedup": artifact.read_card(scores.beside["dedup"], "dedup"),
                 "asked": choice["asked"],
                 "below_floor": choice["below_floor"],
                 "starving": choice["starving"],

@@ -13,10 +13,11 @@ import webdataset
 from typer.testing import CliRunner
 
 import winnow
-from distill.evaluation.evaluate import evaluate
-from indexes import sources, teachers
-from indexes.shards import open_shards
-from indexes.tarwriter import HashedTar
+from distill.evaluation.accuracy import evaluate_net
+from indexes.models.teacher import load_teacher
+from indexes.shards.reader import open_shards
+from indexes.shards.tar_writer import HashedTar
+from indexes.sources.spec import open_parts
 
 BENCH = Path(os.environ.get("WINNOW_BENCH", "")) / "cifar10"
 pytestmark = pytest.mark.skipif(
@@ -29,7 +30,7 @@ def head(source: Path, out: Path, count: int) -> Path:
     """The first `count` samples of a tar as a tar of its own."""
     with out.open("wb") as file:
         tar = HashedTar(file)
-        for sample in islice(sources.parts(str(source))[0], count):
+        for sample in islice(open_parts(str(source))[0], count):
             tar.add(f"{sample.key}.{sample.ext}", sample.data)
             for name, data in sample.extras.items():
                 tar.add(f"{sample.key}.{name}", data)
@@ -60,7 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_teacher_is_as_good_as_it_says(runs: Path, tmp_path: Path) -> None:
     test = head(BENCH / "original" / "test-0000.tar.gz", tmp_path / "test.tar", 400)
-    result = evaluate(teachers.open(runs / "teachers" / "r18"), str(test))
+    result = evaluate_net(load_teacher(runs / "teachers" / "r18"), str(test))
     assert result.num_images == 400
     assert result.top1 > 0.83, "0.877 on the whole set"
 

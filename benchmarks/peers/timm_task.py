@@ -1,4 +1,4 @@
-"""timm's LogitDistillationTask with timm's optimiser, stepped as its train.py does."""
+"""timm's LogitDistillationTask with timm's optimizer, stepped as its train.py does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration: how far a net's sureness lies from how often it is right."""
+"""Calibration: how far a net's confidence lies from how often it is right."""
 
 from __future__ import annotations
 

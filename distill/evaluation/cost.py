@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from indexes import devices, images
-from indexes.teachers import WEIGHTS, Teacher
+from indexes import devices
+from indexes.images.decode import to_unit
+from indexes.models.teacher import WEIGHTS, Teacher
 
 BATCHES = (1, 64)
 NUM_RUNS = 5
@@ -95,7 +96,7 @@ def images_per_second(net: Teacher, batch_size: int, device: str = "cpu") -> flo
 
     def step() -> None:
         with devices.autocast(device):
-            net(images.unit(pixels))
+            net(to_unit(pixels))
 
     _seconds(step, 1, device)  # the first step allocates and chooses kernels
     repeats = max(1, round(RUN_SECONDS / _seconds(step, 1, device)))

@@ -9,18 +9,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distill.evaluation import table
-from distill.evaluation.standings import Standings, compare
-from indexes import artefact, places
+from distill.evaluation.compare import Comparison, compare_students
+from indexes import artifact
 from indexes.cli import printable
-from indexes.teachers import Teacher
+from indexes.models.teacher import Teacher
+from indexes.sources import filesystem
 
 RESULT = "evaluation.json"
 LONGEST = 60
 
 
-def tell(
+def report_students(
     directories: Sequence[Path],
-    labelled: str,
+    labeled: str,
     teacher: Teacher | None,
     *,
     runs: Path,
@@ -40,7 +41,9 @@ def tell(
             f"--out {out} is a {kinds[0]}: for {'several students' if several else 'one student'} "
             f"name a {kinds[1]}"
         )
-    found = compare(directories, labelled, teacher, device=device, trust_builder=trust_builder)
+    found = compare_students(
+        directories, labeled, teacher, device=device, trust_builder=trust_builder
+    )
     for line in table.terminal(found) if several else table.single(found):
         print(printable(line), flush=True)
     if several:
@@ -48,36 +51,36 @@ def tell(
         write(place, found)
         print(f"compared in {place / 'report.html'}, table.md, table.json, pareto.png", flush=True)
     for one in found.students:
-        body = {"labelled": found.labelled, "student_digest": one.digest}
+        body = {"labeled": found.labeled, "student_digest": one.digest}
         path = out if out is not None and not several else one.directory / RESULT
         try:
-            artefact.write_json(path, {**body, **asdict(one.result), "cost": asdict(one.cost)})
+            artifact.write_json(path, {**body, **asdict(one.result), "cost": asdict(one.cost)})
         except OSError as error:  # a shelf that others keep
             if path == out:
                 raise
             print(f"warning: not kept beside the student: {error}", file=sys.stderr)
 
 
-def write(directory: Path, found: Standings) -> None:
+def write(directory: Path, found: Comparison) -> None:
     """table.json, table.md, pareto.png and report.html."""
-    from distill.evaluation import chart, page  # matplotlib only where there is something to draw
+    from distill.evaluation import html, plot  # matplotlib only where there is something to draw
 
-    artefact.write_json(directory / "table.json", found)
-    png = chart.draw(found)
+    artifact.write_json(directory / "table.json", found)
+    png = plot.draw(found)
     forms = {
         "table.md": ("\n".join(table.markdown(found)) + "\n").encode(),
         "pareto.png": png,
-        "report.html": page.write(found, png).encode(),
+        "report.html": html.write_page(found, png).encode(),
     }
     for name, data in forms.items():
-        with artefact.writing(directory / name) as aside:
+        with artifact.writing(directory / name) as aside:
             aside.write_bytes(data)
 
 
-def _name(found: Standings) -> str:
-    """`val-1f3a5b7c9d`: of the labelled set, and a digest of it and of who was compared on it."""
-    base = places.path_of(found.labelled).rstrip("/").rpartition("/")[2]
+def _name(found: Comparison) -> str:
+    """`val-1f3a5b7c9d`: of the labeled set, and a digest of it and of who was compared on it."""
+    base = filesystem.path_of(found.labeled).rstrip("/").rpartition("/")[2]
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", base.split(".", 1)[0]).strip("-")[:LONGEST]
     who = sorted([one.digest, str(one.directory.resolve())] for one in found.students)
     teacher = found.teacher and found.teacher.digest
-    return f"{stem or 'set'}-{artefact.digest([found.labelled, who, teacher])[:10]}"
+    return f"{stem or 'set'}-{artifact.digest([found.labeled, who, teacher])[:10]}"

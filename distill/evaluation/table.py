@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from distill.evaluation import cost
-from distill.evaluation.standings import Standing, Standings
+from distill.evaluation.compare import Comparison, StudentResult
 
 MARK = "*"
 NUM_WEAKEST = 5
 
 
-def cells(found: Standings) -> tuple[list[str], list[list[str]]]:
+def cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """The heads of the columns, and a row for each student and then the teacher."""
-    columns: dict[str, Callable[[Standing], str]] = {
+    columns: dict[str, Callable[[StudentResult], str]] = {
         "student": lambda one: one.name,
         "top-1 %": lambda one: percent(one.result.top1),
         "top-5 %": lambda one: percent(one.result.top5),
@@ -38,7 +38,7 @@ def cells(found: Standings) -> tuple[list[str], list[list[str]]]:
     return list(columns), rows
 
 
-def _rate_at(batch: int, one: Standing) -> str:
+def _rate_at(batch: int, one: StudentResult) -> str:
     return rate(one.cost.images_per_second[batch])
 
 
@@ -52,7 +52,7 @@ def rate(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
-def terminal(found: Standings) -> Iterator[str]:
+def terminal(found: Comparison) -> Iterator[str]:
     """The table in aligned columns, and how to read it."""
     heads, rows = cells(found)
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
@@ -62,7 +62,7 @@ def terminal(found: Standings) -> Iterator[str]:
     yield from notes(found)
 
 
-def markdown(found: Standings) -> Iterator[str]:
+def markdown(found: Comparison) -> Iterator[str]:
     """The table as Markdown, and how to read it."""
     heads, rows = cells(found)
     rule = ["---", *("---:" for _ in heads[1:])]
@@ -78,10 +78,10 @@ def _literal(text: str) -> str:
     return re.sub(r"([\\|*_`<\[])", r"\\\1", " ".join(text.split()))
 
 
-def notes(found: Standings) -> Iterator[str]:
+def notes(found: Comparison) -> Iterator[str]:
     """What was evaluated on what, and what the columns mean."""
     result, spent = found.students[0].result, found.students[0].cost
-    yield f"{result.num_images:,} images of {found.labelled}{_dropped(result.dropped)}"
+    yield f"{result.num_images:,} images of {found.labeled}{_dropped(result.dropped)}"
     yield f"{MARK} on the front: none is more accurate for as few MACs, or as accurate for fewer"
     yield f"MACs: multiply-adds of one image. {machine(spent)}, from pixels to logits"
 
@@ -96,11 +96,11 @@ def _dropped(dropped: Mapping[str, int]) -> str:
     return "".join(f", {count:,} dropped as {reason}" for reason, count in dropped.items())
 
 
-def single(found: Standings) -> Iterator[str]:
+def single(found: Comparison) -> Iterator[str]:
     """The figures of the only student, one by one."""
     one = found.students[0]
     result, spent = one.result, one.cost
-    where = f"{one.directory} on {found.labelled}"
+    where = f"{one.directory} on {found.labeled}"
     yield f"{where}: {result.num_images:,} images, top-1 {percent(result.top1)} %"
     if result.top5 is not None:
         yield f"top-5 {percent(result.top5)} %"

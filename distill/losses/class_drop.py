@@ -32,9 +32,9 @@ def class_drop(
     likeliest always. The forms differ in what becomes of the others (OURS):
     - rest_bin: both sides have one more bin, the sum of what was dropped; the student keeps the
       teacher's dropped mass without being told how it is spread.
-    - both: both sides renormalised over the kept; no gradient reaches a dropped logit, and their
+    - both: both sides renormalized over the kept; no gradient reaches a dropped logit, and their
       mass drifts.
-    - truncate: the teacher renormalised over the kept, the student over all; the dropped mass is
+    - truncate: the teacher renormalized over the kept, the student over all; the dropped mass is
       driven to zero. The least value is above zero.
     With every class kept all three are `kd`, to the bit. Finite for any finite logits.
     Raises LossError for unequal shapes, T <= 0, an unknown form, or unless exactly one of

@@ -1,4 +1,4 @@
-"""Relations of the batch: the student's neighbourhood of each image follows the teacher's."""
+"""Relations of the batch: the student's neighborhood of each image follows the teacher's."""
 
 from __future__ import annotations
 

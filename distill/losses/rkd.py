@@ -7,13 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from distill.losses._precision import (
-    MIN_NORM,
-    check_rows,
-    full_precision,
-    partner_weights,
-    unit,
-)
+from distill.losses._precision import MIN_NORM, check_rows, full_precision, partner_weights, unit
 
 # Numbers in the largest tensor of a block of anchors: 16 MB of float32.
 BLOCK = 2**22

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from distill.losses._precision import (
-    MIN_NORM,
-    check_rows,
-    full_precision,
-    partner_weights,
-    unit,
-)
+from distill.losses._precision import MIN_NORM, check_rows, full_precision, partner_weights, unit
 
 
 @full_precision

@@ -25,9 +25,9 @@ def subspace(student_BD: Tensor, teacher_BD: Tensor, basis_DR: Tensor) -> Tensor
 
 
 def classifier_subspace(weight_CD: Tensor, rank: int) -> Tensor:
-    """V [D, r], orthonormal: the first r right singular vectors of the row-centred classifier.
+    """V [D, r], orthonormal: the first r right singular vectors of the row-centered classifier.
 
-    A softmax only sees differences of its rows, and the centred classifier has rank C - 1: with
+    A softmax only sees differences of its rows, and the centered classifier has rank C - 1: with
     r = C - 1 the projection V V^T h leaves softmax(W h + b) unchanged and drops every direction
     of h that no class depends on; with less it also drops the weakest distinctions. OURS.
     Raises LossError unless 1 <= rank <= min(C - 1, D).

@@ -1,4 +1,4 @@
-"""The noisy-label loss of DFND: the student's answer, passed through a learnt Q, is the label."""
+"""The noisy-label loss of DFND: the student's answer, passed through a learned Q, is the label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def noise_matrix(theta_CK: Tensor, accuracy: float) -> Tensor:
     """Q [C, C]: how a sample of class k (row) comes to be called y (column) by the teacher.
 
     Rows sum to 1: the diagonal is the teacher's accuracy a, the other C - 1 entries of row k, in
-    order, are (1 - a) softmax(theta_k). theta_CK: [C, C - 1], learnt, zero at first. SOURCE (DFND,
+    order, are (1 - a) softmax(theta_k). theta_CK: [C, C - 1], learned, zero at first. SOURCE (DFND,
     Chen et al., CVPR 2021). Raises LossError for another shape or unless 0 < a < 1.
     """
     if theta_CK.ndim != 2 or len(theta_CK) < 2 or theta_CK.shape[1] != len(theta_CK) - 1:

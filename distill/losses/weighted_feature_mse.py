@@ -29,4 +29,4 @@ def weighted_feature_mse(student_BDHW: Tensor, teacher_BDHW: Tensor, weight_B: T
     """
     check_maps(student_BDHW, teacher_BDHW)
     check_weights(weight_B, len(student_BDHW))
-    return weight_B * feature_mse(student_BDHW, teacher_BDHW, normalised=False)
+    return weight_B * feature_mse(student_BDHW, teacher_BDHW, normalized=False)

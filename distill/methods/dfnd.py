@@ -1,10 +1,10 @@
-"""DFND: KD, and a learnt matrix of how the teacher's labels are wrong.
+"""DFND: KD, and a learned matrix of how the teacher's labels are wrong.
 
 Paper: Learning Student Networks in the Wild (Chen et al., CVPR 2021); code and table read: SOURCE.
 L = T^2 KL(softmax(t / T) || softmax(s / T)) + noise NLL(log(softmax(s) Q), y), y = argmax t; Q has
 the teacher's accuracy on its diagonal and learns the rest of each row.
 Command: make select METHOD=dfnd ...; winnow distill --method dfnd --preset cifar10_r34_r18
-Cost: kd's; Q takes 16 C^2 bytes with its optimiser (16 MB at 1,000 classes, 7.6 GB at 21,841).
+Cost: kd's; Q takes 16 C^2 bytes with its optimizer (16 MB at 1,000 classes, 7.6 GB at 21,841).
 Expected (the paper's): R34 -> R18, 600,000 web images, CIFAR-10 94.02, CIFAR-100 76.35.
 """
 
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from distill.losses.kd import kd
 from distill.method import Batch, Method, Preset, weighted_mean
-from distill.methods._noise import ACCURACY, Noise
-from indexes.nets import Net
-from indexes.teachers import Teacher
+from distill.methods._noisy_labels import ACCURACY, NoisyLabels
+from indexes.models.net import Net
+from indexes.models.teacher import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class DFND(Method):
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         super().__init__(student, teacher, config)
         told = teacher.card.accuracy if config.accuracy is None else config.accuracy
-        self.noise = Noise(student.num_classes, ACCURACY if told is None else told)
+        self.noise = NoisyLabels(student.num_classes, ACCURACY if told is None else told)
 
     def own_optimizer(self) -> torch.optim.Optimizer:
         return self.noise.optimizer()

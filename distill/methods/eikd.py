@@ -16,6 +16,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill.feature_maps import probe_features
 from distill.losses._maps import same_side
 from distill.losses.attention import attention
 from distill.losses.class_drop import class_drop, default_keep
@@ -25,10 +26,9 @@ from distill.losses.relation_kl import relation_kl
 from distill.losses.rkd import rkd_angle, rkd_distance
 from distill.losses.similarity_preserving import similarity_preserving
 from distill.method import Batch, Method, Needs, Preset, weighted_mean
-from distill.methods._sieve import largest
-from distill.reuse import look
-from indexes.nets import Net
-from indexes.teachers import Teacher
+from distill.methods._class_threshold import largest
+from indexes.models.net import Net
+from indexes.models.teacher import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,11 @@ class Config:
     implicit: float = 0.1
     """Weight of L_implicit; relations alone mislead on shifted data. REC .6"""
     implicit_form: Literal["relation_kl", "rkd", "similarity"] = "relation_kl"
-    """Soft neighbourhoods; distances and angles; or Gram matrices. REC .6"""
+    """Soft neighborhoods; distances and angles; or Gram matrices. REC .6"""
     tau: float = 0.1
     """Temperature of relation_kl. REC .6"""
     prefer: Literal["none", "divergence", "margin"] = "none"
-    """Of two batches read, train on what the student has not learnt: large KL(p_T || p_S), or
+    """Of two batches read, train on what the student has not learned: large KL(p_T || p_S), or
     small p_S of the teacher's class. REC .35"""
 
 
@@ -77,7 +77,7 @@ class EIKD(Method):
         width = teacher.net.num_features
         self.to_teacher: nn.Module = nn.Linear(student.num_features, width)
         if config.explicit_form != "features":
-            depth = look(student, teacher.card.input_size).map.shape[1]
+            depth = probe_features(student, teacher.card.input_size).map.shape[1]
             self.to_teacher = nn.Conv2d(depth, width, 1)
         unset = config.keep is None and config.mass is None
         self.keep = default_keep(student.num_classes) if unset else config.keep
@@ -87,20 +87,20 @@ class EIKD(Method):
         return "features" if config.explicit_form == "features" else "map"
 
     @classmethod
-    def over_read(cls, config: Config) -> int:
+    def oversample(cls, config: Config) -> int:
         return 1 if config.prefer == "none" else 2
 
-    def choose(self, batch: Batch, progress: float) -> Batch:
-        """The half that the student has learnt least."""
+    def select_batch(self, batch: Batch, progress: float) -> Batch:
+        """The half that the student has learned least."""
         if self.config.prefer == "none":
             return batch
-        logits = self.glance(batch.pixels)
+        logits = self.eval_logits(batch.pixels)
         if self.config.prefer == "divergence":
-            unlearnt = kd(logits, batch.logits, 1.0)
+            unlearned = kd(logits, batch.logits, 1.0)
         else:
             classes = batch.logits.argmax(1, keepdim=True)
-            unlearnt = 1 - logits.float().softmax(1).gather(1, classes).squeeze(1)
-        return batch.take(largest(unlearnt, batch.weights, len(unlearnt) // 2))
+            unlearned = 1 - logits.float().softmax(1).gather(1, classes).squeeze(1)
+        return batch.take(largest(unlearned, batch.weights, len(unlearned) // 2))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"class_drop", "explicit", "implicit"}, each with its weight in it."""
@@ -124,11 +124,11 @@ class EIKD(Method):
     def _explicit(self, map_BDHW: Tensor, features_BD: Tensor, batch: Batch) -> Tensor:
         if self.config.explicit_form == "features":
             mapped = self.to_teacher(features_BD)
-            return feature_mse(mapped, batch.teacher_features, normalised=True)
+            return feature_mse(mapped, batch.teacher_features, normalized=True)
         if self.config.explicit_form == "attention":
             return attention(map_BDHW, batch.teacher_map)
         found, wanted = same_side(self.to_teacher(map_BDHW), batch.teacher_map)
-        return feature_mse(F.relu(found), wanted, normalised=True)
+        return feature_mse(F.relu(found), wanted, normalized=True)
 
     def _implicit(self, features_BD: Tensor, batch: Batch) -> Tensor:
         pair = features_BD, batch.teacher_features

@@ -1,7 +1,7 @@
-"""HiDFD's student: the teacher's last map is learnt, the teacher's own classifier answers.
+"""HiDFD's student: the teacher's last map is learned, the teacher's own classifier answers.
 
 Paper: Hybrid Data-Free Distillation (arXiv 2412.13525, AAAI 2025); its code was read (SOURCE).
-L = align mean (P(f_S) - f_T)^2, P the projector of distill/students/_reused.py. The other half of
+L = align mean (P(f_S) - f_T)^2, P the projector of indexes/zoo/_reused.py. The other half of
 the method is its data: a few thousand curated images and many painted from them:
   winnow paint --shards REAL -n 50000
   winnow distill --method hidfd --shards REAL --mix PAINTED
@@ -19,7 +19,7 @@ from torch import Tensor
 from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
 from distill.method import Batch, Preset, at_least, weighted_mean
-from distill.reuse import Reusing
+from distill.methods._simkd import ReusedClassifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ PRESETS = {
 }
 
 
-class HiDFD(Reusing):
+class HiDFD(ReusedClassifier):
     """See the file's head."""
 
     config: Config
@@ -53,5 +53,5 @@ class HiDFD(Reusing):
         """{"align"}."""
         found, _, _ = self.student(batch.pixels)
         found, wanted = same_side(found, batch.teacher_map)
-        values = feature_mse(found, wanted, normalised=False)
+        values = feature_mse(found, wanted, normalized=False)
         return {"align": self.config.align * weighted_mean(values, batch.weights)}

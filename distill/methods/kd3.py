@@ -5,10 +5,10 @@ code was read (SOURCE), what differs here is OURS and said so. With z = alpha t 
 image is kept iff max softmax(z) > tau b / (2 - b), b the share of its class in the largest one.
 L = align mean w (P(f_S) - f_T)^2 + contrast NT-Xent(x, MixDistribution(x)), w = sigmoid(||t - s||).
 The release chooses from the whole pool in each epoch; here, on a stream, each step reads
-`over_read` batches and trains on what passes of them, and class counts are running means (OURS).
+`oversample` batches and trains on what passes of them, and class counts are running means (OURS).
 The deployed student is encoder, projector and the teacher's classifier.
 Command: winnow distill --method kd3 --preset cifar10_r34_r18
-Cost: over_read forwards of the student more than kd, the projector, and a second view of each
+Cost: oversample forwards of the student more than kd, the projector, and a second view of each
 image where `contrast` is above zero.
 Expected (the paper's, through a secondary note): R34 -> R18, CIFAR-10 95.21, CIFAR-100 78.44.
 """
@@ -26,12 +26,12 @@ from distill.losses._maps import same_side
 from distill.losses.ntxent import ntxent
 from distill.losses.weighted_feature_mse import alignment_weight, weighted_feature_mse
 from distill.method import Batch, Preset, at_least, weighted_mean
-from distill.methods._mixing import mix_distribution
-from distill.methods._sieve import Sieve, first_kept, teacher_share
-from distill.reuse import Reusing
+from distill.methods._class_threshold import ClassThreshold, first_kept, teacher_share
+from distill.methods._mix_distribution import mix_distribution
+from distill.methods._simkd import ReusedClassifier
 from indexes import devices
-from indexes.nets import Net
-from indexes.teachers import Teacher
+from indexes.models.net import Net
+from indexes.models.teacher import Teacher
 
 EMBEDDING, TAU = 128, 0.3  # width and temperature of the contrast. SOURCE
 MIXING = 0.1  # lam ~ Beta(MIXING, MIXING). SOURCE
@@ -50,7 +50,7 @@ class Config:
     of 240, cut to 0 at 120 from .27. SOURCE. smooth: falls to 0 at `teacher_frac`. OURS"""
     teacher_frac: float = 2 / 3
     """Share of the training in which `smooth` asks the teacher at all. OURS"""
-    over_read: int = 2
+    oversample: int = 2
     """Batches read for each one trained on. OURS"""
     memory: int = 100
     """Steps over which class counts are averaged. OURS"""
@@ -67,7 +67,7 @@ class Config:
     """How much narrower than the teacher's features the projector is inside. SOURCE"""
 
     def __post_init__(self) -> None:
-        at_least(self, tau=0, over_read=1, memory=1, factor=1)
+        at_least(self, tau=0, oversample=1, memory=1, factor=1)
 
 
 PUBLISHED = {"batch_size": 1024, "epochs": 240.0, "lr": 0.05, "drop_at": (0.625, 0.75, 0.875)}
@@ -82,7 +82,7 @@ PRESETS = {
 }
 
 
-class KD3(Reusing):
+class KD3(ReusedClassifier):
     """See the file's head."""
 
     config: Config
@@ -90,22 +90,22 @@ class KD3(Reusing):
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         super().__init__(student, teacher, config)
         self.embed = nn.Linear(self.student.num_features, EMBEDDING)
-        self.sieve = Sieve(
+        self.sieve = ClassThreshold(
             self.student.num_classes, tau=config.tau, floor=config.tau_floor, memory=config.memory
         )
 
     @classmethod
-    def over_read(cls, config: Config) -> int:
-        return config.over_read
+    def oversample(cls, config: Config) -> int:
+        return config.oversample
 
-    def choose(self, batch: Batch, progress: float) -> Batch:
+    def select_batch(self, batch: Batch, progress: float) -> Batch:
         """As many images as train in a step: those that pass first, then others with weight 0."""
         config = self.config
         alpha = teacher_share(progress, config.schedule, config.teacher_frac)
-        mixed = alpha * batch.logits + (1 - alpha) * self.glance(batch.pixels)
+        mixed = alpha * batch.logits + (1 - alpha) * self.eval_logits(batch.pixels)
         kept, seen = self.sieve(mixed)
         self.observed.update(seen)
-        rows = first_kept(kept, len(kept) // config.over_read)
+        rows = first_kept(kept, len(kept) // config.oversample)
         return batch.take(rows).weighed(kept[rows])
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:

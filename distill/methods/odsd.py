@@ -22,9 +22,9 @@ from distill.losses.ntxent import ntxent
 from distill.losses.relation_kl import relation_kl
 from distill.losses.subspace import classifier_subspace, subspace
 from distill.method import Batch, Method, Needs, Preset, weighted_mean
-from distill.methods._noise import Noise
-from indexes.nets import Net
-from indexes.teachers import Teacher
+from distill.methods._noisy_labels import NoisyLabels
+from indexes.models.net import Net
+from indexes.models.teacher import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ class Config:
     low_noise: float = 1.0
     """Weight of L_ln; feature terms carry on shifted data. REC .6"""
     low_noise_form: Literal["subspace", "transition"] = "subspace"
-    """Features where the classifier looks; or a learnt matrix of wrong labels. REC .35"""
+    """Features where the classifier looks; or a learned matrix of wrong labels. REC .35"""
     self_relation: float = 0.1
     """Weight of L_self; relations are small additions. REC .6"""
     teacher_relation: float = 0.1
     """Weight of L_teacher. REC .6"""
     teacher_form: Literal["soft", "infonce"] = "soft"
-    """The teacher's neighbourhood of each image; or its features among all of the batch. REC .6"""
+    """The teacher's neighborhood of each image; or its features among all of the batch. REC .6"""
     tau: float = 0.1
     """Temperature of both relations. REC .6"""
     rank: int | None = None
@@ -74,7 +74,7 @@ class ODSD(Method):
         num_classes, width = weight_CD.shape
         self.to_teacher = nn.Linear(student.num_features, width)
         if config.low_noise_form == "transition":
-            self.noise = Noise(num_classes)
+            self.noise = NoisyLabels(num_classes)
             return
         rank = min(num_classes - 1, width) if config.rank is None else config.rank
         self.basis_DR: Tensor

@@ -2,12 +2,12 @@
 
 L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + answers T^2 KL(softmax(t / T) || softmax(s / T)); the
 student ends in the teacher's own classifier (SimKD, KD3), so both terms pull at the same features,
-and the map is measured in its own size, so that one weight does for any teacher. The optimiser is
-Muon (distill/muon.py), which is worth more than any term; `--optimizer muon` gives it to the other
-methods too. OURS; what each part gives is in docs/results.md.
+and the map is measured in its own size, so that one weight does for any teacher. The optimizer is
+Muon (distill/training/muon.py), which is worth more than any term; `--optimizer muon` gives it to
+the other methods too. OURS; what each part gives is in docs/results.md.
 Command: winnow distill --method winnow
 Cost: that of hidfd, and of Muon fifteen products with each weight matrix a step; the projector,
-which the student keeps. `over_read=2`: two forwards of the student more.
+which the student keeps. `oversample=2`: two forwards of the student more.
 Expected (docs/results.md): R18 -> ResNet-8, 1,000 steps on web images for CIFAR-10, 82.7
 (hidfd 80.0, by Muon 82.8; kd 67.2).
 """
@@ -22,10 +22,10 @@ from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
 from distill.losses.kd import kd
 from distill.method import Batch, Preset, at_least, weighted_mean
-from distill.methods._sieve import largest
-from distill.reuse import Reusing
-from indexes.nets import Net
-from indexes.teachers import Teacher
+from distill.methods._class_threshold import largest
+from distill.methods._simkd import ReusedClassifier
+from indexes.models.net import Net
+from indexes.models.teacher import Teacher
 
 MIN_SIZE = 1e-12  # of a teacher whose map is zero everywhere
 
@@ -40,7 +40,7 @@ class Config:
     """Weight of the answers."""
     align: float = 100.0
     """Weight of the alignment."""
-    over_read: int = 1
+    oversample: int = 1
     """Batches read for each one trained on: the images of the largest KL; 1 trains on all."""
     factor: int = 2
     """How much narrower than the teacher's features the projector is inside."""
@@ -48,7 +48,7 @@ class Config:
     """Whether its 3x3 looks at each channel by itself: with factor=1 a third of the weights."""
 
     def __post_init__(self) -> None:
-        at_least(self, over_read=1, factor=1)
+        at_least(self, oversample=1, factor=1)
 
 
 PRESETS = {
@@ -58,7 +58,7 @@ PRESETS = {
 }
 
 
-class Winnow(Reusing):
+class Winnow(ReusedClassifier):
     """See the file's head."""
 
     config: Config
@@ -68,23 +68,23 @@ class Winnow(Reusing):
         super().__init__(student, teacher, config, depthwise=config.depthwise)
 
     @classmethod
-    def over_read(cls, config: Config) -> int:
-        return config.over_read
+    def oversample(cls, config: Config) -> int:
+        return config.oversample
 
-    def choose(self, batch: Batch, progress: float) -> Batch:
-        """The images that the student has learnt least."""
-        if self.config.over_read == 1:
+    def select_batch(self, batch: Batch, progress: float) -> Batch:
+        """The images that the student has learned least."""
+        if self.config.oversample == 1:
             return batch
-        unlearnt = kd(self.glance(batch.pixels), batch.logits, 1.0)
-        num = len(unlearnt) // self.config.over_read
-        return batch.take(largest(unlearnt, batch.weights, num))
+        unlearned = kd(self.eval_logits(batch.pixels), batch.logits, 1.0)
+        num = len(unlearned) // self.config.oversample
+        return batch.take(largest(unlearned, batch.weights, num))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"align", "answers"}, each with its weight in it."""
         config = self.config
         found, _, logits = self.student(batch.pixels)
         found, wanted = same_side(found, batch.teacher_map)
-        aligned = feature_mse(found, wanted, normalised=False)
+        aligned = feature_mse(found, wanted, normalized=False)
         size = wanted.float().flatten(1).square().mean(1)
         answered = kd(logits, batch.logits, config.temperature)
         return {

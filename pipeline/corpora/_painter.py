@@ -19,7 +19,7 @@ from pipeline.corpora._shapes import CLASS_SHAPES, VARIATIONS, Floats, Layers, d
 
 SIDE = 32
 THINGS = {**CLASS_SHAPES, **NEAR_MISSES, **CROWDS, **PATTERNS}
-# Where a thing's colour leans, as a hue; the look says how far it strays. 0.5 where not listed.
+# Where a thing's color leans, as a hue; the look says how far it strays. 0.5 where not listed.
 HUES = {
     "boat": 0.6, "car": 0.0, "cup": 0.55, "fish": 0.08, "house": 0.05, "key": 0.13,
     "mushroom": 0.02, "star": 0.14, "tree": 0.3, "umbrella": 0.8, "shed": 0.06, "leaf": 0.3,
@@ -33,7 +33,7 @@ Span: TypeAlias = tuple[float, float]
 class Look:
     """A style: each knob is a range, from which every image draws its own value.
 
-    The defaults are the lost style: soft-shaded things of earthy colours on a cloudy ground.
+    The defaults are the lost style: soft-shaded things of earthy colors on a cloudy ground.
     Lengths are in half image widths, except `line` and `blur`, which are in pixels.
     """
 
@@ -167,7 +167,7 @@ def _rgb(hue: Floats, saturation: Floats, value: Floats) -> Floats:
 
 
 def _palette(hue: float, knob: dict[str, Floats]) -> tuple[list[Floats], Floats, Floats]:
-    """The thing's tones and the two colours of the ground, [3, n, 1, 1] each."""
+    """The thing's tones and the two colors of the ground, [3, n, 1, 1] each."""
     body_hue, saturation, value = hue + knob["hue"], knob["saturation"], knob["value"]
     second = np.where(value > 0.62, value - 0.25, value + 0.25)
     tones = [

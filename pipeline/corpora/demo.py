@@ -1,7 +1,7 @@
 """The corpus `demo`: 12,000 images of a painted world, made on the spot, nothing to download.
 
 About three in ten show one of ten classes, in ten styles of which one is the lost style, that of
-the original which only `paint_labelled` paints. The rest are near misses, crowds of things and
+the original which only `paint_labeled` paints. The rest are near misses, crowds of things and
 patterns; classes are imbalanced, some images are there twice or nearly so, some are damaged.
 Image i of a part is a pure function of (seed, i): the same bytes every time, in any order. OURS.
 """
@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from indexes.artefact import digest, hash64, writing
-from indexes.tarwriter import HashedTar
+from indexes.artifact import digest, hash64, writing
+from indexes.shards.tar_writer import HashedTar
 from pipeline.corpora._misfits import CROWDS, NEAR_MISSES, PATTERNS
 from pipeline.corpora._painter import DRAWS, LOOKS, SIDE, paint
 from pipeline.corpora._shapes import CLASS_SHAPES
 
 if TYPE_CHECKING:
-    from indexes.sources import Part, Sample
+    from indexes.sources.spec import Part, Sample
 
 CLASSES: tuple[str, ...] = tuple(CLASS_SHAPES)
 NUM_PARTS = 6
@@ -48,7 +48,7 @@ ODDITIES = {
     "garbage": 20,  # a web page that says 404, or noise, under an image's name
     "gray": 40,  # a JPEG of one channel
     "alpha": 40,  # a PNG with transparency
-    "palette": 40,  # a PNG of 64 colours
+    "palette": 40,  # a PNG of 64 colors
     "large": 40,  # four times the pixels
     "copy": 300,  # byte for byte another image of the ocean
     "echo": 400,  # another image moved by a pixel, brightened and encoded again
@@ -124,7 +124,7 @@ def corpus() -> list[Part]:
 
 
 class DemoPart:
-    """2,000 images of the ocean, painted while they are read; see indexes.sources.Part."""
+    """2,000 images of the ocean, painted while they are read; see indexes.sources.spec.Part."""
 
     def __init__(self, number: int, seed: int = SEED) -> None:
         self.number, self.seed = number, seed
@@ -141,14 +141,14 @@ class DemoPart:
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
         """The bytes of image `offset`, painted again. Raises SourceError for another key."""
-        from indexes.sources import SourceError
+        from indexes.sources.spec import SourceError
 
         if not 0 <= offset < PART_IMAGES or key != _key(self.number, offset):
             raise SourceError(f"{self.name} has no image {key!r} at {offset}; embed demo again")
         return next(self._paint(range(offset, offset + 1))).data
 
     def _paint(self, indexes: range) -> Iterator[Sample]:
-        from indexes.sources import Sample
+        from indexes.sources.spec import Sample
 
         truth = census(self.seed)
         here = [truth[self.number * PART_IMAGES + i] for i in indexes]
@@ -212,7 +212,7 @@ def _spoil(data: bytes, oddity: str, draw: float) -> bytes:
     return data
 
 
-def paint_labelled(
+def paint_labeled(
     directory: str | Path, split: Literal["train", "test"], count: int, seed: int
 ) -> None:
     """Paints `count` images of the lost original, classes in equal shares, into `directory`.

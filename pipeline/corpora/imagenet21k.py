@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from indexes.sources import Part, SourceError, parts
+from indexes.sources.spec import Part, SourceError, open_parts
 
 VARIABLE = "IMAGENET21K"
 FORMS = """\
@@ -27,6 +27,6 @@ def corpus() -> list[Part]:
     if not place:
         raise SourceError(f"{VARIABLE} is not set: it says where ImageNet-21k lies, as in\n{FORMS}")
     try:
-        return parts(place)
+        return open_parts(place)
     except SourceError as error:
         raise SourceError(f"{VARIABLE}={place}: {error}\n{VARIABLE} may be\n{FORMS}") from None

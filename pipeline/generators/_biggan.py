@@ -104,7 +104,7 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList([Up(a, b, num_classes) for a, b in pairwise(widths)])
         self.norm = nn.BatchNorm2d(widths[-1])
         self.last = nn.Conv2d(widths[-1], 3, 3, padding=1)
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, z_BZ: Tensor, class_B: Tensor) -> Tensor:
         """Images [B, 3, P, P] in [-1, 1], float32; ValueError for other shapes."""
@@ -137,7 +137,7 @@ class Discriminator(nn.Module):
         )
         self.adversarial = nn.Linear(widths[-1], 1)
         self.adc = nn.Linear(widths[-1], 2 * num_classes)
-        _initialise(self)
+        _initialize(self)
         # The teacher's features have a length of their own, so this head is not normed.
         self.features = nn.Linear(widths[-1], num_features)
 
@@ -152,7 +152,7 @@ class Discriminator(nn.Module):
             return told, self.adc(pooled_BD), self.features(pooled_BD)
 
 
-def _initialise(net: nn.Module) -> None:
+def _initialize(net: nn.Module) -> None:
     """Orthogonal weights, as BigGAN has them; norms are left as they are."""
     for one in net.modules():
         if isinstance(one, (nn.Conv2d, nn.Linear)):

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from indexes import devices
-from indexes.artefact import hash64
-from indexes.teachers import Teacher
-from pipeline.examples import Examples, teacher_view
+from indexes.artifact import hash64
+from indexes.models.teacher import Teacher
+from pipeline.generation.dataset import Examples, teacher_view
 from pipeline.generators import _biggan
 from pipeline.generators import _hidfd_losses as losses
 
@@ -30,7 +30,7 @@ SETTLING = 50  # batches over which the averaged generator's BatchNorms find the
 
 
 class Training:
-    """Both nets, their optimisers, the average, and the counts of the teacher's classes."""
+    """Both nets, their optimizers, the average, and the counts of the teacher's classes."""
 
     def __init__(
         self, config: Config, examples: Examples, teacher: Teacher, *, seed: int, device: str
@@ -164,7 +164,7 @@ class Training:
                 value.lerp_(now[name], share)
 
     def state_dict(self) -> dict[str, Any]:
-        """See pipeline.generator.Trainer."""
+        """See pipeline.generation.base.Trainer."""
         return {
             "nets": {name: net.state_dict() for name, net in self._nets()},
             "optimizers": {name: one.state_dict() for name, one in self.optimizers.items()},
@@ -173,7 +173,7 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See pipeline.generator.Trainer."""
+        """See pipeline.generation.base.Trainer."""
         for name, net in self._nets():
             net.load_state_dict(state["nets"][name])
         for name, one in self.optimizers.items():

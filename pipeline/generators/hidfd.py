@@ -5,7 +5,7 @@
 SOURCE (paper and released code): BigGAN blocks, hinge and ADC losses, feature integration in the
 discriminator, category frequency smoothing in the generator. Of the release's faults these are
 mended: feature integration has gradients, the counts of the classes are updated, their effective
-number does not saturate, the teacher sees pixels under its own normalisation. What is OURS is
+number does not saturate, the teacher sees pixels under its own normalization. What is OURS is
 marked, and off in the preset `faithful`.
 
 Measured (`--preset small`, 5,000 curated images of 32 pixels, ResNet-18 teacher, 13 CPU-minutes on
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from indexes import devices
-from indexes.teachers import Teacher
-from pipeline.examples import Examples
-from pipeline.generator import Painter
+from indexes.models.teacher import Teacher
+from pipeline.generation.base import Sampler
+from pipeline.generation.dataset import Examples
 from pipeline.generators import _biggan
 from pipeline.generators._hidfd_training import Training
 
@@ -100,14 +100,14 @@ def side(config: Config, input_size: int) -> int:
 def trainer(
     config: Config, examples: Examples, teacher: Teacher, *, seed: int, device: str
 ) -> Training:
-    """The training at its first step; see pipeline.generator."""
+    """The training at its first step; see pipeline.generation.base."""
     return Training(config, examples, teacher, seed=seed, device=device)
 
 
 def painter(
     config: Config, side: int, num_classes: int, tensors: Mapping[str, Tensor], device: str
-) -> Painter:
-    """What paints with the averaged generator; see pipeline.generator."""
+) -> Sampler:
+    """What paints with the averaged generator; see pipeline.generation.base."""
     net = _biggan.Generator(side, config.width, num_classes)
     net.load_state_dict(dict(tensors))
     _biggan.placed(net, device).eval()

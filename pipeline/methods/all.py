@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.method import Choice, Scored
 from pipeline.pool import Pool
-from pipeline.selection import Balance
+from pipeline.selection.top_n import Balance
 
 
 @dataclass(frozen=True, kw_only=True)

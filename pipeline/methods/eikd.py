@@ -3,7 +3,7 @@
 Paper: Explicit and Implicit Knowledge Distillation via Unlabeled Data (arXiv 2302.08771). Only the
 abstract could be read (SOURCE: "efficient unlabeled selection" that raises training efficiency):
 that its offline half is a confidence filter is REC .35-.7, the threshold is OURS. Its other half,
-to prefer what the student has not learnt, depends on the student and belongs into training.
+to prefer what the student has not learned, depends on the student and belongs into training.
 Command: make select CORPUS=... METHOD=eikd N=50000
 """
 
@@ -27,7 +27,8 @@ class Config(Choice):
     """The filter (max softmax of about .9); quota_with_floor counts by the same one."""
     fill: Literal["random", "confidence"] = "random"
     """When more than N pass. random (OURS): a filter does not rank, and the most confident teach
-    least. confidence: the surest first, as `dfnd`. When fewer pass, the surest of the rest follow.
+    least. confidence: the most confident first, as `dfnd`. When fewer pass, the most confident of
+    the rest follow.
     """
 
     def scoring(self) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexes.names import nearest
-from pipeline.columns import COLUMNS
+from indexes.plugins import nearest
 from pipeline.method import Choice, Scored
 from pipeline.pool import Pool
-from pipeline.scores import normalise
+from pipeline.scores.columns import COLUMNS
+from pipeline.selection.scale import Norm, Scale
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Config(Choice):
 
     terms: str = "log_odds=1"
     """column=weight, comma-separated; a negative weight prefers small values."""
-    norm: normalise.Norm = "rank"
+    norm: Norm = "rank"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +64,7 @@ def score(pool: Pool, config: Config, seed: int) -> Scored:
     for name in weights:
         if not pool.has(name):
             raise ValueError(f"this pool has no column {name!r} ({COLUMNS[name]})")
-    scales = {name: normalise.Scale(pool, name, config.norm) for name in weights}
+    scales = {name: Scale(pool, name, config.norm) for name in weights}
     for block in pool.blocks:
         total = np.zeros(len(block), np.float32)
         for name, weight in weights.items():

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from pipeline.method import Choice, Scored
 from pipeline.pool import Pool
-from pipeline.scores import density, normalise, outlier
-from pipeline.selection import Balance
-from pipeline.weights import Weighing
+from pipeline.scores import density, outlier
+from pipeline.selection.scale import Norm, Scale
+from pipeline.selection.top_n import Balance
+from pipeline.weighting.weights import Weighing
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +35,7 @@ class Config(Choice):
     density: density.Kind = "scarcity"
     density_weight: float = 0.1
     """OURS: at weight 1 the term admits junk into rare classes."""
-    norm: normalise.Norm = "rank"
+    norm: Norm = "rank"
     balance: Balance = "quota_with_floor"
     weights: Weighing = "class_prior"
 
@@ -50,8 +51,8 @@ def score(pool: Pool, config: Config, seed: int) -> Scored:
     if config.prototypes == "kmeans":
         pool.fill(outlier.score(pool, outlier.kmeans(pool, config.num_prototypes, seed)))
         far = "outlier_kmeans"
-    confidence = normalise.Scale(pool, "log_odds", config.norm)
-    distance = normalise.Scale(pool, far, config.norm)
+    confidence = Scale(pool, "log_odds", config.norm)
+    distance = Scale(pool, far, config.norm)
     for block in pool.blocks:
         rows = slice(block.start, block.stop)
         total = confidence(block.columns("log_odds")[0])

@@ -1,9 +1,10 @@
-"""Winnow's own: the surest images of every class, without those that look unlike the lost data.
+"""Our own method: the most confident images of each class, without those unlike the lost data.
 
-Confidence within class quotas buys purity, but the surest images teach much the same: of two about
-as sure that one is better which small probes (pipeline/probe.py) could not learn from the surest.
-The teacher's middle BatchNorms know what the lost images looked like (symbols, game tiles and
-drawings are far off, however sure the teacher is of them); weights then make the teacher's softened
+Confidence within class quotas buys purity, but the most confident images teach much the same. Of
+two images of about the same confidence the better one is the one that small probes
+(pipeline/scores/probe.py) could not learn from the most confident images. The
+teacher's middle BatchNorms know what the lost images looked like: symbols, game tiles and drawings
+are far off, however sure the teacher is of them. The weights then make the teacher's softened
 answers, which a student learns from, even over the classes. OURS; docs/LOG.md has the ablation.
 Command: make select CORPUS=... N=50000
 """
@@ -16,9 +17,9 @@ import numpy as np
 
 from pipeline.method import Choice, Scored
 from pipeline.pool import Pool
-from pipeline.scores import normalise
-from pipeline.selection import Balance
-from pipeline.weights import Weighing
+from pipeline.selection.scale import Scale
+from pipeline.selection.top_n import Balance
+from pipeline.weighting.weights import Weighing
 
 ODD = 128.0
 """Halvings that an odd image is put back by: more than any pool has."""
@@ -26,14 +27,15 @@ ODD = 128.0
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """score = halvings of the pool to the image's log-odds + `hard` x its rank by `unlearnt`, less
-    ODD for one of those farthest by `bn`."""
+    """score = bits of the image's rank by log-odds (-log2 of the share above it)
+    + `hardness_weight` x its rank by `proxy_kl`, less ODD for one of those farthest by
+    `bn_distance`."""
 
-    hard: float = 2.0
-    """What it counts that probes have not learnt an image, in halvings: at 2 the hardest image
-    may be a quarter as rare by its sureness as the easiest. More serves long trainings, less
+    hardness_weight: float = 2.0
+    """What it counts that probes have not learned an image, in halvings: at 2 the hardest image
+    may be a quarter as rare by its confidence as the easiest. More serves long trainings, less
     short ones."""
-    odd_frac: float = 0.2
+    ood_frac: float = 0.2
     """Share of the pool that counts as odd: kept only where nothing else is left of a class.
     Without BatchNorm in the teacher none does."""
     balance: Balance = "quota_with_floor"
@@ -41,25 +43,25 @@ class Config(Choice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.hard <= ODD / 2:
-            raise ValueError(f"hard={self.hard}: 0 to {ODD / 2:.0f} halvings")
-        if not 0 <= self.odd_frac < 1:
-            raise ValueError(f"odd_frac={self.odd_frac}: a share of the pool, 0 to 1")
+        if not 0 <= self.hardness_weight <= ODD / 2:
+            raise ValueError(f"hardness_weight={self.hardness_weight}: 0 to {ODD / 2:.0f} bits")
+        if not 0 <= self.ood_frac < 1:
+            raise ValueError(f"ood_frac={self.ood_frac}: a share of the pool, 0 to 1")
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
     """Blocks of {"score"}, float32 [n]."""
-    sureness = normalise.Scale(pool, "log_odds", "halvings")
+    confidence = Scale(pool, "log_odds", "neg_log2_rank")
     hardness = None
-    if config.hard and pool.has("unlearnt"):
-        hardness = normalise.Scale(pool, "unlearnt", "rank")
-    oddness = normalise.Scale(pool, "bn", "rank") if pool.has("bn") else None
+    if config.hardness_weight and pool.has("proxy_kl"):
+        hardness = Scale(pool, "proxy_kl", "rank")
+    oddness = Scale(pool, "bn_distance", "rank") if pool.has("bn_distance") else None
     for block in pool.blocks:
         rows = slice(block.start, block.stop)
-        total = sureness(pool.column("log_odds")[rows])
+        total = confidence(pool.column("log_odds")[rows])
         if hardness is not None:
-            total += np.float32(config.hard) * hardness(pool.column("unlearnt")[rows])
+            total += np.float32(config.hardness_weight) * hardness(pool.column("proxy_kl")[rows])
         if oddness is not None:
-            odd = oddness(pool.column("bn")[rows]) > 1 - config.odd_frac
+            odd = oddness(pool.column("bn_distance")[rows]) > 1 - config.ood_frac
             total -= np.float32(ODD) * odd
         yield block, {"score": total}

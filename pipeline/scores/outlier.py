@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.embeddings import Block
-from indexes.vectors import kmeans as find_clusters
-from indexes.vectors import unit
+from indexes.vectors.index import normalize_rows
+from indexes.vectors.index import train_kmeans as find_clusters
 from pipeline.pool import Pool
 
 Array = npt.NDArray[Any]
@@ -21,7 +21,7 @@ def distance(features_ND: Array, label_N: Array, prototypes_CMD: Array) -> Array
 
     prototypes_CMD: unit vectors, M per class. Work is done class by class: n x M x D.
     """
-    features = unit(features_ND)
+    features = normalize_rows(features_ND)
     result = np.zeros(len(features), np.float32)
     order = np.argsort(label_N, kind="stable")
     bounds = np.searchsorted(label_N[order], np.arange(len(prototypes_CMD) + 1))
@@ -34,7 +34,7 @@ def distance(features_ND: Array, label_N: Array, prototypes_CMD: Array) -> Array
 
 def classifier_rows(pool: Pool) -> Array:
     """Prototypes [C, 1, D]: the rows of the teacher's classifier (OURS: no cluster can capture)."""
-    return unit(pool.classifier[0])[:, None, :]
+    return normalize_rows(pool.classifier[0])[:, None, :]
 
 
 def kmeans(pool: Pool, num_prototypes: int, seed: int, sample: int = 262_144) -> Array:
@@ -48,7 +48,7 @@ def kmeans(pool: Pool, num_prototypes: int, seed: int, sample: int = 262_144) ->
     for block in pool.blocks:
         chosen = generator.random(len(block)) < sample / max(len(pool), 1)
         chosen &= pool.column("reason")[block.start : block.stop] == 0
-        drawn.append(unit(block.matrix("features")[chosen]))
+        drawn.append(normalize_rows(block.matrix("features")[chosen]))
         labels.append(block.columns("label")[0][chosen])
     features, label = np.concatenate(drawn), np.concatenate(labels)
     fallback = classifier_rows(pool)

@@ -9,20 +9,20 @@ from typer.testing import CliRunner
 
 import winnow
 from benchmarks import contest
-from tests.pipeline import worlds
+from tests.support import corpora
 
 
 @pytest.fixture
 def tiny_world(tmp_path: Path) -> Path:
-    worlds.good_tar(tmp_path / "pool.tar", 60)
-    worlds.good_tar(tmp_path / "lost.tar", 40, first=1000)
-    worlds.small_teacher(tmp_path / "runs" / "teachers" / "t")
-    labelled = [
+    corpora.good_tar(tmp_path / "pool.tar", 60)
+    corpora.good_tar(tmp_path / "lost.tar", 40, first=1000)
+    corpora.small_teacher(tmp_path / "runs" / "teachers" / "t")
+    labeled = [
         (f"{seed}.{ext}", data)
         for seed in range(9)
-        for ext, data in (("jpg", worlds.encoded(seed)), ("cls", str(seed % 3).encode()))
+        for ext, data in (("jpg", corpora.encoded(seed)), ("cls", str(seed % 3).encode()))
     ]
-    worlds.tar_of(tmp_path / "test.tar", labelled)
+    corpora.tar_of(tmp_path / "test.tar", labeled)
     return tmp_path
 
 

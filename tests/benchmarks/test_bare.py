@@ -12,7 +12,7 @@ from benchmarks import bare, ours
 from benchmarks.bare import Variant, Views
 from benchmarks.pair import Pair, kd
 from distill.losses.kd import kd as our_kd
-from tests.distill.worlds import make_shards, make_teacher
+from tests.support.distillation import make_shards, make_teacher
 
 
 @pytest.fixture

@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 
 from benchmarks import methods
-from indexes import nets, teachers
+from indexes.models.net import build_net
+from indexes.models.teacher import load_teacher, save_teacher
 from tests.benchmarks.conftest import tiny_words
 
 
 def test_multiply_adds_by_hand(tmp_path: Path) -> None:
-    net = nets.build("vgg8", num_classes=3).eval()
-    teachers.save(tmp_path, net, classes=("a", "b", "c"), input_size=32)
+    net = build_net("vgg8", num_classes=3).eval()
+    save_teacher(tmp_path, net, classes=("a", "b", "c"), input_size=32)
     widths, sides = [3, 64, 128, 256, 512, 512], [32, 16, 8, 4, 4]
     macs = sum(9 * widths[i] * widths[i + 1] * sides[i] ** 2 for i in range(5)) + 3 * 512
-    assert methods.count_macs(teachers.open(tmp_path)) == macs
+    assert methods.count_macs(load_teacher(tmp_path)) == macs
 
 
 def test_the_whole_on_a_tiny_world(tiny_world: Path, called: list[str]) -> None:
     words = tiny_words(tiny_world).split()
-    words += ["--rows", "random kd", "original kd", "dfnd kd3 contrast=0 over_read=1", "dfnd kd"]
+    words += ["--rows", "random kd", "original kd", "dfnd kd3 contrast=0 oversample=1", "dfnd kd"]
     words += ["--select-args", "--workers 0", "--distill-args", "--batch-size 8"]
     methods.main(words)
     assert called.count("distill") == 4
@@ -32,13 +33,13 @@ def test_the_whole_on_a_tiny_world(tiny_world: Path, called: list[str]) -> None:
     low, high = cells["kd on random"], cells["kd on original"]
     if low["mean"] != high["mean"]:
         assert (low["gap_closed"], high["gap_closed"]) == (0, 1)
-    kd3 = cells["kd3 contrast=0 over_read=1 on dfnd"]
+    kd3 = cells["kd3 contrast=0 oversample=1 on dfnd"]
     assert kd3["parameters"] > low["parameters"] > 70_000
     assert kd3["macs"] > low["macs"] > 10_000_000
     assert kd3["seconds"] > 0
     assert low["bytes"] == pytest.approx(4 * low["parameters"], rel=0.1)
     text = (tiny_world / "out.md").read_text()
-    assert "| dfnd | kd3 contrast=0 over_read=1 |" in text
+    assert "| dfnd | kd3 contrast=0 oversample=1 |" in text
     parts = [part.splitlines() for part in text.split("\n\n")]
     assert all(len({one.count("|") for one in part}) == 1 for part in parts), "square tables"
     methods.main(words)

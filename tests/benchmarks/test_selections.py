@@ -17,7 +17,7 @@ from benchmarks import selections
 from benchmarks.contest import close_gaps
 from benchmarks.selections import correlate, ranks, spearman, tables, true_figures
 from tests.benchmarks.conftest import tiny_words
-from tests.pipeline import worlds
+from tests.support import corpora
 
 
 def test_ranks_share_their_mean() -> None:
@@ -92,7 +92,7 @@ def test_true_figures() -> None:
 
 def test_the_whole_on_a_tiny_world(tiny_world: Path, called: list[str]) -> None:
     truth = {"key": [f"im{seed:05d}" for seed in range(30)]}
-    truth["label"] = [worlds.CLASSES[seed % 3] if seed % 2 else "junk" for seed in range(30)]
+    truth["label"] = [corpora.CLASSES[seed % 3] if seed % 2 else "junk" for seed in range(30)]
     pq.write_table(pa.table(truth), tiny_world / "truth.parquet")
     words = f"{tiny_words(tiny_world)} --truth {tiny_world}/truth.parquet".split()
     words += ["--methods", "random", "dfnd weights=class_prior weight_cap=2"]

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from distill.evaluation import cost
-from indexes import teachers
-from indexes.shards import Shards
-from tests.distill import worlds
+from indexes.models.teacher import Teacher
+from indexes.shards.reader import Shards
+from tests.support import distillation
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shards, teachers.Teacher]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shards, Teacher]:
     place = tmp_path_factory.mktemp("world")
-    teacher = worlds.make_teacher(place / "teacher")
-    return worlds.make_shards(place / "shards", teacher), teacher
+    teacher = distillation.make_teacher(place / "teacher")
+    return distillation.make_shards(place / "shards", teacher), teacher
 
 
 @pytest.fixture

@@ -11,17 +11,19 @@ import torch
 from typer.testing import CliRunner
 
 import distill.cli
-from distill import command
+from distill.config import split_builders
 from distill.methods import winnow
-from indexes import artefact, nets, teachers
-from tests.distill import worlds
+from indexes import artifact
+from indexes.models.net import students
+from indexes.models.teacher import WEIGHTS, load_teacher
+from tests.support import distillation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FLAGS = {
     "distill": "shards teacher student method preset set mix mix-frac epochs steps batch-size "
-    "lr optimizer views targets colour compile accumulate ema seed eval runs out device "
+    "lr optimizer views targets color compile accumulate ema seed eval runs out device "
     "memory-gib workers fresh trust-builder",
-    "targets": "shards teacher views keep top colour compile seed verify runs device trust-builder",
+    "targets": "shards teacher views keep top color compile seed verify runs device trust-builder",
     "evaluate": "teacher runs out device trust-builder",
     "teach": "classes out builder size epochs batch-size lr seed device",
     "import-teacher": "builder weights classes mean std input-size crop-frac interpolation "
@@ -40,17 +42,17 @@ def call(*words: object) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RUNS as `winnow select` leaves it, and a labelled set beside."""
+    """RUNS as `winnow select` leaves it, and a labeled set beside."""
     place = tmp_path_factory.mktemp("cli")
-    teacher = worlds.make_teacher(place / "runs" / "teachers" / "master")
-    worlds.make_teacher(place / "runs" / "teachers" / "other", seed=8)
-    worlds.make_shards(place / "runs" / "shards" / "demo", teacher)
+    teacher = distillation.make_teacher(place / "runs" / "teachers" / "master")
+    distillation.make_teacher(place / "runs" / "teachers" / "other", seed=8)
+    distillation.make_shards(place / "runs" / "shards" / "demo", teacher)
     note = {"shards": str(place / "runs" / "shards" / "demo")}
-    artefact.write_json(place / "runs" / "last-shards.json", note)
+    artifact.write_json(place / "runs" / "last-shards.json", note)
     for number in range(12):
-        folder = place / "val" / worlds.CLASSES[number % 3]
+        folder = place / "val" / distillation.CLASSES[number % 3]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}.png").write_bytes(worlds.paint(number))
+        (folder / f"{number}.png").write_bytes(distillation.paint(number))
     return place / "runs"
 
 
@@ -71,11 +73,11 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
     assert code == 0, output
     for name in ("resnet8", "resnet14"):
         place = runs / "students" / f"demo-winnow-{name}-seed4"
-        size = (place / teachers.WEIGHTS).stat().st_size / 1e6
+        size = (place / WEIGHTS).stat().st_size / 1e6
         assert f"{name}: trained, {size:.2f} MB, agrees" in output
         result = json.loads((place / "evaluation.json").read_text())
         assert result["num_images"] == 12
-        record = artefact.read_card(place, "teacher")["record"]["inputs"]
+        record = artifact.read_card(place, "teacher")["record"]["inputs"]
         assert record["method"] == "winnow"
         assert record["config"] == vars(winnow.Config(temperature=2.0))
         assert record["recipe"]["lr"] == pytest.approx(0.1 / 8)
@@ -103,31 +105,31 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
 
 
 def test_a_preset_and_a_second_set(runs: Path) -> None:
-    teacher = teachers.open(runs / "teachers" / "master")
-    worlds.make_shards(runs / "shards" / "painted", teacher, 20)
+    teacher = load_teacher(runs / "teachers" / "master")
+    distillation.make_shards(runs / "shards" / "painted", teacher, 20)
     words = ["distill", "--runs", runs, "--student", "resnet8", "--steps", 2, "--batch-size", 16,
-             "--method", "kd3", "--preset", "faithful", "--set", "over_read=1",
+             "--method", "kd3", "--preset", "faithful", "--set", "oversample=1",
              "--mix", runs / "shards" / "painted", "--device", "cpu",
              "--eval", runs.parent / "val"]  # fmt: skip
     code, output = call(*words)
     assert code == 0, output
     assert "12" in output
     place = runs / "students" / "demo-kd3-faithful-mix-resnet8"
-    record = artefact.read_card(place, "teacher")["record"]["inputs"]
-    assert (record["config"]["align"], record["config"]["over_read"]) == (1.0, 1)
+    record = artifact.read_card(place, "teacher")["record"]["inputs"]
+    assert (record["config"]["align"], record["config"]["oversample"]) == (1.0, 1)
     assert (record["recipe"]["lr"], record["recipe"]["steps"]) == (0.05, 2)
     assert record["recipe"]["drop_at"] == [0.625, 0.75, 0.875]
     assert record["mix_frac"] == 0.5
     code, output = call("evaluate", place.name, runs.parent / "val", "--runs", runs,
                         "--teacher", "master", "--device", "cpu")  # fmt: skip
     assert code == 0, output
-    assert "reused:" in artefact.read_card(place, "teacher")["builder"]
+    assert "reused:" in artifact.read_card(place, "teacher")["builder"]
 
 
 def test_builders_may_hold_commas() -> None:
-    found = command.builders_of(["resnet8, vgg8", "timm:convnext_atto:depths=[1,1,1,1] resnet14"])
+    found = split_builders(["resnet8, vgg8", "timm:convnext_atto:depths=[1,1,1,1] resnet14"])
     assert found == ["resnet8", "vgg8", "timm:convnext_atto:depths=[1,1,1,1]", "resnet14"]
-    assert command.builders_of([]) == []
+    assert split_builders([]) == []
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_builders_may_hold_commas() -> None:
             ["--method", "kd", "--preset", "faithful"],
             "kd has no preset 'faithful'. There are: none",
         ),
-        (["--method", "kd3", "--set", "over_read=0"], "over_read must be at least 1, not 0"),
+        (["--method", "kd3", "--set", "oversample=0"], "oversample must be at least 1, not 0"),
         (["--method", "winnow", "--set", "factor=0"], "factor must be at least 1, not 0"),
         (["--mix", "nowhere"], "no such directory"),
         (["--student", "torchvision:vit_b_32"], "does not take images of 32 pixels"),
@@ -146,7 +148,7 @@ def test_builders_may_hold_commas() -> None:
         (["--method", "odds"], "Did you mean 'odsd'?"),
         (["--set", "temprature=3"], "Did you mean 'temperature'?"),
         (["--student", "resnet8x5"], "resnet8x4"),
-        (["--teacher", "other"], "labelled by another teacher"),
+        (["--teacher", "other"], "labeled by another teacher"),
         (["--teacher", "nobody"], "there are: master, other"),
         (["--shards", "nowhere"], "no such directory"),
         (["--eval", "nowhere"], "nowhere"),
@@ -169,18 +171,18 @@ def test_no_shards_yet(tmp_path: Path) -> None:
 
 
 def test_teach_and_import(runs: Path, tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text("\n".join(worlds.CLASSES))
+    (tmp_path / "names.txt").write_text("\n".join(distillation.CLASSES))
     code, output = call("teach", runs.parent / "val", "--classes", tmp_path / "names.txt", "--out",
                         tmp_path / "t", "--builder", "resnet8", "--epochs", 1, "--batch-size", 4,
                         "--device", "cpu")  # fmt: skip
     assert code == 0, output
-    taught = teachers.open(tmp_path / "t")
+    taught = load_teacher(tmp_path / "t")
     torch.save(taught.net.state_dict(), tmp_path / "w.pt")
     words = ["import-teacher", "--builder", "resnet8", "--weights", tmp_path / "w.pt",
              "--classes", tmp_path / "names.txt", "--mean", "0.4 0.4 0.4"]  # fmt: skip
     code, output = call(*words, "--std", "0.2,0.2,0.2", tmp_path / "i")
     assert code == 0, output
-    imported = teachers.open(tmp_path / "i")
+    imported = load_teacher(tmp_path / "i")
     assert imported.card.std == (0.2, 0.2, 0.2)
     for name, value in imported.net.state_dict().items():
         assert np.array_equal(value, taught.net.state_dict()[name])
@@ -192,7 +194,7 @@ def test_teach_and_import(runs: Path, tmp_path: Path) -> None:
 def test_lists() -> None:
     code, output = call("students")
     assert code == 0
-    assert all(name in output for name in nets.students())
+    assert all(name in output for name in students())
     assert "timm:mobilenetv3_small_050" in call("students", "mobilenetv3_small")[1]
     assert call("students", "no such net")[0] == 2
     code, output = call("methods")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,73 +13,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill import learner, train
+from distill import train
 from distill.method import Batch, method_class, weighted_mean
-from indexes import artefact, checkpoint, nets, teachers
-from indexes.artefact import ArtefactError
-from indexes.names import find, names
-from indexes.shards import Shards
-from tests.distill import worlds
+from distill.training.learner import Learner
+from indexes import artifact, checkpoint
+from indexes.artifact import ArtifactError
+from indexes.models.net import build_net
+from indexes.models.teacher import load_teacher
+from indexes.plugins import find, names
+from tests.support import distillation
+from tests.support.training import World, killed_at, log_lines, run, same
 
-World = tuple[Shards, teachers.Teacher]
 METHODS = names("distill.methods")
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def run(
-    world: World,
-    out: Path,
-    method: str = "kd",
-    students: tuple[str, ...] = ("resnet8",),
-    *,
-    steps: int = 4,
-    config: Any = None,
-    recipe: dict[str, Any] | None = None,
-    **options: Any,
-) -> list[train.Outcome]:
-    shards, teacher = world
-    module = find("distill.methods", method)
-    return train.train(
-        shards,
-        teacher,
-        {name: out / name for name in students},
-        module,
-        config or module.Config(),
-        train.Recipe(**{"steps": steps, "batch_size": 16, **(recipe or {})}),
-        targets_in=out / "targets",
-        **options,
-    )
-
-
-def weights_of(directory: Path) -> dict[str, Tensor]:
-    return teachers.read_safetensors(directory / "model.safetensors")
-
-
-def same(first: Path, second: Path) -> bool:
-    a, b = weights_of(first), weights_of(second)
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def log_lines(directory: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
-
-
-@contextmanager
-def killed_at(step: int, *, save_at: int) -> Iterator[None]:
-    """A checkpoint after `save_at` steps, death in step `step`."""
-    learn = learner.Learner.learn
-
-    def dying(self: learner.Learner, *args: Any, **kwargs: Any) -> None:
-        if self.step == step:
-            raise RuntimeError("killed")
-        learn(self, *args, **kwargs)
-
-    calls = iter(range(1, 1000))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner.Learner, "learn", dying)
-        patch.setattr(train.Pace, "checkpoint_due", lambda self: next(calls) == save_at)
-        with pytest.raises(RuntimeError, match="killed"):
-            yield
 
 
 @pytest.mark.parametrize(("views", "optimizer"), [(0, None), (3, "muon")])
@@ -103,7 +46,7 @@ def test_method_trains_and_resumes_bit_equal(
         run(world, tmp_path / "cut", method, steps=6, recipe=recipe)
     cut = tmp_path / "cut" / "resnet8"
     assert checkpoint.found(cut)
-    assert not artefact.is_done(cut)
+    assert not artifact.is_done(cut)
     run(world, tmp_path / "cut", method, steps=6, recipe=recipe)
     assert same(cut, outcome.directory)
     assert not checkpoint.found(cut)
@@ -123,10 +66,10 @@ def test_weightless_images_change_nothing(world: World, method: str) -> None:
     _, teacher = world
     module = find("distill.methods", method)
     torch.manual_seed(0)
-    one = method_class(module)(nets.build("resnet8", num_classes=3), teacher, module.Config())
+    one = method_class(module)(build_net("resnet8", num_classes=3), teacher, module.Config())
     one.eval()  # batch statistics would mix the images
     generator = torch.Generator().manual_seed(1)
-    # Flat colours: features of noise alone would all be alike.
+    # Flat colors: features of noise alone would all be alike.
     pixels, other = torch.rand(2, 12, 3, 1, 1, generator=generator).expand(2, 12, 3, 32, 32)
     weights = torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 1.0]).repeat(2)
 
@@ -179,7 +122,7 @@ def test_labels_are_never_read(world: World, tmp_path: Path) -> None:
     _, teacher = world
     results = []
     for number, labels in enumerate((0, np.arange(60) % 3)):
-        shards = worlds.make_shards(tmp_path / f"set{number}", teacher, labels=labels)
+        shards = distillation.make_shards(tmp_path / f"set{number}", teacher, labels=labels)
         run((shards, teacher), tmp_path / f"run{number}")
         results.append(tmp_path / f"run{number}" / "resnet8")
     assert same(*results)
@@ -189,7 +132,7 @@ def test_seed_and_weights_matter(world: World, tmp_path: Path) -> None:
     _, teacher = world
     run(world, tmp_path / "a")
     run(world, tmp_path / "b", recipe={"seed": 1})
-    weighed = worlds.make_shards(tmp_path / "set", teacher, weights=np.linspace(0, 2, 60))
+    weighed = distillation.make_shards(tmp_path / "set", teacher, weights=np.linspace(0, 2, 60))
     run((weighed, teacher), tmp_path / "c")
     assert not same(tmp_path / "a" / "resnet8", tmp_path / "b" / "resnet8")
     assert not same(tmp_path / "a" / "resnet8", tmp_path / "c" / "resnet8")
@@ -202,7 +145,7 @@ def test_finished_is_left_alone_and_other_settings_are_refused(
     card = (tmp_path / "resnet8" / "card.json").stat().st_mtime_ns
     assert run(world, tmp_path)[0].state == "already"
     assert (tmp_path / "resnet8" / "card.json").stat().st_mtime_ns == card
-    with pytest.raises(ArtefactError, match=r"recipe\.steps was 4, is 5.*--fresh"):
+    with pytest.raises(ArtifactError, match=r"recipe\.steps was 4, is 5.*--fresh"):
         run(world, tmp_path, steps=5)
     assert run(world, tmp_path, steps=5, fresh=True)[0].state == "finished"
 
@@ -210,11 +153,11 @@ def test_finished_is_left_alone_and_other_settings_are_refused(
 def test_a_checkpoint_of_other_settings_is_refused(world: World, tmp_path: Path) -> None:
     with killed_at(3, save_at=2):
         run(world, tmp_path)
-    with pytest.raises(ArtefactError, match=r"recipe\.lr was 0\.1, is 0\.2"):
+    with pytest.raises(ArtifactError, match=r"recipe\.lr was 0\.1, is 0\.2"):
         run(world, tmp_path, recipe={"lr": 0.2})
     for path in checkpoint.found(tmp_path / "resnet8"):
         path.write_bytes(b"damaged")
-    with pytest.raises(ArtefactError, match="is damaged"):
+    with pytest.raises(ArtifactError, match="is damaged"):
         run(world, tmp_path)
     assert run(world, tmp_path, fresh=True)[0].state == "finished"
 
@@ -222,13 +165,13 @@ def test_a_checkpoint_of_other_settings_is_refused(world: World, tmp_path: Path)
 def test_student_is_a_teacher_directory(world: World, tmp_path: Path) -> None:
     shards, teacher = world
     run(world, tmp_path, steps=30)
-    student = teachers.open(tmp_path / "resnet8")
+    student = load_teacher(tmp_path / "resnet8")
     assert student.card.classes == teacher.card.classes
     assert student.card.mean == teacher.card.mean
-    record = artefact.read_card(tmp_path / "resnet8", "teacher")["record"]
+    record = artifact.read_card(tmp_path / "resnet8", "teacher")["record"]
     assert record["inputs"]["method"] == "kd"
     assert record["inputs"]["config"] == {"temperature": 4.0}
-    assert record["inputs"]["shards_digest"] == artefact.digest(shards.card)
+    assert record["inputs"]["shards_digest"] == artifact.digest(shards.card)
     shares = [line["agreement"] for line in log_lines(tmp_path / "resnet8") if "agreement" in line]
     assert len(shares) == 10
     assert record["agreement"] == shares[-1]
@@ -237,17 +180,17 @@ def test_student_is_a_teacher_directory(world: World, tmp_path: Path) -> None:
 def test_diverged_student_stops_and_others_go_on(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    learn = learner.Learner.learn
+    learn = Learner.learn
 
-    def poisoned(self: learner.Learner, part: int, batch: Batch, **kwargs: Any) -> None:
+    def poisoned(self: Learner, part: int, batch: Batch, **kwargs: Any) -> None:
         if self.builder == "resnet8" and self.step == 2:
             batch = Batch(batch.pixels * torch.nan, batch.weights, batch.logits, batch.features)
         learn(self, part, batch, **kwargs)
 
-    monkeypatch.setattr(learner.Learner, "learn", poisoned)
+    monkeypatch.setattr(Learner, "learn", poisoned)
     outcomes = run(world, tmp_path, students=("resnet8", "resnet14"), steps=6)
     assert [one.state for one in outcomes] == ["diverged", "finished"]
-    assert not artefact.is_done(tmp_path / "resnet8")
+    assert not artifact.is_done(tmp_path / "resnet8")
     assert "resnet8 is no longer finite by step 3" in capfd.readouterr().err
     assert len([line for line in log_lines(tmp_path / "resnet8") if "terms" in line]) == 3
 
@@ -255,30 +198,30 @@ def test_diverged_student_stops_and_others_go_on(
 def test_weights_spoilt_by_the_last_step_are_not_saved(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = learner.Learner.take
+    take = Learner.take
 
-    def spoiling(self: learner.Learner, **kwargs: Any) -> None:
+    def spoiling(self: Learner, **kwargs: Any) -> None:
         take(self, **kwargs)
         if self.step == 4:
             with torch.no_grad():
                 next(self.method.parameters()).mul_(torch.inf)
 
-    monkeypatch.setattr(learner.Learner, "take", spoiling)
+    monkeypatch.setattr(Learner, "take", spoiling)
     assert run(world, tmp_path)[0].state == "diverged"
-    assert not artefact.is_done(tmp_path / "resnet8")
+    assert not artifact.is_done(tmp_path / "resnet8")
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(world: World, tmp_path: Path) -> None:
     run(world, tmp_path / "whole", steps=5)
-    take = learner.Learner.take
+    take = Learner.take
 
-    def signalled(self: learner.Learner, **kwargs: Any) -> None:
+    def signalled(self: Learner, **kwargs: Any) -> None:
         take(self, **kwargs)
         if self.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learner.Learner, "take", signalled)
+        patch.setattr(Learner, "take", signalled)
         with pytest.raises(KeyboardInterrupt):
             run(world, tmp_path / "cut", steps=5)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -303,13 +246,13 @@ def test_bad_recipes_raise(recipe: dict[str, Any]) -> None:
         train.Recipe(**{"steps": 1, **recipe})
 
 
-def test_the_optimiser_is_the_methods_unless_said(world: World, tmp_path: Path) -> None:
+def test_the_optimizer_is_the_methods_unless_said(world: World, tmp_path: Path) -> None:
     def trained(name: str, method: str, optimizer: str | None) -> Path:
         return run(world, tmp_path / name, method, recipe={"optimizer": optimizer})[0].directory
 
     def recorded(directory: Path) -> str:
         return str(
-            artefact.read_card(directory, "teacher")["record"]["inputs"]["recipe"]["optimizer"]
+            artifact.read_card(directory, "teacher")["record"]["inputs"]["recipe"]["optimizer"]
         )
 
     own, muon, sgd = (trained(str(one), "winnow", one) for one in (None, "muon", "sgd"))

@@ -1,4 +1,4 @@
-"""inspect, verify and query on real artefacts, and how errors reach a person."""
+"""inspect, verify and query on real artifacts, and how errors reach a person."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ from pathlib import Path
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
-import winnow
-from indexes.cli import friendly
-from tests.pipeline import worlds
-from tests.pipeline.worlds import select, shards_of
-
-
-def invoke(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(winnow.app, [str(one) for one in arguments], catch_exceptions=False)
-    return result.exit_code, result.output
+from indexes.cli import user_errors
+from tests.support import corpora
+from tests.support.corpora import invoke, select, shards_of
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("world")
-    worlds.good_tar(place / "c.tar", 30)
+    corpora.good_tar(place / "c.tar", 30)
     assert select(place / "c.tar", place / "runs", "-n", "10").exit_code == 0
     return place / "runs"
 
@@ -36,10 +29,10 @@ def test_inspect_prints_the_funnel(runs: Path) -> None:
     assert "kind: shards" in text
     code, text = invoke("inspect", runs / "teachers" / "t")
     assert code == 0
-    assert "builder: distill.students.cifar_resnet:resnet8" in text
+    assert "builder: indexes.zoo.cifar_resnet:resnet8" in text
     code, text = invoke("inspect", runs)
     assert code == 2
-    assert "no whole artefact" in text
+    assert "no whole artifact" in text
 
 
 def test_verify_says_yes_and_no(runs: Path, tmp_path: Path) -> None:
@@ -52,7 +45,7 @@ def test_verify_says_yes_and_no(runs: Path, tmp_path: Path) -> None:
 
 def test_query_finds_the_image_itself(runs: Path, tmp_path: Path) -> None:
     image = tmp_path / "mine.jpg"
-    image.write_bytes(worlds.encoded(17))
+    image.write_bytes(corpora.encoded(17))
     code, text = invoke("query", image, "--runs", runs, "-k", 3)
     assert code == 0
     lines = text.splitlines()
@@ -82,7 +75,7 @@ def test_query_finds_the_image_itself(runs: Path, tmp_path: Path) -> None:
 def test_errors_are_one_line(
     error: BaseException, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(typer.Exit) as caught, friendly():
+    with pytest.raises(typer.Exit) as caught, user_errors():
         raise error
     assert caught.value.exit_code == 2
     text = capsys.readouterr().err
@@ -91,11 +84,11 @@ def test_errors_are_one_line(
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(BrokenPipeError), friendly():
+    with pytest.raises(BrokenPipeError), user_errors():
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
     assert not capsys.readouterr().err
 
 
 def test_programming_errors_are_not_hidden() -> None:
-    with pytest.raises(KeyError), friendly():
+    with pytest.raises(KeyError), user_errors():
         raise KeyError("ours")

@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import errno
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from indexes import artefact
-from indexes.shards import open_shards
-from indexes.verify import verify_shards
-from pipeline import embed, shard
+from indexes import artifact
+from indexes.shards.reader import open_shards
+from indexes.shards.verify import verify_shards
+from pipeline.embedding.embed import embeddings
 from pipeline.pool import REASONS
-from tests.pipeline import worlds
-from tests.pipeline.worlds import select, shards_of
+from pipeline.write_shards import shutil
+from tests.support import corpora
+from tests.support.corpora import select, shards_of
 
 
 def defects() -> list[tuple[str, bytes]]:
     """Members with every kind of defect or oddity, and what becomes of each."""
-    sound = worlds.encoded(7)
+    sound = corpora.encoded(7)
     return [
         ("corrupt.jpg", sound[:40] + b"\0" * 60),
         ("truncated.jpg", sound[: len(sound) // 2]),
         ("empty.jpg", b""),
         ("text.png", b"<html>404</html>"),
-        ("gray.jpg", worlds.encoded(1, "L")),
-        ("alpha.png", worlds.encoded(2, "RGBA", "PNG")),
-        ("cmyk.jpg", worlds.encoded(3, "CMYK")),
-        ("palette.png", worlds.encoded(4, "P", "PNG")),
-        ("deep.png", worlds.encoded(5, "I;16", "PNG")),
-        ("anim.gif", worlds.encoded(6, "P", "GIF")),
-        ("first.jpg", worlds.encoded(8)),
-        ("first.jpg", worlds.encoded(9)),
-        ("twin.jpg", worlds.encoded(8)),
+        ("gray.jpg", corpora.encoded(1, "L")),
+        ("alpha.png", corpora.encoded(2, "RGBA", "PNG")),
+        ("cmyk.jpg", corpora.encoded(3, "CMYK")),
+        ("palette.png", corpora.encoded(4, "P", "PNG")),
+        ("deep.png", corpora.encoded(5, "I;16", "PNG")),
+        ("anim.gif", corpora.encoded(6, "P", "GIF")),
+        ("first.jpg", corpora.encoded(8)),
+        ("first.jpg", corpora.encoded(9)),
+        ("twin.jpg", corpora.encoded(8)),
         ("lonely.txt", b"a caption without an image"),
     ]
 
 
 def test_every_defect_is_a_counted_drop(tmp_path: Path) -> None:
-    worlds.tar_of(tmp_path / "c" / "bad.tar", defects())
-    cut = worlds.good_tar(tmp_path / "c" / "cut.tar", 10)
+    corpora.tar_of(tmp_path / "c" / "bad.tar", defects())
+    cut = corpora.good_tar(tmp_path / "c" / "cut.tar", 10)
     cut.write_bytes(cut.read_bytes()[: 512 * 14])
     runs = tmp_path / "runs"
     # Not near: some of the defects are one picture in another form.
@@ -64,7 +64,7 @@ def test_every_defect_is_a_counted_drop(tmp_path: Path) -> None:
 
 
 def test_on_error_stop_names_the_file(tmp_path: Path) -> None:
-    cut = worlds.good_tar(tmp_path / "c" / "cut.tar", 10)
+    cut = corpora.good_tar(tmp_path / "c" / "cut.tar", 10)
     cut.write_bytes(cut.read_bytes()[:5000])
     result = select(tmp_path / "c", tmp_path / "runs", "--on-error", "stop")
     assert result.exit_code == 2
@@ -72,8 +72,8 @@ def test_on_error_stop_names_the_file(tmp_path: Path) -> None:
 
 
 def test_same_key_in_two_parts_keeps_both(tmp_path: Path) -> None:
-    worlds.tar_of(tmp_path / "c" / "a.tar", [("x.jpg", worlds.encoded(1))])
-    worlds.tar_of(tmp_path / "c" / "b.tar", [("x.jpg", worlds.encoded(2))])
+    corpora.tar_of(tmp_path / "c" / "a.tar", [("x.jpg", corpora.encoded(1))])
+    corpora.tar_of(tmp_path / "c" / "b.tar", [("x.jpg", corpora.encoded(2))])
     runs = tmp_path / "runs"
     assert select(tmp_path / "c", runs, "--method", "all").exit_code == 0
     shards = open_shards(shards_of(runs))
@@ -82,7 +82,7 @@ def test_same_key_in_two_parts_keeps_both(tmp_path: Path) -> None:
 
 
 def test_n_beyond_the_pool_and_classes_that_nobody_predicts(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 4)
+    corpora.good_tar(tmp_path / "c.tar", 4)
     result = select(tmp_path / "c.tar", tmp_path / "runs", "-n", "1000")
     assert result.exit_code == 0, result.output
     assert "only 4 distinct images" in result.output
@@ -96,17 +96,17 @@ def test_an_empty_corpus_and_one_of_rubbish(tmp_path: Path) -> None:
     result = select(tmp_path / "none", tmp_path / "runs")
     assert result.exit_code == 2
     assert "none" in result.output
-    worlds.tar_of(tmp_path / "bad.tar", [("a.jpg", b"rubbish"), ("b.jpg", b"")])
+    corpora.tar_of(tmp_path / "bad.tar", [("a.jpg", b"rubbish"), ("b.jpg", b"")])
     result = select(tmp_path / "bad.tar", tmp_path / "runs")
     assert result.exit_code == 2
     assert "none of its 2 samples could be embedded" in result.output
 
 
-def test_another_teacher_makes_another_artefact(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 6)
+def test_another_teacher_makes_another_artifact(tmp_path: Path) -> None:
+    corpora.good_tar(tmp_path / "c.tar", 6)
     runs = tmp_path / "runs"
-    first = worlds.small_teacher(tmp_path / "t1", seed=1)
-    second = worlds.small_teacher(tmp_path / "t2", seed=2)
+    first = corpora.small_teacher(tmp_path / "t1", seed=1)
+    second = corpora.small_teacher(tmp_path / "t2", seed=2)
     assert select(tmp_path / "c.tar", runs, "-n", "3", teacher=first).exit_code == 0
     before = shards_of(runs)
     assert select(tmp_path / "c.tar", runs, "-n", "3", teacher=second).exit_code == 0
@@ -117,12 +117,12 @@ def test_another_teacher_makes_another_artefact(tmp_path: Path) -> None:
 
 
 def test_a_corpus_that_changed_underneath_is_refused(tmp_path: Path) -> None:
-    path = worlds.good_tar(tmp_path / "c.tar", 6)
+    path = corpora.good_tar(tmp_path / "c.tar", 6)
     runs = tmp_path / "runs"
     assert select(path, runs, "-n", "3").exit_code == 0
     shutil.rmtree(runs / "shards")
     stat = path.stat()
-    worlds.good_tar(path, 6, first=1)
+    corpora.good_tar(path, 6, first=1)
     import os
 
     os.truncate(path, stat.st_size) if path.stat().st_size > stat.st_size else None
@@ -137,20 +137,20 @@ def test_a_corpus_that_changed_underneath_is_refused(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 8)
+    corpora.good_tar(tmp_path / "c.tar", 8)
     runs = tmp_path / "runs"
-    worlds.small_teacher(runs / "teachers" / "t")
+    corpora.small_teacher(runs / "teachers" / "t")
 
     def full(*arguments: Any, **named: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/embeddings")
 
     with monkeypatch.context() as patch:
-        patch.setattr(embed.embeddings, "write_block", full)
+        patch.setattr(embeddings, "write_block", full)
         result = select(tmp_path / "c.tar", runs, "-n", "3")
     assert result.exit_code == 2
     assert "the disk is full" in result.output
     with monkeypatch.context() as patch:
-        patch.setattr(shard.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9))
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9))
         result = select(tmp_path / "c.tar", runs, "-n", "3")
     assert result.exit_code == 2
     assert "make room" in result.output
@@ -158,7 +158,7 @@ def test_a_full_disk_is_one_line_and_goes_on(
 
 
 def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 4)
+    corpora.good_tar(tmp_path / "c.tar", 4)
     runs = tmp_path / "runs"
     assert select(tmp_path / "c.tar", runs, "-n", "3").exit_code == 0
     (card,) = (runs / "embeddings").glob("*/card.json")
@@ -172,7 +172,7 @@ def test_a_store_that_fails_is_tried_again(tmp_path: Path) -> None:
     lake = tmp_path / "flaky.py"
     lake.write_text(
         "from dataclasses import dataclass\nfrom pathlib import Path\n"
-        "from indexes.sources import Sample\nfrom tests.pipeline.worlds import encoded\n"
+        "from indexes.sources.spec import Sample\nfrom tests.pipeline.worlds import encoded\n"
         "@dataclass(frozen=True)\nclass Lake:\n    name: str\n    random_access = False\n"
         "    def fingerprint(self):\n        return 'v1'\n"
         "    def __iter__(self):\n"
@@ -194,15 +194,15 @@ def test_a_store_that_fails_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_another_process_at_work_is_waited_for(tmp_path: Path) -> None:
-    refused = pytest.raises(artefact.ArtefactError, match="another winnow")
-    with artefact.locked(tmp_path), refused, artefact.locked(tmp_path, wait=False):
+    refused = pytest.raises(artifact.ArtifactError, match="another winnow")
+    with artifact.locked(tmp_path), refused, artifact.locked(tmp_path, wait=False):
         pass
 
 
 def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
     lake = tmp_path / "deadly.py"
     lake.write_text(
-        "import os\nfrom dataclasses import dataclass\nfrom indexes.sources import Sample\n"
+        "import os\nfrom dataclasses import dataclass\nfrom indexes.sources.spec import Sample\n"
         "@dataclass(frozen=True)\nclass Lake:\n    name: str = 'lake'\n    random_access = False\n"
         "    def fingerprint(self):\n        return 'v1'\n"
         "    def __iter__(self):\n        os.kill(os.getpid(), 9)\n        yield\n"
@@ -216,21 +216,22 @@ def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
 def test_answers_that_are_not_finite_are_dropped(tmp_path: Path) -> None:
     import torch
 
-    from indexes import nets, teachers
+    from indexes.models.net import build_net
+    from indexes.models.teacher import save_teacher
 
-    net = nets.build("resnet8", num_classes=3)
+    net = build_net("resnet8", num_classes=3)
     with torch.no_grad():
         next(iter(net.parameters())).fill_(torch.nan)
     runs = tmp_path / "runs"
-    teachers.save(runs / "teachers" / "t", net, classes=worlds.CLASSES, input_size=32)
-    worlds.good_tar(tmp_path / "c.tar", 6)
+    save_teacher(runs / "teachers" / "t", net, classes=corpora.CLASSES, input_size=32)
+    corpora.good_tar(tmp_path / "c.tar", 6)
     result = select(tmp_path / "c.tar", runs, "-n", "3")
     assert result.exit_code == 2
     assert "none of its 6 samples could be embedded (6 not_finite)" in result.output
 
 
 def test_unknown_method_and_corpus_suggest(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 2)
+    corpora.good_tar(tmp_path / "c.tar", 2)
     result = select(tmp_path / "c.tar", tmp_path / "runs", "--method", "dfdn")
     assert result.exit_code == 2
     assert "Did you mean 'dfnd'" in result.output
@@ -240,7 +241,7 @@ def test_unknown_method_and_corpus_suggest(tmp_path: Path) -> None:
 
 
 def test_no_teacher_shows_how_to_import_one(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 2)
+    corpora.good_tar(tmp_path / "c.tar", 2)
     (tmp_path / "runs" / "teachers").mkdir(parents=True)
     result = select(tmp_path / "c.tar", tmp_path / "runs")
     assert result.exit_code == 2

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexes import artefact
-from indexes.shards import open_shards
+from indexes import artifact
+from indexes.shards.reader import open_shards
 from pipeline import certificate
 from pipeline.certificate import certify, entropy, frechet
 from pipeline.pool import Pool
-from pipeline.softened import soften
-from tests.indexes.test_cli import invoke
-from tests.pipeline import worlds
-from tests.pipeline.pools import make_pool
+from pipeline.soft_targets import soften
+from tests.support import corpora
+from tests.support.corpora import invoke
+from tests.support.pools import make_pool
 
 Array = npt.NDArray[Any]
 N, C = 300, 3
@@ -195,12 +195,12 @@ def test_entropy() -> None:
 
 
 def test_select_weighs_certifies_and_shows(tmp_path: Path) -> None:
-    worlds.good_tar(tmp_path / "c.tar", 60)
+    corpora.good_tar(tmp_path / "c.tar", 60)
     runs = tmp_path / "runs"
-    result = worlds.select(tmp_path / "c.tar", runs, "-n", "40", "--set", "weights=moment_match")
+    result = corpora.select(tmp_path / "c.tar", runs, "-n", "40", "--set", "weights=moment_match")
     assert result.exit_code == 0, result.output
     assert "\ncertificate:\n" in result.output
-    shards = open_shards(worlds.shards_of(runs))
+    shards = open_shards(corpora.shards_of(runs))
     figures = shards.card["certificate"]
     assert figures["moment_rms"] < figures["moment_rms_even"]
     assert figures["effective_frac"] < 1
@@ -208,7 +208,7 @@ def test_select_weighs_certifies_and_shows(tmp_path: Path) -> None:
     assert figures["effective_frac"] == pytest.approx(size / 40, rel=1e-3)
     assert shards.card["weighing"]["weights"] == "moment_match"
     (weighed,) = (runs / "weights").iterdir()
-    card = artefact.read_card(weighed, "weights")
+    card = artifact.read_card(weighed, "weights")
     assert card["certificate"] == figures
     assert np.load(weighed / "moments.npy", allow_pickle=False).shape == (2, 128)
     code, text = invoke("inspect", shards.directory)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from indexes.names import UnknownName, names
-from indexes.sources import SourceError
+from indexes.plugins import UnknownName, names
+from indexes.sources.spec import SourceError
 from pipeline.corpora import imagenet21k
 from pipeline.corpus import Corpus, open_corpus, slug
 
@@ -44,7 +44,7 @@ def test_a_python_file(tmp_path: Path, returned: str) -> None:
     place = shard(tmp_path / "0.tar")
     file = tmp_path / "my_lake.py"
     file.write_text(
-        f"from indexes.sources import parts\nSHARD = {place!r}\ndef corpus():\n"
+        f"from indexes.sources.spec import parts\nSHARD = {place!r}\ndef corpus():\n"
         f"    return {returned}\n"
     )
     corpus = open_corpus(str(file))
@@ -81,7 +81,7 @@ def test_unknown_names_list_what_exists() -> None:
 
 @pytest.mark.parametrize("name", names("pipeline.corpora"))
 def test_every_corpus_file_has_a_function(name: str) -> None:
-    from indexes.names import find
+    from indexes.plugins import find
 
     assert callable(find("pipeline.corpora", name).corpus)
 

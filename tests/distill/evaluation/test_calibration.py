@@ -47,7 +47,7 @@ def test_known_values(dtype: npt.DTypeLike) -> None:
     assert expected_calibration_error(ones, np.zeros(40, bool)) == 1
     assert expected_calibration_error(ones, np.ones(40, bool)) == 0
     assert expected_calibration_error(0 * ones, np.zeros(40, bool)) == 0
-    # In one bin 3 of 4 are right at a sureness of .75; in another 1 of 2 at .5.
+    # In one bin 3 of 4 are right at a confidence of .75; in another 1 of 2 at .5.
     confidences = np.array([0.75] * 4 + [0.5] * 2, dtype)
     hits = np.array([1, 1, 1, 0, 1, 0], bool)
     assert expected_calibration_error(confidences, hits) == pytest.approx(0, abs=1e-7)

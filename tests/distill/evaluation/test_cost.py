@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from distill.evaluation import cost
-from indexes import nets, teachers
-from indexes.shards import Shards
-from tests.distill import worlds
+from indexes.models.net import build_net
+from indexes.models.teacher import WEIGHTS, Teacher, load_teacher, save_teacher
+from indexes.shards.reader import Shards
+from tests.support import distillation
 
-World = tuple[Shards, teachers.Teacher]
+World = tuple[Shards, Teacher]
 
 
 def resnet8_macs(side: int, num_classes: int) -> int:
@@ -34,7 +35,7 @@ def test_cost_of_a_resnet8(world: World) -> None:
     found = cost.measure(net)
     assert found.num_macs == resnet8_macs(32, 3)
     assert found.num_parameters == sum(one.numel() for one in net.net.module.parameters())
-    assert found.num_bytes == len((net.directory / teachers.WEIGHTS).read_bytes())
+    assert found.num_bytes == len((net.directory / WEIGHTS).read_bytes())
     assert list(found.images_per_second) == [1, 64]
     assert all(math.isfinite(one) and one > 0 for one in found.images_per_second.values())
     assert found.device == cost.device_name("cpu") != ""
@@ -44,7 +45,7 @@ def test_cost_of_a_resnet8(world: World) -> None:
 
 
 def test_macs_follow_the_card_s_size(tmp_path: Path) -> None:
-    net = worlds.make_teacher(tmp_path / "t", size=16)
+    net = distillation.make_teacher(tmp_path / "t", size=16)
     assert cost.count_macs(net) == resnet8_macs(16, 3)
 
 
@@ -67,10 +68,10 @@ class Attentive(nn.Module):
 def test_fused_attention_is_counted_and_the_last_linear_once(tmp_path: Path) -> None:
     """torch's counter does not see into the fused kernel of its own encoder layers."""
     (tmp_path / "net.py").write_text(ATTENTIVE)
-    net = nets.build(f"{tmp_path / 'net.py'}:Attentive", num_classes=3, trust=True)
-    teachers.save(tmp_path / "t", net, classes=worlds.CLASSES, input_size=16)
+    net = build_net(f"{tmp_path / 'net.py'}:Attentive", num_classes=3, trust=True)
+    save_teacher(tmp_path / "t", net, classes=distillation.CLASSES, input_size=16)
     before = torch.backends.mha.get_fastpath_enabled()
-    found = cost.count_macs(teachers.open(tmp_path / "t", trust_builder=True))
+    found = cost.count_macs(load_teacher(tmp_path / "t", trust_builder=True))
     tokens, width = 16, 32
     projections = 4 * tokens * width * width + 2 * tokens * width * 64
     products = 2 * tokens * tokens * width

@@ -15,22 +15,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.evaluation import chart, cost, evaluate, page, table
-from distill.evaluation.standings import Standing, Standings
+from distill.evaluation import cost, html, plot, table
+from distill.evaluation.accuracy import Result
+from distill.evaluation.compare import Comparison, StudentResult
 from indexes.cli import printable
 
 HOSTILE = ("<script>alert(1)</script>", "a|b & *c*", "\x1b[31mred")
 
 
-def stand(name: str, num_macs: int, top1: float, *, leads: bool = False) -> Standing:
+def stand(name: str, num_macs: int, top1: float, *, leads: bool = False) -> StudentResult:
     per_class = dict.fromkeys(HOSTILE, top1) | {"unseen": None}
-    return Standing(
+    return StudentResult(
         name=name,
         directory=Path("/students") / name,
         digest=name,
         builder="resnet8",
         leads=leads,
-        result=evaluate.Result(
+        result=Result(
             num_images=1000, top1=top1, top5=0.99, ece=0.031, agreement=0.5, per_class=per_class,
             dropped={"corrupt": 3},
         ),
@@ -42,14 +43,14 @@ def stand(name: str, num_macs: int, top1: float, *, leads: bool = False) -> Stan
     )  # fmt: skip
 
 
-def field(num: int, *, teacher: bool = True) -> Standings:
+def field(num: int, *, teacher: bool = True) -> Comparison:
     generator = np.random.default_rng(num)
     macs = np.sort(generator.integers(10**7, 10**9, num))
     tops = generator.uniform(0.5, 0.9, num)
     names = [f"in21k-winnow-net{number}" for number in range(num)]
     names[: len(HOSTILE)] = [name.replace("/", "") for name in HOSTILE][:num]
-    return Standings(
-        labelled="/data/$set$",
+    return Comparison(
+        labeled="/data/$set$",
         students=tuple(
             stand(name, int(cost), float(top), leads=bool(top == tops[: at + 1].max()))
             for at, (name, cost, top) in enumerate(zip(names, macs, tops, strict=True))
@@ -58,14 +59,14 @@ def field(num: int, *, teacher: bool = True) -> Standings:
     )
 
 
-def picture(found: Standings) -> Any:
+def picture(found: Comparison) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return np.asarray(Image.open(io.BytesIO(chart.draw(found))).convert("RGB")).astype(int)
+        return np.asarray(Image.open(io.BytesIO(plot.draw(found))).convert("RGB")).astype(int)
 
 
-def near(pixels: Any, colour: str) -> Any:
-    wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+def near(pixels: Any, color: str) -> Any:
+    wanted = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
     return (np.abs(pixels - wanted) < 25).all(-1)
 
 
@@ -74,24 +75,24 @@ def test_the_picture(num: int) -> None:
     with_teacher, without = picture(field(num)), picture(field(num, teacher=False))
     for pixels in (with_teacher, without):
         assert pixels.shape == (800, 1280, 3)
-        assert near(pixels, chart.FRONT).sum() > 300, "the front's points and steps"
+        assert near(pixels, plot.FRONT).sum() > 300, "the front's points and steps"
         assert 0.01 < (pixels.min(-1) < 200).mean() < 0.3, "ink, and room around it"
-    dashes = near(with_teacher, chart.TEACHER).any(0)
+    dashes = near(with_teacher, plot.TEACHER).any(0)
     assert dashes.sum() > 500, "its line goes all the way"
-    assert not near(without, chart.TEACHER).any()
+    assert not near(without, plot.TEACHER).any()
     assert np.array_equal(with_teacher, picture(field(num))), "same standings, same picture"
 
 
 def test_accuracy_is_up_and_cost_to_the_right() -> None:
-    found = Standings(
-        labelled="val",
+    found = Comparison(
+        labeled="val",
         students=(stand("a", 10**7, 0.6, leads=True), stand("b", 10**8, 0.5)),
         teacher=None,
     )
     pixels = picture(found)
-    front = near(pixels[:700], chart.FRONT)
+    front = near(pixels[:700], plot.FRONT)
     first = np.argwhere(front).mean(0)
-    second = np.argwhere(near(pixels[:700], chart.BEHIND)).mean(0)
+    second = np.argwhere(near(pixels[:700], plot.BEHIND)).mean(0)
     assert first[0] < second[0]
     assert np.argwhere(front)[:, 1].min() < second[1]
 
@@ -102,9 +103,9 @@ def test_names_lose_what_all_share() -> None:
                                           for at, one in enumerate(found.students)))  # fmt: skip
     tops = [one.result.top1 for one in plain.students]
     wanted = [f"net{at}-seed0  {100 * top:.1f}" for at, top in enumerate(tops)]
-    assert chart._texts(plain) == wanted
+    assert plot._texts(plain) == wanted
     alone = replace(plain, students=plain.students[:1])
-    assert chart._texts(alone)[0].startswith("in21k-winnow-net0-seed0")
+    assert plot._texts(alone)[0].startswith("in21k-winnow-net0-seed0")
 
 
 class Reader(HTMLParser):
@@ -127,8 +128,8 @@ class Reader(HTMLParser):
 
 def test_the_page_stands_alone_and_is_escaped() -> None:
     found = field(5)
-    png = chart.draw(found)
-    text = page.write(found, png)
+    png = plot.draw(found)
+    text = html.write_page(found, png)
     read = Reader(text)
     assert "<script" not in text
     assert read.tags["script"] == 0

@@ -17,14 +17,16 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import distill.cli
-from distill import lineage, train
-from distill.export import handful, programs, quantise
-from indexes import artefact, images, nets, teachers
-from indexes.images import Pixels
-from indexes.names import find
-from indexes.shards import open_shards
-from indexes.tarwriter import HashedTar
-from tests.distill import worlds
+from distill import provenance, train
+from distill.export import formats, quantize, sample_images
+from indexes import artifact
+from indexes.images.decode import Geometry, Pixels, load_view, to_unit
+from indexes.models.net import build_net
+from indexes.models.teacher import WEIGHTS, Teacher, load_teacher, save_teacher
+from indexes.plugins import find
+from indexes.shards.reader import open_shards
+from indexes.shards.tar_writer import HashedTar
+from tests.support import distillation
 
 onnx = pytest.importorskip("onnx", reason="needs the extra: pip install 'winnow[export]'")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra winnow[export]")
@@ -53,8 +55,8 @@ def call(*words: object) -> tuple[int, str, str]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RUNS with shards and, after two steps each, every student of STUDENTS."""
     place = tmp_path_factory.mktemp("export") / "runs"
-    teacher = worlds.make_teacher(place / "teachers" / "master")
-    shards = worlds.make_shards(place / "shards" / "demo", teacher)
+    teacher = distillation.make_teacher(place / "teachers" / "master")
+    shards = distillation.make_shards(place / "shards" / "demo", teacher)
     for method in sorted(set(STUDENTS.values())):
         builders = [name for name, by in STUDENTS.items() if by == method]
         module = find("distill.methods", method)
@@ -75,11 +77,11 @@ def folder(builder: str) -> str:
 
 
 def pixels_of(num: int) -> Pixels:
-    geometry = images.Geometry(worlds.SIZE)
-    return np.stack([images.load(worlds.paint(900 + row), geometry)[0] for row in range(num)])
+    geometry = Geometry(distillation.SIZE)
+    return np.stack([load_view(distillation.paint(900 + row), geometry)[0] for row in range(num)])
 
 
-def answer(student: teachers.Teacher, pixels: Pixels) -> Any:
+def answer(student: Teacher, pixels: Pixels) -> Any:
     return student(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)[2].numpy()
 
 
@@ -94,7 +96,7 @@ def test_every_kind_of_student_is_exported(runs: Path, tmp_path: Path, builder: 
     assert [line.split(": ")[0] for line in out.splitlines()] == [
         str(tmp_path / name) for name in ("model.onnx", "model.pt2", "MODEL_CARD.md")
     ]
-    student = teachers.open(runs / "students" / folder(builder))
+    student = load_teacher(runs / "students" / folder(builder))
     norms = student.batch_norms()
     assert all((mean != 0).any() for _, mean, _ in norms), "untrained statistics test little"
     program = torch.export.load(tmp_path / "model.pt2").module()
@@ -111,26 +113,26 @@ def test_every_kind_of_student_is_exported(runs: Path, tmp_path: Path, builder: 
             assert np.abs(found - expected).max() <= 1e-4 * largest
     # Well above the gap allowed: else a wrong file would pass for a right one.
     assert np.ptp(expected, axis=0).max() > 5e-4 * largest, "one answer to all"
-    card = artefact.read_card(tmp_path, "export")
+    card = artifact.read_card(tmp_path, "export")
     assert set(card["parity"]) == {"model.onnx", "model.pt2"}
     assert all(0 <= value <= 1e-4 for value in card["parity"].values())
     assert card["student_digest"] == student.card.digest
     assert card["versions"].keys() == {"torch", "onnx", "onnxruntime"}
     for one in card["files"]:
-        assert artefact.sha256(tmp_path / one["name"]) == one["sha256"]
+        assert artifact.sha256(tmp_path / one["name"]) == one["sha256"]
         assert (tmp_path / one["name"]).stat().st_size == one["bytes"]
         assert str(Path.cwd()).encode() not in (tmp_path / one["name"]).read_bytes()
     assert {one["name"] for one in card["files"]} == {*card["parity"], "MODEL_CARD.md"}
 
 
-def save_wide(directory: Path) -> teachers.Teacher:
+def save_wide(directory: Path) -> Teacher:
     """An imported teacher with a geometry and numbers of its own."""
     torch.manual_seed(3)
-    net = nets.build("resnet8", num_classes=3, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    net = build_net("resnet8", num_classes=3, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     classes = ("a | b", "*bee*", "cat\n# d")
-    teachers.save(directory, net.eval(), classes=classes, input_size=28, crop_frac=0.875,
+    save_teacher(directory, net.eval(), classes=classes, input_size=28, crop_frac=0.875,
                   interpolation="bicubic", accuracy=0.5)  # fmt: skip
-    return teachers.open(directory)
+    return load_teacher(directory)
 
 
 def test_the_file_alone_suffices_and_the_samples_run(
@@ -139,7 +141,7 @@ def test_the_file_alone_suffices_and_the_samples_run(
     teacher = save_wide(tmp_path / "wide")
     (tmp_path / "set").mkdir()
     for number in range(5):
-        (tmp_path / "set" / f"{number}.png").write_bytes(worlds.paint(number, 50))
+        (tmp_path / "set" / f"{number}.png").write_bytes(distillation.paint(number, 50))
     (tmp_path / "set" / "bad.png").write_bytes(b"no image")
     code, _, err = call(tmp_path / "wide", "--runs", runs, "--images", tmp_path / "set")
     assert (code, err) == (0, f"{tmp_path / 'set'}: dropped 1 corrupt")
@@ -171,7 +173,7 @@ def test_the_file_alone_suffices_and_the_samples_run(
     for sample, kind in itertools.product(samples, kinds):
         pillow = Image.fromarray(noise).convert(kind.pop("mode", "RGB"))
         pillow.save(place / "photo.jpg", "PNG", **kind)
-        pixels, _, _ = images.load((place / "photo.jpg").read_bytes(), teacher.geometry)
+        pixels, _, _ = load_view((place / "photo.jpg").read_bytes(), teacher.geometry)
         names: dict[str, Any] = {}
         exec(prepare + sample, names)
         assert np.abs(names["pixels"][0].astype(int) - pixels).max() <= 2
@@ -182,16 +184,16 @@ def test_the_file_alone_suffices_and_the_samples_run(
         assert teacher.card.classes[expected.argmax()] in capsys.readouterr().out
 
 
-def unscaled(self: programs.Deployed, pixels: Tensor) -> Tensor:
-    return self.answer(images.unit(pixels) * 0.999)[2]
+def unscaled(self: formats.DeployedNet, pixels: Tensor) -> Tensor:
+    return self.answer(to_unit(pixels) * 0.999)[2]
 
 
-def for_two(self: programs.Deployed, pixels: Tensor) -> Tensor:
-    return self.answer(images.unit(pixels))[2] + pixels.shape[0] * 0.001
+def for_two(self: formats.DeployedNet, pixels: Tensor) -> Tensor:
+    return self.answer(to_unit(pixels))[2] + pixels.shape[0] * 0.001
 
 
-def nothing(self: programs.Deployed, pixels: Tensor) -> Tensor:
-    return self.answer(images.unit(pixels))[2] * float("nan")
+def nothing(self: formats.DeployedNet, pixels: Tensor) -> Tensor:
+    return self.answer(to_unit(pixels))[2] * float("nan")
 
 
 @pytest.mark.parametrize("wrong", [unscaled, for_two, nothing])
@@ -199,7 +201,7 @@ def nothing(self: programs.Deployed, pixels: Tensor) -> Tensor:
 def test_a_spoilt_export_is_refused(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Any, kind: str
 ) -> None:
-    monkeypatch.setattr(programs.Deployed, "forward", wrong)
+    monkeypatch.setattr(formats.DeployedNet, "forward", wrong)
     code, out, err = call("resnet8", "--runs", runs, "--out", tmp_path, "--format", kind)
     assert code == 2
     assert "does not answer as its student does: logits differ by" in err
@@ -207,9 +209,9 @@ def test_a_spoilt_export_is_refused(
 
 
 def test_a_student_that_answers_the_same_to_all_is_told_of(runs: Path, tmp_path: Path) -> None:
-    net = teachers.open(runs / "students" / "resnet8").net
+    net = load_teacher(runs / "students" / "resnet8").net
     net.head[0].mul_(1e-6)
-    teachers.save(tmp_path / "dull", net, classes=worlds.CLASSES, input_size=worlds.SIZE)
+    save_teacher(tmp_path / "dull", net, classes=distillation.CLASSES, input_size=distillation.SIZE)
     words = tmp_path / "dull", "--format", "pt2", "--images", runs / "shards" / "demo"
     code, _, err = call(*words, "--runs", runs)
     assert code == 0
@@ -217,20 +219,20 @@ def test_a_student_that_answers_the_same_to_all_is_told_of(runs: Path, tmp_path:
 
 
 def test_a_file_of_another_student_is_refused(runs: Path, tmp_path: Path) -> None:
-    student = teachers.open(runs / "students" / "resnet8")
-    other = worlds.make_teacher(tmp_path / "other")
-    programs.write(other, programs.trace(other), "onnx", tmp_path / "model.onnx")
-    with pytest.raises(programs.ExportError, match="does not say what its student's card says"):
-        programs.parity(student, tmp_path / "model.onnx", [pixels_of(2)])
+    student = load_teacher(runs / "students" / "resnet8")
+    other = distillation.make_teacher(tmp_path / "other")
+    formats.write(other, formats.trace(other), "onnx", tmp_path / "model.onnx")
+    with pytest.raises(formats.ExportError, match="does not say what its student's card says"):
+        formats.parity(student, tmp_path / "model.onnx", [pixels_of(2)])
 
 
 def test_what_cannot_be_traced_is_one_line(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def asks(self: programs.Deployed, pixels: Tensor) -> Tensor:
-        return self.answer(images.unit(pixels) * (2 if pixels.sum() > 0 else 1))[2]
+    def asks(self: formats.DeployedNet, pixels: Tensor) -> Tensor:
+        return self.answer(to_unit(pixels) * (2 if pixels.sum() > 0 else 1))[2]
 
-    monkeypatch.setattr(programs.Deployed, "forward", asks)
+    monkeypatch.setattr(formats.DeployedNet, "forward", asks)
     code, _, err = call("resnet8", "--runs", runs, "--out", tmp_path)
     assert code == 2
     assert "cannot be exported: torch.export says: " in err
@@ -240,12 +242,12 @@ def test_what_cannot_be_traced_is_one_line(
 def test_8_bits_are_measured(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(quantise, "SECONDS", 0.01)
+    monkeypatch.setattr(quantize, "SECONDS", 0.01)
     words = "resnet8x4", "--runs", runs, "--out", tmp_path, "--int8", kind, "--format", "onnx"
     code, out, err = call(*words)
     assert (code, err) == (0, "")
     assert len(out.splitlines()) == 3
-    gain = quantise.Gain(**artefact.read_card(tmp_path, "export")["int8"])
+    gain = quantize.Gain(**artifact.read_card(tmp_path, "export")["int8"])
     assert (gain.num_calibration, gain.num_measured) == ((30, 30) if kind == "static" else (0, 60))
     assert gain.int8_bytes < 0.4 * gain.float_bytes
     assert min(gain.float_images_per_second, gain.int8_images_per_second) > 0
@@ -255,7 +257,7 @@ def test_8_bits_are_measured(
     ), "the smaller file suffices too"
     types = {node.op_type for node in onnx.load(tmp_path / "model.int8.onnx").graph.node}
     assert ("QuantizeLinear" if kind == "static" else "ConvInteger") in types
-    chosen = handful.gather(str(runs / "shards" / "demo"), 768, images.Geometry(32))
+    chosen = sample_images.gather_samples(str(runs / "shards" / "demo"), 768, Geometry(32))
     (pixels,) = chosen.batches(gain.num_calibration, 60, 60)
     tops = [one.run(None, {"pixels": pixels})[0].argmax(1) for one in (before, after)]
     assert gain.agreement == pytest.approx((tops[0] == tops[1]).mean(), abs=0.04)
@@ -276,11 +278,11 @@ def test_a_second_run_does_only_what_is_missing(runs: Path, tmp_path: Path) -> N
     assert "not measured" in card.read_text()
     place = runs / "students" / "resnet8"
     evaluation = {
-        "student_digest": teachers.open(place).card.digest, "labelled": "/data/far/val_set/",
+        "student_digest": load_teacher(place).card.digest, "labeled": "/data/far/val_set/",
         "num_images": 1200, "top1": 0.9, "top5": None, "agreement": 0.8,
         "per_class": {"ant": 0.5, "bee": None, "cat": 1.0},
     }  # fmt: skip
-    artefact.write_json(place / "evaluation.json", evaluation)
+    artifact.write_json(place / "evaluation.json", evaluation)
     try:
         assert "logits within" in call(*words)[1]
     finally:
@@ -304,7 +306,7 @@ def test_an_export_that_fails_leaves_the_one_before_it(
     code, _, err = call(*words, "--images", tmp_path / "typo")
     assert (code, "typo" in err) == (2, True)
     with monkeypatch.context() as patch:
-        patch.setattr(programs, "MAX_PARITY_GAP", -1.0)
+        patch.setattr(formats, "MAX_PARITY_GAP", -1.0)
         assert call(*words[:-1], "onnx,pt2")[0] == 2
     assert {one.name: one.read_bytes() for one in place.iterdir()} == before
     (place / ".new-killed").mkdir()
@@ -315,9 +317,11 @@ def test_an_export_that_fails_leaves_the_one_before_it(
 
 def test_a_net_that_was_taught_is_no_student(runs: Path, tmp_path: Path) -> None:
     torch.manual_seed(3)
-    net = nets.build("resnet8", num_classes=3).eval()
-    record = {"inputs": {"labelled": [["set", "print"]], "recipe": {"epochs": 1}}}
-    teachers.save(tmp_path / "taught", net, classes=worlds.CLASSES, input_size=32, record=record)
+    net = build_net("resnet8", num_classes=3).eval()
+    record = {"inputs": {"labeled": [["set", "print"]], "recipe": {"epochs": 1}}}
+    save_teacher(
+        tmp_path / "taught", net, classes=distillation.CLASSES, input_size=32, record=record
+    )
     assert call(tmp_path / "taught", "--runs", runs, "--format", "pt2")[0] == 0
     card = (tmp_path / "taught" / "export" / "MODEL_CARD.md").read_text()
     assert "By cross-entropy on the labels of images" in card
@@ -327,22 +331,22 @@ def test_a_net_that_was_taught_is_no_student(runs: Path, tmp_path: Path) -> None
 
 def test_lineage_is_kept_by_the_student_itself(runs: Path, tmp_path: Path) -> None:
     shards = open_shards(runs / "shards" / "demo")
-    record = artefact.read_card(runs / "students" / "resnet8", "teacher")["record"]
-    (found,) = lineage.origins(record, runs)
+    record = artifact.read_card(runs / "students" / "resnet8", "teacher")["record"]
+    (found,) = provenance.find_origins(record, runs)
     assert found.directory == runs / "shards" / "demo"
-    (kept,) = lineage.origins(record, tmp_path)
+    (kept,) = provenance.find_origins(record, tmp_path)
     assert kept.directory is None
     assert kept.summary == found.summary
     assert kept.summary["num_samples"] == 60
     assert kept.summary["name"] == "demo"
-    assert lineage.origins({}, runs) == []
+    assert provenance.find_origins({}, runs) == []
     old = {"inputs": {"shards_digest": "12", "mix_digest": kept.digest}}
-    unknown, mixed = lineage.origins(old, runs)
+    unknown, mixed = provenance.find_origins(old, runs)
     assert (unknown.summary, mixed.summary) == ({"digest": "12"}, found.summary)
     funnel = {"in": 9, "dropped": {"empty": 2}, "kept": 7}
-    shards.card.update(corpus="crawl", method="random", config={"hard": 2.0}, funnel=funnel)
-    (told,) = lineage.summary(shards, None)
-    assert (told["corpus"], told["funnel"], told["config"]) == ("crawl", funnel, {"hard": 2.0})
+    shards.card.update(corpus="crawl", method="random", config={"floor": 2.0}, funnel=funnel)
+    (told,) = provenance.summarize_shards(shards, None)
+    assert (told["corpus"], told["funnel"], told["config"]) == ("crawl", funnel, {"floor": 2.0})
 
 
 def test_without_shards_it_is_tried_on_noise_and_says_so(runs: Path, tmp_path: Path) -> None:
@@ -398,13 +402,13 @@ def test_slips_are_one_line(runs: Path, tmp_path: Path) -> None:
     assert "is damaged" in told(tmp_path / "g")
     place = tmp_path / "copy"
     record = {"inputs": {"config": 3, "teacher_digest": "x"}}
-    net = teachers.open(runs / "students" / "resnet8").net
-    teachers.save(place, net, classes=("a", "b", "c"), input_size=32, record=record)
+    net = load_teacher(runs / "students" / "resnet8").net
+    save_teacher(place, net, classes=("a", "b", "c"), input_size=32, record=record)
     assert "is not of this winnow" in told(
         place, "--format", "pt2", "--images", runs / "shards" / "demo"
     )
     assert [one.name for one in (place / "export").iterdir()] == [".lock"]
-    weights = place / teachers.WEIGHTS
+    weights = place / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
     assert "its card says" in told(place)
 
@@ -413,25 +417,25 @@ def test_a_handful_is_from_all_over_the_set(tmp_path: Path) -> None:
     for number in range(40):
         place = tmp_path / f"class{number // 10}"
         place.mkdir(exist_ok=True)
-        (place / f"{number}.png").write_bytes(worlds.paint(number))
+        (place / f"{number}.png").write_bytes(distillation.paint(number))
     (tmp_path / "class2" / "00.png").write_bytes(b"")
-    found = handful.gather(str(tmp_path), 12, images.Geometry(32))
+    found = sample_images.gather_samples(str(tmp_path), 12, Geometry(32))
     assert len(found) == 11
     assert found.dropped == {"empty": 1}
-    numbers = [number for number in range(40) if worlds.paint(number) in found.encoded]
+    numbers = [number for number in range(40) if distillation.paint(number) in found.encoded]
     assert {number // 10 for number in numbers} == {0, 1, 2, 3}
     assert [len(one) for one in found.batches(0, 99, 4)] == [4, 4, 3]
-    again = handful.gather(str(tmp_path), 12, images.Geometry(32))
+    again = sample_images.gather_samples(str(tmp_path), 12, Geometry(32))
     assert again.encoded == found.encoded
     with (tmp_path / "sorted.tar").open("wb") as file:
         tar = HashedTar(file)
         for number in range(120):
-            tar.add(f"{number:03}.png", worlds.paint(number))
+            tar.add(f"{number:03}.png", distillation.paint(number))
         tar.close()
-    one = handful.gather(str(tmp_path / "sorted.tar"), 12, images.Geometry(32))
-    thirds = {number // 40 for number in range(120) if worlds.paint(number) in one.encoded}
+    one = sample_images.gather_samples(str(tmp_path / "sorted.tar"), 12, Geometry(32))
+    thirds = {number // 40 for number in range(120) if distillation.paint(number) in one.encoded}
     assert (len(one), thirds) == (12, {0, 1, 2})
     (tmp_path / "bad").mkdir()
     (tmp_path / "class2" / "00.png").rename(tmp_path / "bad" / "00.png")
     with pytest.raises(ValueError, match="not one image could be decoded"):
-        handful.gather(str(tmp_path / "bad"), 1, images.Geometry(32))
+        sample_images.gather_samples(str(tmp_path / "bad"), 1, Geometry(32))

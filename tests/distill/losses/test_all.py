@@ -11,8 +11,8 @@ from torch import Tensor
 
 import distill.losses
 from distill.losses._precision import LossError
-from tests.distill.losses.cases import CASES, Case
-from tests.distill.losses.reference import normal
+from tests.support.losses import CASES, Case
+from tests.support.reference import normal
 
 every = pytest.mark.parametrize("name", CASES)
 relations = pytest.mark.parametrize("name", [name for name in CASES if CASES[name].relational])

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from distill.losses._maps import same_side
 from distill.losses._precision import LossError
 from distill.losses.attention import attention
-from tests.distill.losses.reference import normal
+from tests.support.reference import normal
 
 
 def slow_attention(x: Tensor) -> list[float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from distill.losses._precision import LossError
 from distill.losses.class_drop import Form, class_drop, default_keep
 from distill.losses.kd import kd
-from tests.distill.losses.reference import normal
+from tests.support.reference import normal
 
 forms = pytest.mark.parametrize("form", get_args(Form))
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from distill.losses._precision import LossError
 from distill.losses.feature_mse import feature_mse
-from tests.distill.losses.reference import cosine, normal
+from tests.support.reference import cosine, normal
 
 shapes = pytest.mark.parametrize("shape", [(5, 8), (5, 2, 3, 4)])
 
@@ -19,8 +19,8 @@ shapes = pytest.mark.parametrize("shape", [(5, 8), (5, 2, 3, 4)])
 @shapes
 def test_it_is_its_formula(shape: tuple[int, ...]) -> None:
     student, teacher = normal(*shape), normal(*shape, seed=1)
-    plain = feature_mse(student, teacher, normalised=False).tolist()
-    directed = feature_mse(student, teacher, normalised=True).tolist()
+    plain = feature_mse(student, teacher, normalized=False).tolist()
+    directed = feature_mse(student, teacher, normalized=True).tolist()
     for row in range(5):
         s, t = student[row].flatten(), teacher[row].flatten()
         gaps = [(a - b) ** 2 for a, b in zip(s.tolist(), t.tolist(), strict=True)]
@@ -31,9 +31,9 @@ def test_it_is_its_formula(shape: tuple[int, ...]) -> None:
 @shapes
 def test_it_is_torch_s(shape: tuple[int, ...]) -> None:
     student, teacher = normal(*shape), normal(*shape, seed=1)
-    found = feature_mse(student, teacher, normalised=False)
+    found = feature_mse(student, teacher, normalized=False)
     torch.testing.assert_close(found.mean(), F.mse_loss(student, teacher))
-    directed = feature_mse(student, teacher, normalised=True)
+    directed = feature_mse(student, teacher, normalized=True)
     similar = F.cosine_similarity(student.flatten(1), teacher.flatten(1))
     torch.testing.assert_close(directed, 2 - 2 * similar)
 
@@ -41,24 +41,24 @@ def test_it_is_torch_s(shape: tuple[int, ...]) -> None:
 @shapes
 def test_scale(shape: tuple[int, ...]) -> None:
     student, teacher = normal(*shape), normal(*shape, seed=1)
-    directed = feature_mse(student, teacher, normalised=True)
-    torch.testing.assert_close(feature_mse(3 * student, teacher / 7, normalised=True), directed)
-    opposite = feature_mse(-teacher, teacher, normalised=True)
+    directed = feature_mse(student, teacher, normalized=True)
+    torch.testing.assert_close(feature_mse(3 * student, teacher / 7, normalized=True), directed)
+    opposite = feature_mse(-teacher, teacher, normalized=True)
     torch.testing.assert_close(opposite, torch.full_like(opposite, 4.0))
-    plain = feature_mse(student, teacher, normalised=False)
-    torch.testing.assert_close(feature_mse(3 * student, 3 * teacher, normalised=False), 9 * plain)
+    plain = feature_mse(student, teacher, normalized=False)
+    torch.testing.assert_close(feature_mse(3 * student, 3 * teacher, normalized=False), 9 * plain)
 
 
-@pytest.mark.parametrize("normalised", [True, False])
+@pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize(
     "call",
     [
-        lambda n: feature_mse(normal(3, 4), normal(3, 5), normalised=n),
-        lambda n: feature_mse(normal(3, 4), normal(3, 4, 1, 1), normalised=n),
-        lambda n: feature_mse(normal(3, 4, 2, 2), normal(3, 4, 2, 3), normalised=n),
-        lambda n: feature_mse(normal(3, 4, 2), normal(3, 4, 2), normalised=n),
+        lambda n: feature_mse(normal(3, 4), normal(3, 5), normalized=n),
+        lambda n: feature_mse(normal(3, 4), normal(3, 4, 1, 1), normalized=n),
+        lambda n: feature_mse(normal(3, 4, 2, 2), normal(3, 4, 2, 3), normalized=n),
+        lambda n: feature_mse(normal(3, 4, 2), normal(3, 4, 2), normalized=n),
     ],
 )
-def test_bad_shapes_raise(call: Callable[[bool], Tensor], normalised: bool) -> None:
+def test_bad_shapes_raise(call: Callable[[bool], Tensor], normalized: bool) -> None:
     with pytest.raises(LossError):
-        call(normalised)
+        call(normalized)

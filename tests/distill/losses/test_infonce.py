@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from distill.losses._precision import LossError
 from distill.losses.infonce import infonce
-from tests.distill.losses.reference import cosine, normal, weights_or_ones
+from tests.support.reference import cosine, normal, weights_or_ones
 
 
 def slow_infonce(

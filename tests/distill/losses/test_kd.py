@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from distill.losses._precision import LossError
 from distill.losses.kd import kd
-from tests.distill.losses.reference import normal
+from tests.support.reference import normal
 
 
 def slow_kd(student: Tensor, teacher: Tensor, temperature: float) -> list[float]:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from distill.losses._precision import LossError
 from distill.losses.ntxent import ntxent
-from tests.distill.losses.reference import cosine, normal
+from tests.support.reference import cosine, normal
 
 
 def slow_ntxent(

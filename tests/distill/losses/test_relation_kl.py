@@ -11,7 +11,7 @@ from torch import Tensor
 
 from distill.losses._precision import LossError
 from distill.losses.relation_kl import relation_kl
-from tests.distill.losses.reference import cosine, normal
+from tests.support.reference import cosine, normal
 
 
 def slow_relation(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from distill.losses import rkd
 from distill.losses._precision import MIN_NORM
 from distill.losses.rkd import rkd_angle, rkd_distance
-from tests.distill.losses.reference import cosine, normal, weights_or_ones
+from tests.support.reference import cosine, normal, weights_or_ones
 
 both = pytest.mark.parametrize("loss", [rkd_distance, rkd_angle])
 weighings = pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0, 0.0, 1.0]])

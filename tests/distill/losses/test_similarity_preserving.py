@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill.losses.similarity_preserving import similarity_preserving
-from tests.distill.losses.reference import normal, weights_or_ones
+from tests.support.reference import normal, weights_or_ones
 
 
 def slow_rows(x: Tensor, weights: list[float]) -> list[list[float]]:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from distill.losses._precision import LossError
 from distill.losses.subspace import classifier_subspace, subspace
-from tests.distill.losses.reference import cosine, normal
+from tests.support.reference import cosine, normal
 
 
 def test_subspace_is_its_formula() -> None:

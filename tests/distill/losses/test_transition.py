@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from distill.losses._precision import LossError
 from distill.losses.transition import noise_matrix, transition
-from tests.distill.losses.reference import normal
+from tests.support.reference import normal
 
 
 def slow_noise(theta: list[list[float]], accuracy: float) -> list[list[float]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from distill.losses._precision import LossError
 from distill.losses.weighted_feature_mse import alignment_weight, weighted_feature_mse
-from tests.distill.losses.reference import normal
+from tests.support.reference import normal
 
 
 def test_weight_is_its_formula() -> None:

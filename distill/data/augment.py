@@ -1,0 +1,189 @@
+"""Views: view v of an image is a pure function of (seed, key, v), cut in batches on the device.
+
+An image is stored as uint8 [R, R, 3] with R = `stored_side(S)`. Up to S = 64 a view is a random
+S x S crop of the image reflected outwards by S / 8, and a flip; above, a random resized crop
+(35-100 % of the area, ratio 3/4 to 4/3) and a flip. Then, where asked for, brightness, contrast
+and saturation. B views, S side of a view, R of the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from indexes import devices
+
+VERSION = 2  # of what a view is: answers cached for views of another version are refused
+SMALL = 64
+AREA = (0.35, 1.0)
+RATIO = (3 / 4, 4 / 3)
+TRIES = 4  # draws for a box that fits the image, as in torchvision
+JITTERS = 3 + 2 * TRIES  # the first of the numbers that colors are drawn from
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in gray: ITU-R BT.601
+
+Uint64 = npt.NDArray[np.uint64]
+Boxes = npt.NDArray[np.float32]
+
+
+def stored_side(size: int) -> int:
+    """R in pixels: S itself for small views, else round(8 S / 7), the usual 256 for 224."""
+    return size if size <= SMALL else round(size * 8 / 7)
+
+
+def splitmix64(x: Uint64) -> Uint64:
+    """One step of splitmix64 (Steele et al. 2014), element by element: a hash of 64 bits."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def uniforms(
+    seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], num: int, first: int = 0
+) -> npt.NDArray[np.float64]:
+    """[B, num] in [0, 1): numbers `first` and on of the endless row of each (seed, key hash, view
+    number), which are all that they depend on.
+    """
+    state = splitmix64(np.array([seed % 2**64], np.uint64))
+    state = splitmix64(state ^ key_hash)
+    state = splitmix64(state ^ view.astype(np.uint64))
+    counters = np.arange(first, first + num, dtype=np.uint64)
+    bits: Uint64 = splitmix64(np.add(state[:, None], counters, dtype=np.uint64)) >> np.uint64(11)
+    return bits.astype(np.float64) * 2.0**-53
+
+
+def draw_boxes(seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], size: int) -> Boxes:
+    """Boxes [B, 5] float32: top, left, height, width in pixels of the stored image; flip 0 or 1."""
+    if size <= SMALL:
+        margin = size // 8
+        random = uniforms(seed, key_hash, view, 3)
+        corner = np.floor(random[:, :2] * (2 * margin + 1)) - margin
+        sides = np.full_like(corner, size)
+    else:
+        stored = stored_side(size)
+        random = uniforms(seed, key_hash, view, 3 + 2 * TRIES)
+        sides = _fitting_sides(random[:, 3:]) * stored
+        corner = random[:, :2] * (stored - sides)
+    flip = random[:, 2:3] < 0.5
+    return np.concatenate([corner, sides, flip], 1).astype(np.float32)
+
+
+def _fitting_sides(random: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(height, width) in 0-1, [B, 2]: the first of TRIES draws that fits, else the whole image."""
+    area = AREA[0] + (AREA[1] - AREA[0]) * random[:, :TRIES]
+    low, high = np.log(RATIO)
+    ratio = np.exp(low + (high - low) * random[:, TRIES:])
+    sides = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], -1)
+    fits = np.less_equal(sides, 1).all(-1)
+    first = sides[np.arange(len(sides)), fits.argmax(1)]
+    return np.where(np.any(fits, axis=1, keepdims=True), first, 1.0)
+
+
+def draw_jitter(
+    seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], strength: float
+) -> npt.NDArray[np.float32]:
+    """[B, 3] factors of brightness, contrast and saturation, evenly in 1 +- strength."""
+    random = uniforms(seed, key_hash, view, 3, JITTERS)
+    return (1 + strength * (2 * random - 1)).astype(np.float32)
+
+
+def apply_jitter(pixels_B3SS: Tensor, factors: npt.NDArray[np.float32]) -> Tensor:
+    """Pixels in [0, 1], brighter, away from their mean gray, and away from gray, by these factors.
+
+    In this order, cut to [0, 1] after each, as torchvision's ColorJitter does.
+    """
+    brightness, contrast, saturation = devices.send(factors, pixels_B3SS.device)[
+        :, :, None, None, None
+    ].unbind(1)
+    pixels = (pixels_B3SS * brightness).clamp_(0, 1)
+    gray = _gray(pixels).mean((2, 3), keepdim=True)
+    pixels = torch.lerp(gray, pixels, contrast).clamp_(0, 1)
+    return torch.lerp(_gray(pixels), pixels, saturation).clamp_(0, 1)
+
+
+def _gray(pixels_B3SS: Tensor) -> Tensor:
+    red, green, blue = (LUMA[c] * pixels_B3SS[:, c : c + 1] for c in range(3))
+    return red + green + blue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """All that views depend on, but their image and number: what a cache of answers is told by."""
+
+    size: int
+    """S in pixels."""
+    seed: int
+    color: float = 0.0
+    """Brightness, contrast and saturation vary by so much, in 0-1."""
+
+    def __call__(
+        self, images_BRR3: Tensor, key_hash: Uint64, view: npt.NDArray[np.int64]
+    ) -> Tensor:
+        """The views of these numbers [B] of stored images [B, R, R, 3]: [B, 3, S, S], as `cut`."""
+        boxes = draw_boxes(self.seed, key_hash, view, self.size)
+        pixels = crop_views(images_BRR3, boxes, self.size)
+        if self.color:
+            pixels = apply_jitter(pixels, draw_jitter(self.seed, key_hash, view, self.color))
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def center_view(count: int, size: int) -> Boxes:
+    """`count` boxes [B, 5] of the center crop without flip."""
+    corner = (stored_side(size) - size) // 2
+    return np.tile(np.array([corner, corner, size, size, 0], np.float32), (count, 1))
+
+
+def crop_views(images_BRR3: Tensor, boxes: Boxes, size: int) -> Tensor:
+    """Stored images uint8 [B, R, R, 3] and boxes [B, 5] -> float32 [B, 3, S, S] in [0, 1].
+
+    On the images' device, in channels_last; an image's result does not depend on its batch.
+    """
+    side = stored_side(size)
+    if images_BRR3.shape[1:] != (side, side, 3) or len(boxes) != len(images_BRR3):
+        raise ValueError(
+            f"views of {size} pixels want images [{len(boxes)}, {side}, {side}, 3], not "
+            f"{list(images_BRR3.shape)}"
+        )
+    boxes_B5 = devices.send(boxes, images_BRR3.device)
+    whole = (boxes[:, 2:4] == size).all() and (boxes[:, :2] % 1 == 0).all()
+    pixels = _gather(images_BRR3, boxes_B5, size) if whole else _sample(images_BRR3, boxes_B5, size)
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def _gather(images_BRR3: Tensor, boxes_B5: Tensor, size: int) -> Tensor:
+    num, side = images_BRR3.shape[:2]
+    top, left, flip = (boxes_B5[:, column, None].long() for column in (0, 1, 4))
+    steps = torch.arange(size, device=images_BRR3.device)
+    rows = _reflect(top + steps, side)
+    columns = _reflect(left + torch.where(flip > 0, size - 1 - steps, steps), side)
+    images = torch.arange(num, device=images_BRR3.device)
+    index = (images[:, None, None] * side + rows[:, :, None]) * side + columns[:, None, :]
+    pixels = images_BRR3.reshape(-1, 3).index_select(0, index.reshape(-1))
+    return pixels.view(num, size, size, 3).permute(0, 3, 1, 2).float().div_(255)
+
+
+def _reflect(place: Tensor, side: int) -> Tensor:
+    """Places outside 0..side-1 mirrored inwards, the edge itself not repeated."""
+    place = place.abs()
+    return torch.where(place < side, place, 2 * (side - 1) - place)
+
+
+def _sample(images_BRR3: Tensor, boxes_B5: Tensor, size: int) -> Tensor:
+    """Bilinear; a box is at most 8/7 of the view, so no further antialiasing is needed."""
+    side = images_BRR3.shape[1]
+    top, left, height, width, flip = boxes_B5[:, :, None].unbind(1)
+    # Element by element and not by affine_grid, whose matrix product may round by batch size.
+    steps = (torch.arange(size, device=images_BRR3.device) + 0.5) / size
+    y = (top + steps * height) * (2 / side) - 1
+    x = (left + torch.where(flip > 0, 1 - steps, steps) * width) * (2 / side) - 1
+    num = len(images_BRR3)
+    grid = torch.stack(
+        [x[:, None, :].expand(num, size, size), y[:, :, None].expand(num, size, size)], -1
+    )
+    pixels = images_BRR3.permute(0, 3, 1, 2).float().contiguous()
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False).div_(255)

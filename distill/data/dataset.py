@@ -1,0 +1,45 @@
+"""The images of a training: rows of one shard set, or of several one behind the other.
+
+N rows altogether. Labels are not read here, nor anywhere in distillation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.data.augment import Uint64
+from distill.data.sampler import Rows, normalized_weights
+from indexes.shards.reader import Shards
+
+
+class ShardDataset:
+    """Who the images are, what each weighs and how to read it; `sets` are shards and their rows."""
+
+    def __init__(self, sets: Sequence[tuple[Shards, Rows]]) -> None:
+        self.sets = list(sets)
+        self._ends = np.cumsum([len(rows) for _, rows in self.sets])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def key_hash(self) -> Uint64:
+        """[N] uint64."""
+        return np.concatenate([shards.columns["key_hash"][rows] for shards, rows in self.sets])
+
+    @property
+    def weights(self) -> npt.NDArray[np.float32]:
+        """[N], of mean 1 within each set; ValueError unless >= 0 and not all 0."""
+        return np.concatenate(
+            [normalized_weights(shards.columns["weight"][rows]) for shards, rows in self.sets]
+        )
+
+    def read(self, index: int) -> tuple[bytes, str]:
+        """An image's own bytes, and what to call it in an error."""
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        shards, rows = self.sets[which]
+        row = int(rows[index - self._ends[which]])  # from the end of its own set
+        return shards.read(row), f"{shards.directory}: {shards.keys[row]}"

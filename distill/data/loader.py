@@ -1,0 +1,259 @@
+"""Shards -> batches of stored images on the device, in an order that a step number determines.
+
+N training images, B images of a step, R side of a stored image (see `views.stored_side`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distill.data import augment
+from distill.data.dataset import ShardDataset
+from distill.data.sampler import Rows, StepSampler
+from distill.distributed import SINGLE, ProcessGroup
+from indexes import devices
+from indexes.images.decode import BadImage, Geometry, load_view
+from indexes.progress import Progress
+
+CPU_BUDGET_BYTES = 4 << 30
+CHUNK, CHUNK_BYTES = 4096, 256 << 20  # at most so many decoded images, and bytes, at a time
+TASK = 64  # images a thread decodes at a time
+WORKERS = 8  # decoding processes of a stream, unless told
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def stored_geometry(geometry: Geometry) -> Geometry:
+    """How images are stored for views of `geometry.size`: canonical, or wider for large views."""
+    side = augment.stored_side(geometry.size)
+    frac = geometry.crop_frac if side == geometry.size else 1.0
+    return Geometry(side, frac, geometry.interpolation)
+
+
+def decode_images(read: Sequence[tuple[bytes, str]], geometry: Geometry) -> Pixels:
+    """Images and their names -> stored images uint8 [B, R, R, 3].
+
+    ValueError names an image that cannot be decoded.
+    """
+    out = np.empty((len(read), geometry.size, geometry.size, 3), np.uint8)
+    for place, (blob, name) in enumerate(read):
+        try:
+            out[place] = load_view(blob, geometry)[0]
+        except BadImage as error:
+            raise ValueError(
+                f"{name} cannot be decoded ({error.reason}): the shards are damaged; "
+                "check them with `winnow verify`, and make them again"
+            ) from error
+    return out
+
+
+def decode_chunks(
+    stock: ShardDataset, geometry: Geometry, starts: Iterable[int], most: int
+) -> Iterator[tuple[int, Pixels]]:
+    """From each of `starts` on, at most `most` stored images: (start, uint8 [n, R, R, 3]).
+
+    On every core, and the next ones while the caller is busy with these.
+    """
+
+    def read(start: int) -> list[Future[Pixels]]:
+        # One thread reads, as Shards keeps its open files; the many decode.
+        chunk = [stock.read(index) for index in range(start, min(start + most, len(stock)))]
+        tasks = [chunk[place : place + TASK] for place in range(0, len(chunk), TASK)]
+        return [pool.submit(decode_images, task, geometry) for task in tasks]
+
+    with ThreadPoolExecutor(devices.cores()) as pool:
+        waiting: deque[tuple[int, list[Future[Pixels]]]] = deque()
+        for start in starts:
+            waiting.append((start, read(start)))
+            if len(waiting) > 1:
+                first, parts = waiting.popleft()
+                yield first, np.concatenate([part.result() for part in parts])
+        for first, parts in waiting:
+            yield first, np.concatenate([part.result() for part in parts])
+
+
+def chunk_size(geometry: Geometry) -> int:
+    """Images that are read at a time while decoding everything."""
+    return min(CHUNK, max(TASK, CHUNK_BYTES // (3 * geometry.size**2)))
+
+
+def decode_all(
+    stock: ShardDataset, geometry: Geometry, device: str, group: ProcessGroup = SINGLE
+) -> Tensor:
+    """The stored images, uint8 [N, R, R, 3] on `device`; each process decodes its share for all."""
+    num, side, most = len(stock), geometry.size, chunk_size(geometry)
+    whole = torch.empty((num, side, side, 3), dtype=torch.uint8, device=device)
+    starts = range(0, num, most)
+    with Progress("decode", num) as progress:
+        mine = decode_chunks(stock, geometry, starts[group.rank :: group.num], most)
+        for place, start in enumerate(starts):
+            part = whole[start : start + most]
+            if place % group.num == group.rank:
+                part.copy_(torch.from_numpy(next(mine)[1]))
+            group.broadcast(part, place % group.num)
+            progress.add(len(part))
+    return whole
+
+
+class ImageSource(Protocol):
+    """Where the stored images of the steps come from."""
+
+    def batches(self, start: int, stop: int) -> Iterator[Tensor]:
+        """Stored images uint8 [B, R, R, 3] on the device of each step in start..stop-1."""
+
+
+class InMemory:
+    """All training images decoded once, kept on the device."""
+
+    def __init__(self, pixels_NRR3: Tensor, order: StepSampler) -> None:
+        self.pixels_NRR3, self.order = pixels_NRR3, order
+
+    def batches(self, start: int, stop: int) -> Iterator[Tensor]:
+        """See Source."""
+        for step in range(start, stop):
+            index = devices.send(self.order.indices(step)[0], self.pixels_NRR3.device)
+            yield self.pixels_NRR3.index_select(0, index)
+
+
+class _Steps(Dataset[Tensor]):
+    """A map from step number to its stored images, for worker processes."""
+
+    def __init__(self, stock: ShardDataset, geometry: Geometry, order: StepSampler) -> None:
+        self.stock, self.geometry, self.order = stock, geometry, order
+
+    def __getitem__(self, step: int) -> Tensor:
+        read = [self.stock.read(int(index)) for index in self.order.indices(step)[0]]
+        return torch.from_numpy(decode_images(read, self.geometry))
+
+
+class Streaming:
+    """Images read from the tars and decoded again at every visit, by worker processes."""
+
+    def __init__(self, steps: _Steps, device: str, workers: int) -> None:
+        self.steps, self.device, self.workers = steps, device, workers
+
+    def batches(self, start: int, stop: int) -> Iterator[Tensor]:
+        """See Source."""
+        options: dict[str, Any] = {}
+        if self.workers:
+            # Not fork: decoding threads and CUDA live in this process.
+            options["multiprocessing_context"] = "spawn"
+            options["prefetch_factor"] = 4
+            options["worker_init_fn"] = devices.leave_signals
+        loader = DataLoader(
+            self.steps,
+            batch_size=None,
+            sampler=range(start, stop),
+            num_workers=self.workers,
+            pin_memory=self.device.startswith("cuda"),
+            **options,
+        )
+        for pixels in loader:
+            yield pixels.to(self.device, non_blocking=True)
+
+
+def open_image_source(
+    stock: ShardDataset,
+    geometry: Geometry,
+    order: StepSampler,
+    *,
+    device: str,
+    workers: int | None = None,
+    budget_bytes: int | None = None,
+    group: ProcessGroup = SINGLE,
+) -> ImageSource:
+    """Resident when the decoded images fit the budget, else streamed; the same batches either way.
+
+    The budget is half of the device's free memory, on a CPU at most 4 GiB, unless given.
+    """
+    num_bytes = len(stock) * geometry.size**2 * 3
+    if budget_bytes is None:
+        budget_bytes = free_bytes(device) // 2
+        if not device.startswith("cuda"):
+            budget_bytes = min(budget_bytes, CPU_BUDGET_BYTES)
+    # Another process's GPU may be fuller: all do the same.
+    is_too_large = torch.tensor(float(num_bytes > budget_bytes), device=device)
+    if not group.all_reduce(is_too_large):
+        return InMemory(decode_all(stock, geometry, device, group), order)
+    if workers is None:
+        workers = max(1, min(WORKERS, devices.cores() - 1))
+    who = f"{workers} worker{'s' * (workers != 1)}" if workers else "this very process"
+    print(
+        f"decoded images take {num_bytes / 2**30:.2f} GiB and {budget_bytes / 2**30:.2f} may be "
+        f"used: {who} will read and decode each at every visit",
+        file=sys.stderr,
+        flush=True,
+    )
+    return Streaming(_Steps(stock, geometry, order), device, workers)
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """What a step sees: pixels [k B, 3, S, S] in [0, 1], view by view; image index and visit."""
+
+    pixels: Tensor
+    index: Rows
+    visits: Rows
+
+
+class StepLoader:
+    """Source, order and views together: the pixels of any step.
+
+    `per_image` is k, the views of an image in one step; an image's visits are numbered on and
+    on, and visit v shows view v, or v modulo `num_views` where that is not 0. `waited` is for how
+    many seconds the steps so far have waited for stored images.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        order: StepSampler,
+        key_hash: augment.Uint64,
+        look: augment.Augmentation,
+        *,
+        per_image: int,
+        num_views: int,
+    ) -> None:
+        self.source, self.order, self.key_hash, self.look = source, order, key_hash, look
+        self.per_image, self.num_views = per_image, num_views
+        self.waited = 0.0
+
+    def steps(self, start: int, stop: int) -> Iterator[ViewBatch]:
+        """What each step in start..stop-1 sees."""
+        batches = self.source.batches(start, stop)
+        for step in range(start, stop):
+            begin = time.monotonic()
+            stored = next(batches)
+            self.waited += time.monotonic() - begin
+            index, epoch = self.order.indices(step)
+            visits = np.concatenate([epoch * self.per_image + j for j in range(self.per_image)])
+            index = np.tile(index, self.per_image)
+            view = visits % self.num_views if self.num_views else visits
+            stored = stored.repeat(self.per_image, 1, 1, 1) if self.per_image > 1 else stored
+            yield ViewBatch(self.look(stored, self.key_hash[index], view), index, visits)
+
+
+def free_bytes(device: str) -> int:
+    """Memory that can still be had on `device`, in bytes."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -1,0 +1,123 @@
+"""Which rows train, how much each weighs, and in which order they come: functions of a step number.
+
+N training rows, B images of a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from distill.data import augment
+
+HELDOUT_FRAC, MAX_HELDOUT = 0.02, 2000
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which rows train, [N], and which only measure agreement with the teacher, [M]."""
+
+    train: Rows
+    heldout: Rows
+
+
+def split_heldout(key_hash: augment.Uint64) -> Split:
+    """2 % of the rows (1 to 2,000) held out by key hash: the same ones in every run of a set."""
+    num = len(key_hash)
+    if num < 2:
+        raise ValueError(f"these shards hold {num} images; at least 2 are needed to train")
+    count = min(max(round(HELDOUT_FRAC * num), 1), MAX_HELDOUT)
+    order = np.argsort(augment.splitmix64(key_hash), kind="stable")
+    return Split(np.sort(order[count:]), np.sort(order[:count]))
+
+
+def normalized_weights(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Weights [N] of the training rows with mean 1; ValueError unless >= 0 and not all 0."""
+    total = float(weights.sum(dtype=np.float64))
+    if not np.isfinite(weights).all() or (weights < 0).any() or total <= 0:
+        raise ValueError("the shards' weights must be finite, not negative, and not all zero")
+    return (weights * (len(weights) / total)).astype(np.float32)
+
+
+class StepSampler(Protocol):
+    """Which images a step visits, `per_step` of them."""
+
+    per_step: int
+
+    def indices(self, step: int) -> tuple[Rows, Rows]:
+        """(index into the training rows [B], epoch [B]) of a step."""
+
+
+class EpochSampler:
+    """An endless stream of shuffled epochs over N rows, cut into steps of B images.
+
+    Row number and epoch of an image are functions of (seed, step, place in the batch) alone, so
+    that a training is resumed by its step number; the tail of an epoch goes into the next one.
+    """
+
+    def __init__(self, num_rows: int, per_step: int, seed: int) -> None:
+        self.num_rows, self.per_step, self.seed = num_rows, per_step, seed
+        self._shuffled: dict[int, Rows] = {}
+
+    def indices(self, step: int) -> tuple[Rows, Rows]:
+        """See Visits."""
+        place = np.arange(step * self.per_step, (step + 1) * self.per_step)
+        epoch, within = np.divmod(place, self.num_rows)
+        index = np.empty_like(place)
+        for one in np.unique(epoch).tolist():
+            mine = epoch == one
+            index[mine] = self._epoch(one)[within[mine]]
+        return index, epoch
+
+    def _epoch(self, epoch: int) -> Rows:
+        if epoch not in self._shuffled:
+            self._shuffled = {e: o for e, o in self._shuffled.items() if e == epoch - 1}
+            generator = np.random.default_rng([self.seed % 2**63, epoch])
+            self._shuffled[epoch] = generator.permutation(self.num_rows)
+        return self._shuffled[epoch]
+
+
+class MixedSampler:
+    """Two orders side by side: so many images of the first set in each step, so many of the second.
+
+    The rows of the second set follow those of the first; in a step both sets are spread evenly, so
+    that any piece of it holds both.
+    """
+
+    def __init__(self, first: EpochSampler, second: EpochSampler) -> None:
+        self.first, self.second = first, second
+        self.per_step = first.per_step + second.per_step
+        places = [(np.arange(n) + 0.5) / n for n in (first.per_step, second.per_step)]
+        self._spread = np.argsort(np.concatenate(places), kind="stable")
+
+    def indices(self, step: int) -> tuple[Rows, Rows]:
+        """See Visits."""
+        index, epoch = self.first.indices(step)
+        other, other_epoch = self.second.indices(step)
+        return (
+            np.concatenate([index, other + self.first.num_rows])[self._spread],
+            np.concatenate([epoch, other_epoch])[self._spread],
+        )
+
+
+class RankSampler:
+    """One process's rows of each step of an order: all processes together see the whole step.
+
+    Shards of any number and size are even so: what is shared out is the stream of rows.
+    """
+
+    def __init__(self, whole: StepSampler, rank: int, num_ranks: int) -> None:
+        """`per_step` stays that of the whole."""
+        self.whole, self.rank, self.num_ranks = whole, rank, num_ranks
+        self.per_step = whole.per_step
+
+    def indices(self, step: int) -> tuple[Rows, Rows]:
+        """See Visits."""
+        index, epoch = self.whole.indices(step)
+        first, last = (len(index) * place // self.num_ranks for place in (self.rank, self.rank + 1))
+        return index[first:last], epoch[first:last]

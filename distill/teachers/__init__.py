@@ -1,0 +1,1 @@
+"""Directories of teachers: imported from elsewhere, or trained on a labeled set."""

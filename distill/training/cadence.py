@@ -1,0 +1,87 @@
+"""When a training logs, prints, measures and saves, and what it says of its speed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+from distill.training.learner import Learner
+from indexes.progress import clock
+
+LOG_STEPS = 50  # at most, between two lines of the log file
+PRINT_SECONDS = 10.0
+CHECKPOINT_SECONDS = 60.0
+NUM_AGREEMENTS = 10  # measurements of teacher agreement in a training, at most
+# Held-out images for each one that trains, at most: they cost a third of its step, so 1 %.
+HELDOUT_FRAC = 0.03
+
+
+class Cadence:
+    """The clock of one training, from step `start` to `steps`."""
+
+    def __init__(self, start: int, steps: int, per_step: int, num_heldout: int) -> None:
+        """`per_step` is the number of views in a batch: what `images_per_second` counts.
+
+        `num_heldout` images are looked at for each measurement of agreement.
+        """
+        self.start, self.steps, self.per_step = start, steps, per_step
+        self.log_steps = max(1, min(LOG_STEPS, steps // 20))
+        seldom = math.ceil(num_heldout / (HELDOUT_FRAC * per_step))
+        self.agreement_steps = max(1, steps // NUM_AGREEMENTS, seldom)
+        now = time.monotonic()
+        self._begun = now
+        self._print_at, self._save_at = now + PRINT_SECONDS, now + CHECKPOINT_SECONDS
+
+    def print_due(self) -> bool:
+        """Whether a line is due on the terminal; then not again for a while."""
+        now = time.monotonic()
+        due = now >= self._print_at
+        if due:
+            self._print_at = now + PRINT_SECONDS
+        return due
+
+    def checkpoint_due(self) -> bool:
+        """Whether a checkpoint is due; then not again for a while."""
+        now = time.monotonic()
+        due = now >= self._save_at
+        if due:
+            self._save_at = now + CHECKPOINT_SECONDS
+        return due
+
+    def numbers(self, done: int, waited: float) -> dict[str, float]:
+        """Since `start`: images_per_second, seconds_per_step, data_wait_frac; and seconds_left.
+
+        `waited` are the seconds that steps waited for stored images.
+        """
+        seconds = max(time.monotonic() - self._begun, 1e-9)
+        steps = max(done - self.start, 1)
+        return {
+            "images_per_second": round(steps * self.per_step / seconds, 1),
+            "seconds_per_step": round(seconds / steps, 6),
+            "data_wait_frac": round(waited / seconds, 4),
+            "seconds_left": round(seconds / steps * (self.steps - done), 1),
+        }
+
+    def line(
+        self,
+        done: int,
+        numbers: Mapping[str, float],
+        learners: Sequence[Learner],
+        agreed: Mapping[str, float],
+    ) -> str:
+        """Step, speed and time left; a row of named terms for each student."""
+        text = (
+            f"step {done:,} of {self.steps:,}, {numbers['images_per_second']:,.0f} images/s, "
+            f"data wait {100 * numbers['data_wait_frac']:.1f} %, "
+            f"{clock(numbers['seconds_left'])} left"
+        )
+        for one in learners:
+            shown = {**one.terms, **one.observed}
+            if not shown:  # nothing was logged yet since it was taken up
+                continue
+            terms = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+            text += f"\n  {one.builder}: {terms}"
+            if one.builder in agreed:
+                text += f"  agreement {100 * agreed[one.builder]:.1f} %"
+        return text

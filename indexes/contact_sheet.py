@@ -1,0 +1,71 @@
+"""A contact sheet: what was asked on the left, the images that were found beside it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indexes import artifact
+from indexes.images.decode import BadImage, Geometry, load_view
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SIDE, GAP, CAPTION = 160, 8, 30
+COLUMNS = 10
+FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
+GROUND, INK = (255, 255, 255), (40, 40, 40)
+
+
+def check(path: Path) -> None:
+    """ValueError for a file name that says no format."""
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"--sheet {path}: name a file that ends in {', '.join(FORMATS)}")
+
+
+def draw(
+    path: Path, asked: Sequence[bytes | str], found: Sequence[Sequence[tuple[bytes, str]]]
+) -> None:
+    """Writes the sheet: per query its image (or text), then its (image, caption)s, ten a line."""
+    from PIL import Image
+
+    check(path)
+    lines = [
+        (query if at == 0 else None, cells[at : at + COLUMNS])
+        for query, cells in zip(asked, found, strict=True)
+        for at in range(0, max(len(cells), 1), COLUMNS)
+    ]
+    width = 1 + max((len(cells) for _, cells in lines), default=0)
+    height = SIDE + CAPTION + GAP
+    sheet = Image.new("RGB", (width * (SIDE + GAP) + GAP, len(lines) * height + GAP), GROUND)
+    for number, (query, cells) in enumerate(lines):
+        top = GAP + number * height
+        if isinstance(query, str):
+            _write(sheet, GAP, top, "\n".join(textwrap.wrap(query, 24)))
+        elif query is not None:
+            _paste(sheet, GAP, top, query, "query")
+        for column, (image, caption) in enumerate(cells, start=1):
+            _paste(sheet, GAP + column * (SIDE + GAP), top, image, caption)
+    with artifact.writing(path) as aside:
+        sheet.save(aside, FORMATS[path.suffix.lower()])
+
+
+def _paste(sheet: Image.Image, left: int, top: int, data: bytes, caption: str) -> None:
+    from PIL import Image
+
+    try:
+        pixels = load_view(data, Geometry(SIDE, 1.0, "bicubic"))[0]
+        sheet.paste(Image.fromarray(pixels), (left, top))
+    except BadImage as error:
+        caption = f"{error}\n{caption}"
+    _write(sheet, left, top + SIDE + 2, caption)
+
+
+def _write(sheet: Image.Image, left: int, top: int, text: str) -> None:
+    from PIL import ImageDraw, ImageFont
+
+    # The font that Pillow bears within itself knows no other letters.
+    plain = text.encode("ascii", "replace").decode()
+    ImageDraw.Draw(sheet).multiline_text((left, top), plain, INK, ImageFont.load_default())

@@ -1,0 +1,285 @@
+"""Untrusted bytes to RGB pixels: one door, every defect named, JPEG on the fast path."""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.images import thumbnails
+from indexes.images.exif import apply_orientation, jpeg_orientation
+from indexes.images.resize import resize_window
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+
+REASONS = ("empty", "corrupt", "truncated", "too_large", "unsupported")
+MAX_PIXELS = 100_000_000
+INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+# Asked for by name, so that no other decoder of the library ever sees untrusted bytes.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
+# Images, but of a kind that is not read: worth another word than "corrupt".
+FOREIGN = (
+    b"8BPS",
+    b"\0\0\1\0",
+    b"\0\0\0\x0cjP  ",
+    b"\xff\x4f\xff\x51",
+    b"\xff\x0a",
+    b"<svg",
+    b"%PDF",
+)
+# A JPEG is decoded at no less than this times the side asked for: the resize still does the
+# smoothing, so that the view is that of a full decode but for about a level.
+MARGIN = 1.5
+# n of the DCT's n/8 scaling: scaling by more than 4/8 costs more time than it saves.
+SCALES = (1, 2, 3, 4)
+WORDS_OF_A_CUT = ("truncated", "premature end", "unexpected end", "end of file", "not enough")
+
+
+class BadImage(ValueError):
+    """Bytes that are no usable image; `reason` is one of REASONS."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        assert reason in REASONS
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+    def __reduce__(self) -> tuple[type[BadImage], tuple[str, str]]:
+        return BadImage, (self.reason, self.detail)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shorter side to round(size / crop_frac) pixels, then the central size x size."""
+
+    size: int
+    crop_frac: float = 1.0
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.crop_frac <= 1:
+            raise ValueError(
+                f"geometry: size {self.size} must be at least 1 and crop_frac {self.crop_frac} "
+                "above 0 and at most 1"
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            known = ", ".join(INTERPOLATIONS)
+            raise ValueError(f"geometry: no interpolation {self.interpolation!r}; one of: {known}")
+
+    @property
+    def shorter_side(self) -> int:
+        """Pixels of the shorter side before the crop."""
+        return round(self.size / self.crop_frac)
+
+
+def decode_view(data: bytes, *, min_side: int = 0) -> Pixels:
+    """uint8 [H, W, 3] RGB of an image file's bytes, upright by its EXIF orientation.
+
+    The first frame of an animation; transparency on white; 16 bits scaled to 8. `min_side` > 0
+    lets a JPEG come out smaller, its shorter side still at least `min_side`. Raises BadImage.
+    """
+    return _decode(data, min_side)[0]
+
+
+def load_view(data: bytes, geometry: Geometry) -> tuple[Pixels, int, int]:
+    """(uint8 [S, S, 3], width, height): the view of `geometry`, and the upright image's own size.
+
+    The longer side becomes int(R * long / short) and the crop starts at round((side - S) / 2),
+    as torchvision's Resize and CenterCrop have it. Raises BadImage.
+    """
+    pixels, width, height = _decode(data, MARGIN * max(geometry.shorter_side, thumbnails.SIDE))
+    return _view(pixels, width, height, geometry), width, height
+
+
+def probe_image(data: bytes, geometry: Geometry) -> tuple[Pixels, Pixels, int, int]:
+    """What `load` gives, and the whole image's thumb uint8 [thumbs.WIDTH] of the same decode:
+    (view, thumb, width, height). Raises BadImage.
+    """
+    pixels, width, height = _decode(data, MARGIN * max(geometry.shorter_side, thumbnails.SIDE))
+    return _view(pixels, width, height, geometry), thumbnails.thumb(pixels), width, height
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H, W] in [0, 1], channels_last in memory."""
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
+
+
+def _decode(data: bytes, min_side: float) -> tuple[Pixels, int, int]:
+    """Upright pixels, perhaps scaled down, and the full image's upright width and height."""
+    if not data:
+        raise BadImage("empty", "no bytes")
+    jpeg = _decode_jpeg(data, min_side) if data[:2] == b"\xff\xd8" else None
+    if jpeg is not None:
+        pixels, width, height = jpeg
+        orientation = jpeg_orientation(data)
+    else:
+        pixels, orientation = _decode_any(data)
+        height, width = pixels.shape[:2]
+    if orientation > 4:
+        width, height = height, width
+    return apply_orientation(pixels, orientation), width, height
+
+
+def _decode_jpeg(data: bytes, min_side: float) -> tuple[Pixels, int, int] | None:
+    """RGB pixels as stored and the full size; None for the rarer kinds (CMYK, odd sub-sampling)."""
+    import simplejpeg
+
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    _check_size(width, height)
+    if space not in ("YCbCr", "RGB", "Gray"):
+        return None
+    eighths = _eighths(min(width, height), min_side)
+    low, wide = -(-height * eighths // 8), -(-width * eighths // 8)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=low, min_width=wide)
+    except ValueError as error:
+        if "nsupported" in str(error):
+            return None
+        raise BadImage(_reason(error, data), str(error)) from None
+    return pixels, width, height
+
+
+def _eighths(side: int, min_side: float) -> int:
+    """n of the DCT's n/8 scaling that leaves a side of at least `min_side`."""
+    if min_side <= 0:
+        return 8
+    return next((n for n in SCALES if side * n >= 8 * min_side), 8)
+
+
+def _decode_any(data: bytes) -> tuple[Pixels, int]:
+    """RGB pixels as stored and the EXIF orientation that is still to be applied, by Pillow."""
+    from PIL import Image, UnidentifiedImageError
+
+    if data[:4] == b"RIFF" and len(data) < int.from_bytes(data[4:8], "little") + 8:
+        raise BadImage("truncated", f"{len(data)} bytes of a longer WebP")
+    if data[4:8] == b"ftyp" or data.lstrip()[:4] in FOREIGN or data[:12].startswith(FOREIGN):
+        raise BadImage("unsupported", "a format that is not read; convert it to PNG or JPEG")
+    try:
+        with _quiet(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(*image.size)
+            image.load()
+            # Asked after load: TIFF comes out upright and PNG may carry EXIF behind its pixels.
+            return _rgb(image), _orientation(image)
+    except BadImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadImage("too_large", str(error)) from None
+    except UnidentifiedImageError as error:
+        raise BadImage(_reason(error, data), "not an image file") from None
+    except MemoryError:
+        raise BadImage("too_large", "it does not fit into memory") from None
+    except Exception as error:  # Pillow's decoders raise nearly every type on bytes gone wrong
+        raise BadImage(_reason(error, data), f"{type(error).__name__}: {error}") from None
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadImage("too_large", f"{width} x {height} pixels, at most {MAX_PIXELS:,} are read")
+    if width < 1 or height < 1:
+        raise BadImage("corrupt", f"{width} x {height} pixels")
+
+
+def _reason(error: Exception, data: bytes) -> str:
+    text = str(error).lower().replace("premature end of data segment", "")
+    if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < 0:
+        return "truncated"  # no end mark: the decoders do not always say so
+    return "truncated" if any(words in text for words in WORDS_OF_A_CUT) else "corrupt"
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """uint8 [H, W, 3] of a loaded image of any mode."""
+    from PIL import Image
+
+    if image.mode[0] in "IF":
+        gray = _eight_bits(np.asarray(image))
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in image.info:
+        if image.mode == "La":
+            image = image.convert("LA")
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    elif image.mode == "LAB":
+        raise BadImage("unsupported", "Lab colors; convert it to RGB")
+    # A copy: Pillow's own buffer is read-only, and torch warns of such arrays.
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _eight_bits(values: npt.NDArray[Any]) -> Pixels:
+    """[H, W] of 16 or 32-bit integers or floats, scaled to 0..255.
+
+    Integers up to 65535 span 16 bits. Floats within [0, 1] or [0, 255] span these; all else has
+    no agreed range and is stretched from its least to its largest value.
+    """
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+        spans: tuple[float, ...] = (1.0, 255.0)
+    else:
+        values, spans = values.astype(np.float64), (65535.0,)
+    low, high = float(values.min()), float(values.max())
+    fitting = [span for span in spans if low >= 0 and high <= span]
+    low, span = (0.0, fitting[0]) if fitting else (low, (high - low) or 1.0)
+    scaled: Pixels = np.rint((values - low) * (255.0 / span)).astype(np.uint8)
+    return scaled
+
+
+def _view(pixels: Pixels, width: int, height: int, geometry: Geometry) -> Pixels:
+    """The resized central crop of a width x height image, decoded at n/8 of that size."""
+    size, shorter = geometry.size, geometry.shorter_side
+    stored_height, stored_width = pixels.shape[:2]
+    short = min(width, height)
+    new_width = shorter if width == short else int(shorter * width / short)
+    new_height = shorter if height == short else int(shorter * height / short)
+    left, top = round((new_width - size) / 2), round((new_height - size) / 2)
+    # Not stored / full: ceil(side * n / 8) pixels are stored, and the last is partly padding.
+    scale = 1.0
+    if (stored_width, stored_height) != (width, height):
+        stored = (stored_width, stored_height)
+        scale = next(n / 8 for n in SCALES if (-(-width * n // 8), -(-height * n // 8)) == stored)
+    across, down = scale * width / new_width, scale * height / new_height
+    if across == down == 1:
+        return np.ascontiguousarray(pixels[top : top + size, left : left + size])
+    return resize_window(pixels, (top, left), size, (down, across), geometry.interpolation)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except Exception:  # a broken EXIF block says nothing of the pixels
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+_lock = threading.Lock()
+_guard: list[Any] = [0, None]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Mutes warnings while any thread is inside: the library's guard is not safe for threads."""
+    with _lock:
+        if not _guard[0]:
+            _guard[1] = warnings.catch_warnings()
+            _guard[1].__enter__()
+            warnings.simplefilter("ignore")
+        _guard[0] += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _guard[0] -= 1
+            if not _guard[0]:
+                _guard[1].__exit__(None, None, None)

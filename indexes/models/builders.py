@@ -1,0 +1,166 @@
+"""From a builder's name to the function that makes the net: timm, torchvision, open_clip, ours."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from indexes import plugins
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STUDENTS = "indexes.zoo"
+LEGACY = re.compile(r"^distill\.students\.")  # how cards made by older versions name our nets
+
+
+class NetError(ValueError):
+    """A builder that is unknown, not trusted, or does not give a net with a linear classifier."""
+
+
+def maker(builder: str, trust: bool) -> tuple[str, Callable[..., nn.Module]]:
+    """The builder's long form, and what takes num_classes and arguments and returns the net.
+
+    Raises NetError for an unknown name, with the nearest, and for foreign code without `trust`.
+    """
+    builder = LEGACY.sub(f"{STUDENTS}.", builder)
+    library, _, name = builder.partition(":")
+    if name and library in LIBRARIES:
+        return builder, LIBRARIES[library](name)
+    if not name or library.startswith(f"{STUDENTS}."):
+        return _student(builder)
+    return builder, _foreign(builder, trust)
+
+
+def split_arguments(builder: str) -> tuple[str, dict[str, Any]]:
+    """`timm:NAME:key=value:key=value` -> (`timm:NAME`, {key: value}), values as Python literals."""
+    words = builder.split(":")
+    arguments: dict[str, Any] = {}
+    while len(words) > 1 and words[-1].partition("=")[0].isidentifier() and "=" in words[-1]:
+        key, _, text = words.pop().partition("=")
+        try:
+            arguments = {key: ast.literal_eval(text), **arguments}
+        except (ValueError, SyntaxError):
+            arguments = {key: text, **arguments}
+    return ":".join(words), arguments
+
+
+def has_fixed_size(builder: str) -> bool:
+    """Whether it is a net of timm's that takes images of one size only, its `img_size`."""
+    library, _, name = builder.partition(":")
+    if library != "timm":
+        return False
+    import timm
+
+    settings = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return bool(settings and settings.fixed_input_size)
+
+
+def students() -> dict[str, str]:
+    """The short names of our own nets -> first line of their family's docstring; imports none."""
+    return {name: family for name, (_, family) in sorted(_student_files().items())}
+
+
+def _student_files() -> dict[str, tuple[str, str]]:
+    """Name -> (file, family), read from each file's `__all__` without running it."""
+    found: dict[str, tuple[str, str]] = {}
+    for file in plugins.names(STUDENTS):
+        tree = plugins.source(STUDENTS, file)
+        family = plugins.first_line(tree) or file
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                for name in ast.literal_eval(node.value):
+                    if name in found:
+                        raise NetError(f"{name} stands in {found[name][0]} and in {file}")
+                    found[name] = file, family
+    return found
+
+
+def _student(builder: str) -> tuple[str, Callable[..., nn.Module]]:
+    files = _student_files()
+    place, _, name = builder.rpartition(":")
+    name = name.lower().replace("-", "_")
+    if name not in files or place not in ("", f"{STUDENTS}.{files[name][0]}"):
+        raise NetError(
+            f"no net {builder!r}.{plugins.nearest(name, list(files))} There are: "
+            f"{', '.join(sorted(files))}. Others are timm:NAME, torchvision:NAME, open_clip:NAME."
+        )
+    place = f"{STUDENTS}.{files[name][0]}"
+    return f"{place}:{name}", getattr(importlib.import_module(place), name)
+
+
+def _unknown(library: str, name: str, known: Sequence[str]) -> NetError:
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    hint = f"near: {', '.join(near)}" if near else f"there are {len(known)}, none near"
+    return NetError(f"{library} has no net {name!r}; {hint}")
+
+
+def _timm(name: str) -> Callable[..., nn.Module]:
+    import timm
+
+    if not timm.is_model(name):
+        raise _unknown("timm", name, timm.list_models())
+    return lambda **settings: timm.create_model(name, pretrained=False, **settings)
+
+
+def _torchvision(name: str) -> Callable[..., nn.Module]:
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise _unknown("torchvision", name, known)
+    # Their second classifiers, for training only, return a tuple.
+    extra = {"aux_logits": False, "init_weights": True}
+    fixed = extra if name in ("googlenet", "inception_v3") else {}
+    return lambda **settings: models.get_model(name, weights=None, **{**fixed, **settings})
+
+
+def _open_clip(name: str) -> Callable[..., nn.Module]:
+    import open_clip
+    from torch import nn
+
+    config = open_clip.get_model_config(name) if name in open_clip.list_models() else None
+    if config is None:
+        raise _unknown("open_clip", name, open_clip.list_models())
+
+    def make(num_classes: int) -> nn.Module:
+        # The tower alone: create_model would build a text tower too, some of them by download.
+        visual = open_clip.model._build_vision_tower(
+            config["embed_dim"],
+            {**config["vision_cfg"], "timm_model_pretrained": False},
+            config.get("quick_gelu", False),
+        )
+        if isinstance(visual, open_clip.transformer.VisionTransformer) and not visual.attn_pool:
+            visual.output_tokens = True
+        head = nn.Linear(config["embed_dim"], num_classes).requires_grad_(False)
+        return nn.ModuleDict({"visual": visual, "head": head})
+
+    return make
+
+
+LIBRARIES: dict[str, Callable[[str], Callable[..., Any]]] = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "open_clip": _open_clip,
+}
+
+
+def _foreign(builder: str, trust: bool) -> Callable[..., nn.Module]:
+    if not trust:
+        raise NetError(
+            f"builder {builder!r} is code from outside timm, torchvision, open_clip and winnow; "
+            "building it runs that code. If you trust it, say --trust-builder (trust=True)"
+        )
+    place, _, name = builder.rpartition(":")
+    try:
+        file = plugins.find(STUDENTS, place) if place.endswith(".py") else None
+        function = getattr(file or importlib.import_module(place), name)
+    except (ImportError, AttributeError, plugins.UnknownName) as error:
+        raise NetError(f"no function at {builder!r}: {error}") from error
+    made: Callable[..., nn.Module] = function
+    return made

@@ -1,0 +1,75 @@
+"""What a teacher's card says, and the check that it says it in full."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from indexes.images.decode import INTERPOLATIONS
+
+
+class TeacherError(ValueError):
+    """A teacher that is missing, unfinished, altered, or not what its card says."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What a teacher is. `digest` covers all that changes its answers, the weights included."""
+
+    builder: str
+    arguments: dict[str, Any]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: int
+    crop_frac: float
+    interpolation: str
+    digest: str
+    accuracy: float | None
+    note: str
+
+
+def checked_card(body: Mapping[str, Any], directory: Path) -> Card:
+    """The card of `body`, each field of the kind it must be; TeacherError names the first not."""
+
+    def positive(value: Any) -> bool:
+        return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+
+    def three(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+
+    classes = body.get("classes")
+    size = body.get("input_size")
+    weights = body.get("weights")
+    tests = {
+        "builder": isinstance(body.get("builder"), str),
+        "arguments": isinstance(body.get("arguments"), dict),
+        "classes": isinstance(classes, list)
+        and len(classes) > 0
+        and all(isinstance(name, str) for name in classes),
+        "mean": three(body.get("mean")),
+        "std": three(body.get("std")) and all(map(positive, body["std"])),
+        "input_size": isinstance(size, int) and 1 <= size <= 8192,
+        "crop_frac": positive(body.get("crop_frac")) and body["crop_frac"] <= 1,
+        "interpolation": body.get("interpolation") in INTERPOLATIONS,
+        "digest": isinstance(body.get("digest"), str),
+        "accuracy": body.get("accuracy") is None or _is_number(body["accuracy"]),
+        "note": isinstance(body.get("note"), str),
+        "weights": isinstance(weights, dict)
+        and isinstance(weights.get("bytes"), int)
+        and isinstance(weights.get("sha256"), str),
+    }
+    for field, good in tests.items():
+        if not good:
+            raise TeacherError(f"{directory}: {field} cannot be {body.get(field)!r}")
+    fields = {field.name: body[field.name] for field in dataclasses.fields(Card)}
+    for key in ("classes", "mean", "std"):
+        fields[key] = tuple(fields[key])
+    return Card(**fields)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -1,0 +1,250 @@
+"""Any image classifier seen as (map, features, logits): built by name, never from a download."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from indexes.models.builders import (
+    STUDENTS,
+    NetError,
+    has_fixed_size,
+    maker,
+    split_arguments,
+    students,
+)
+from indexes.models.features import Hooked, clip_tower, timm_tap
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Tap = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+
+__all__ = ["STUDENTS", "Net", "NetError", "build_net", "split_arguments", "students"]
+
+REUSED = "reused:"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# Arguments that make a library fetch or unpickle something; a card is not to be trusted with them.
+FETCHING = ("pretrained", "weights", "checkpoint", "cache_dir", "num_classes")
+
+
+class Net:
+    """A net whose logits are a Linear of its features.
+
+    `module` is the classifier itself, `num_features` the width D of what enters its last Linear.
+    Without gradient flags of its own: it trains if its parameters do.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        classifier: nn.Linear,
+        tap: Tap,
+        *,
+        builder: str,
+        arguments: Mapping[str, Any],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self.module = module
+        self.builder = builder
+        self.arguments = dict(arguments)
+        self.num_classes = classifier.out_features
+        self.num_features = classifier.in_features
+        self._classifier = classifier
+        self._tap = tap
+        self.normalize(mean, std)
+
+    def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Sets what is taken off pixels in [0, 1] and what they are divided by, per channel.
+
+        Raises NetError unless there are three finite numbers each, those of `std` positive.
+        """
+        import torch
+
+        values = [*mean, *std]
+        if (len(mean), len(std)) != (3, 3) or not all(map(math.isfinite, values)) or min(std) <= 0:
+            raise NetError(f"mean and std are three numbers each, std positive; not {mean}, {std}")
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self._mean = torch.tensor(self.mean).reshape(1, -1, 1, 1)
+        self._std = torch.tensor(self.std).reshape(1, -1, 1, 1)
+
+    def __call__(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [B, 3, H, W] in [0, 1] -> map [B, D', h, w], features [B, D], logits [B, C].
+
+        The map is the last one before pooling, after its ReLU (tokens as a grid; features as 1x1
+        where there is neither). Features and logits are float32, also under autocast.
+        """
+        import torch
+        from torch.nn import functional as F
+
+        if self._mean.device != pixels_B3HW.device:
+            self._mean = self._mean.to(pixels_B3HW.device)
+            self._std = self._std.to(pixels_B3HW.device)
+        normal = (pixels_B3HW - self._mean) / self._std
+        # A net whose very weights are bfloat16 takes bfloat16 pixels.
+        map_BDHW, features_BD = self._tap(self.module, normal.to(self._classifier.weight.dtype))
+        features_BD = features_BD.float()
+        weight_CD, bias_C = self.head
+        with torch.autocast(features_BD.device.type, enabled=False):
+            logits_BC = F.linear(features_BD, weight_CD.float(), bias_C.float())
+        return map_BDHW, features_BD, logits_BC
+
+    @property
+    def head(self) -> tuple[Tensor, Tensor]:
+        """The last Linear's own weight [C, D] and bias [C] (zeros where it has none)."""
+        weight_CD, bias_C = self._classifier.weight, self._classifier.bias
+        # A Linear without bias has None there, whatever its annotation says.
+        return weight_CD, weight_CD.new_zeros(self.num_classes) if bias_C is None else bias_C
+
+    def encoder(self) -> tuple[nn.Module, Tap]:
+        """`module` and its tap without the last Linear, which is taken out of it for good."""
+        from torch import nn
+
+        place, _, name = self.head_name.rpartition(".")
+        gap = nn.Identity()
+        setattr(self.module.get_submodule(place), name, gap)
+        if isinstance(self._tap, Hooked):
+            self._tap.watch(gap)
+        return self.module, self._tap
+
+    @property
+    def head_name(self) -> str:
+        """The last Linear's name within `module`, as in "fc"."""
+        named = self.module.named_modules()
+        return next(str(name) for name, one in named if one is self._classifier)
+
+    def to(self, *args: Any, **kwargs: Any) -> Net:
+        """Moves or casts in place, as nn.Module.to does: a device, dtype or memory format."""
+        self.module.to(*args, **kwargs)
+        return self
+
+    def train(self, mode: bool = True) -> Net:
+        """Training mode, in place."""
+        self.module.train(mode)
+        return self
+
+    def eval(self) -> Net:
+        """Evaluation mode, in place."""
+        return self.train(False)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of `module`."""
+        return self.module.parameters()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The state of `module`, under its own names."""
+        return self.module.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Copies `state` in; every name and shape must be there (RuntimeError of torch)."""
+        self.module.load_state_dict(state)
+
+
+def build_net(
+    builder: str,
+    *,
+    num_classes: int,
+    arguments: Mapping[str, Any] | None = None,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    input_size: int | None = None,
+    trust: bool = False,
+) -> Net:
+    """A net with random weights; nothing is downloaded.
+
+    `builder` is `timm:NAME`, `torchvision:NAME`, `open_clip:NAME` (the image tower and a frozen
+    Linear for the zero-shot classifier), `reused:BUILDER` (that net with a projector and another
+    one's classifier), a short name of `students()` such as `resnet8x4`, its
+    long form `distill.students.FILE:NAME`, or with `trust` a `module:function` or
+    `./file.py:function` that takes num_classes and the arguments and returns an nn.Module.
+    `arguments` may also stand behind the name, as in `timm:vit_tiny_patch16_224:patch_size=4`; a
+    net of timm's that is made for one image size is made for `input_size` where that is given.
+    Raises NetError, with the nearest names where the name is unknown.
+    """
+    builder, said = split_arguments(builder)
+    arguments = {**said, **(arguments or {})}
+    if input_size is not None and "img_size" not in arguments and has_fixed_size(builder):
+        arguments["img_size"] = input_size
+    for key in arguments:
+        if key.startswith(FETCHING):
+            raise NetError(f"{builder} does not take the argument {key!r}: weights come from files")
+    if builder.startswith(REUSED):
+        make = _reused(builder.removeprefix(REUSED), trust)
+    else:
+        builder, make = maker(builder, trust)
+    try:
+        module = make(num_classes=num_classes, **arguments)
+    except Exception as error:
+        # Third-party builders raise whatever they like at arguments they do not know.
+        given = f" with arguments {arguments}" if arguments else ""
+        raise NetError(f"{builder}{given} cannot be built: {error}") from error
+    classifier, tap = _seam(builder, module, num_classes)
+    return Net(module, classifier, tap, builder=builder, arguments=arguments, mean=mean, std=std)
+
+
+def reuse_classifier_net(
+    student: Net, shape: Mapping[str, Any], weight_CD: Tensor, bias_C: Tensor
+) -> Net:
+    """`student` with a projector and a frozen classifier of these values, as `reused:` builds it.
+
+    `shape` holds the arguments of that builder; the student's module is taken over.
+    """
+    import torch
+
+    shape = dict(shape)
+    module = _reused_module(student, len(weight_CD), **shape)
+    with torch.no_grad():
+        module.classifier.weight.copy_(weight_CD)
+        module.classifier.bias.copy_(bias_C)
+    return Net(
+        module,
+        module.classifier,
+        timm_tap,
+        builder=f"{REUSED}{student.builder}",
+        arguments=shape,
+        mean=student.mean,
+        std=student.std,
+    )
+
+
+def _reused_module(
+    student: Net, num_classes: int, *, arguments: Mapping[str, Any], **shape: Any
+) -> Any:
+    family = importlib.import_module(f"{STUDENTS}._reused")
+    return family.Reused(*student.encoder(), num_classes=num_classes, **shape)
+
+
+def _reused(encoder: str, trust: bool) -> Callable[..., nn.Module]:
+    """Makes the nets that end in another one's classifier."""
+
+    def make(num_classes: int, arguments: Mapping[str, Any], **shape: Any) -> nn.Module:
+        student = build_net(encoder, num_classes=num_classes, arguments=arguments, trust=trust)
+        made: nn.Module = _reused_module(student, num_classes, arguments=arguments, **shape)
+        return made
+
+    return make
+
+
+def _seam(builder: str, module: nn.Module, num_classes: int) -> tuple[nn.Linear, Tap]:
+    """The last Linear of a net and how to tap what enters it."""
+    from torch import nn
+
+    seam = ("forward_features", "forward_head", "get_classifier")
+    tap: Tap | None = None
+    last: nn.Module | None
+    if builder.startswith("open_clip:"):
+        last, tap = module.get_submodule("head"), clip_tower
+    elif all(callable(getattr(module, name, None)) for name in seam):
+        last, tap = module.get_classifier(), timm_tap  # type: ignore[operator]
+    else:
+        last = next((x for x in reversed([*module.modules()]) if isinstance(x, nn.Linear)), None)
+    if not isinstance(last, nn.Linear) or last.out_features != num_classes:
+        raise NetError(
+            f"{builder} does not end in a Linear of {num_classes} classes: such a net is not "
+            "supported"
+        )
+    return last, tap or Hooked(module, last)

@@ -1,0 +1,34 @@
+"""Texts through an open_clip model: unit vectors that lie among its image tower's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def encode_texts(model_name: str, weights: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Unit vectors float32 [n, E] of n texts, by the model of that name and its weights file.
+
+    Raises ValueError where the file holds an image tower alone or cannot be read.
+    """
+    import open_clip
+    import torch
+
+    try:
+        model = open_clip.create_model(model_name, pretrained=weights, device="cpu").eval()
+        tokenizer = open_clip.get_tokenizer(model_name)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+        raise ValueError(
+            f"--tower {model_name}: {weights} has no text encoder that can be read "
+            f"({reason}): name the whole CLIP model, or leave out --tower"
+        ) from error
+    with torch.no_grad():
+        found = [
+            torch.nn.functional.normalize(model.encode_text(tokenizer(texts[i : i + 256])), dim=1)
+            for i in range(0, len(texts), 256)
+        ]
+        vectors: npt.NDArray[np.float32] = torch.cat(found).float().numpy()
+    return vectors

@@ -1,0 +1,132 @@
+"""Query: the images of an embedded corpus that lie nearest to given images, or to a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import artifact, devices
+from indexes.artifact import ArtifactError
+from indexes.embeddings import Embeddings, open_embeddings
+from indexes.images.decode import BadImage, load_view, to_unit
+from indexes.models.teacher import find_teacher, load_teacher
+from indexes.models.text import encode_texts
+from indexes.sources import locations
+from indexes.sources.sample import SourceError, text_key
+from indexes.vectors.build import newest_index
+from indexes.vectors.index import Vectors
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image of the corpus: cosine similarity to what was asked, key, part, row."""
+
+    similarity: float
+    key: str
+    part: str
+    row: int
+
+
+class Corpus:
+    """An index and the embedded corpus that it was made of."""
+
+    def __init__(self, index: Path, runs: Path) -> None:
+        self.vectors, self.runs = Vectors(index), runs
+        self.embedded: Embeddings = open_embeddings(
+            runs / "embeddings" / self.vectors.card["embeddings"]
+        )
+
+    def search(self, queries: npt.NDArray[np.float32], k: int) -> Iterator[list[Found]]:
+        """For every query [q, D] its k nearest, nearest first."""
+        for values, rows in zip(*self.vectors.search(queries, k), strict=True):
+            yield [
+                Found(value, *display_name(self.embedded, row), row)
+                for value, row in zip(values.tolist(), rows.tolist(), strict=True)
+                if row >= 0
+            ]
+
+    def originals(self, rows: Sequence[int]) -> dict[int, bytes]:
+        """The own bytes of rows' images from where the corpus lies; SourceError if it changed."""
+        found: dict[int, bytes] = {}
+        for number, block in enumerate(self.embedded.blocks):
+            mine = sorted({row for row in rows if block.start <= row < block.stop})
+            if mine:
+                found |= self._of_block(number, mine)
+        return found
+
+    def _of_block(self, number: int, rows: list[int]) -> dict[int, bytes]:
+        block = self.embedded.blocks[number]
+        offsets, sizes, hashes = block.columns("offset", "size", "content_hash")
+        keys = block.strings("key")
+        part = locations.part(self.runs, self.embedded.directory.name, block.part)
+        local = {(keys[row - block.start], int(offsets[row - block.start])): row for row in rows}
+        found: dict[int, bytes] = {}
+        if part.random_access:
+            for (key, offset), row in local.items():
+                found[row] = part.fetch(key, offset, int(sizes[row - block.start]))
+        else:
+            for sample in part:
+                row = local.get((text_key(sample.key), sample.offset), -1)
+                if row >= 0:
+                    found[row] = sample.data
+                if len(found) == len(rows):
+                    break
+        for (key, _), row in local.items():
+            same = artifact.hash64(found.get(row, b"")) == int(hashes[row - block.start])
+            if not same:
+                raise SourceError(
+                    f"{block.source}: image {key!r} is not what was embedded; {locations.AGAIN}"
+                )
+        return found
+
+
+def search_image(corpus: Corpus, images: Sequence[Path], k: int) -> Iterator[list[Found]]:
+    """For every image its k nearest, as the very teacher sees it that embedded the corpus."""
+    import torch
+
+    if corpus.vectors.card["matrix"] != "features":
+        raise ValueError("this index is over the tower's vectors: ask it with --text")
+    digest = corpus.embedded.card["teacher"]["digest"]
+    teacher = load_teacher(find_teacher(digest, corpus.runs))
+    rows = []
+    for path in images:
+        try:
+            rows.append(load_view(path.read_bytes(), teacher.geometry)[0])
+        except BadImage as error:
+            raise ValueError(f"{path}: {error}") from None
+    pixels = to_unit(torch.from_numpy(np.stack(rows)))
+    with devices.autocast("cpu"):
+        _, features, _ = teacher(pixels)
+    yield from corpus.search(features.numpy(), k)
+
+
+def search_text(corpus: Corpus, wanted: Sequence[str], k: int) -> Iterator[list[Found]]:
+    """For every text its k nearest, by the tower that was embedded beside the teacher."""
+    card = corpus.vectors.card
+    if card["matrix"] != "tower":
+        raise ValueError("this index is over the teacher's features: ask it with an image")
+    model, file = locations.tower(corpus.runs, corpus.embedded.directory.name)
+    if artifact.digest([model, artifact.sha256(file)]) != card["tower"]:
+        raise SourceError(f"{file} is not the tower that embedded the corpus; restore it")
+    yield from corpus.search(encode_texts(model, file, wanted), k)
+
+
+def latest_embeddings(runs: Path, matrix: str) -> Path:
+    """The index over `matrix` under runs/vectors that was written last; ArtifactError if none."""
+    found = newest_index(runs / "vectors", {"matrix": matrix})
+    if found is None:
+        how = "winnow select makes one" + (" with --tower" if matrix == "tower" else "")
+        raise ArtifactError(f"no index of {matrix} under {runs}/vectors: {how}")
+    return found
+
+
+def display_name(embedded: Embeddings, row: int) -> tuple[str, str]:
+    """(key, corpus part) of a row."""
+    for block in embedded.blocks:
+        if block.start <= row < block.stop:
+            return block.strings("key")[row - block.start], block.source
+    raise IndexError(row)

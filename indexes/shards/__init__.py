@@ -1,0 +1,1 @@
+"""The contract between the two stages: curated WebDataset shards, their writer and their reader."""

@@ -1,0 +1,158 @@
+"""The contract: curated WebDataset shards with the teacher's answers inside, as read.
+
+A directory holds `shard-000000.tar` (image, json, npy members; stock webdataset reads them),
+`shard-000000.parquet` (the side-car: every column, targets and tar offsets, so that analysis and
+re-weighting never touch a tar) and `card.json`, written last (indexes.shards.writer). N: samples,
+K: stored logits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import artifact
+from indexes.artifact import ArtifactError
+from indexes.shards import sidecar
+
+Array = npt.NDArray[Any]
+MAX_OPEN = 64
+
+
+def shard_name(number: int) -> str:
+    """`shard-000000.tar` for 0."""
+    return f"shard-{number:06d}.tar"
+
+
+class Shards:
+    """A whole shard set, opened: columns in memory, images read by tar offset.
+
+    keys: [N] str; columns: name -> [N]; logits: float16 [N, K]; logit_classes: int32 [N, K], or
+    None where K = C. Targets are the teacher's answers to the canonical view (center crop).
+    """
+
+    def __init__(self, directory: Path, card: dict[str, Any]) -> None:
+        self.directory, self.card = Path(directory), card
+        self.classes = tuple(card["classes"])
+        self.teacher_digest = str(card["teacher"]["digest"])
+        self.input_size = int(card["teacher"]["input_size"])
+        self.tars = [self.directory / file["name"] for file in card["files"]]
+        sizes = [int(file["num_samples"]) for file in card["files"]]
+        self._shard_of = np.repeat(np.arange(len(sizes)), sizes)
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._shard_of)
+
+    def check_teacher(self, digest: str) -> None:
+        """ArtifactError unless the teacher of this digest labeled these shards."""
+        if self.teacher_digest != digest:
+            raise ArtifactError(
+                f"{self.directory} was labeled by another teacher ({self.teacher_digest[:12]}, "
+                f"not {digest[:12]}): name that teacher, or select again with this one"
+            )
+
+    @cached_property
+    def keys(self) -> Array:
+        """[N] str, in shard order."""
+        return self._strings("key")
+
+    @cached_property
+    def sources(self) -> Array:
+        """[N] str: the corpus part that each image came from."""
+        return self._strings("source")
+
+    def _strings(self, name: str) -> Array:
+        import pyarrow.parquet as pq
+
+        parts = [pq.read_table(self._sidecar(tar), columns=[name])[name] for tar in self.tars]
+        values = [value for part in parts for value in part.to_pylist()]
+        return np.array(values, dtype=np.dtypes.StringDType())
+
+    @cached_property
+    def columns(self) -> dict[str, Array]:
+        """Every numeric column, [N] each: label, weight, key_hash, logsumexp, scores, offsets."""
+        import pyarrow.parquet as pq
+
+        schema = pq.read_schema(self._sidecar(self.tars[0]))
+        skip = {"key", "ext", "source", "logits", "logit_classes"}
+        names = [name for name in schema.names if name not in skip]
+        parts = [sidecar.read_columns(self._sidecar(tar), names) for tar in self.tars]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    @cached_property
+    def logits(self) -> Array:
+        """float16 [N, K]: all logits where K = C, else the top ones of `logit_classes`."""
+        return np.concatenate(
+            [sidecar.read_matrix(self._sidecar(tar), "logits") for tar in self.tars]
+        )
+
+    @cached_property
+    def logit_classes(self) -> Array | None:
+        """int32 [N, K], or None where every logit is kept."""
+        import pyarrow.parquet as pq
+
+        if "logit_classes" not in pq.read_schema(self._sidecar(self.tars[0])).names:
+            return None
+        parts = [sidecar.read_matrix(self._sidecar(tar), "logit_classes") for tar in self.tars]
+        return np.concatenate(parts)
+
+    def read(self, row: int) -> bytes:
+        """The image's own bytes; ArtifactError when the tar is cut short."""
+        shard = int(self._shard_of[row])
+        size, offset = int(self.columns["size"][row]), int(self.columns["offset"][row])
+        data = os.pread(self._file(shard), size, offset)
+        if len(data) != size:
+            raise ArtifactError(f"{self.tars[shard]} is cut short: make the shards again")
+        return data
+
+    def _file(self, shard: int) -> int:
+        if shard not in self._open:
+            if len(self._open) >= MAX_OPEN:
+                os.close(self._open.popitem(last=False)[1])
+            self._open[shard] = os.open(self.tars[shard], os.O_RDONLY)
+        self._open.move_to_end(shard)
+        return self._open[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        for handle in self.__dict__.get("_open", {}).values():
+            os.close(handle)
+
+    @staticmethod
+    def _sidecar(tar: Path) -> Path:
+        return tar.with_suffix(".parquet")
+
+
+def open_shards(directory: str | Path, *, teacher_digest: str | None = None) -> Shards:
+    """Opens a whole shard set.
+
+    ArtifactError: unfinished, another schema, a tar missing or of another size, or shards that
+    another teacher labeled (when `teacher_digest` is given).
+    """
+    directory = Path(directory)
+    card = artifact.read_card(directory, "shards")
+    missing = [name for name in ("files", "teacher", "classes", "num_samples") if name not in card]
+    names = [str(file.get("name")) for file in card.get("files", [])]
+    if missing or names != [shard_name(number) for number in range(len(names))]:
+        raise ArtifactError(f"{directory / artifact.CARD} is not a card of shards; make them again")
+    for file in card["files"]:
+        tar = directory / file["name"]
+        found = tar.stat().st_size if tar.is_file() else None
+        if found != file["bytes"] or not tar.with_suffix(".parquet").is_file():
+            state = "is missing" if found is None else f"has {found} bytes, not {file['bytes']}"
+            if found == file["bytes"]:
+                state = "has lost its side-car .parquet"
+            raise ArtifactError(f"{tar} {state}: delete {directory} and make the shards again")
+    shards = Shards(directory, card)
+    if teacher_digest is not None:
+        shards.check_teacher(teacher_digest)
+    return shards

@@ -1,0 +1,167 @@
+"""Write curated shards: each shard at once, resumable, with its side-car and the card.
+
+The layout is in indexes.shards.reader. N: samples, n: samples of one shard, K: stored logits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import artifact
+from indexes.artifact import ArtifactError
+from indexes.shards import sidecar
+from indexes.shards.reader import shard_name
+from indexes.shards.tar_writer import HashedTar, npy_rows
+
+Array = npt.NDArray[Any]
+FULL_LOGITS = 128  # up to this many classes every logit is kept, above it the top ones
+
+
+class ShardWriter:
+    """Writes shards into `directory`, each once whole; `finish` declares the set.
+
+    `plan` is the digest of all that determines the bytes: a shard left by a cut-off run of the
+    same plan is kept, of another plan refused by name (ArtifactError).
+    """
+
+    def __init__(self, directory: Path, plan: str, classes: Sequence[str]) -> None:
+        self.directory, self.plan, self.classes = Path(directory), plan, tuple(classes)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for table in sorted(self.directory.glob("shard-*.parquet")):
+            found = sidecar.manifest(table).get("plan")
+            if found != plan:
+                raise ArtifactError(
+                    f"{self.directory} holds shards of another run ({table.name}: plan {found}); "
+                    "delete it or name another directory"
+                )
+
+    def has(self, number: int) -> bool:
+        """Whether this shard is already there, whole."""
+        tar = self.directory / shard_name(number)
+        table = tar.with_suffix(".parquet")
+        return (
+            table.is_file()
+            and tar.is_file()
+            and tar.stat().st_size == int(sidecar.manifest(table)["bytes"])
+        )
+
+    def write(
+        self,
+        number: int,
+        *,
+        keys: Sequence[str],
+        exts: Sequence[str],
+        images: Iterable[bytes],
+        columns: Mapping[str, Array],
+        logits: Array,
+        logit_classes: Array | None = None,
+        sources: Sequence[str] | None = None,
+    ) -> None:
+        """One shard of n samples.
+
+        columns: label, weight and any of COLUMNS and float32 scores, each [n]; logits float16
+        [n, K]; logit_classes int32 [n, K], or None where K = C and column c is class c.
+        The tar comes first, the side-car (which bears the tar's sha256) is the done-marker.
+        """
+        tar = self.directory / shard_name(number)
+        check_keys(keys)
+        sources = sources if sources is not None else [""] * len(keys)
+        table = {name: np.asarray(column) for name, column in columns.items()}
+        table["key_hash"] = np.array([artifact.hash64(key.encode()) for key in keys], np.uint64)
+        for name in ("logsumexp", "source_offset"):
+            table.setdefault(name, np.zeros(len(keys), sidecar.COLUMNS[name]))
+        offsets, sizes = np.zeros(len(keys), np.int64), np.zeros(len(keys), np.int64)
+        targets = {"logits.npy": npy_rows(np.asarray(logits, np.float16))}
+        if logit_classes is not None:
+            targets["classes.npy"] = npy_rows(np.asarray(logit_classes, np.int32))
+        notes = self._notes(table, sources)
+        with artifact.writing(tar) as aside, aside.open("wb") as file:
+            stream = HashedTar(file)
+            for row, image in enumerate(images):
+                offsets[row] = stream.add(f"{keys[row]}.{exts[row]}", image)
+                sizes[row] = len(image)
+                stream.add(f"{keys[row]}.json", notes[row])
+                for name, blobs in targets.items():
+                    stream.add(f"{keys[row]}.{name}", blobs[row])
+            stream.close()
+        table |= {"offset": offsets, "size": sizes}
+        note = {"plan": self.plan, "bytes": str(stream.size), "sha256": stream.sha256.hexdigest()}
+        strings = {"key": list(keys), "ext": list(exts), "source": list(sources)}
+        sidecar.write(tar.with_suffix(".parquet"), strings, table, logits, logit_classes, note)
+
+    def _notes(self, table: Mapping[str, Array], sources: Sequence[str]) -> list[bytes]:
+        labels, weights = table["label"].tolist(), table["weight"].astype(np.float64).tolist()
+        tails = table["logsumexp"].astype(np.float64).tolist()
+        return [
+            json.dumps(
+                {
+                    "label": label,
+                    "class": self.classes[label],
+                    "weight": round(weight, 6),
+                    "logsumexp": round(tail, 6),
+                    "source": source,
+                }
+            ).encode()
+            for label, weight, tail, source in zip(labels, weights, tails, sources, strict=True)
+        ]
+
+    def finish(self, num_shards: int, body: Mapping[str, Any]) -> None:
+        """Writes card.json over shards 0..num_shards-1; ArtifactError if one is not whole."""
+        files: list[dict[str, Any]] = []
+        labels, weights = [], []
+        for number in range(num_shards):
+            if not self.has(number):
+                raise ArtifactError(f"{self.directory / shard_name(number)} is not whole")
+            table = (self.directory / shard_name(number)).with_suffix(".parquet")
+            columns = sidecar.read_columns(table, ["label", "weight"])
+            labels.append(columns["label"])
+            weights.append(columns["weight"])
+            note = sidecar.manifest(table)
+            files.append(
+                {
+                    "name": shard_name(number),
+                    "bytes": int(note["bytes"]),
+                    "sha256": note["sha256"],
+                    "num_samples": len(columns["label"]),
+                    "sidecar_sha256": artifact.sha256(table),
+                }
+            )
+        label, weight = np.concatenate(labels), np.concatenate(weights).astype(np.float64)
+        counts = np.bincount(label, minlength=len(self.classes))
+        artifact.write_card(
+            self.directory,
+            "shards",
+            {
+                "plan": self.plan,
+                "num_samples": len(label),
+                "num_shards": num_shards,
+                "num_bytes": sum(file["bytes"] for file in files),
+                "classes": self.classes,
+                "class_histogram": counts,
+                "effective_sample_size": effective_sample_size(weight),
+                **body,
+                "files": files,
+            },
+        )
+
+
+def check_keys(keys: Sequence[str]) -> None:
+    """ValueError unless webdataset reads every key back and no tar leads out of its folder."""
+    for key in keys:
+        *folders, base = key.split("/")
+        if not base or "." in base or "\0" in key or {"", ".", ".."} & set(folders):
+            raise ValueError(f"{key!r} cannot be a key: relative, no '..', no dot in its base name")
+    if len(set(keys)) < len(keys):
+        raise ValueError("a key occurs twice in one shard")
+
+
+def effective_sample_size(weight: Array) -> float:
+    """(sum w)^2 / sum w^2 of weights [N], in samples."""
+    total = float(np.square(weight).sum())
+    return float(weight.sum()) ** 2 / total if total > 0 else 0.0

@@ -1,0 +1,139 @@
+"""Local paths and fsspec URLs behind four verbs: is it a URL, identify it, open it, list it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+from indexes.sources.sample import SourceError
+
+URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.:-]*://")
+WILD = re.compile(r"[*?\[]")
+
+
+def is_url(place: str) -> bool:
+    """Whether `place` is a URL rather than a local path."""
+    return bool(URL.match(place))
+
+
+def local(place: str) -> str:
+    """`~` and `file://` resolved; other places as they are."""
+    if place.startswith("file://"):
+        return place[len("file://") :]
+    return place if is_url(place) else os.path.expanduser(place)
+
+
+def path_of(place: str) -> str:
+    """The path of a place without query, fragment and host's credentials: for names only."""
+    if not is_url(place):
+        return place
+    return urlsplit(place).path if place.startswith("http") else place.split("://", 1)[1]
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL and the path in it; SourceError says what to install."""
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise SourceError(
+            f"{redacted(url)}: this kind of URL cannot be read here ({error}); install its fsspec "
+            "package (s3fs for s3://, gcsfs for gs://, aiohttp for http://) or copy it to a disk"
+        ) from None
+    return system, str(path)
+
+
+def redacted(place: str) -> str:
+    """`place` as it may be printed: without a query, which often holds a secret."""
+    if not is_url(place):
+        return place
+    return re.sub(r"//[^/@]*@", "//", place.split("?", 1)[0])
+
+
+@contextmanager
+def opened(place: str) -> Iterator[BinaryIO]:
+    """A place opened for reading bytes."""
+    if is_url(place):
+        system, path = filesystem(place)
+        with system.open(path, "rb") as file:
+            yield file
+    else:
+        with open(place, "rb") as file:
+            yield file
+
+
+def identity(place: str) -> str:
+    """Size and mtime_ns of a file, size and etag of a URL; `missing` when it is not there."""
+    if not is_url(place):
+        try:
+            found = os.stat(place)
+        except FileNotFoundError:
+            return "missing"
+        return f"{found.st_size}-{found.st_mtime_ns}"
+    system, path = filesystem(place)
+    try:
+        info = system.info(path)
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        raise SourceError(f"{redacted(place)}: {error}") from None
+    names = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created")
+    mark = next((str(info[name]) for name in names if info.get(name)), "")
+    return f"{info.get('size')}-{mark}"
+
+
+def is_folder(place: str) -> bool:
+    """Whether `place` is a folder (of objects, for a URL)."""
+    if not is_url(place):
+        return os.path.isdir(place)
+    system, path = filesystem(place)
+    return bool(system.isdir(path))
+
+
+def matches(pattern: str) -> list[str]:
+    """What a glob finds, sorted; the pattern itself when it has no wildcard or names a file."""
+    if not WILD.search(pattern) or (not is_url(pattern) and os.path.lexists(pattern)):
+        return [pattern]
+    if not is_url(pattern):
+        return sorted(glob.glob(pattern, recursive=True))
+    if pattern.startswith("http"):
+        return [pattern]  # a query may hold a `?`, and web servers list nothing reliably
+    system, path = filesystem(pattern)
+    return sorted(system.unstrip_protocol(found) for found in system.glob(path))
+
+
+def children(folder: str) -> tuple[list[str], list[str]]:
+    """Names of the sub-folders and of the files of a folder, each sorted, hidden ones left out."""
+    folders: list[str] = []
+    files: list[str] = []
+    if is_url(folder):
+        system, path = filesystem(folder)
+        for info in system.ls(path, detail=True):
+            name = info["name"].rstrip("/").rpartition("/")[2]
+            (folders if info["type"] == "directory" else files).append(name)
+    else:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                (folders if entry.is_dir() else files).append(entry.name)
+    visible = [sorted(n for n in names if not n.startswith(".")) for names in (folders, files)]
+    return visible[0], visible[1]
+
+
+def walk(folder: str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Relative paths of all files below `folder`, sorted folder by folder, hidden ones left out.
+
+    Links to folders are followed, but for those that lead back into themselves.
+    """
+    real = folder if is_url(folder) else os.path.realpath(folder)
+    if real in above:
+        return
+    folders, files = children(folder)
+    yield from (prefix + name for name in files)
+    for name in folders:
+        yield from walk(f"{folder.rstrip('/')}/{name}", f"{prefix}{name}/", (*above, real))

@@ -1,0 +1,138 @@
+"""Parquet files with image bytes in a column, as data hubs lay them out, streamed by batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from indexes.sources import filesystem
+from indexes.sources.sample import IMAGES, DamagedPart, Sample, SourceError, plain_key, suffix
+
+BATCH_ROWS = 64
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
+KEY_COLUMNS = ("key", "__key__")
+LABEL_COLUMNS = ("label", "cls")
+MAGIC = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "bmp"),
+         (b"II*\0", "tif"), (b"MM\0*", "tif"), (b"P6", "ppm"), (b"P5", "ppm"))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ParquetPart:
+    """One Parquet file; a sample's offset is its row number."""
+
+    name: str
+    place: str
+    random_access: bool = False
+
+    def fingerprint(self) -> str:
+        """Size and mtime of the file, or etag of the URL."""
+        return filesystem.identity(self.place)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """One sample a row; a null image is a sample without one."""
+        with self._opened() as file:
+            image, *others = self._columns(file.schema_arrow)
+            rows, seen = itertools.count(), set[str]()
+            for batch in self._batches(file, [image, *(name for name in others if name)]):
+                try:
+                    values = [
+                        batch.column(name).to_pylist() if name else [None] * batch.num_rows
+                        for name in (image, *others)
+                    ]
+                except ValueError as error:  # text that is not UTF-8, say
+                    raise DamagedPart(f"{self.name}: {error}") from None
+                for cell, key, label in zip(*values, strict=True):
+                    sample = _sample(next(rows), image, cell, key, label)
+                    if key is None and sample.key in seen:  # base names of several folders
+                        sample = dataclasses.replace(sample, key=f"{sample.key}-{sample.offset}")
+                    seen.add(sample.key)
+                    yield sample
+
+    def fetch(self, key: str, offset: int, size: int) -> bytes:
+        """Not offered: rows are read in order."""
+        raise SourceError(f"{self.name}: Parquet is read in order, {key!r} cannot be fetched")
+
+    def check(self) -> None:
+        """SourceError when no column holds images; damage is left to the reading."""
+        try:
+            with self._opened() as file:
+                self._columns(file.schema_arrow)
+        except DamagedPart:
+            return
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with filesystem.opened(self.place) as handle:
+                try:
+                    file = pq.ParquetFile(handle)
+                except (pa.ArrowException, OSError) as error:
+                    raise DamagedPart(f"{self.name}: not a whole Parquet file: {error}") from None
+                with file:
+                    yield file
+        except FileNotFoundError:
+            raise DamagedPart(
+                f"{self.name}: no such file: {filesystem.redacted(self.place)}"
+            ) from None
+
+    def _batches(self, file: Any, columns: list[str]) -> Iterator[Any]:
+        import pyarrow as pa
+
+        try:
+            yield from file.iter_batches(BATCH_ROWS, columns=columns)
+        except (pa.ArrowException, OSError) as error:
+            raise DamagedPart(f"{self.name}: {error}") from None
+
+    def _columns(self, schema: Any) -> tuple[str, str | None, str | None]:
+        """The columns of image, key and label."""
+        holders = [field.name for field in schema if _holds_bytes(field.type)]
+        image = next((name for name in IMAGE_COLUMNS if name in holders), None)
+        if image is None and len(holders) == 1:
+            image = holders[0]
+        if image is None:
+            raise SourceError(
+                f"{self.name}: no column of image bytes among {', '.join(schema.names)}: name one "
+                f"{IMAGE_COLUMNS[0]!r} (binary, or a struct with a binary field 'bytes')"
+            )
+        key, label = (
+            next((name for name in names if name in schema.names and name != image), None)
+            for names in (KEY_COLUMNS, LABEL_COLUMNS)
+        )
+        return image, key, label
+
+
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _holds_bytes(kind.field(at).type)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _sample(row: int, column: str, cell: Any, key: Any, label: Any) -> Sample:
+    data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+    path = path if isinstance(path, str) else None
+    extras = {} if label is None else {"cls": str(label).encode()}
+    stated_key = path if key is None else str(key)
+    name = plain_key(stated_key or "") or f"{row:08d}"
+    if data is None:
+        return Sample(name, "", b"", row, extras)
+    stated = suffix(path or "")
+    ext = stated if stated in IMAGES else _kind(data, column)
+    return Sample(name, ext, data, row, extras)
+
+
+def _kind(data: bytes, column: str) -> str:
+    """The suffix for image bytes without a name, by their first bytes."""
+    if data[:4] == b"RIFF":
+        return "webp"
+    known = next((ext for magic, ext in MAGIC if data.startswith(magic)), None)
+    return known or (column if column in IMAGES else "jpg")

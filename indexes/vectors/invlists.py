@@ -1,0 +1,146 @@
+"""Inverted lists on disk: the sorted entries of each part, merged into one FAISS file.
+
+A part's file is, sorted by list: every entry's list (int32 [n]), its row in the part (int32 [n]),
+its code (uint8 [n, c]). The merged file is what `faiss.write_index` would write (an `ilar` section:
+per list its codes, then its rows as int64), but written in order with plain writes: memory is a
+chunk, and a full disk is an error, not a bus error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import artifact
+from indexes.artifact import ArtifactError
+
+Array = npt.NDArray[Any]
+ROW_BYTES = 8
+EMPTY_SECTION_BYTES = 32
+
+
+def write_part(path: Path, lists: Array, codes: Array) -> None:
+    """The entries of a part: row i of it lies in list `lists[i]` as `codes[i]` (uint8 [n, c])."""
+    order = np.argsort(lists, kind="stable")
+    with artifact.writing(path) as aside, aside.open("wb") as file:
+        file.write(lists[order].astype("<i4").data)
+        file.write(order.astype("<i4").data)
+        file.write(codes[order].data)
+
+
+def open_part(path: Path, num_rows: int, code_bytes: int) -> tuple[Array, Array, Array]:
+    """A part's lists, rows and codes, memory-mapped; ArtifactError for a damaged file."""
+    size = path.stat().st_size
+    if size != num_rows * (8 + code_bytes):
+        raise ArtifactError(
+            f"{path} is damaged ({size:,} bytes for {num_rows:,} vectors): delete it and rerun"
+        )
+    lists, rows = (np.memmap(path, "<i4", "r", offset, num_rows) for offset in (0, 4 * num_rows))
+    return lists, rows, np.memmap(path, np.uint8, "r", 8 * num_rows, (num_rows, code_bytes))
+
+
+def merge(
+    path: Path,
+    head: bytes,
+    parts: Sequence[tuple[Path, int]],
+    num_lists: int,
+    code_bytes: int,
+    chunk_bytes: int,
+) -> None:
+    """Writes the FAISS file of all parts, (file, number of rows) each, in the corpus' row order.
+
+    `head`: the serialized index without entries. Memory: `chunk_bytes`, at least the largest list.
+    """
+    sizes = np.zeros(num_lists, np.int64)
+    for part, num_rows in parts:
+        sizes += _sizes(part, open_part(part, num_rows, code_bytes)[0], num_lists)
+    section = b"".join(
+        [
+            b"ilar",
+            np.array([num_lists, code_bytes], "<u8").tobytes(),
+            b"full",
+            np.array([num_lists, *sizes], "<u8").tobytes(),
+        ]
+    )
+    # Codes and rows are held twice while they are brought into the order of the lists.
+    ends = np.cumsum(sizes * (code_bytes + ROW_BYTES) * 2)
+    with artifact.writing(path) as aside, aside.open("wb") as file:
+        file.write(head[:-EMPTY_SECTION_BYTES] + section)
+        start = 0
+        while start < num_lists:
+            base = ends[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, base + chunk_bytes, "right")))
+            codes, rows = _gather(parts, start, stop, code_bytes)
+            at = 0
+            for size in sizes[start:stop].tolist():
+                file.write(codes[at : at + size].data)
+                file.write(rows[at : at + size].data)
+                at += size
+            start = stop
+
+
+def _sizes(path: Path, lists: Array, num_lists: int) -> Array:
+    """How many entries each list has, int64 [num_lists]."""
+    if lists.min(initial=0) < 0 or lists.max(initial=0) >= num_lists or (np.diff(lists) < 0).any():
+        raise ArtifactError(f"{path} is damaged (no sorted lists): delete it and rerun")
+    return np.bincount(lists, minlength=num_lists)
+
+
+def _gather(
+    parts: Sequence[tuple[Path, int]], start: int, stop: int, code_bytes: int
+) -> tuple[Array, Array]:
+    """Codes [n, c] and rows [n] of the corpus that lie in lists start..stop, list by list."""
+    lists, rows, codes, first = [], [], [], 0
+    for path, num_rows in parts:
+        part_lists, part_rows, part_codes = open_part(path, num_rows, code_bytes)
+        low, high = np.searchsorted(part_lists, [start, stop])
+        lists.append(np.array(part_lists[low:high]))
+        rows.append(part_rows[low:high] + np.int64(first))
+        codes.append(np.array(part_codes[low:high]))
+        first += num_rows
+    order = np.argsort(np.concatenate(lists), kind="stable")
+    return np.concatenate(codes)[order], np.concatenate(rows)[order]
+
+
+class Lists:
+    """The lists of a merged file, read with plain reads: memory is what was asked for.
+
+    means: the lists' centroids, float32 [L, D]. sizes [L], starts [L + 1]: entries of each list.
+    """
+
+    def __init__(self, path: Path, index: Any) -> None:
+        """`index`: the FAISS index of that file, mapped."""
+        num_lists, num_vectors, code_bytes = index.nlist, index.ntotal, index.sq.code_size
+        self.path, self.code_bytes = path, code_bytes
+        self.means: Array = index.quantizer.reconstruct_n(0, num_lists)
+        self._decode = index.sq.decode
+        with path.open("rb") as file:
+            begin = path.stat().st_size - num_vectors * (code_bytes + ROW_BYTES)
+            file.seek(begin - 8 * num_lists)
+            self.sizes = np.fromfile(file, "<u8", num_lists).astype(np.int64)
+        self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
+        self._begin = begin
+        if self.starts[-1] != num_vectors:
+            raise ArtifactError(f"{path} is damaged: its lists do not hold {num_vectors:,} rows")
+
+    def read(self, number: int, start: int = 0, stop: int | None = None) -> tuple[Array, Array]:
+        """(row numbers int64 [n], rows float32 [n, D]) of entries start..stop of a list."""
+        size = int(self.sizes[number])
+        stop = size if stop is None else stop
+        begin = self._begin + int(self.starts[number]) * (self.code_bytes + ROW_BYTES)
+        with self.path.open("rb", buffering=0) as file:
+            codes = os.pread(file.fileno(), (stop - start) * self.code_bytes,
+                             begin + start * self.code_bytes)  # fmt: skip
+            rows = os.pread(file.fileno(), (stop - start) * ROW_BYTES,
+                            begin + size * self.code_bytes + start * ROW_BYTES)  # fmt: skip
+        if len(rows) != (stop - start) * ROW_BYTES:
+            raise ArtifactError(f"{self.path} is cut short: delete its folder and rerun")
+        shape = (-1, self.code_bytes)
+        return np.frombuffer(rows, "<i8"), self._decode(
+            np.frombuffer(codes, np.uint8).reshape(shape)
+        )

@@ -1,0 +1,1 @@
+"""Duplicates and evaluation images leave before anything is scored."""

@@ -1,0 +1,1 @@
+"""Every image through the teacher once: decode, forward, write columns and features."""

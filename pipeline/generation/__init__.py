@@ -1,0 +1,1 @@
+"""A generator learns from curated shards and writes synthetic ones."""

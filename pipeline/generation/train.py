@@ -1,0 +1,124 @@
+"""A generator learns: the loop, its log and its checkpoints, and the artifact that is left."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from indexes import artifact, checkpoint
+from indexes.artifact import ArtifactError
+from indexes.progress import Progress
+from pipeline.generation.base import Trainer
+
+WEIGHTS = "model.safetensors"
+LOG_STEPS = 50  # at most, between two lines of the log file
+CHECKPOINT_SECONDS = 60.0
+
+
+class TermMeter:
+    """Means of named terms since they were last taken; a term may be absent in some steps."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.nums: dict[str, int] = {}
+
+    def add(self, terms: dict[str, Tensor]) -> None:
+        """Those of one step; nothing waits for the device."""
+        for name, value in terms.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.nums[name] = self.nums.get(name, 0) + 1
+
+    def take(self, step: int) -> dict[str, float]:
+        """Their means; ValueError where one is not finite."""
+        names = list(self.sums)
+        values = torch.stack([self.sums[name].float() for name in names]).tolist() if names else []
+        means = {n: v / self.nums[n] for n, v in zip(names, values, strict=True)}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise ValueError(
+                f"{', '.join(bad)}: not finite by step {step:,}. Try lower learning rates: "
+                "--set lr_generator=1e-4 --set lr_discriminator=1e-4"
+            )
+        self.sums, self.nums = {}, {}
+        return means
+
+
+def fit_generator(trainer: Trainer, directory: Path, digest: str) -> dict[str, Any]:
+    """Trains to the last step and writes the weights; returns what the card says of it.
+
+    Goes on from the checkpoint in `directory`, bit-equal on a CPU. ArtifactError for one of
+    another training, ValueError for a training that is no longer finite, KeyboardInterrupt after
+    a checkpoint at SIGTERM or Ctrl-C.
+    """
+    start = _resumed(trainer, directory, digest)
+    checkpoint.trim_log(directory, start)
+    terms, means = TermMeter(), dict[str, float]()
+    log_steps = max(1, min(LOG_STEPS, trainer.steps // 20))
+    save_at = time.monotonic() + CHECKPOINT_SECONDS
+    total = (trainer.steps - start) * trainer.per_step
+    with checkpoint.stop_signal() as stop_asked, Progress("generator", total) as progress:
+        for step in range(start, trainer.steps):
+            terms.add(trainer.take(step))
+            done = step + 1
+            last, due = done == trainer.steps, stop_asked() or time.monotonic() >= save_at
+            if last or due or done % log_steps == 0:
+                means = terms.take(done)
+                checkpoint.write_log(directory, done, {"terms": means})
+            progress.add(trainer.per_step, note=f"step {done:,}  {_line(means)}")
+            if due and not last:
+                state = {"digest": digest, "step": done, "trainer": trainer.state_dict()}
+                checkpoint.save(directory, state)
+                save_at = time.monotonic() + CHECKPOINT_SECONDS
+                if stop_asked():
+                    raise KeyboardInterrupt
+    written = _write(trainer.result(), directory)
+    return {"steps": trainer.steps, "weights": written, "terms": means}
+
+
+def _resumed(trainer: Trainer, directory: Path, digest: str) -> int:
+    state = checkpoint.load(directory)
+    if state is None:
+        return 0
+    if state.get("digest") != digest:
+        raise ArtifactError(
+            f"{directory} holds the checkpoint of another training (digest "
+            f"{str(state.get('digest'))[:10]}, not {digest[:10]}): delete it"
+        )
+    trainer.load_state_dict(state["trainer"])
+    return int(state["step"])
+
+
+def _line(means: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+
+
+def _write(tensors: dict[str, Tensor], directory: Path) -> dict[str, Any]:
+    from safetensors.torch import save
+
+    bad = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise ValueError(f"the trained generator is not finite ({bad[0]}): lower the learning rate")
+    with artifact.writing(directory / WEIGHTS) as aside:
+        aside.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+        written = {"bytes": aside.stat().st_size, "sha256": artifact.sha256(aside)}
+    return {"name": WEIGHTS, **written}
+
+
+def read_generator(directory: Path, card: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors that paint; ArtifactError unless they are those that the card describes."""
+    from safetensors.torch import load_file
+
+    path, written = directory / WEIGHTS, card.get("weights") or {}
+    if not artifact.is_whole(path, written.get("bytes", -1)) or (
+        artifact.sha256(path) != written.get("sha256")
+    ):
+        raise ArtifactError(
+            f"{path} is not the file that its card describes: delete {directory} and paint again"
+        )
+    tensors: dict[str, Tensor] = load_file(path)
+    return tensors

@@ -1,0 +1,62 @@
+"""The raw columns: all that methods may rank by, written once per embedded corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from indexes.embeddings import Block
+from pipeline.pool import Array, Pool
+from pipeline.scores import bn_distance, class_name, density, energy, knn_distance, outlier
+
+# Name: what it says of an image, and where it is absent. The first two are the embedding's own.
+COLUMNS = {
+    "log_odds": "how sure the teacher is of its class against all others",
+    "entropy": "of the teacher's softmax, in nats",
+    "energy": "logsumexp of the logits: evidence for any class at all",
+    "outlier": "1 - cosine to the classifier row of the predicted class",
+    "scarcity": "1 - images of the predicted class / those of the largest class",
+    "compactness": "1 - mean outlier of the predicted class / that of the loosest class",
+    "knn_distance": f"1 - cosine to the {knn_distance.K}th nearest other image, copies included",
+    "bn_distance": "log distance to the teacher's BatchNorm statistics; needs BatchNorm",
+    "proxy_kl": "divergence of small probes from the teacher; only from 1,280 candidates on",
+    "class_name": "cosine to the name of the predicted class; only with --tower",
+}
+
+
+def fill(pool: Pool, nearest: Iterable[Array], names_CE: Array | None = None) -> None:
+    """Writes the raw columns that the pool's data allow into its scratch directory.
+
+    nearest: for each block the cosines [n, k] of its rows to their k nearest others, best first.
+    names_CE: the tower's unit vectors of the class names, where one was embedded.
+    """
+    pool.fill(_of_images(pool, nearest, names_CE))
+    counts, sums = pool.class_counts(), np.zeros(len(pool.classes))
+    for block in pool.blocks:
+        rows = slice(block.start, block.stop)
+        free = pool.column("reason")[rows] == 0
+        label, far = pool.column("label")[rows][free], pool.column("outlier")[rows][free]
+        sums += np.bincount(label, far, len(sums))
+    scarce = density.per_class("scarcity", counts)
+    compact = density.per_class("compactness", counts, sums / np.maximum(counts, 1))
+    labels = ((block, block.columns("label")[0]) for block in pool.blocks)
+    pool.fill((b, {"scarcity": scarce[y], "compactness": compact[y]}) for b, y in labels)
+
+
+def _of_images(
+    pool: Pool, nearest: Iterable[Array], names_CE: Array | None
+) -> Iterator[tuple[Block, dict[str, Array]]]:
+    prototypes = outlier.classifier_rows(pool)
+    for block, cosines in zip(pool.blocks, nearest, strict=True):
+        label, logsumexp = block.columns("label", "logsumexp")
+        made = {
+            "energy": energy.energy(logsumexp),
+            "outlier": outlier.distance(block.matrix("features"), label, prototypes),
+            "knn_distance": knn_distance.distance(cosines),
+        }
+        if block.has("bn"):
+            made["bn_distance"] = bn_distance.distance(block.matrix("bn"))
+        if names_CE is not None:
+            made["class_name"] = class_name.similarity(block.matrix("tower"), names_CE, label)
+        yield block, made

@@ -1,0 +1,141 @@
+"""The pool's rows as candidates: in groups that compete for a quota, in chunks, in score order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.pool import Pool, chunks, sortable_code
+
+Array = npt.NDArray[Any]
+Grouping = Literal["pool", "class", "class_above_floor", "side_of_floor"]
+
+KEPT_ROWS = 1 << 24  # a pool of up to so many rows stays mapped between scans: 350 MB
+SPAN_ROWS = 1 << 22  # of a larger one so many rows are mapped at a time
+CHUNK_ROWS = 1 << 17  # rows worked on at a time: their columns stay in the CPU's cache
+TABLE_CELLS = 1 << 17  # groups x buckets of a count, unless there are very many groups
+MIN_BUCKETS, MAX_BUCKETS = 64, 4096
+SAMPLE_STRIPES, STRIPE_ROWS = 512, 256
+MINUS_ZERO = np.uint64((1 << 31) - 1)  # what the code of -0.0 would be: no score has it
+RANKS = 3  # score, key hash, row: what ranks the rows of a group, larger being better
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """n rows of the pool from `start` on: columns [n]; the group each competes in, if `free`."""
+
+    start: int
+    reason: Array
+    label: Array
+    score: Array
+    key_hash: Array
+    group: Array
+    free: Array
+
+    def ranks(self, local: Array) -> Array:
+        """uint64 [RANKS, m] of m of the rows, given by their place in the chunk."""
+        ranks = np.empty((RANKS, len(local)), np.uint64)
+        ranks[0] = sortable_code(self.score[local])
+        ranks[1] = ~self.key_hash[local]
+        ranks[2] = ~(local + self.start).astype(np.uint64)
+        return ranks
+
+
+class Candidates:
+    """The pool, chunk by chunk, in G groups whose rows compete for the group's quota.
+
+    pool: all together. class: by predicted class. class_above_floor: so too, without the rows of
+    log-odds below the floor. side_of_floor: two groups, those at or above the floor and the rest.
+    Rows with a reason compete for nothing.
+    """
+
+    def __init__(
+        self, pool: Pool, grouping: Grouping, floor_log_odds: float = 0.0, by: str = "score"
+    ) -> None:
+        self.pool, self.grouping, self.floor = pool, grouping, np.float32(floor_log_odds)
+        self.by = by
+        of = {"pool": 1, "side_of_floor": 2}
+        self.num_groups = of.get(grouping, len(pool.classes))
+        self._span, self._mapped = slice(0), list[Array]()
+
+    def _columns(self, span: slice) -> list[Array]:
+        # Mapped anew for every span: the pages of the one before are given back.
+        if span != self._span:
+            names = ["reason", "label", self.by, "key_hash"]
+            if self.grouping in ("class_above_floor", "side_of_floor"):
+                names.append("log_odds")
+            self._mapped = []
+            self._mapped = [np.asarray(self.pool.column(name)[span]) for name in names]
+            self._span = span
+        return self._mapped
+
+    def __iter__(self) -> Iterator[Chunk]:
+        total = len(self.pool)
+        for span in chunks(total, total if total <= KEPT_ROWS else SPAN_ROWS):
+            for piece in chunks(span.stop - span.start, CHUNK_ROWS):
+                columns = (column[piece] for column in self._columns(span))
+                reason, label, score, key_hash, *log_odds = columns
+                free, group = reason == 0, label
+                if self.grouping == "pool":
+                    group = np.zeros(len(label), np.int32)
+                elif self.grouping == "class_above_floor":
+                    free &= log_odds[0] >= self.floor
+                elif self.grouping == "side_of_floor":
+                    group = (log_odds[0] < self.floor).astype(np.int32)
+                start = span.start + piece.start
+                yield Chunk(start, reason, label, score, key_hash, group, free)
+
+
+def score_of(code: Array) -> Array:
+    """float32 [n]: the scores of codes uint64 [n]; beyond the infinities they are those."""
+    code = np.clip(code, *sortable_code(np.array([-np.inf, np.inf], np.float32))).astype(np.uint32)
+    sign = (code.view(np.int32) >> 31).view(np.uint32)
+    score: Array = (code ^ (~sign | np.uint32(1 << 31))).view(np.float32)
+    return score
+
+
+def gather_candidates(pool: Pool, name: str, rows: Array) -> Array:
+    """Values of a column at ascending rows [m], mapped span by span as in a scan."""
+    spans = list(chunks(len(pool), SPAN_ROWS))
+    bounds = np.searchsorted(rows, [span.start for span in spans] + [len(pool)])
+    pieces = [rows[low:high] for low, high in itertools.pairwise(bounds) if high > low]
+    return np.concatenate([pool.column(name)[piece] for piece in pieces])
+
+
+def sample_candidates(pool: Pool, by: str = "score") -> Array:
+    """Some scores, in stripes over the whole pool: what the buckets are cut by."""
+    total = len(pool)
+    if total <= SAMPLE_STRIPES * STRIPE_ROWS:
+        return np.array(pool.column(by))
+    starts = np.linspace(0, total - STRIPE_ROWS, SAMPLE_STRIPES, dtype=np.int64)
+    return gather_candidates(pool, by, (starts[:, None] + np.arange(STRIPE_ROWS)).ravel())
+
+
+class Buckets:
+    """A monotone map of scores to K buckets of about equally many rows, by their upper 16 bits.
+
+    Made from a sample: any monotone map leads to the exact result, a good one leaves few rows in
+    the bucket of the cut. Bucket k holds the codes low[k]..high[k], inclusive, uint64 [K].
+    """
+
+    def __init__(self, sampled: Array, num_groups: int) -> None:
+        self.num = int(np.clip(TABLE_CELLS // num_groups, MIN_BUCKETS, MAX_BUCKETS))
+        prefix = sortable_code(sampled) >> np.uint32(16)
+        upto = np.cumsum(np.bincount(prefix, minlength=1 << 16))
+        bucket = np.maximum(upto - 1, 0) * self.num // max(len(sampled), 1)
+        bucket[0x7FFF] = bucket[0x8000]  # where -0.0 lies and where 0.0 does
+        first = np.searchsorted(bucket, np.arange(self.num + 1)).astype(np.uint64)
+        self.low = first[:-1] << np.uint64(16)
+        self.high = np.maximum(first[1:] << np.uint64(16), 1) - np.uint64(1)
+        bits = np.arange(1 << 16)
+        self._of_bits = bucket[bits ^ np.where(bits >> 15, 0xFFFF, 0x8000)].astype(np.uint16) + 1
+
+    def __call__(self, score: Array) -> Array:
+        """Buckets uint16 [n], from 1 on, of contiguous little-endian float32 scores."""
+        bucket: Array = self._of_bits.take(score.view(np.uint16)[1::2])
+        return bucket

@@ -1,0 +1,74 @@
+"""Putting columns of different units on one scale before they are added."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.pool import Pool, chunks, sortable_code
+
+Array = npt.NDArray[Any]
+Norm = Literal["rank", "neg_log2_rank", "minmax", "max"]
+CELL_BITS = 20  # a rank is exact to within half of one of about 2^20 equal shares
+
+
+class Scale:
+    """A monotone map of one column to [0, 1] (rank, minmax), to <= 1 (max) or to >= 0 (halvings),
+    fitted to a pool.
+
+    Only candidates (reason 0) are fitted to: a duplicate must not weigh. rank is the empirical
+    distribution function, the middle rank for equal values; halvings how often the pool must be
+    halved, the lower half going, to come to a value: -log2(1 - rank). Memory does not grow with
+    the pool: two scans count the values' bits, first the upper 16, then as many more as it takes
+    to split every share of more than 2^-CELL_BITS of the rows; values that share a cell share its
+    rank.
+    """
+
+    def __init__(self, pool: Pool, name: str, norm: Norm) -> None:
+        self.pool, self.name, self.norm = pool, name, norm
+        if norm in ("rank", "neg_log2_rank"):
+            self._count()
+            return
+        parts = [part for part in self._parts() if len(part)]
+        self.low = min((float(part.min()) for part in parts), default=0.0)
+        self.high = max((float(part.max()) for part in parts), default=0.0)
+        self.magnitude = max(abs(self.low), abs(self.high), 1e-12)
+
+    def _parts(self) -> Any:
+        for rows in chunks(len(self.pool)):
+            column = self.pool.column(self.name)[rows]
+            yield column[self.pool.column("reason")[rows] == 0]
+
+    def _count(self) -> None:
+        coarse = np.zeros(1 << 16, np.int64)
+        for part in self._parts():
+            coarse += np.bincount(sortable_code(part) >> np.uint32(16), minlength=1 << 16)
+        total = max(int(coarse.sum()), 1)
+        bits = np.ceil(np.log2(np.maximum(coarse, 1) / total)) + CELL_BITS
+        self.bits = np.where(coarse > 0, np.clip(bits, 0, 16), 0).astype(np.uint32)
+        self.first = np.concatenate([[0], np.cumsum(1 << self.bits.astype(np.int64))[:-1]])
+        counts = np.zeros(int(self.first[-1]) + (1 << int(self.bits[-1])), np.int64)
+        for part in self._parts():
+            np.add.at(counts, self._cell(part), np.int64(1))
+        above = np.maximum(total - np.cumsum(counts) + counts / 2, 0.5) / total
+        of_cell = 1 - above if self.norm == "rank" else -np.log2(above)
+        self.of_cell = of_cell.astype(np.float32)
+
+    def _cell(self, column: Array) -> Array:
+        code = sortable_code(np.asarray(column, np.float32))
+        coarse = (code >> np.uint32(16)).astype(np.int64)
+        fine = (code & np.uint32(0xFFFF)) >> (np.uint32(16) - self.bits[coarse])
+        cell: Array = self.first[coarse] + fine
+        return cell
+
+    def __call__(self, column: Array) -> Array:
+        """float32, same shape."""
+        if self.norm in ("rank", "neg_log2_rank"):
+            found: Array = self.of_cell[self._cell(column)]
+            return found
+        if self.norm == "minmax":
+            span = max(self.high - self.low, 1e-12)
+            return ((column - self.low) / span).astype(np.float32)
+        return (column / self.magnitude).astype(np.float32)

@@ -1,0 +1,1 @@
+"""One weight per selected image, mean 1."""

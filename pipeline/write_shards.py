@@ -1,0 +1,234 @@
+"""Selected rows to shards: original bytes and keys, seeded order, teacher targets, the funnel."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes import artifact
+from indexes.artifact import hash64
+from indexes.progress import Progress
+from indexes.shards.writer import ShardWriter
+from indexes.sources.sample import contained_key, text_key
+from indexes.sources.spec import Part, SourceError
+from pipeline.pool import Pool, by_block
+
+Array = npt.NDArray[Any]
+SHARD_SAMPLES = 10_000
+SHARD_BYTES = 1 << 29
+# Header, JSON and targets of a sample, about: for the check of free disk space beforehand.
+SAMPLE_OVERHEAD = 3_000
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The n selected rows in pool order: where each lies, and what it is called."""
+
+    rows: Array
+    weight: Array
+    part: Array
+    offset: Array
+    size: Array
+    content_hash: Array
+    keys: list[str]
+    source_keys: list[str]
+    exts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def gather_rows(pool: Pool, rows: Array, weight: Array) -> Chosen:
+    """Reads what sharding needs of the selected rows; a key that clashes gets its row number."""
+    columns: list[tuple[Array, ...]] = []
+    keys: list[str] = []
+    exts: list[str] = []
+    for block, local in by_block(pool, rows):
+        numbers = block.columns("offset", "size", "content_hash")
+        part = np.full(len(local), block.part)
+        columns.append((part, *(column[local] for column in numbers)))
+        all_keys, all_exts = block.strings("key"), block.strings("ext")
+        keys += [all_keys[row] for row in local]
+        exts += [all_exts[row] for row in local]
+    part, offset, size, content = (np.concatenate(column) for column in zip(*columns, strict=True))
+    unique, seen = [], set[str]()
+    for source_key, row in zip(keys, rows.tolist(), strict=True):
+        key = name = contained_key(source_key) or str(row)
+        number = row
+        while name in seen:
+            name, number = f"{key}-{number}", number + len(pool)
+        seen.add(name)
+        unique.append(name)
+    return Chosen(rows, weight, part, offset, size, content, unique, keys, exts)
+
+
+def plan_shards(chosen: Chosen, seed: int) -> list[Array]:
+    """Positions (into `chosen`) of every shard, in a seeded order: all but the last are full."""
+    order = np.random.default_rng(seed).permutation(len(chosen))
+    ends = np.cumsum(chosen.size[order] + SAMPLE_OVERHEAD)
+    shards, start = [], 0
+    while start < len(order):
+        base = ends[start - 1] if start else 0
+        by_bytes = int(np.searchsorted(ends, base + SHARD_BYTES, "right"))
+        stop = max(start + 1, min(start + SHARD_SAMPLES, by_bytes, len(order)))
+        shards.append(order[start:stop])
+        start = stop
+    return shards
+
+
+class Originals:
+    """The selected images' own bytes, from their sources.
+
+    Parts without cheap random access (gzip, Parquet, painted) are streamed once and their wanted
+    images kept in a spill file under `scratch`; the rest are read where they lie.
+    """
+
+    def __init__(self, chosen: Chosen, parts: list[Part], scratch: Path) -> None:
+        self.chosen, self.parts, self.scratch = chosen, parts, scratch
+        self.spilled = np.full(len(chosen), -1, np.int64)
+        streamed = [p for p in np.unique(chosen.part).tolist() if not parts[p].random_access]
+        if streamed:
+            with Progress("collect", len(streamed), "parts") as progress:
+                for number in streamed:
+                    self._spill(number)
+                    progress.add(1)
+
+    def _path(self, number: int) -> Path:
+        return self.scratch / f"part-{number:06d}.bin"
+
+    def _spill(self, number: int) -> None:
+        chosen, part = self.chosen, self.parts[number]
+        mine = np.flatnonzero(chosen.part == number)
+        mine = mine[np.argsort(chosen.offset[mine], kind="stable")]
+        starts = np.concatenate([[0], np.cumsum(chosen.size[mine])])
+        self.spilled[mine] = starts[:-1]
+        path = self._path(number)
+        if path.is_file() and path.stat().st_size == starts[-1]:
+            return
+        wanted = {
+            (int(chosen.offset[row]), chosen.source_keys[row]): (int(start), int(chosen.size[row]))
+            for row, start in zip(mine, starts, strict=False)
+        }
+        with artifact.writing(path) as aside, aside.open("wb") as file:
+            for sample in part:
+                key = text_key(sample.key)
+                start, size = wanted.pop((sample.offset, key), (0, -1))
+                if size >= 0:
+                    self._check(len(sample.data) == size, part, key)
+                    file.seek(start)
+                    file.write(sample.data)
+                if not wanted:
+                    break
+        self._check(not wanted, part, next(iter(wanted), (0, ""))[1])
+
+    def read(self, position: int) -> bytes:
+        """The bytes of selected image `position`; SourceError when its source has changed."""
+        chosen = self.chosen
+        part = self.parts[int(chosen.part[position])]
+        key = chosen.source_keys[position]
+        start, size = int(self.spilled[position]), int(chosen.size[position])
+        if start >= 0:
+            with self._path(int(chosen.part[position])).open("rb") as file:
+                file.seek(start)
+                data = file.read(size)
+        else:
+            data = part.fetch(key, int(chosen.offset[position]), size)
+        self._check(hash64(data) == int(chosen.content_hash[position]), part, key)
+        return data
+
+    @staticmethod
+    def _check(same: bool, part: Part, key: str) -> None:
+        if not same:
+            raise SourceError(
+                f"{part.name}: image {key!r} is not what was embedded: the corpus has changed "
+                "since; restore it, or touch the file so that the next run embeds it again"
+            )
+
+
+def write_shard_set(
+    pool: Pool,
+    parts: list[Part],
+    chosen: Chosen,
+    directory: Path,
+    *,
+    plan_digest: str,
+    seed: int,
+    body: Mapping[str, Any],
+    workers: int = 1,
+) -> None:
+    """Writes every shard that is not there yet, then the card.
+
+    Memory: the chosen rows' columns and keys, and one shard's targets a worker.
+    """
+    shards = plan_shards(chosen, seed)
+    writer = ShardWriter(directory, plan_digest, pool.classes)
+    missing = [number for number in range(len(shards)) if not writer.has(number)]
+    check_disk(directory, sum(int(chosen.size[shards[n]].sum()) for n in missing), len(chosen))
+    scratch = directory / f".spill-{plan_digest[:10]}"
+    originals = Originals(chosen, parts, scratch) if missing else None
+
+    def one(number: int) -> int:
+        assert originals is not None
+        write_shard(pool, chosen, originals, writer, number, shards[number])
+        return len(shards[number])
+
+    with (
+        Progress("shard", sum(len(shards[n]) for n in missing)) as progress,
+        ThreadPoolExecutor(max(1, workers)) as threads,
+    ):
+        for count in threads.map(one, missing):
+            progress.add(count)
+    writer.finish(len(shards), body)
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_shard(
+    pool: Pool,
+    chosen: Chosen,
+    originals: Originals,
+    writer: ShardWriter,
+    number: int,
+    positions: Array,
+) -> None:
+    """One shard: its targets and columns are gathered block by block, its images streamed."""
+    ascending = np.sort(positions)
+    place = np.argsort(np.argsort(positions, kind="stable"), kind="stable")
+    pieces: dict[str, list[Array]] = {}
+    for block, local in by_block(pool, chosen.rows[ascending]):
+        pieces.setdefault("logits", []).append(block.matrix("logits")[local])
+        if block.logit_classes is not None:
+            pieces.setdefault("classes", []).append(block.logit_classes[local])
+    names = ["label", "logsumexp", "log_odds", "entropy", *pool.scores]
+    rows = chosen.rows[positions]
+    columns: dict[str, Array] = {name: pool.column(name)[rows] for name in names}
+    columns |= {"weight": chosen.weight[positions], "source_offset": chosen.offset[positions]}
+    whole = {name: np.concatenate(parts)[place] for name, parts in pieces.items()}
+    parts = pool.embeddings.card["parts"]
+    writer.write(
+        number,
+        keys=[chosen.keys[position] for position in positions],
+        exts=[chosen.exts[position] for position in positions],
+        images=(originals.read(int(position)) for position in positions),
+        columns=columns,
+        logits=whole["logits"],
+        logit_classes=whole.get("classes"),
+        sources=[parts[number]["name"] for number in chosen.part[positions].tolist()],
+    )
+
+
+def check_disk(directory: Path, image_bytes: int, num_samples: int) -> None:
+    """OSError beforehand when the shards cannot fit on the disk."""
+    needed = image_bytes + num_samples * SAMPLE_OVERHEAD
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise OSError(
+            f"{directory}: the shards need about {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are "
+            "free: make room or choose another --runs"
+        )

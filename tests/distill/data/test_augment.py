@@ -1,0 +1,181 @@
+"""A view is a function of seed, key and number; cutting is per image, exact and in range."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.data import augment
+
+
+def hashes(num: int) -> augment.Uint64:
+    return np.random.default_rng(5).integers(0, 2**64, num, np.uint64)
+
+
+def images(num: int, size: int) -> torch.Tensor:
+    side = augment.stored_side(size)
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (num, side, side, 3), dtype=torch.uint8, generator=generator)
+
+
+def scalar_splitmix(x: int) -> int:
+    mask = 2**64 - 1
+    x = (x + 0x9E3779B97F4A7C15) & mask
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
+    return x ^ (x >> 31)
+
+
+@given(st.integers(0, 2**64 - 1))
+@settings(max_examples=50, deadline=None)
+def test_splitmix_is_the_published_one(x: int) -> None:
+    assert int(augment.splitmix64(np.array([x], np.uint64))[0]) == scalar_splitmix(x)
+
+
+def test_splitmix_known_value() -> None:
+    # The first output of the reference generator seeded with 0.
+    assert int(augment.splitmix64(np.zeros(1, np.uint64))[0]) == 0xE220A8397B1DCDAF
+
+
+@pytest.mark.parametrize("size", [32, 64, 72, 224])
+def test_boxes_depend_on_seed_key_and_number_only(size: int) -> None:
+    key, number = hashes(50), np.arange(50) % 3
+    boxes = augment.draw_boxes(7, key, number, size)
+    order = np.random.default_rng(0).permutation(50)[:20]
+    assert np.array_equal(augment.draw_boxes(7, key[order], number[order], size), boxes[order])
+    for other in (
+        augment.draw_boxes(8, key, number, size),
+        augment.draw_boxes(7, key, number + 1, size),
+        augment.draw_boxes(7, hashes(51)[1:], number, size),
+    ):
+        assert not np.array_equal(other, boxes)
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_boxes_cover_their_range(size: int) -> None:
+    boxes = augment.draw_boxes(0, hashes(20_000), np.zeros(20_000, np.int64), size)
+    flips = boxes[:, 4].mean()
+    assert 0.48 < flips < 0.52
+    if size == 32:
+        counts = np.bincount((boxes[:, 0] + 4).astype(int), minlength=9)
+        assert len(counts) == 9
+        assert counts.min() > 0.9 * 20_000 / 9
+        assert abs(np.corrcoef(boxes[:, 0], boxes[:, 1])[0, 1]) < 0.03
+    else:
+        side = augment.stored_side(size)
+        area = boxes[:, 2] * boxes[:, 3] / side**2
+        assert area.min() >= 0.35 - 1e-4
+        assert area.max() <= 1 + 1e-6
+        ratio = boxes[:, 3] / boxes[:, 2]
+        assert ratio.min() >= 0.75 - 1e-4
+        assert ratio.max() <= 4 / 3 + 1e-4
+        assert (boxes[:, :2] >= 0).all()
+        assert (boxes[:, :2] + boxes[:, 2:4] <= side + 1e-3).all()
+
+
+def test_small_views_are_reflected_crops() -> None:
+    stored = images(40, 32)
+    boxes = augment.draw_boxes(3, hashes(40), np.arange(40), 32)
+    found = augment.crop_views(stored, boxes, 32)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for row, (top, left, _, _, flip) in enumerate(boxes.astype(int).tolist()):
+        padded = np.pad(stored[row].numpy(), ((4, 4), (4, 4), (0, 0)), mode="reflect")
+        crop = padded[top + 4 : top + 36, left + 4 : left + 36]
+        crop = crop[:, ::-1] if flip else crop
+        wanted = torch.from_numpy(crop.copy()).permute(2, 0, 1).float() / 255
+        assert torch.equal(found[row], wanted)
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_a_view_does_not_depend_on_its_batch(size: int) -> None:
+    stored, key = images(12, size), hashes(12)
+    boxes = augment.draw_boxes(1, key, np.arange(12), size)
+    whole = augment.crop_views(stored, boxes, size)
+    assert whole.min() >= 0
+    assert whole.max() <= 1
+    for rows in ([3], [7, 2, 5], list(range(11, -1, -1))):
+        assert torch.equal(augment.crop_views(stored[rows], boxes[rows], size), whole[rows])
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_canonical_is_the_centre(size: int) -> None:
+    stored = images(3, size)
+    start = (augment.stored_side(size) - size) // 2
+    center = stored[:, start : start + size, start : start + size].permute(0, 3, 1, 2).float() / 255
+    assert torch.equal(augment.crop_views(stored, augment.center_view(3, size), size), center)
+
+
+def test_large_flip_mirrors_and_boxes_zoom() -> None:
+    stored = images(1, 96)
+    box = np.array([[10.0, 20.0, 70.0, 60.0, 0.0]], np.float32)
+    straight = augment.crop_views(stored, box, 96)
+    box[0, 4] = 1
+    torch.testing.assert_close(augment.crop_views(stored, box, 96), straight.flip(3))
+    one = np.array([[4.0, 4.0, 96.0, 96.0, 0.0], [4.5, 4.0, 96.0, 96.0, 0.0]], np.float32)
+    exact, half = augment.crop_views(stored.repeat(2, 1, 1, 1), one, 96)
+    pixels = stored[0].permute(2, 0, 1).float() / 255
+    torch.testing.assert_close(exact, pixels[:, 4:100, 4:100], atol=1e-4, rtol=0)
+    between = (pixels[:, 4:100, 4:100] + pixels[:, 5:101, 4:100]) / 2
+    torch.testing.assert_close(half, between, atol=1e-4, rtol=0)
+
+
+def test_other_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="want images"):
+        augment.crop_views(images(2, 32), augment.center_view(2, 64), 64)
+    with pytest.raises(ValueError, match="want images"):
+        augment.crop_views(images(2, 32), augment.center_view(3, 32), 32)
+
+
+def grey_of(pixel: np.ndarray) -> float:
+    return float(0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2])
+
+
+def test_tint_is_brightness_contrast_saturation() -> None:
+    pixels = augment.crop_views(images(3, 32), augment.center_view(3, 32), 32)
+    factors = np.array([[1.3, 0.6, 1.5], [0.7, 1.4, 0.2], [1, 1, 1]], np.float32)
+    found = augment.apply_jitter(pixels, factors)
+    for one, (brightness, contrast, saturation), result in zip(pixels, factors, found, strict=True):
+        wanted = (one.numpy() * brightness).clip(0, 1)
+        mean = np.mean([grey_of(wanted[:, y, x]) for y in range(32) for x in range(32)])
+        wanted = (mean + contrast * (wanted - mean)).clip(0, 1)
+        for y in range(32):
+            for x in range(32):
+                gray = grey_of(wanted[:, y, x])
+                wanted[:, y, x] = (gray + saturation * (wanted[:, y, x] - gray)).clip(0, 1)
+        np.testing.assert_allclose(result.numpy(), wanted, atol=2e-6)
+    torch.testing.assert_close(found[2], pixels[2])
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_a_look_is_the_box_and_the_tint_of_its_seed(size: int) -> None:
+    stored, key, number = images(40, size), hashes(40), np.arange(40) % 3
+    plain = augment.Augmentation(size=size, seed=7)(stored, key, number)
+    assert torch.equal(
+        plain, augment.crop_views(stored, augment.draw_boxes(7, key, number, size), size)
+    )
+    look = augment.Augmentation(size=size, seed=7, color=0.4)
+    tinted = look(stored, key, number)
+    assert torch.equal(
+        tinted, augment.apply_jitter(plain, augment.draw_jitter(7, key, number, 0.4))
+    )
+    assert tinted.is_contiguous(memory_format=torch.channels_last)
+    order = np.random.default_rng(0).permutation(40)[:9]
+    again = look(stored[torch.from_numpy(order)], key[order], number[order])
+    torch.testing.assert_close(again, tinted[torch.from_numpy(order)], atol=1e-6, rtol=0)
+
+
+def test_tints_are_drawn_beside_the_boxes() -> None:
+    key, number = hashes(20_000), np.zeros(20_000, np.int64)
+    factors = augment.draw_jitter(0, key, number, 0.4)
+    assert factors.min() >= np.float32(0.6)
+    assert factors.max() <= np.float32(1.4)
+    assert np.allclose(factors.mean(0), 1, atol=0.01)
+    for size in (32, 96):
+        boxes = augment.draw_boxes(0, key, number, size)
+        together = np.concatenate([factors, boxes[:, [0, 1, 4]]], 1)
+        apart = np.corrcoef(together.T) - np.eye(6)
+        assert np.abs(apart[:3]).max() < 0.03
+    assert not np.array_equal(augment.draw_jitter(1, key, number, 0.4), factors)

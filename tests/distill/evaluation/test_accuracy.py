@@ -1,0 +1,139 @@
+"""Accuracy and agreement on a labeled set, against a loop over single images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from distill.data import augment
+from distill.evaluation import accuracy
+from distill.evaluation.accuracy import agreement, evaluate_net, evaluate_nets, predict
+from distill.evaluation.calibration import expected_calibration_error
+from indexes import devices
+from indexes.images.decode import load_view
+from indexes.models.teacher import Teacher
+from indexes.shards.reader import Shards
+from indexes.sources import spec as sources
+from indexes.sources.spec import Sample, SourceError
+from tests.support import distillation
+
+World = tuple[Shards, Teacher]
+
+
+def make_set(directory: Path, num: int = 20) -> None:
+    """A folder per class; what is painted as class k lies in folder k, but for every fifth."""
+    for number in range(num):
+        label = (number + (number % 5 == 0)) % 3
+        place = directory / distillation.CLASSES[label]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(distillation.paint(number))
+
+
+def answers(net: Teacher, num: int) -> list[int]:
+    found = []
+    for number in range(num):
+        pixels, _, _ = load_view(distillation.paint(number), net.geometry)
+        one = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        found.append(int(net(one)[2].argmax()))
+    return found
+
+
+def confidence(net: Teacher, number: int) -> float:
+    """The largest share of exp(logit) in their sum."""
+    pixels, _, _ = load_view(distillation.paint(number), net.geometry)
+    one = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    powers = [math.exp(logit) for logit in net(one)[2][0].tolist()]
+    return max(powers) / sum(powers)
+
+
+def test_accuracy_agreement_and_drops(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, teacher = world
+    monkeypatch.setattr(devices, "has_bf16", lambda device: False)  # single images round alike
+    student = distillation.make_teacher(tmp_path / "student", seed=9)
+    make_set(tmp_path / "set")
+    (tmp_path / "set" / "ant" / "bad.png").write_bytes(distillation.paint(0)[:60])
+    (tmp_path / "set" / "bee" / "none.png").write_bytes(b"")
+    result = evaluate_net(student, str(tmp_path / "set"), teacher=teacher)
+    ours, theirs = answers(student, 20), answers(teacher, 20)
+    labels = [(number + (number % 5 == 0)) % 3 for number in range(20)]
+    hits = [a == b for a, b in zip(ours, labels, strict=True)]
+    assert result.num_images == 20
+    assert sum(result.dropped.values()) == 2
+    assert result.dropped["empty"] == 1
+    assert result.top1 == pytest.approx(sum(hits) / 20)
+    assert result.top5 is None
+    same = sum(a == b for a, b in zip(ours, theirs, strict=True)) / 20
+    assert result.agreement == pytest.approx(same)
+    sure = [confidence(student, number) for number in range(20)]
+    expected = expected_calibration_error(np.array(sure), np.array(hits))
+    assert result.ece == pytest.approx(expected, abs=1e-5)
+    for number, name in enumerate(distillation.CLASSES):
+        mine = [hit for hit, label in zip(hits, labels, strict=True) if label == number]
+        assert result.per_class[name] == pytest.approx(sum(mine) / len(mine))
+    assert len(set(ours)) > 1, "a student of one answer tests nothing"
+
+
+def test_unlabeled_and_undecodable_sets_are_refused(world: World, tmp_path: Path) -> None:
+    _, teacher = world
+    place = tmp_path / "ant"
+    place.mkdir()
+    (place / "0.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="not one image"):
+        evaluate_net(teacher, str(tmp_path))
+    with pytest.raises(SourceError):
+        evaluate_net(teacher, str(tmp_path / "nowhere"))
+
+
+def test_a_net_of_no_numbers_is_named(world: World, tmp_path: Path) -> None:
+    _, teacher = world
+    broken = distillation.make_teacher(tmp_path / "broken")
+    broken.head[1].fill_(torch.nan)
+    make_set(tmp_path / "set", 4)
+    with pytest.raises(ValueError, match="broken answers with numbers that are not finite"):
+        evaluate_nets([teacher, broken], str(tmp_path / "set"))
+
+
+def test_a_set_is_read_batch_by_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it is: no more than two batches are decoded ahead of the nets."""
+    _, teacher = world
+    taken: list[int] = []
+
+    def endless(spec: str, classes: object) -> Iterator[tuple[Sample, int]]:
+        for number in range(40):
+            taken.append(number)
+            yield Sample(str(number), "png", distillation.paint(number), 0, {}), number % 3
+
+    seen: list[int] = []
+    call = Teacher.__call__
+
+    def heard(self: Teacher, pixels: torch.Tensor) -> object:
+        seen.append(len(pixels))
+        assert len(taken) <= sum(seen) + 8, "one batch is at work and one ahead"
+        return call(self, pixels)
+
+    monkeypatch.setattr(accuracy, "BATCH", 8)
+    monkeypatch.setattr(sources, "labeled", endless)
+    monkeypatch.setattr(Teacher, "__call__", heard)
+    assert evaluate_net(teacher, "anything").num_images == 40
+    assert seen == [8] * 5
+
+
+def test_agreement_with_itself_is_whole_and_restores_the_mode(world: World) -> None:
+    _, teacher = world
+    generator = torch.Generator().manual_seed(0)
+    colors = torch.randint(0, 256, (30, 1, 1, 3), dtype=torch.uint8, generator=generator)
+    stored = colors.expand(30, 32, 32, 3).contiguous()
+    expected = predict(teacher.net, stored, 32)
+    assert agreement(teacher.net, stored, expected, 32) == 1
+    wrong = torch.where(torch.arange(30) < 12, (expected + 1) % 3, expected)
+    assert agreement(teacher.net, stored, wrong, 32) == pytest.approx(0.6)
+    assert not teacher.net.module.training
+    pixels = augment.crop_views(stored, augment.center_view(30, 32), 32)
+    assert torch.equal(expected, teacher(pixels)[2].argmax(1))

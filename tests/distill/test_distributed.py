@@ -1,0 +1,173 @@
+"""Two processes train as one: torchrun with gloo against a single process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import winnow
+from distill import distributed, train
+from distill.methods import kd
+from distill.training import build
+from indexes import artifact
+from indexes.models.teacher import Teacher
+from indexes.shards.reader import Shards
+from tests.support import distillation
+from tests.support.training import VIT, log_lines
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ROOT = Path(__file__).parents[2]
+VIEWS = "--views", "2"
+SPOILT = """from torch import nn
+
+class Spoilt(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.fc = nn.Linear(3, num_classes)
+
+    def forward(self, pixels):
+        return self.fc(pixels.mean((2, 3)) * float("nan"))
+
+def build(num_classes):
+    return Spoilt(num_classes)
+"""
+STEPS, BATCH = 12, 17  # 8 and 9 images for the two: never even
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("group")
+    teacher = distillation.make_teacher(place / "teachers" / "master")
+    distillation.make_shards(place / "shards" / "demo", teacher, 61)
+    return place
+
+
+def words(runs: Path, out: str, *more: object) -> list[str]:
+    said = ["distill", "--runs", runs, "--shards", runs / "shards" / "demo", "--out", runs / out,
+            "--student", f"resnet8 {VIT}", "--method", "kd", "--steps", STEPS, "--lr", 0.005,
+            "--batch-size", BATCH, "--device", "cpu", *more]  # fmt: skip
+    return [str(one) for one in said]
+
+
+def alone(runs: Path, out: str, *more: object) -> None:
+    result = CliRunner().invoke(winnow.app, words(runs, out, *more))
+    assert result.exit_code == 0, result.output
+
+
+def labeled(runs: Path) -> Path:
+    """A folder per class."""
+    for number in range(9):
+        place = runs / "val" / distillation.CLASSES[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(distillation.paint(number))
+    return runs / "val"
+
+
+def together(runs: Path, out: str, *more: object, code: int = 0) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--standalone", "-m", "winnow", *words(runs, out, *more)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def students(runs: Path, out: str) -> list[Path]:
+    return sorted(path.parent for path in (runs / out).glob("*/log.jsonl"))
+
+
+def curve(directory: Path) -> list[float]:
+    return [line["terms"]["total"] for line in log_lines(directory) if "terms" in line]
+
+
+def test_two_processes_reach_the_curve_of_one(runs: Path) -> None:
+    alone(runs, "one", *VIEWS)
+    printed = together(runs, "two", *VIEWS)
+    assert printed.count("resnet8: trained") == 1, "the first process speaks for both"
+    plain, without_norms = zip(students(runs, "one"), students(runs, "two"), strict=True)
+    one, two = map(curve, without_norms)
+    assert len(one) == len(two) == STEPS
+    assert two == pytest.approx(one, rel=0.02), "but for bf16 the same"
+    one, two = map(curve, plain)
+    # BatchNorm sees half the batch in each process.
+    assert two == pytest.approx(one, rel=0.25)
+    assert sum(two) == pytest.approx(sum(one), rel=0.05)
+
+
+def test_one_process_goes_on_where_two_were_and_the_other_way(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.Pace, "checkpoint_due", lambda self: True)
+    agreement = train.agreement
+
+    def dying(*given: object) -> float:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "agreement", dying)  # at a tenth of the steps
+        result = CliRunner().invoke(winnow.app, words(runs, "mixed", *VIEWS))
+        assert isinstance(result.exception, RuntimeError)
+    assert agreement is train.agreement
+    together(runs, "mixed", *VIEWS)
+    for one, mixed in zip(students(runs, "one"), students(runs, "mixed"), strict=True):
+        assert artifact.is_done(mixed)
+        steps = [line["step"] for line in log_lines(mixed) if "terms" in line]
+        assert steps == list(range(1, STEPS + 1))
+        assert sum(curve(mixed)) == pytest.approx(sum(curve(one)), rel=0.05)
+
+
+def test_means_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients by what images weigh; statistics alike, also where no image weighs anything."""
+    for weights in ((1.0, 3.0), (0.0, 0.0)):
+        said: list[torch.Tensor] = []
+
+        def both(value: torch.Tensor, said: list[torch.Tensor] = said) -> None:
+            said.append(value.clone())
+            value.copy_(sum(said))  # of the second process: what both have said
+
+        monkeypatch.setattr(distributed.distributed, "all_reduce", both)
+        parts = [(torch.full((2, 2), float(r + 1)), torch.full((3,), 10.0 * r)) for r in range(2)]
+        for (grad, buffer), weight in zip(parts, weights, strict=True):
+            distributed.average_gradients(
+                [grad], [buffer], torch.tensor(weight), distributed.ProcessGroup(0, 2)
+            )
+        grad, buffer = parts[-1]
+        assert torch.equal(grad, torch.full((2, 2), 1.75 if sum(weights) else 0.0))
+        assert torch.equal(buffer, torch.full((3,), 5.0))
+
+
+def test_those_who_have_nothing_to_save_wait_for_the_first(runs: Path) -> None:
+    """torchrun ends all others as soon as one has left with a student that was stopped."""
+    (runs / "spoilt.py").write_text(SPOILT)
+    spoilt = "--student", f"{runs / 'spoilt.py'}:build", "--trust-builder"
+    printed = together(runs, "stopped", *VIEWS, *spoilt, "--eval", labeled(runs), code=1)
+    assert printed.count("diverged") == 1
+    assert printed.count(": trained") == 2
+    for place in students(runs, "stopped"):
+        is_whole = "spoilt" not in place.name and "build" not in place.name
+        assert artifact.is_done(place) == is_whole
+        assert (place / "evaluation.json").is_file() == is_whole
+
+
+def test_a_single_process_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with distributed.init_distributed("cpu") as (team, device):
+        assert (team.rank, team.num, device) == (0, 1, "cpu")
+        team.wait()
+        assert team.any_rank(3, lambda: True, device)
+        assert not team.any_rank(3, lambda: False, device)
+
+
+def test_more_processes_than_images_are_refused(world: tuple[Shards, Teacher]) -> None:
+    recipe = train.Recipe(steps=1, batch_size=4, accumulate=4)
+    given = (*world, kd.KD, kd.Config(), recipe, "cpu", None, None, distributed.ProcessGroup(0, 2))
+    with pytest.raises(ValueError, match="1 images at a time are too few for 2 processes"):
+        build.build_loader(given[0], None, *given[1:])

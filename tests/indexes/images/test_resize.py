@@ -1,0 +1,110 @@
+"""images.load: torchvision's eval view, whatever the size, shape and JPEG scaling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from indexes.images import decode as images
+from indexes.images.decode import Geometry, decode_view, load_view
+from tests.support.lakes import saved, smooth
+
+
+def torchvision_view(pixels: np.ndarray[Any, Any], geometry: Geometry) -> np.ndarray[Any, Any]:
+    """Resize and center crop as torchvision does it, on the whole image."""
+    from torchvision.transforms import InterpolationMode, functional
+
+    how = InterpolationMode(geometry.interpolation)
+    resized = functional.resize(Image.fromarray(pixels), [geometry.shorter_side], how)
+    return np.asarray(functional.center_crop(resized, [geometry.size, geometry.size]))
+
+
+@pytest.mark.parametrize("size", [(90, 70), (70, 90), (33, 200), (8, 9), (224, 224)])
+@pytest.mark.parametrize("how", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("crop_frac", [1.0, 0.875])
+def test_load_is_torchvisions_eval_view(size: tuple[int, int], how: str, crop_frac: float) -> None:
+    photo, geometry = smooth(*size), Geometry(32, crop_frac, how)
+    pixels, width, height = load_view(saved(photo, "PNG"), geometry)
+    assert (width, height) == size
+    want = torchvision_view(np.asarray(photo), geometry)
+    assert np.abs(pixels.astype(int) - want).max() <= 1
+
+
+@settings(max_examples=60, deadline=None)
+@example(98, 132 / 98, "bilinear", (96, 0.95), 0)  # the crop ends where the stored image does
+@given(
+    st.integers(20, 260),
+    st.floats(0.3, 3),
+    st.sampled_from(["bilinear", "bicubic"]),
+    st.sampled_from([(16, 1.0), (32, 0.875), (96, 0.95)]),
+    st.integers(0, 99),
+)
+def test_of_noise_too(
+    width: int, ratio: float, how: str, look: tuple[int, float], seed: int
+) -> None:
+    """Larger and smaller, any shape: what is sharpest tells one way to resize from another.
+
+    Not so sharp that values are cut off, where it would matter which way is resized first.
+    """
+    shape = (max(round(ratio * width), 8), width, 3)
+    noise = np.random.default_rng(seed).integers(80, 176, shape, dtype=np.uint8)
+    geometry = Geometry(*look, how)
+    pixels = load_view(saved(Image.fromarray(noise), "PNG"), geometry)[0]
+    difference = np.abs(pixels.astype(int) - torchvision_view(noise, geometry))
+    assert difference.max() <= 2  # two roundings
+    assert (difference > 1).mean() < 1e-3
+
+
+def test_same_size_is_untouched() -> None:
+    photo = smooth(32, 32)
+    assert np.array_equal(load_view(saved(photo, "PNG"), Geometry(32))[0], np.asarray(photo))
+    data = saved(photo, "JPEG")
+    assert np.array_equal(load_view(data, Geometry(32))[0], decode_view(data))
+    wide = smooth(48, 32)
+    assert np.array_equal(load_view(saved(wide, "PNG"), Geometry(32))[0], np.asarray(wide)[:, 8:40])
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (1000, 751), (333, 1999), (640, 640)])
+@pytest.mark.parametrize("side", [16, 32, 100, 224])
+def test_dct_scaling_stays_close_to_the_plain_way(size: tuple[int, int], side: int) -> None:
+    geometry, data = Geometry(side, 0.9), saved(smooth(*size), "JPEG", quality=92)
+    pixels, width, height = load_view(data, geometry)
+    assert (width, height) == size
+    plain = images._view(decode_view(data), width, height, geometry)
+    difference = np.abs(pixels.astype(int) - plain)
+    assert difference.mean() < 2.0  # of a texture that is noise at the target's size
+    assert difference.max() <= 12
+
+
+def test_dct_scaling_is_used_and_keeps_the_side() -> None:
+    data = saved(smooth(800, 600), "JPEG")
+    assert decode_view(data, min_side=70).shape == (75, 100, 3)
+    assert decode_view(data, min_side=76).shape == (150, 200, 3)
+    assert decode_view(data, min_side=601).shape == (600, 800, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 3), (3, 5000)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("side", [1, 2, 224])
+def test_extreme_shapes(size: tuple[int, int], kind: str, side: int) -> None:
+    data = saved(Image.new("RGB", size, (200, 100, 50)), kind)
+    pixels, width, height = load_view(data, Geometry(side, 0.875))
+    assert pixels.shape == (side, side, 3)
+    assert (width, height) == size
+    assert np.abs(pixels.astype(int) - (200, 100, 50)).max() <= 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Geometry(0), lambda: Geometry(8, 0.0), lambda: Geometry(8, 1.5),
+     lambda: Geometry(8, 1.0, "bilinaer")],
+)  # fmt: skip
+def test_bad_geometry(make: Callable[[], Geometry]) -> None:
+    with pytest.raises(ValueError, match="geometry"):
+        make()

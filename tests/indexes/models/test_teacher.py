@@ -1,0 +1,284 @@
+"""A teacher directory goes round; what is missing, altered or foreign is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from indexes import artifact
+from indexes.models.net import Net, build_net
+from indexes.models.teacher import TeacherError, load_teacher, resolve_teacher, save_teacher
+
+CLASSES = ("cat", "dog", "ship")
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return build_net("resnet8", num_classes=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)).eval()
+
+
+@pytest.fixture
+def teacher(net: Net, tmp_path: Path) -> Path:
+    directory = tmp_path / "runs" / "teachers" / "one"
+    save_teacher(directory, net, classes=CLASSES, input_size=32, crop_frac=0.5, accuracy=0.9)
+    return directory
+
+
+def test_goes_round(net: Net, teacher: Path) -> None:
+    opened = load_teacher(teacher)
+    pixels = torch.rand(2, 3, 32, 32)
+    for ours, theirs in zip(opened(pixels), net(pixels), strict=True):
+        torch.testing.assert_close(ours, theirs)
+        assert not ours.requires_grad
+    assert opened.card.classes == CLASSES
+    assert opened.card.mean == (0.4, 0.5, 0.6)
+    assert opened.card.accuracy == 0.9
+    assert opened.card.builder == "indexes.zoo.cifar_resnet:resnet8"
+    assert (opened.geometry.size, opened.geometry.crop_frac) == (32, 0.5)
+    assert opened.geometry.interpolation == "bilinear"
+    torch.testing.assert_close(opened.head[0], net.head[0])
+    assert not opened.net.module.training
+    assert not any(parameter.requires_grad for parameter in opened.net.parameters())
+    assert opened.directory == teacher
+
+
+def test_save_returns_the_card_that_open_reads(net: Net, tmp_path: Path) -> None:
+    record = {"steps": 3, "seed": 0}
+    card = save_teacher(tmp_path, net, classes=CLASSES, input_size=32, note="x", record=record)
+    assert load_teacher(tmp_path).card == card
+    assert artifact.read_json(tmp_path / "card.json")["record"] == record
+
+
+def test_the_card_is_written_last(net: Net, teacher: Path) -> None:
+    stamps = {file.name: file.stat().st_mtime_ns for file in teacher.iterdir()}
+    assert sorted(stamps) == ["card.json", "model.safetensors"]
+    assert stamps["card.json"] >= stamps["model.safetensors"]
+
+
+def test_whoever_may_read_the_card_may_read_the_weights(teacher: Path) -> None:
+    modes = {file.stat().st_mode for file in teacher.iterdir()}
+    assert len(modes) == 1
+
+
+def test_a_failed_save_leaves_no_card(
+    net: Net, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save", full)
+    with pytest.raises(OSError, match="no space"):
+        save_teacher(teacher, net, classes=CLASSES, input_size=32)
+    with pytest.raises(TeacherError, match=r"card\.json"):
+        load_teacher(teacher)
+
+
+def test_class_names_are_as_many_as_the_heads_rows(net: Net, tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="2 class names for a head of 3"):
+        save_teacher(tmp_path, net, classes=CLASSES[:2], input_size=32)
+
+
+def test_digest_follows_what_changes_the_answers(net: Net, tmp_path: Path) -> None:
+    def digest(**changes: Any) -> str:
+        settings = {"classes": CLASSES, "input_size": 32, **changes}
+        return save_teacher(tmp_path, net, **settings).digest
+
+    first = digest()
+    assert digest() == first
+    assert digest(accuracy=0.5, note="other", record={"a": 1}) == first
+    changed = [
+        digest(crop_frac=0.9),
+        digest(input_size=64),
+        digest(interpolation="bicubic"),
+        digest(classes=("dog", "cat", "ship")),
+    ]
+    net.normalize((0.1, 0.1, 0.1), net.std)
+    changed.append(digest())
+    with torch.no_grad():
+        net.head[0][0, 0] += 1
+    changed.append(digest())
+    assert len({first, *changed}) == 7
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(_cut, "bytes, its card says"), (_flip, "sha256"), (Path.unlink, "is missing")],
+)
+def test_altered_weights_are_refused_by_name(
+    teacher: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(teacher / "model.safetensors")
+    with pytest.raises(TeacherError, match=message) as caught:
+        load_teacher(teacher)
+    assert "model.safetensors" in str(caught.value)
+    assert "copy the teacher again" in str(caught.value)
+
+
+def _edit(directory: Path, **changes: Any) -> None:
+    body = json.loads((directory / "card.json").read_text())
+    (directory / "card.json").write_text(json.dumps({**body, **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mean": [0.0, 0.0, 0.0]},
+        {"input_size": 64},
+        {"classes": ["dog", "cat", "ship"]},
+        {"builder": "wrn_16_2"},
+        {"arguments": {"width": 2}},
+    ],
+)
+def test_an_edited_card_is_refused(teacher: Path, changes: dict[str, Any]) -> None:
+    _edit(teacher, **changes)
+    with pytest.raises(TeacherError, match="was edited"):
+        load_teacher(teacher)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("builder", None),
+        ("arguments", []),
+        ("classes", []),
+        ("classes", [1, 2, 3]),
+        ("mean", [0.5]),
+        ("std", [1.0, 0.0, 1.0]),
+        ("std", [1.0, math.inf, 1.0]),
+        ("input_size", "32"),
+        ("input_size", 10**9),
+        ("crop_frac", 0),
+        ("crop_frac", 1.5),
+        ("interpolation", 3),
+        ("interpolation", "cubic"),
+        ("accuracy", "high"),
+        ("note", None),
+        ("weights", None),
+        ("weights", {"bytes": "many"}),
+    ],
+)
+def test_a_malformed_card_is_refused_by_field(teacher: Path, field: str, value: Any) -> None:
+    _edit(teacher, **{field: value})
+    with pytest.raises(TeacherError, match=field):
+        load_teacher(teacher)
+
+
+def _resign(directory: Path, **changes: Any) -> None:
+    """An attacker's or vendor's card: whatever it says, its digests are right."""
+    body = {**json.loads((directory / "card.json").read_text()), **changes}
+    weights = directory / "model.safetensors"
+    body["weights"]["sha256"] = artifact.sha256(weights)
+    body["weights"]["bytes"] = weights.stat().st_size
+    others = ("kind", "schema", "digest", "weights", "accuracy", "note", "record")
+    answers = {key: value for key, value in body.items() if key not in others}
+    body["digest"] = artifact.digest({**answers, "weights": body["weights"]["sha256"]})
+    (directory / "card.json").write_text(json.dumps(body))
+
+
+def test_a_foreign_builder_needs_trust(teacher: Path, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.py"
+    ran = tmp_path / "ran"
+    file.write_text(
+        "from pathlib import Path\n"
+        f"Path({str(ran)!r}).touch()\n"
+        "from indexes.zoo.cifar_resnet import resnet8 as net\n"
+    )
+    _resign(teacher, builder=f"{file}:net")
+    with pytest.raises(TeacherError, match="--trust-builder"):
+        load_teacher(teacher)
+    assert not ran.exists()
+    assert load_teacher(teacher, trust_builder=True).card.builder == f"{file}:net"
+    assert ran.exists()
+
+
+def test_a_card_cannot_fetch(teacher: Path) -> None:
+    _resign(teacher, builder="timm:resnet18", arguments={"checkpoint_path": "x.pth"})
+    with pytest.raises(TeacherError, match="weights come from files"):
+        load_teacher(teacher)
+
+
+def test_class_names_and_head_differ(teacher: Path) -> None:
+    _resign(teacher, classes=["cat", "dog"])
+    with pytest.raises(TeacherError, match=r"head of 3 classes.*2 class names"):
+        load_teacher(teacher)
+
+
+def test_weights_of_another_net(teacher: Path) -> None:
+    _resign(teacher, builder="resnet14")
+    with pytest.raises(TeacherError, match=r"does not fit.*layer1\.1\.conv1.*and 27 more"):
+        load_teacher(teacher)
+
+
+def test_rubbish_for_weights(teacher: Path) -> None:
+    (teacher / "model.safetensors").write_bytes(b"\x10" * 64)
+    _resign(teacher)
+    with pytest.raises(TeacherError, match="cannot be read"):
+        load_teacher(teacher)
+
+
+def test_float16_weights_are_opened_in_float32(teacher: Path) -> None:
+    state = load_file(teacher / "model.safetensors")
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save_file(half, teacher / "model.safetensors")
+    _resign(teacher)
+    assert {one.dtype for one in load_teacher(teacher).net.parameters()} == {torch.float32}
+
+
+def test_batch_norms_carry_the_running_statistics(net: Net, tmp_path: Path) -> None:
+    net.train()
+    net(torch.rand(8, 3, 32, 32))
+    save_teacher(tmp_path, net, classes=CLASSES, input_size=32)
+    found = load_teacher(tmp_path).batch_norms()
+    expected = [k.removesuffix(".running_mean") for k in net.state_dict() if "running_mean" in k]
+    assert [name for name, _, _ in found] == expected
+    for name, mean, variance in found:
+        torch.testing.assert_close(mean, net.state_dict()[f"{name}.running_mean"])
+        torch.testing.assert_close(variance, net.state_dict()[f"{name}.running_var"])
+        assert mean.any()
+
+
+def test_open_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match=r"no such directory.*import-teacher"):
+        load_teacher(tmp_path / "absent")
+    with pytest.raises(TeacherError, match=r"no card\.json"):
+        load_teacher(tmp_path)
+    artifact.write_card(tmp_path, "shards", {})
+    with pytest.raises(TeacherError, match="'shards', not 'teacher'"):
+        load_teacher(tmp_path)
+
+
+def test_resolve_takes_a_path_a_name_or_the_only_one(teacher: Path) -> None:
+    runs = teacher.parent.parent
+    (runs / "teachers" / "unfinished").mkdir()
+    for spec in (str(teacher), "one", None):
+        assert resolve_teacher(spec, runs) == teacher
+    assert resolve_teacher(str(runs / "teachers" / "unfinished"), runs).name == "unfinished"
+
+
+def test_resolve_lists_the_teachers_there_are(net: Net, teacher: Path, tmp_path: Path) -> None:
+    runs = teacher.parent.parent
+    save_teacher(runs / "teachers" / "two", net, classes=CLASSES, input_size=32)
+    with pytest.raises(TeacherError, match=r"say which.*one, two.*import-teacher"):
+        resolve_teacher(None, runs)
+    with pytest.raises(TeacherError, match=r"no teacher 'three'.*one, two"):
+        resolve_teacher("three", runs)
+    with pytest.raises(TeacherError, match=r"no teacher yet.*import-teacher"):
+        resolve_teacher(None, tmp_path / "elsewhere")

@@ -1,0 +1,79 @@
+"""Artifacts: written aside, renamed, card last; what is not whole is never taken for whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexes import artifact
+from indexes.artifact import ArtifactError
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_digest_is_of_the_value_not_its_order(value: object) -> None:
+    assert artifact.digest(value) == artifact.digest(json.loads(json.dumps(value)))
+    both = {"a": value, "b": 1}
+    assert artifact.digest(both) == artifact.digest({"b": 1, "a": value})
+    assert artifact.digest(both) != artifact.digest({"b": 2, "a": value})
+
+
+def test_numpy_and_paths_fold_to_json() -> None:
+    assert artifact.plain({"n": np.int64(3), "a": np.arange(2), "p": Path("x")}) == {
+        "n": 3,
+        "a": [0, 1],
+        "p": "x",
+    }
+    with pytest.raises(TypeError, match="no place in a card"):
+        artifact.plain({"x": object()})
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "value.txt"
+    with artifact.writing(path) as aside:
+        aside.write_text("first")
+        assert not path.exists()
+    assert path.read_text() == "first"
+
+    def half() -> None:
+        with artifact.writing(path) as aside:
+            aside.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        half()
+    assert path.read_text() == "first"
+    assert [file.name for file in path.parent.iterdir()] == ["value.txt"]
+
+
+def test_card_makes_the_artifact(tmp_path: Path) -> None:
+    assert not artifact.is_done(tmp_path)
+    with pytest.raises(ArtifactError, match=r"no card\.json.*cut off"):
+        artifact.read_card(tmp_path, "shards")
+    artifact.write_card(tmp_path, "shards", {"n": 1})
+    assert artifact.read_card(tmp_path, "shards")["n"] == 1
+    with pytest.raises(ArtifactError, match="holds 'shards', not 'teacher'"):
+        artifact.read_card(tmp_path, "teacher")
+
+
+def test_other_schema_and_damage_are_refused(tmp_path: Path) -> None:
+    artifact.write_card(tmp_path, "shards", {})
+    card = json.loads((tmp_path / "card.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps({**card, "schema": 999}))
+    with pytest.raises(ArtifactError, match="schema 999"):
+        artifact.read_card(tmp_path, "shards")
+    (tmp_path / "card.json").write_text("{")
+    with pytest.raises(ArtifactError, match="damaged"):
+        artifact.read_card(tmp_path, "shards")
+    with pytest.raises(ArtifactError, match="no such directory"):
+        artifact.read_card(tmp_path / "absent", "shards")

@@ -1,0 +1,189 @@
+"""Query: by image, by text, the contact sheet of the images found, and what can go wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import winnow
+from indexes import artifact
+from indexes.images.decode import load_view
+from indexes.search import Corpus, latest_embeddings
+from indexes.sources import locations
+from indexes.sources.sample import SourceError
+from indexes.sources.spec import open_parts
+from tests.support import corpora
+from tests.support.corpora import select
+
+NAME = "winnow-tiny-query"
+
+
+def invoke(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(winnow.app, [str(one) for one in arguments], catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+def folder_of_images(place: Path, numbers: range) -> None:
+    place.mkdir(parents=True)
+    for number in numbers:
+        (place / f"im{number}.jpg").write_bytes(corpora.encoded(number))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tar, a gzipped tar and folders, embedded by a teacher and a tower of random weights."""
+    import open_clip
+
+    place = tmp_path_factory.mktemp("world")
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
+    text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    (place / f"{NAME}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(place / f"{NAME}.json")
+    torch.manual_seed(0)
+    model = open_clip.create_model(NAME, load_weights=False).eval()
+    save_file(model.state_dict(), place / "clip.safetensors")
+    corpora.good_tar(place / "a.tar", 12)
+    corpora.good_tar(place / "b.tar.gz", 12, first=100)
+    folder_of_images(place / "tree" / "one", range(200, 206))
+    folder_of_images(place / "tree" / "two", range(300, 306))
+    result = select(
+        f"{place / 'a.tar'} {place / 'b.tar.gz'} {place / 'tree'}", place / "runs",
+        "-n", "6", "--method", "all", "--tower", f"{NAME}:{place / 'clip.safetensors'}",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return place
+
+
+@pytest.mark.parametrize("number", [3, 105, 203, 304])
+def test_a_sheet_shows_the_images_themselves(world: Path, tmp_path: Path, number: int) -> None:
+    (tmp_path / "mine.jpg").write_bytes(corpora.encoded(number))
+    sheet = tmp_path / "out.png"
+    code, text = invoke(
+        "query", tmp_path / "mine.jpg", "--runs", world / "runs", "-k", 12, "--sheet", sheet
+    )
+    assert code == 0, text
+    assert f"im{number:05d} " in text or f"im{number} " in text
+    with Image.open(sheet) as image:
+        pixels = np.asarray(image)
+    assert pixels.shape == (2 * 198 + 8, 11 * 168 + 8, 3), "two lines of ten beside the query"
+    asked, first = pixels[8:168, 8:168], pixels[8:168, 176:336]
+    np.testing.assert_array_equal(asked, first)
+    shown = load_view(corpora.encoded(number), _geometry())[0]
+    np.testing.assert_array_equal(first, shown)
+
+
+def _geometry() -> object:
+    from indexes.images.decode import Geometry
+
+    return Geometry(160, 1.0, "bicubic")
+
+
+def test_by_text_through_the_tower(world: Path, tmp_path: Path) -> None:
+    import open_clip
+
+    sheet = tmp_path / "out.jpg"
+    code, text = invoke(
+        "query", "--text", "a red thing", "--text", "caf\u00e9", "--runs", world / "runs",
+        "-k", 4, "--sheet", sheet,
+    )  # fmt: skip
+    assert code == 0, text
+    lines = text.splitlines()
+    assert lines[0] == "a red thing"
+    assert len(lines) == 11
+    corpus = Corpus(latest_embeddings(world / "runs", "tower"), world / "runs")
+    model = open_clip.create_model(NAME, pretrained=str(world / "clip.safetensors")).eval()
+    tokens = open_clip.get_tokenizer(NAME)(["a red thing"])
+    wanted = model.encode_text(tokens, normalize=True).detach().numpy()[0]
+    tower = np.concatenate([b.matrix("tower") for b in corpus.embedded.blocks]).astype(np.float32)
+    best = np.sort(tower @ wanted / np.linalg.norm(tower, axis=1))[::-1]
+    found = [float(line.split()[0]) for line in lines[1:5]]
+    np.testing.assert_allclose(found, best[:4], atol=2e-3)
+    with Image.open(sheet) as image:
+        assert image.format == "JPEG"
+
+
+def test_what_cannot_be_asked_is_said(world: Path, tmp_path: Path) -> None:
+    runs = world / "runs"
+    image = tmp_path / "mine.jpg"
+    image.write_bytes(corpora.encoded(3))
+    for arguments, message in [
+        ([], "one of the two"),
+        ([image, "--text", "x"], "one of the two"),
+        ([image, "--sheet", "x.gif"], ".jpg, .jpeg, .png"),
+        ([image, "--index", latest_embeddings(runs, "tower")], "--text"),
+        (["--text", "x", "--index", latest_embeddings(runs, "features")], "with an image"),
+    ]:
+        code, text = invoke("query", *arguments, "--runs", runs)
+        assert (code, message in text) == (2, True), text
+    corpora.good_tar(tmp_path / "c.tar", 8)
+    assert select(tmp_path / "c.tar", tmp_path / "runs", "-n", "4").exit_code == 0
+    code, text = invoke("query", "--text", "x", "--runs", tmp_path / "runs")
+    assert code == 2
+    assert "winnow select makes one with --tower" in text
+
+
+def test_a_changed_or_missing_corpus_is_named(world: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(world / "runs", runs)
+    copy = tmp_path / "a.tar"
+    shutil.copy(world / "a.tar", copy)
+    shutil.copytree(world / "tree", tmp_path / "tree")
+    corpus = Corpus(latest_embeddings(runs, "features"), runs)
+    name = corpus.embedded.directory.name
+    found = open_parts(f"{copy} {world / 'b.tar.gz'} {tmp_path / 'tree'}")
+    locations.remember(runs, name, found, None)
+    rows = list(range(len(corpus.embedded)))
+    assert {artifact.hash64(data) for data in corpus.originals(rows).values()} == {
+        artifact.hash64(corpora.encoded(n))
+        for n in (*range(12), *range(100, 112), *range(200, 206), *range(300, 306))
+    }
+    corpora.good_tar(copy, 12, first=50)
+    with pytest.raises(SourceError, match="not what was embedded"):
+        corpus.originals([0])
+    (tmp_path / "tree" / "one" / "im200.jpg").unlink()
+    with pytest.raises(SourceError, match="not those that were embedded"):
+        corpus.originals([24])
+    with pytest.raises(SourceError, match="the tower of"):
+        locations.tower(runs, name)
+    (runs / "whereabouts" / f"{name}.json").unlink()
+    with pytest.raises(SourceError, match="is missing"):
+        corpus.originals([0])
+
+
+def test_places_with_secrets_and_own_parts_are_not_noted(tmp_path: Path) -> None:
+    from indexes.sources.tar import TarPart
+    from pipeline.corpora import demo
+
+    secret = TarPart("x", "https://user:word@host/x.tar")
+    signed = TarPart("y", "https://host/y.tar?signature=abc")
+    plain = TarPart("z", "https://host/z.tar")
+    locations.remember(tmp_path, "c", [secret, signed, plain, demo.corpus()[0]], None)
+    text = (tmp_path / "whereabouts" / "c.json").read_text()
+    assert "word" not in text
+    assert "abc" not in text
+    assert locations.part(tmp_path, "c", 2).fingerprint
+    for number in (0, 1, 3):
+        with pytest.raises(SourceError, match="cannot be read again"):
+            locations.part(tmp_path, "c", number)
+
+
+def test_the_tower_is_the_one_that_embedded(world: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(world / "runs", runs)
+    other = tmp_path / "clip.safetensors"
+    other.write_bytes(gzip.compress((world / "clip.safetensors").read_bytes()))
+    corpus = Corpus(latest_embeddings(runs, "tower"), runs)
+    locations.remember(runs, corpus.embedded.directory.name, [], f"{NAME}:{other}")
+    code, text = invoke("query", "--text", "x", "--runs", runs)
+    assert code == 2
+    assert "is not the tower" in text

@@ -1,0 +1,249 @@
+"""Indexing: recall in class order, budget, resume, what an older index gives, damage, full disk."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexes import artifact
+from indexes.artifact import ArtifactError
+from indexes.vectors import autotune, build, kmeans
+from indexes.vectors.build import VectorPart, build_index, newest_index, plan_index, random_rows
+from indexes.vectors.index import Vectors, normalize_rows
+from tests.support.vectors import built, clustered, nearest, parts_of, recall
+
+ROWS = clustered(6000)
+
+
+@pytest.fixture(autouse=True)
+def many_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inverted lists although the corpus is small."""
+    monkeypatch.setattr(build, "EXACT_ROWS", 100)
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(directory)): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_class_order_finds_as_much_as_shuffled_order(tmp_path: Path) -> None:
+    rows = clustered(6000, 32, clusters=200)
+    order = np.random.default_rng(5).permutation(len(rows))
+    reached = []
+    for name, corpus in (("ordered", rows), ("shuffled", rows[order])):
+        index = built(tmp_path / name, corpus)
+        assert index.card["factory"].startswith("IVF310,")
+        queries = rows[::12]
+        reached.append(recall(index.search(queries, 10)[1], nearest(queries, corpus, 10)[1]))
+    assert min(reached) > 0.93
+    assert abs(reached[0] - reached[1]) < 0.03
+
+
+def test_the_card_tells_the_recall_that_was_asked_for(tmp_path: Path) -> None:
+    low = built(tmp_path / "low", ROWS, recall=0.5)
+    high = built(tmp_path / "high", ROWS, recall=0.99)
+    assert low.card["nprobe"] < high.card["nprobe"]
+    assert high.card["recall_at_10"] >= 0.99
+    assert built(tmp_path / "near", ROWS, close=0.95).card["recall_close"] >= 0.999
+    found = high.search(ROWS[::7], 10)[1]
+    assert recall(found, nearest(ROWS[::7], ROWS, 10)[1]) > 0.97
+
+
+@given(st.floats(0, 1), st.integers(1, 300))
+@settings(max_examples=50, deadline=None)
+def test_the_least_number_of_lists_is_found(wanted: float, high: int) -> None:
+    at, value = autotune._least(lambda n: n / high, wanted, 1, high)
+    assert value == at / high
+    assert value >= wanted
+    assert at <= np.ceil(wanted * high) * 17 / 16 + 1
+
+
+def test_the_training_sample_is_drawn_over_all_parts() -> None:
+    blocks = [np.full((500, 2), value, np.float16) for value in (1, 2)]
+    blocks[1][:, 1] = -2
+    parts = [VectorPart(str(n), 500, lambda block=block: block) for n, block in enumerate(blocks)]
+    rows, sample = random_rows(parts, 100, np.random.default_rng(3))
+    assert len(set(rows.tolist())) == 100
+    second = sample[:, 1] < 0
+    np.testing.assert_array_equal(second, rows >= 500)
+    assert 30 < second.sum() < 70
+    assert 10 < second[:50].sum() < 40, "in no order"
+
+
+def test_centroids_are_the_modes_and_no_list_stays_empty() -> None:
+    modes = normalize_rows(np.eye(4))
+    rows = np.repeat(modes, [500, 5, 5, 5], axis=0)
+    rows = normalize_rows(rows + np.random.default_rng(0).normal(scale=0.02, size=rows.shape))
+    order = np.random.default_rng(1).permutation(len(rows))
+    found = kmeans.train(rows[order], 8, seed=0)
+    assert found.shape == (8, 4)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(found, kmeans.train(rows[order], 8, seed=0))
+    own, near = kmeans.near(rows, found, 3)
+    exact = (rows @ found.T).argmax(1)
+    assert (kmeans.nearest(rows, found) == exact).mean() > 0.5  # bf16 splits hairs differently
+    assert np.bincount(own, minlength=len(rows)).max() <= 3
+    assert set(near.tolist()) <= set(range(8))
+
+
+def test_resumed_anywhere_it_is_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(tmp_path / "whole", ROWS)
+    expected = files_of(tmp_path / "whole")
+    real = Path.replace
+    for when in range(1, 11):
+        count = itertools.count(1)
+
+        def replace(
+            self: Path, target: Path, count: itertools.count[int] = count, when: int = when
+        ) -> Path:
+            if next(count) == when:
+                raise KeyboardInterrupt
+            return real(self, target)
+
+        cut = tmp_path / f"cut{when}"
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            with pytest.raises(KeyboardInterrupt):
+                built(cut, ROWS)
+        assert not artifact.is_done(cut)
+        built(cut, ROWS)
+        assert files_of(cut) == expected
+
+
+def test_a_half_written_part_is_made_again_and_a_whole_one_is_not(tmp_path: Path) -> None:
+    built(tmp_path, ROWS)
+    expected = files_of(tmp_path)
+    files = sorted((tmp_path / "parts").iterdir())
+    assert len(files) == 6
+    (tmp_path / "card.json").unlink()
+    files[0].write_bytes(files[0].read_bytes()[:-5])
+    before = {path: path.stat().st_mtime_ns for path in files}
+    built(tmp_path, ROWS)
+    assert files_of(tmp_path) == expected
+    assert [path for path in files if path.stat().st_mtime_ns != before[path]] == [files[0]]
+
+
+def test_an_older_index_gives_its_training_and_its_unchanged_parts(tmp_path: Path) -> None:
+    built(tmp_path / "old", ROWS)
+    more = np.concatenate([ROWS[:2000], clustered(1000, seed=9), ROWS[3000:], ROWS[:500]])
+    new = built(tmp_path / "new", more, previous=tmp_path / "old")
+    assert new.card["trained_on"] == 6000
+    mine, theirs = ({p.name: p.stat().st_ino for p in (tmp_path / name / "parts").iterdir()}
+                    for name in ("new", "old"))  # fmt: skip
+    assert len(mine) == 7
+    assert sum(theirs.get(name) == inode for name, inode in mine.items()) == 5, "linked"
+    rows = new.search(more[::50], 1)[1][:, 0]
+    same = [
+        np.array_equal(more[row], more[own])
+        for row, own in zip(rows, range(0, 6500, 50), strict=True)
+    ]
+    assert np.mean(same) > 0.95, "rows are numbered by the new order"
+    assert new.card["recall_at_10"] >= 0.95
+
+
+@pytest.mark.parametrize("change", ["twice", "wider", "damaged"])
+def test_an_older_index_that_does_not_suit_gives_nothing(tmp_path: Path, change: str) -> None:
+    built(tmp_path / "old", ROWS[:3000])
+    rows = {"twice": ROWS, "wider": clustered(3000, 25)}.get(change, ROWS[:3000])
+    if change == "damaged":
+        (tmp_path / "old" / "card.json").write_text("{")
+    new = built(tmp_path / "new", rows, previous=tmp_path / "old")
+    assert new.card["trained_on"] == len(rows)
+    assert new.card["num_vectors"] == len(rows)
+    old, made = (tmp_path / name / "trained.faiss" for name in ("old", "new"))
+    assert old.stat().st_ino != made.stat().st_ino
+
+
+def test_the_newest_index_of_the_same_making_is_found(tmp_path: Path) -> None:
+    assert newest_index(tmp_path, {"corpus": "c"}) is None
+    for name, corpus in (("one", "c"), ("two", "c"), ("three", "d")):
+        built(tmp_path / name, ROWS[:200], body={"corpus": corpus})
+    (tmp_path / "four").mkdir()
+    (tmp_path / "four" / "card.json").write_text("{}")
+    assert newest_index(tmp_path, {"corpus": "c"}) == tmp_path / "two"
+
+
+def test_large_parts_are_cut_to_the_budget(tmp_path: Path) -> None:
+    budget = 6000 * 24 * 2 * 2
+    index = built(tmp_path / "cut", ROWS, size=6000, budget_bytes=budget)
+    assert len(list((tmp_path / "cut" / "parts").iterdir())) == 6000 // 1024 + 1
+    assert index.card["factory"].endswith("SQfp16")
+    assert built(tmp_path / "small", ROWS, budget_bytes=budget // 4).card["factory"].endswith("SQ8")
+    assert plan_index(10**9, 512, 4 << 30).code == "SQ8"
+    assert plan_index(10**9, 512, 4 << 30).train_rows * 512 * 2 <= 1 << 30
+
+
+def test_a_build_ten_times_larger_stays_in_the_budget() -> None:
+    script = """
+import numpy as np, resource, tempfile
+from indexes import indexing
+def part(number):
+    def rows():
+        return np.random.default_rng(number).normal(size=(2000, 128)).astype(np.float16)
+    return indexing.Part(str(number), 2000, rows)
+peaks = []
+for count, budget_bytes in ((2, 1 << 20), (8, 8 << 20), (80, 8 << 20)):
+    with tempfile.TemporaryDirectory() as folder:
+        parts = [part(n) for n in range(count)]
+        indexing.build(folder, parts, budget_bytes=budget_bytes, recall=0.1)
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(*peaks)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True
+    )
+    base, small, large = map(int, done.stdout.split())
+    # The vectors are 39 MiB, the budget is 8. What libraries keep for good is in the base.
+    assert large - base < 8 + 4, f"MiB: {base} to begin with, {small} small, {large} large"
+
+
+def test_a_part_with_too_few_rows_or_none_at_all(tmp_path: Path) -> None:
+    part = VectorPart("short", 1000, lambda: ROWS[:900])
+    with pytest.raises((ArtifactError, IndexError)):
+        build_index(tmp_path / "short", [part])
+    with pytest.raises(ArtifactError, match="no vectors"):
+        build_index(tmp_path / "none", parts_of(ROWS[:0], 10))
+    empty = VectorPart("empty", 0, lambda: ROWS[:0])
+    build_index(tmp_path / "some", [empty, *parts_of(ROWS[:300], 100), empty])
+    assert Vectors(tmp_path / "some").card["num_vectors"] == 300
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    built(tmp_path, ROWS)
+    (tmp_path / "card.json").unlink()
+    file = sorted((tmp_path / "parts").iterdir())[2]
+    whole = file.read_bytes()
+    file.write_bytes(b"\xff" * len(whole))
+    with pytest.raises(ArtifactError, match=f"{file.name} is damaged"):
+        built(tmp_path, ROWS)
+    file.write_bytes(whole)
+    (tmp_path / "trained.faiss").write_bytes(b"rubbish")
+    with pytest.raises(ArtifactError, match=r"trained\.faiss is damaged"):
+        built(tmp_path, ROWS)
+
+
+def test_a_full_disk_is_an_error_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # less than the index needs
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            built(tmp_path, ROWS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(list((tmp_path / "parts").iterdir())) == 6
+    assert not (tmp_path / "index.faiss").exists()
+    assert not artifact.is_done(tmp_path)
+    assert built(tmp_path, ROWS).card["num_vectors"] == 6000

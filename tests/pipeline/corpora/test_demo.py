@@ -1,0 +1,212 @@
+"""The demo world: the same bytes every time and in any order, honest counts, no labels."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from indexes.sources.spec import Sample, SourceError
+from pipeline.corpora import demo
+from pipeline.corpora._painter import DRAWS, LOOKS, THINGS, paint
+
+
+@pytest.fixture(scope="module")
+def ocean() -> list[Sample]:
+    return [sample for part in demo.corpus() for sample in part]
+
+
+def decodes(data: bytes) -> bool:
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.load()
+    except OSError:
+        return False
+    return True
+
+
+def test_ten_classes_in_a_fixed_order() -> None:
+    assert demo.CLASSES == (
+        "boat", "car", "cup", "fish", "house", "key", "mushroom", "star", "tree", "umbrella",
+    )  # fmt: skip
+
+
+def test_shares_add_up() -> None:
+    assert sum(demo.SUBJECTS.values()) == pytest.approx(1)
+    assert len(demo.CLASS_SHARES) == len(demo.CLASSES)
+    assert sum(demo.CLASS_SHARES) == pytest.approx(1)
+    assert len(demo.LOOK_SHARES) == len(LOOKS)
+    assert sum(demo.LOOK_SHARES) == pytest.approx(1)
+
+
+def test_parts_counts_and_keys(ocean: list[Sample]) -> None:
+    parts = demo.corpus()
+    assert len({part.name for part in parts}) == len(parts) == 6
+    assert len({part.fingerprint() for part in parts}) == 6
+    assert not any(part.random_access for part in parts)
+    assert len(ocean) == 12_000
+    assert [sample.key for sample in ocean] == [one.key for one in demo.census()]
+    assert len({sample.key for sample in ocean}) == 12_000
+    assert Counter(sample.ext for sample in ocean)["jpg"] > 10_000
+
+
+def test_the_ocean_yields_no_label(ocean: list[Sample]) -> None:
+    assert all(sample.extras == {} for sample in ocean)
+    assert not any(name in sample.key for sample in ocean[:100] for name in demo.CLASSES)
+
+
+def test_the_same_bytes_again_from_a_pickled_part(ocean: list[Sample]) -> None:
+    part = pickle.loads(pickle.dumps(demo.corpus()[1]))
+    assert list(part) == ocean[2_000:4_000]
+
+
+@settings(max_examples=40, deadline=None)
+@given(where=st.integers(0, 11_999))
+def test_one_image_alone_is_the_one_of_the_whole_pass(ocean: list[Sample], where: int) -> None:
+    sample = ocean[where]
+    part = demo.corpus()[where // 2_000]
+    assert part.fetch(sample.key, sample.offset, len(sample.data)) == sample.data
+
+
+def test_another_key_is_refused() -> None:
+    part = demo.corpus()[0]
+    with pytest.raises(SourceError, match="ocean-0 has no image"):
+        part.fetch("ocean-1-0000", 0, 10)
+    with pytest.raises(SourceError, match="at 2000"):
+        part.fetch("ocean-0-2000", 2_000, 10)
+
+
+def test_another_seed_is_another_ocean(ocean: list[Sample]) -> None:
+    part = demo.DemoPart(0, seed=1)
+    assert part.fingerprint() != demo.DemoPart(0).fingerprint()
+    assert part.fetch("ocean-0-0003", 3, 0) != ocean[3].data
+
+
+def test_the_corrupt_files_are_those_planted(ocean: list[Sample]) -> None:
+    planted = [one.key for one in demo.census() if one.oddity in demo.CORRUPT]
+    assert len(planted) == sum(demo.ODDITIES[name] for name in demo.CORRUPT) == 60
+    assert [sample.key for sample in ocean if not decodes(sample.data)] == planted
+
+
+def test_every_other_image_is_what_it_says(ocean: list[Sample]) -> None:
+    shapes: Counter[tuple[str, str, int]] = Counter()
+    for sample, truth in zip(ocean, demo.census(), strict=True):
+        if truth.oddity not in demo.CORRUPT:
+            with Image.open(io.BytesIO(sample.data)) as picture:
+                assert picture.format == {"jpg": "JPEG", "png": "PNG"}[sample.ext]
+                shapes[truth.oddity, picture.mode, picture.width] += 1
+    assert (
+        shapes["gray", "L", 32] == shapes["alpha", "RGBA", 32] == shapes["palette", "P", 32] == 40
+    )
+    assert shapes["large", "RGB", 64] == 40
+    assert sum(shapes.values()) == 12_000 - 60
+
+
+def test_copies_are_byte_identical_and_echoes_are_near(ocean: list[Sample]) -> None:
+    truth = demo.census()
+    assert Counter(one.oddity for one in truth) == {**demo.ODDITIES, "": 11_080}
+    for sample, one in zip(ocean, truth, strict=True):
+        if one.oddity == "copy":
+            assert sample.data == ocean[one.source].data
+            assert sample.ext == ocean[one.source].ext
+        elif one.oddity == "echo":
+            assert sample.data != ocean[one.source].data
+            assert (one.thing, one.look) == (truth[one.source].thing, truth[one.source].look)
+    # Two empty grounds of one color may come out alike by chance, as blank images do.
+    drawn = [
+        sample.data
+        for sample, one in zip(ocean, truth, strict=True)
+        if one.oddity == "" and one.thing != "nothing"
+    ]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_the_mixture_is_the_stated_one() -> None:
+    truth = demo.census()
+    subjects = Counter(one.subject for one in truth)
+    for name, share in demo.SUBJECTS.items():
+        assert subjects[name] / len(truth) == pytest.approx(share, abs=0.015)
+    shown = [one for one in truth if one.subject == "class"]
+    classes = Counter(one.thing for one in shown)
+    assert set(classes) == set(demo.CLASSES)
+    assert classes["tree"] > 4 * classes["key"]
+    assert {one.thing for one in truth} == set(THINGS)
+    assert {one.look for one in shown} == set(LOOKS)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    picks=st.lists(
+        st.tuples(st.sampled_from(sorted(THINGS)), st.sampled_from(sorted(LOOKS))),
+        min_size=2,
+        max_size=9,
+    ),
+)
+def test_pixels_do_not_depend_on_the_neighbors(seed: int, picks: list[tuple[str, str]]) -> None:
+    draws = np.random.default_rng(seed).random((len(picks), DRAWS), np.float32)
+    things, looks = zip(*picks, strict=True)
+    together = paint(things, looks, draws)
+    backwards = paint(things[::-1], looks[::-1], draws[::-1])[::-1]
+    assert together.shape == (len(picks), 32, 32, 3)
+    assert np.array_equal(together, backwards)
+    alone = paint(things[:1], looks[:1], draws[:1])
+    assert np.array_equal(together[0], alone[0])
+
+
+@pytest.mark.parametrize("thing", sorted(set(THINGS) - {"nothing"}))
+def test_every_thing_stands_out_from_its_ground(thing: str) -> None:
+    draws = np.random.default_rng(5).random((16, DRAWS), np.float32)
+    there = paint([thing] * 16, ["sketch"] * 16, draws).astype(int)
+    ground = paint(["nothing"] * 16, ["sketch"] * 16, draws).astype(int)
+    changed = (np.abs(there - ground).max(3) > 40).mean((1, 2))
+    assert changed.min() > 0.01
+    assert there.std((1, 2)).max() > 20
+
+
+def members(directory: Path) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for path in sorted(directory.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                found[member.name] = file.read()
+    return found
+
+
+def test_the_lost_original_is_labeled_balanced_and_repeatable(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        demo.paint_labeled(tmp_path / name, "train", 2_010, seed=3)
+    names = ["train-00000.tar", "train-00001.tar"]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    files = members(tmp_path / "one")
+    labels = Counter(int(data) for name, data in files.items() if name.endswith(".cls"))
+    assert labels == dict.fromkeys(range(10), 201)
+    images = {name: data for name, data in files.items() if name.endswith(".jpg")}
+    assert len(images) == 2_010
+    assert {name.removesuffix(".jpg") + ".cls" for name in images} == set(files) - set(images)
+    assert all(decodes(data) for data in images.values())
+
+
+def test_no_original_is_in_the_other_split_or_in_the_ocean(
+    tmp_path: Path, ocean: list[Sample]
+) -> None:
+    for split, seed in (("train", 0), ("test", 0), ("train", 1)):
+        demo.paint_labeled(tmp_path / f"{split}{seed}", split, 300, seed)  # type: ignore[arg-type]
+    seen = {sample.data for sample in ocean}
+    for directory in sorted(tmp_path.iterdir()):
+        own = {data for name, data in members(directory).items() if name.endswith(".jpg")}
+        assert len(own) == 300
+        assert not own & seen
+        seen |= own

@@ -1,0 +1,75 @@
+"""An open_clip tower beside the teacher: its vectors of images, and of the class names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from indexes.shards.reader import open_shards
+from pipeline.embedding.clip import PROMPT, ClipTower
+from tests.support import corpora
+
+NAME = "winnow-tiny-tower"
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> tuple[Any, str]:
+    """A CLIP of a few thousand weights, and the spec of its tower."""
+    import open_clip
+
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 1,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 16,
+            "vocab_size": 49408,
+            "width": 16,
+            "heads": 1,
+            "layers": 1,
+        },
+    }
+    (tmp_path / f"{NAME}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / f"{NAME}.json")
+    torch.manual_seed(0)
+    model = open_clip.create_model(NAME, load_weights=False).eval()
+    save_file(model.state_dict(), tmp_path / "clip.safetensors")
+    return model, f"{NAME}:{tmp_path / 'clip.safetensors'}"
+
+
+def test_names_are_embedded_by_the_text_encoder(clip: tuple[Any, str]) -> None:
+    import open_clip
+
+    model, spec = clip
+    names = ["aircraft_carrier", "great {white} shark", "red"]
+    tokenizer = open_clip.get_tokenizer(NAME)
+    texts = [PROMPT.replace("{}", name.replace("_", " ")) for name in names]
+    with torch.no_grad():
+        expected = model.encode_text(tokenizer(texts), normalize=True).numpy()
+    found = ClipTower(spec, "cpu").of_names(names)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_tower_gives_the_class_name_column(clip: tuple[Any, str], tmp_path: Path) -> None:
+    corpora.good_tar(tmp_path / "c.tar", 12)
+    runs = tmp_path / "runs"
+    flags = ["-n", "6", "--tower", clip[1], "--score-set", "class_name=1"]
+    result = corpora.select(tmp_path / "c.tar", runs, *flags)
+    assert result.exit_code == 0, result.output
+    similarity = open_shards(corpora.shards_of(runs)).columns["class_name"]
+    assert len(similarity) == 6
+    assert np.abs(similarity).max() <= 1 + 1e-3
+    result = corpora.select(tmp_path / "c.tar", runs, "-n", "6", "--score-set", "class_name=1")
+    assert result.exit_code == 2
+    assert "only with --tower" in result.output

@@ -1,0 +1,93 @@
+"""Embedding again after the corpus changed: only what is new goes through the teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indexes.embeddings import open_embeddings
+from indexes.models.teacher import Teacher
+from tests.support import corpora
+from tests.support.corpora import select
+
+
+@pytest.fixture
+def forwarded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of images in every teacher forward."""
+    sizes: list[int] = []
+    forward: Any = Teacher.__call__
+
+    def counting(self: Teacher, pixels: Any) -> Any:
+        sizes.append(len(pixels))
+        return forward(self, pixels)
+
+    monkeypatch.setattr(Teacher, "__call__", counting)
+    return sizes
+
+
+def embedded(runs: Path) -> list[Path]:
+    return sorted((runs / "embeddings").iterdir(), key=lambda place: place.stat().st_mtime_ns)
+
+
+def test_a_replaced_part_alone_is_embedded_again(tmp_path: Path, forwarded: list[int]) -> None:
+    corpus, runs = tmp_path / "c", tmp_path / "runs"
+    for number in range(3):
+        corpora.good_tar(corpus / f"{number}.tar", 10, first=100 * number)
+    assert select(corpus, runs, "-n", "5").exit_code == 0
+    assert sum(forwarded) == 30
+    forwarded.clear()
+    corpora.good_tar(corpus / "1.tar", 12, first=500)
+    result = select(corpus, runs, "-n", "5")
+    assert result.exit_code == 0, result.output
+    assert sum(forwarded) == 12
+    assert "2 of 3 parts are embedded already" in result.output
+    first, second = (open_embeddings(place) for place in embedded(runs))
+    assert len(second) == 32
+    for old, new in ((0, 0), (2, 2)):
+        was, now = first.blocks[old], second.blocks[new]
+        assert (was.matrix("features") == now.matrix("features")).all()
+        assert was.strings("key") == now.strings("key")
+    assert second.blocks[1].strings("key")[0] == "im00500"
+
+
+def test_a_new_part_before_the_others_moves_them(tmp_path: Path, forwarded: list[int]) -> None:
+    corpus, runs = tmp_path / "c", tmp_path / "runs"
+    corpora.good_tar(corpus / "b.tar", 10)
+    assert select(corpus, runs, "-n", "5").exit_code == 0
+    forwarded.clear()
+    corpora.good_tar(corpus / "a.tar", 4, first=50)
+    assert select(corpus, runs, "-n", "5").exit_code == 0
+    assert sum(forwarded) == 4
+    fresh = tmp_path / "fresh"
+    assert select(corpus, fresh, "-n", "5", teacher=runs / "teachers" / "t").exit_code == 0
+    linked, whole = open_embeddings(embedded(runs)[-1]), open_embeddings(embedded(fresh)[0])
+    assert linked.card["parts"] == whole.card["parts"]
+    for one, other in zip(linked.blocks, whole.blocks, strict=True):
+        np.testing.assert_array_equal(one.matrix("logits"), other.matrix("logits"))
+
+
+def test_parts_of_a_cut_off_run_are_taken_too(tmp_path: Path, forwarded: list[int]) -> None:
+    corpus, runs = tmp_path / "c", tmp_path / "runs"
+    for number in range(3):
+        corpora.good_tar(corpus / f"{number}.tar", 10, first=100 * number)
+    assert select(corpus, runs, "-n", "5").exit_code == 0
+    (cut,) = embedded(runs)
+    (cut / "card.json").unlink()
+    (cut / "part-000002.json").unlink()
+    forwarded.clear()
+    corpora.good_tar(corpus / "0.tar", 7, first=900)
+    assert select(corpus, runs, "-n", "5").exit_code == 0
+    assert sum(forwarded) == 17
+
+
+def test_another_teacher_takes_nothing(tmp_path: Path, forwarded: list[int]) -> None:
+    corpus, runs = tmp_path / "c.tar", tmp_path / "runs"
+    corpora.good_tar(corpus, 10)
+    assert select(corpus, runs, "-n", "5").exit_code == 0
+    forwarded.clear()
+    other = corpora.small_teacher(tmp_path / "other", seed=1)
+    assert select(corpus, runs, "-n", "5", teacher=other).exit_code == 0
+    assert sum(forwarded) == 10

@@ -1,0 +1,257 @@
+"""Painting: `winnow paint` end to end, its shards read as any others, its bytes always the same."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import webdataset as wds
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+import winnow
+from indexes import artifact, devices
+from indexes.images.decode import Geometry, load_view, to_unit
+from indexes.models.teacher import Teacher, load_teacher
+from indexes.shards.reader import Shards, open_shards
+from indexes.shards.verify import verify_shards
+from pipeline.generation import sample
+from pipeline.generation.sample import BLOCK, Keep, Tally, sample_blocks, write_generated_shards
+from tests.support.corpora import encoded, files_of
+from tests.support.generators import SIDE, color_teacher, shards_of
+
+NUM = 300  # more than two blocks
+SETTINGS = "width=2 batch=8 epochs=2 update_steps=2"
+
+
+def paint(runs: Path, *more: str, n: int = NUM) -> Any:
+    """`winnow paint` in this process."""
+    arguments = ["paint", "--runs", str(runs), "--shards", str(runs / "shards" / "real")]
+    arguments += ["-n", str(n), "--set", SETTINGS, "--device", "cpu"]
+    return CliRunner().invoke(winnow.app, [*arguments, *more], catch_exceptions=False)
+
+
+def painted_in(runs: Path) -> list[Path]:
+    return sorted((runs / "shards").glob("real-hidfd-*"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs with a teacher, 24 real images and NUM painted ones."""
+    runs = tmp_path_factory.mktemp("runs")
+    teacher = color_teacher(runs / "teachers" / "t")
+    shards_of(runs / "shards" / "real", teacher)
+    result = paint(runs)
+    assert result.exit_code == 0, result.output
+    return runs
+
+
+@pytest.fixture
+def runs(made: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    shutil.copytree(made, tmp_path / "runs")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def painted(made: Path) -> Shards:
+    return open_shards(painted_in(made)[0])
+
+
+def test_the_contract_holds(made: Path, painted: Shards) -> None:
+    assert verify_shards(painted.directory) == NUM
+    assert painted.card["funnel"] == {"in": NUM, "dropped": {"not_finite": 0}, "kept": NUM}
+    assert painted.card["method"] == "hidfd"
+    assert painted.card["config"]["width"] == 2
+    assert painted.card["seed"] == 0
+    assert sum(painted.card["class_histogram"]) == NUM
+    assert list(painted.keys[:2]) == ["synthetic-00000000", "synthetic-00000001"]
+    assert set(painted.sources) == {"synthetic"}
+    assert (painted.columns["weight"] == 1).all()
+    assert np.bincount(painted.columns["intended"]).tolist() == [NUM // 3] * 3
+    assert painted.columns["intended"].dtype == np.int32
+    same = painted.columns["label"] == painted.columns["intended"]
+    assert painted.card["as_asked_frac"] == pytest.approx(same.mean())
+    assert not (made / "last-shards.json").exists()
+
+
+def test_answers_are_the_teachers_to_the_very_bytes(made: Path, painted: Shards) -> None:
+    teacher = load_teacher(made / "teachers" / "t")
+    pixels = [load_view(painted.read(row), teacher.geometry)[0] for row in range(40)]
+    with devices.autocast("cpu"):
+        logits = teacher(to_unit(torch.from_numpy(np.stack(pixels))))[2]
+    np.testing.assert_allclose(painted.logits[:40], logits, atol=0.1)
+    assert (painted.columns["label"] == painted.logits.argmax(1)).all()
+    assert Image.open(io.BytesIO(painted.read(0))).size == (SIDE, SIDE)
+
+
+def test_stock_webdataset_reads_it(painted: Shards) -> None:
+    found = list(wds.WebDataset(str(painted.tars[0]), shardshuffle=False).decode("pil"))
+    assert len(found) == NUM
+    assert found[0]["json"]["source"] == "synthetic"
+    assert found[0]["logits.npy"].shape == (3,)
+    assert found[0]["png"].size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_students_learn_from_it_as_from_any_other(runs: Path, mixed: bool) -> None:
+    real, painted = str(runs / "shards" / "real"), str(painted_in(runs)[0])
+    flags = ["--shards", real, "--mix", painted] if mixed else ["--shards", painted]
+    flags += ["--runs", str(runs), "--student", "resnet8", "--steps", "2", "--batch-size", "16"]
+    result = CliRunner().invoke(
+        winnow.app, ["distill", *flags, "--device", "cpu"], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    assert "resnet8: trained" in result.output
+
+
+def test_the_output_teaches(made: Path, runs: Path) -> None:
+    text = paint(runs).output
+    assert f"{NUM} in" in text
+    assert f"{NUM} kept" in text
+    assert "the teacher sees the class asked for in" in text
+    assert "(chance 33.3 %)" in text
+    assert "largest to smallest of its classes" in text
+    assert f"shards: {painted_in(runs)[0]}" in text
+    assert text.count("unchanged") == 2
+
+
+def test_the_same_bytes_again_and_after_a_cut(made: Path, runs: Path) -> None:
+    before = files_of(painted_in(made)[0])
+    for directory in (painted_in(runs)[0], next((runs / "generators").iterdir())):
+        shutil.rmtree(directory)
+    assert paint(runs).exit_code == 0
+    assert files_of(painted_in(runs)[0]) == before
+    (painted_in(runs)[0] / "card.json").unlink()
+    assert "generators: unchanged" in paint(runs).output
+    assert files_of(painted_in(runs)[0]) == before
+
+
+def test_what_was_painted_from_something_else_is_refused(runs: Path) -> None:
+    (generator,) = (runs / "generators").iterdir()
+    card = artifact.read_json(generator / "card.json")
+    artifact.write_json(generator / "card.json", {**card, "digest": "0" * 64})
+    result = paint(runs)
+    assert result.exit_code == 2
+    assert "generators made from something else" in result.output
+    artifact.write_json(generator / "card.json", {**card, "schema": 0})
+    assert "make it again with this version" in paint(runs).output
+    artifact.write_json(generator / "card.json", card)
+    shutil.rmtree(painted_in(runs)[0])
+    weights = generator / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert "not the file that its card describes" in paint(runs).output
+
+
+def test_other_settings_make_another_generator(runs: Path) -> None:
+    assert paint(runs, "--set", "frequency=0", n=6).exit_code == 0
+    assert len(list((runs / "generators").iterdir())) == 2
+    assert paint(runs, "--seed", "1", n=6).exit_code == 0
+    assert len(list((runs / "generators").iterdir())) == 3
+
+
+def test_another_teacher_is_refused(runs: Path) -> None:
+    color_teacher(runs / "teachers" / "other", seed=6)
+    result = paint(runs, "--teacher", "other")
+    assert result.exit_code == 2
+    assert "labeled by another teacher" in result.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--generator", "hidf"], "no 'hidf' in generators. Did you mean 'hidfd'?"),
+        (["--preset", "faithfull"], "no preset 'faithfull'. Did you mean 'faithful'?"),
+        (["--set", "widht=4"], "no setting 'widht'. Did you mean 'width'?"),
+        (["--set", "pixels=12"], "a power of two from 8 to 256"),
+        (["--keep", "some"], "--keep is all or intended"),
+        (["--shards", "nowhere"], "no shards at nowhere"),
+    ],
+)
+def test_slips_are_told(made: Path, flags: list[str], message: str) -> None:
+    result = paint(made, *flags)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+def test_a_generator_of_ones_own(runs: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.py"
+    own.write_text("from pipeline.generators.hidfd import *\n")
+    assert paint(runs, "--generator", str(own), n=6).exit_code == 0
+    (directory,) = (runs / "shards").glob("real-own-*")
+    assert open_shards(directory).card["method"] == "own"
+
+
+def test_a_generator_that_lacks_something(made: Path, tmp_path: Path) -> None:
+    own = tmp_path / "short.py"
+    own.write_text("from pipeline.generators.hidfd import Config, PRESETS, VERSION\n")
+    assert "defines no side, trainer, painter" in paint(made, "--generator", str(own)).output
+
+
+class Half:
+    """Paints what the teacher takes for the class asked for in the first half of a block, and
+    another class in the second.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        pixels = np.stack([load_view(encoded(n), Geometry(SIDE))[0] for n in range(60)])
+        labels = teacher(to_unit(torch.from_numpy(pixels)))[2].argmax(1).numpy()
+        self.of = torch.from_numpy(pixels[[np.flatnonzero(labels == one)[0] for one in range(3)]])
+
+    def __call__(self, classes: Tensor, random: torch.Generator) -> Tensor:
+        late = torch.arange(len(classes)) >= (len(classes) + 1) // 2
+        return self.of[(classes + late) % 3]
+
+
+@pytest.mark.parametrize(("keep", "painted"), [("all", 300), ("intended", 596)])
+def test_funnels_add_up(made: Path, tmp_path: Path, keep: Keep, painted: int) -> None:
+    teacher = load_teacher(made / "teachers" / "t")
+    tally = Tally.of(300, 3)
+    some = sample_blocks(Half(teacher), teacher, tally, seed=0, keep=keep, device="cpu")
+    note = {"digest": teacher.card.digest, "input_size": SIDE}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sample, "SHARD_SAMPLES", 110)
+        write_generated_shards(some, tally, teacher, tmp_path / "s", plan_digest="p",
+                       side=SIDE, body={"teacher": note})  # fmt: skip
+    assert verify_shards(tmp_path / "s") == 300
+    shards = open_shards(tmp_path / "s")
+    assert [file["num_samples"] for file in shards.card["files"]] == [110, 110, 80]
+    assert shards.card["funnel"]["in"] == painted
+    assert shards.card["funnel"]["dropped"].get("not_intended", 0) == painted - 300
+    assert shards.card["as_asked_frac"] == pytest.approx(0.5, abs=0.01)
+    assert np.bincount(shards.columns["intended"]).tolist() == [100] * 3
+    same = shards.columns["label"] == shards.columns["intended"]
+    assert same.all() == (keep == "intended")
+
+
+def test_a_generator_that_has_learned_nothing_is_told(made: Path, tmp_path: Path) -> None:
+    teacher = load_teacher(made / "teachers" / "t")
+    wrong = Half(teacher)
+    wrong.of = wrong.of.roll(1, 0)
+    tally = Tally.of(1, 3)
+    some = sample_blocks(wrong, teacher, tally, seed=0, keep="intended", device="cpu")
+    with pytest.raises(ValueError, match=r"8 images were painted.*--keep all"):
+        write_generated_shards(
+            some, tally, teacher, tmp_path / "s", plan_digest="p", side=8, body={}
+        )
+    assert tally.funnel() == {
+        "in": 8, "dropped": {"not_finite": 0, "not_intended": 8}, "kept": 0
+    }  # fmt: skip
+
+
+def test_classes_are_asked_for_evenly_at_any_time() -> None:
+    tally = Tally.of(1000, 300)
+    asked = np.zeros(300, int)
+    while len(classes := tally.next_classes()):
+        assert len(classes) <= BLOCK
+        tally.kept += np.bincount(classes, minlength=300)
+        asked = tally.kept
+        assert asked.max() - asked.min() <= 2
+    assert asked.sum() == 1000
+    assert sorted(set(asked.tolist())) == [3, 4]

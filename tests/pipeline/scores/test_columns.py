@@ -1,0 +1,76 @@
+"""The raw columns: all that the data allow, of candidates alone where rows are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from indexes.vectors.index import normalize_rows
+from pipeline.pool import Pool
+from pipeline.scores import bn_distance, columns, outlier
+from tests.support.pools import make_pool
+
+Array = npt.NDArray[Any]
+
+
+def pool(directory: Path, **more: Any) -> Pool:
+    generator = np.random.default_rng(0)
+    label = generator.choice(3, 60, p=[0.6, 0.3, 0.1])
+    log_odds = generator.normal(size=60)
+    return make_pool(directory, label=label, log_odds=log_odds, blocks=(25, 35), **more)
+
+
+def nearest(cosine: float = 0.5) -> Iterator[Array]:
+    return (np.full((size, 2), cosine) for size in (25, 35))
+
+
+def test_without_bn_or_tower(tmp_path: Path) -> None:
+    made = pool(tmp_path)
+    columns.fill(made, nearest())
+    assert made.scores == ["compactness", "energy", "knn_distance", "outlier", "scarcity"]
+    assert set(made.scores) < set(columns.COLUMNS)
+    features = np.concatenate([block.matrix("features") for block in made.blocks])
+    expected = outlier.distance(features, made.column("label"), outlier.classifier_rows(made))
+    np.testing.assert_allclose(made.column("outlier"), expected, atol=1e-6)
+
+
+def test_what_a_class_is_like_is_said_by_candidates(tmp_path: Path) -> None:
+    reason = (np.arange(60) % 3 == 0).astype(np.uint8)
+    made = pool(tmp_path, reason=reason)
+    columns.fill(made, nearest())
+    label, free = np.array(made.column("label")), reason == 0
+    counts = np.array([(label[free] == one).sum() for one in range(3)])
+    np.testing.assert_array_equal(made.class_counts(), counts)
+    np.testing.assert_allclose(made.column("scarcity"), 1 - counts[label] / counts.max())
+    far = np.array(made.column("outlier"))
+    means = np.array([far[free & (label == one)].mean() for one in range(3)])
+    np.testing.assert_allclose(
+        made.column("compactness"), 1 - means[label] / means.max(), atol=1e-6
+    )
+
+
+def test_bn_neighbors_and_names_where_they_are(tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    layers, tower = generator.random((60, 5)), normalize_rows(generator.normal(size=(60, 8)))
+    made = pool(tmp_path, matrices={"bn": layers, "tower": tower})
+    columns.fill(made, nearest(0.75), normalize_rows(generator.normal(size=(3, 8))))
+    assert {"bn_distance", "knn_distance", "class_name"} < set(made.scores)
+    np.testing.assert_allclose(made.column("knn_distance"), 0.25)
+    expected = bn_distance.distance(layers.astype(np.float16))
+    np.testing.assert_allclose(made.column("bn_distance"), expected, rtol=1e-5)
+    assert np.abs(made.column("class_name")).max() <= 1 + 1e-3
+
+
+def test_a_method_may_not_take_the_name_of_a_raw_column(tmp_path: Path) -> None:
+    made = pool(tmp_path)
+    columns.fill(made, nearest())
+    later = Pool(made.embeddings, made.classifier, made.classes, tmp_path / "own", raw=made.scratch)
+    for taken in ("outlier", "label", "reason"):
+        values = ((block, {taken: np.zeros(len(block))}) for block in later.blocks)
+        with pytest.raises(ValueError, match="it is taken"):
+            later.fill(values)

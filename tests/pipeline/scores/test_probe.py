@@ -1,0 +1,88 @@
+"""Probes: they learn from the most confident, and name what these did not teach them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from indexes.images.thumbnails import thumb
+from pipeline.pool import Pool
+from pipeline.scores import probe
+from tests.support.pools import make_pool
+
+Array = npt.NDArray[Any]
+NUM = 1500
+ODD = slice(0, 60)
+
+
+def unlearned(pool: Pool) -> Array:
+    return np.concatenate([values for _, values in probe.proxy_kl(pool)])
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plain colors are learned sooner than photographs."""
+    monkeypatch.setattr(probe, "LEAST_STEPS", 30)
+    monkeypatch.setattr(probe, "PROBES", 2)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """Plain squares of three colors; the teacher, fairly sure, says something else of some."""
+    draw = np.random.default_rng(0)
+    label = np.arange(NUM) % 3
+    shown = label.copy()
+    shown[ODD] = (shown[ODD] + 1) % 3
+    sure = draw.uniform(3, 9, NUM)
+    sure[ODD] = 2
+    logits = np.where(np.arange(3) == label[:, None], sure[:, None], 0.0)
+    pixels = draw.integers(0, 90, (NUM, 20, 20, 3))
+    pixels[np.arange(NUM), :, :, shown] += 130
+    made = make_pool(
+        tmp_path_factory.mktemp("pool"),
+        label=label,
+        log_odds=sure,
+        blocks=(700, 800),
+        matrices={
+            "logits": logits,
+            "thumb": np.stack([thumb(one.astype(np.uint8)) for one in pixels]),
+        },
+        columns={"logsumexp": np.log(np.exp(logits).sum(1))},
+    )
+    made.scratch.mkdir(exist_ok=True)
+    return made
+
+
+def test_what_the_surest_did_not_teach_stands_out(pool: Pool) -> None:
+    found = unlearned(pool)
+    assert found.shape == (NUM,)
+    assert found.dtype == np.float32
+    assert (found >= -1e-6).all()
+    assert np.median(found[ODD]) > 4 * np.median(found[60:])
+
+
+def test_it_gives_the_same_again_and_leaves_the_randomness_of_others(pool: Pool) -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    np.testing.assert_array_equal(unlearned(pool), unlearned(pool))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_it_learns_from_the_surest_candidates_of_each_class(tmp_path: Path) -> None:
+    draw = np.random.default_rng(3)
+    label, sure = draw.integers(0, 3, 600), draw.normal(size=600)
+    reason = (np.arange(600) % 4 == 0).astype(np.uint8)
+    made = make_pool(tmp_path, label=label, log_odds=sure, reason=reason)
+    made.scratch.mkdir()
+    rows = probe.most_confident(made)
+    assert len(rows) == 45
+    assert (reason[rows] == 0).all()
+    assert list(probe.proxy_kl(made)) == []  # too few for a batch
+    for one in range(3):
+        mine = np.flatnonzero((label == one) & (reason == 0))
+        assert set(mine[np.argsort(-sure[mine])][:15]) == set(rows[label[rows] == one])

@@ -1,0 +1,236 @@
+"""Selection: equal to a sort in memory, quotas that hit N, every drop counted."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.pool import REASONS, Pool, sortable_code
+from pipeline.selection import candidates, radix
+from pipeline.selection.candidates import score_of
+from pipeline.selection.top_n import Balance, Selection, select_top_n, starving, water_fill
+from tests.support.columns import pool_of
+
+Array = npt.NDArray[Any]
+BALANCES: tuple[Balance, ...] = ("global", "quota", "quota_with_floor", "all")
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(0, 400))
+def test_water_fill_is_level_and_exact(counts: list[int], total: int) -> None:
+    quotas = water_fill(counts, total)
+    assert quotas.sum() == min(total, sum(counts))
+    assert (quotas <= counts).all()
+    short = quotas < counts  # a class that could give more has at least what any other has, less 1
+    if short.any():
+        assert quotas[short].min() >= quotas.max() - 1
+
+
+def by_sorting(pool: Pool, n: int, balance: Balance, floor: float) -> Array:
+    """The same selection by a sort of everything in memory."""
+    names = ("score", "label", "log_odds", "key_hash", "reason")
+    score, label, log_odds, key_hash, reason = (np.array(pool.column(one)) for one in names)
+
+    def best(rows: Array, count: int) -> Array:
+        order = np.lexsort((rows, key_hash[rows], -(score[rows] + np.float32(0))))
+        return rows[order[:count]]
+
+    free = np.flatnonzero(reason == 0)
+    if balance == "all":
+        return free
+    if balance == "global":
+        return np.sort(best(free, n))
+    above = free if balance == "quota" else free[log_odds[free] >= np.float32(floor)]
+    quotas = water_fill(np.bincount(label[above], minlength=len(pool.classes)), n)
+    kept = [best(above[label[above] == one], quota) for one, quota in enumerate(quotas)]
+    rest = np.setdiff1d(free, above)
+    return np.sort(np.concatenate([*kept, best(rest, n - int(quotas.sum()))]))
+
+
+VALUES = {
+    "few": st.sampled_from([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, 1e-45, -1e-45, 3.4e38]),
+    "any": st.floats(width=32, allow_nan=False),
+    "one": st.just(0.5),
+}
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> dict[str, Array]:
+    total, num_classes = draw(st.integers(1, 60)), draw(st.integers(1, 5))
+
+    def column(values: st.SearchStrategy[Any], dtype: Any = None) -> Array:
+        return np.array(draw(st.lists(values, min_size=total, max_size=total)), dtype)
+
+    hashes = st.sampled_from([0, 1, 2**63, 2**64 - 1]) | st.integers(0, 2**64 - 1)
+    return {
+        "score": column(VALUES[draw(st.sampled_from(sorted(VALUES)))]),
+        "label": column(st.integers(0, num_classes - 1)),
+        "log_odds": column(st.sampled_from([-1.0, -0.0, 0.0, 2.0, np.inf, -np.inf])),
+        "key_hash": column(hashes, np.uint64),
+        "reason": column(st.sampled_from([0, 0, 0, 1, 2, 3])),
+    }
+
+
+def narrow_to_the_last_bit(patch: pytest.MonkeyPatch) -> None:
+    """Spans, chunks and tables so small that no cut is found by sorting."""
+    patch.setattr(candidates, "KEPT_ROWS", 20)
+    patch.setattr(candidates, "SPAN_ROWS", 14)
+    patch.setattr(candidates, "CHUNK_ROWS", 5)
+    patch.setattr(candidates, "SAMPLE_STRIPES", 4)
+    patch.setattr(candidates, "STRIPE_ROWS", 2)
+    patch.setattr(candidates, "MIN_BUCKETS", 2)
+    patch.setattr(candidates, "TABLE_CELLS", 2)
+    patch.setattr(radix, "SORTED_ROWS", 0)
+    patch.setattr(radix, "DIGIT_BITS", 3)
+
+
+@settings(max_examples=150, deadline=None)
+@given(columns(), st.integers(0, 70), st.sampled_from(BALANCES), st.booleans())
+def test_equal_to_a_sort_in_memory(
+    tmp_path_factory: pytest.TempPathFactory,
+    given_columns: dict[str, Array],
+    n: int,
+    balance: Balance,
+    tiny: bool,
+) -> None:
+    pool = pool_of(tmp_path_factory.mktemp("pool"), 6, **given_columns)
+    with pytest.MonkeyPatch.context() as patch:
+        if tiny:
+            narrow_to_the_last_bit(patch)
+        found = select_top_n(pool, n, balance, 0.0, pool.scratch / "out" / "rows.npy")
+    rows = np.load(pool.scratch / "out" / "rows.npy", allow_pickle=False)
+    expected = by_sorting(pool, n, balance, 0.0)
+    np.testing.assert_array_equal(rows, expected)
+    label, reason = given_columns["label"], given_columns["reason"]
+    np.testing.assert_array_equal(found.histogram, np.bincount(label[expected], minlength=6))
+    assert found.num_rows == len(expected)
+    assert found.num_rows + sum(found.dropped.values()) == len(pool)
+    for number, name in enumerate(REASONS[1:], 1):
+        assert found.dropped[name] == (reason == number).sum()
+    if balance == "quota_with_floor":
+        assert found.below_floor == (given_columns["log_odds"][expected] < 0).sum()
+    assert not list((pool.scratch / "out").glob(".*")), "nothing aside is left"
+
+
+@pytest.mark.parametrize("n", range(28, 42))
+def test_a_cut_among_the_negative_numbers_nearest_to_zero(
+    n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow_to_the_last_bit(monkeypatch)
+    score = np.array([0.0, -0.0, -1e-45, 1e-45, -3e-45, -1.0, -np.inf] * 6, np.float32)
+    same = dict.fromkeys(("reason", "label", "log_odds"), np.zeros(42))
+    pool = pool_of(tmp_path, 1, score=score, key_hash=np.arange(42) % 5, **same)
+    rows = chosen(pool, n, "global")[1]
+    np.testing.assert_array_equal(rows, by_sorting(pool, n, "global", 0.0))
+
+
+def drawn(directory: Path, seed: int = 0, total: int = 20_000) -> Pool:
+    generator = np.random.default_rng(seed)
+    log_odds = generator.normal(size=total)
+    return pool_of(
+        directory,
+        3,
+        label=generator.choice(3, total, p=[0.7, 0.25, 0.05]),
+        log_odds=log_odds,
+        score=log_odds,
+        key_hash=generator.integers(0, 2**63, total),
+        reason=np.arange(total) % 10 == 3,
+    )
+
+
+def chosen(pool: Pool, n: int, balance: Balance, floor: float = 0.0) -> tuple[Selection, Array]:
+    found = select_top_n(pool, n, balance, floor, pool.scratch / "out" / "rows.npy")
+    return found, np.load(pool.scratch / "out" / "rows.npy", allow_pickle=False)
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+@pytest.mark.parametrize("n", [1, 4_000, 17_990, 1_000_000])
+def test_every_row_is_accounted_for(tmp_path: Path, balance: Balance, n: int) -> None:
+    pool = drawn(tmp_path)
+    found, rows = chosen(pool, n, balance)
+    wanted = 18_000 if balance == "all" else min(n, 18_000)
+    assert found.num_rows == wanted == len(np.unique(rows))
+    assert found.dropped["duplicate_content"] == 2_000
+    assert wanted + sum(found.dropped.values()) == len(pool)
+    np.testing.assert_array_equal(rows, by_sorting(pool, n, balance, 0.0))
+
+
+def test_floor_is_kept_until_it_cannot_be(tmp_path: Path) -> None:
+    pool = drawn(tmp_path)
+    log_odds = pool.column("log_odds")
+    above = int(((log_odds >= 0) & (pool.column("reason") == 0)).sum())
+    found, rows = chosen(pool, above, "quota_with_floor")
+    assert found.below_floor == 0
+    assert (log_odds[rows] >= 0).all()
+    more, more_rows = chosen(pool, above + 5, "quota_with_floor")
+    assert more.below_floor == 5
+    assert set(rows.tolist()) <= set(more_rows.tolist())
+
+
+def test_quota_is_balanced_and_global_is_not(tmp_path: Path) -> None:
+    pool = drawn(tmp_path)
+    assert np.ptp(chosen(pool, 600, "quota")[0].histogram) == 0
+    assert np.ptp(chosen(pool, 600, "global")[0].histogram) > 100
+
+
+def test_nan_scores_are_refused_unless_they_are_no_candidates(tmp_path: Path) -> None:
+    pool = drawn(tmp_path)
+    score = np.array(pool.column("score"))
+    score[3] = np.nan  # a duplicate: nobody asks for its score
+    np.save(tmp_path / "score.npy", score)
+    assert chosen(pool, 5, "global")[0].num_rows == 5
+    score[4] = np.nan
+    np.save(tmp_path / "score.npy", score)
+    with pytest.raises(ValueError, match="NaN scores"):
+        chosen(pool, 5, "global")
+
+
+def test_constant_scores_are_narrowed_by_their_key_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(radix, "SORTED_ROWS", 50)
+    pool = drawn(tmp_path)
+    np.save(tmp_path / "score.npy", np.zeros(len(pool), np.float32))
+    for balance in BALANCES:
+        _, rows = chosen(pool, 1_000, balance)
+        np.testing.assert_array_equal(rows, by_sorting(pool, 1_000, balance, 0.0))
+
+
+def test_memory_grows_neither_with_the_pool_nor_with_n(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(radix, "MERGED_ROWS", 1 << 15)
+    monkeypatch.setattr(radix, "SORTED_ROWS", 1 << 12)
+    peaks = []
+    for total in (600_000, 2_400_000):
+        pool = drawn(tmp_path / str(total), total=total)
+        tracemalloc.start()
+        assert (
+            select_top_n(pool, total // 2, "quota", 0.0, tmp_path / "rows.npy").num_rows
+            == total // 2
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
+    assert peaks[1] < 2_400_000 * 8, "less than the rows themselves"
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=40))
+def test_codes_are_in_the_order_of_the_scores(values: list[float]) -> None:
+    score = np.array(values, np.float32)
+    code = sortable_code(score)
+    for one in range(len(score)):
+        np.testing.assert_array_equal(code > code[one], score > score[one])
+        np.testing.assert_array_equal(code == code[one], score == score[one])
+    np.testing.assert_array_equal(score_of(code.astype(np.uint64)), score)
+
+
+def test_starving_classes_are_named_with_what_they_lack() -> None:
+    found = list(starving(np.array([50, 0, 10]), ["a", "b", "c"]))
+    assert found == [("b", 0, 20)]

@@ -1,0 +1,159 @@
+"""Lists of keys: what was selected, out and in again, byte for byte."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from indexes.artifact import ArtifactError
+from indexes.shards.reader import Shards, open_shards
+from pipeline import key_list
+from tests.support import corpora
+from tests.support.corpora import select, shards_of
+
+
+def made(corpus: Path, runs: Path, *more: str) -> tuple[Shards, str]:
+    result = select(corpus, runs, *more)
+    assert result.exit_code == 0, result.output
+    return open_shards(shards_of(runs)), result.output
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> tuple[Path, Path]:
+    corpora.good_tar(tmp_path / "c" / "a.tar", 30)
+    corpora.good_tar(tmp_path / "c" / "b.tar.gz", 20, first=20)  # ten keys of a.tar again
+    return tmp_path / "c", tmp_path / "runs"
+
+
+def test_there_and_back(world: tuple[Path, Path], tmp_path: Path) -> None:
+    corpus, runs = world
+    listed = tmp_path / "keys.parquet"
+    first, _ = made(corpus, runs, "-n", "25", "--export", str(listed))
+    table = pq.read_table(listed)
+    assert table.schema.equals(key_list.schema())
+    names = list(zip(table["source"].to_pylist(), table["key"].to_pylist(), strict=True))
+    assert names == sorted(names)
+    assert len(names) == 25
+    assert {source for source, _ in names} == {"a.tar", "b.tar.gz"}
+    second, output = made(corpus, runs, "--keys", str(listed))
+    assert "columns: unchanged" in output
+    for name, data in corpora.files_of(first.directory).items():
+        if name.endswith(".tar"):
+            assert data == (second.directory / name).read_bytes()
+    assert first.columns.keys() == second.columns.keys()
+    for name, column in first.columns.items():
+        np.testing.assert_array_equal(column, second.columns[name])
+    same = ("funnel", "asked", "class_histogram", "effective_sample_size", "starving", "seed")
+    assert {k: first.card[k] for k in same} == {k: second.card[k] for k in same}
+    assert (first.card["method"], second.card["method"]) == ("winnow", "keys")
+    assert second.card["config"]["sha256"]
+    again = tmp_path / "again.parquet"
+    made(corpus, runs, "--keys", str(listed), "--export", str(again))
+    assert again.read_bytes() == listed.read_bytes()
+
+
+def test_on_another_machine_without_scoring(world: tuple[Path, Path], tmp_path: Path) -> None:
+    corpus, runs = world
+    listed = tmp_path / "keys.parquet"
+    first, _ = made(corpus, runs, "-n", "12", "--export", str(listed))
+    shutil.copytree(runs / "teachers", tmp_path / "other" / "teachers")
+    second, _ = made(corpus, tmp_path / "other", "--keys", str(listed))
+    assert sorted(first.keys) == sorted(second.keys)
+
+
+def test_missing_and_changed_are_counted_and_named(
+    world: tuple[Path, Path], tmp_path: Path
+) -> None:
+    corpus, runs = world
+    listed = tmp_path / "keys.parquet"
+    made(corpus, runs, "--method", "all", "--export", str(listed))
+    members = [(f"im{seed:05d}.jpg", corpora.encoded(seed)) for seed in range(25)]
+    members[3] = ("im00003.jpg", corpora.encoded(999))
+    corpora.tar_of(corpus / "a.tar", members)
+    shards, output = made(corpus, runs, "--keys", str(listed))
+    assert "warning: 5 of the listed images are missing: a.tar: im00025, a.tar: im00026" in output
+    assert "warning: 1 of the listed images are changed: a.tar: im00003" in output
+    assert len(shards) == 34
+    assert shards.card["asked"] == 40
+    assert shards.card["missing"] == [f"a.tar: im{seed:05d}" for seed in range(25, 30)]
+    assert shards.columns["weight"].mean() == pytest.approx(1, abs=1e-6)
+
+
+def test_of_another_corpus(world: tuple[Path, Path], tmp_path: Path) -> None:
+    corpus, runs = world
+    listed = tmp_path / "keys.parquet"
+    made(corpus, runs, "-n", "5", "--export", str(listed))
+    corpora.good_tar(tmp_path / "d.tar", 6)
+    result = select(tmp_path / "d.tar", runs, "--keys", str(listed))
+    assert result.exit_code == 2
+    assert "exported from another corpus" in result.output
+
+
+def test_no_list_of_keys(tmp_path: Path) -> None:
+    path = tmp_path / "keys.parquet"
+    path.write_bytes(b"PAR1 no")
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        key_list.read(path)
+    pq.write_table(pa.table({"key": ["a"], "source": ["b"]}), path)
+    with pytest.raises(ArtifactError, match="no column label, weight"):
+        key_list.read(path)
+    pq.write_table(key_list.schema().empty_table(), path)
+    with pytest.raises(ArtifactError, match="it is empty"):
+        key_list.read(path)
+    row = {"key": "a", "source": "b", "label": 0, "weight": 1.0, "score": 0.0, "content_hash": 1}
+    pq.write_table(pa.Table.from_pylist([row, row], schema=key_list.schema()), path)
+    with pytest.raises(ArtifactError, match="an image twice"):
+        key_list.read(path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--keys", "none.parquet"], "no such file"),
+        (["--keys", "KEYS", "--method", "dfnd"], "leave out --method"),
+        (["--score-set", "bn=1", "--method", "dfnd"], "leave out --method dfnd"),
+        (["--score-set", "entropi=1"], "Did you mean 'entropy'"),
+    ],
+)
+def test_flags_that_do_not_go_together(tmp_path: Path, flags: list[str], message: str) -> None:
+    (tmp_path / "k.parquet").write_bytes(b"")
+    given = [str(tmp_path / "k.parquet") if flag == "KEYS" else flag for flag in flags]
+    corpora.good_tar(tmp_path / "c.tar", 3)
+    result = select(tmp_path / "c.tar", tmp_path / "runs", *given)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_score_set_is_the_method_mix(tmp_path: Path) -> None:
+    corpora.good_tar(tmp_path / "c.tar", 20)
+    runs = tmp_path / "runs"
+    one, _ = made(tmp_path / "c.tar", runs, "-n", "8", "--score-set", "log_odds=1 bn=-0.5")
+    two, output = made(
+        tmp_path / "c.tar", runs, "-n", "8", "--method", "mix", "--set", "terms=log_odds=1,bn=-0.5"
+    )
+    assert "shards: unchanged" in output
+    assert one.card["config"]["terms"] == two.card["config"]["terms"] == "log_odds=1,bn=-0.5"
+    assert {"bn_distance", "energy", "outlier", "score", "scarcity"} < one.columns.keys()
+
+
+def test_a_list_brings_no_protected_image_in(world: tuple[Path, Path], tmp_path: Path) -> None:
+    corpus, runs = world
+    listed = tmp_path / "keys.parquet"
+    first, _ = made(corpus, runs, "--method", "all", "--export", str(listed))
+    corpora.tar_of(tmp_path / "eval.tar", [("seen.jpg", first.read(0))])
+    second, _ = made(corpus, runs, "--keys", str(listed), "--protect", str(tmp_path / "eval.tar"))
+    dropped = second.card["funnel"]["dropped"]["protected"]
+    assert dropped >= 1
+    assert second.card["asked"] == len(first) == len(second) + dropped
+    assert first.keys[0] not in set(second.keys)
+    assert second.columns["weight"].mean() == pytest.approx(1, abs=1e-4)
+    only, _ = made(corpus, runs, "-n", "1", "--export", str(listed))
+    corpora.tar_of(tmp_path / "one.tar", [("seen.jpg", only.read(0))])
+    result = select(corpus, runs, "--keys", str(listed), "--protect", str(tmp_path / "one.tar"))
+    assert result.exit_code == 2
+    assert "--protect takes every image" in result.output

@@ -1,0 +1,230 @@
+"""The offline run end to end on small corpora: funnel, resume, determinism."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexes import artifact
+from indexes.embeddings import open_embeddings
+from indexes.shards.reader import open_shards
+from indexes.shards.verify import verify_shards
+from indexes.vectors.index import normalize_rows
+from pipeline.embedding import embed
+from pipeline.embedding.embed import TOP_LOGITS, teacher_columns
+from pipeline.scores import knn_distance
+from tests.support import corpora
+from tests.support.corpora import select, shards_of
+
+
+def test_the_main_job(tmp_path: Path) -> None:
+    corpora.good_tar(tmp_path / "c" / "a.tar", 30)
+    corpora.good_tar(tmp_path / "c" / "b.tar.gz", 20, first=100)
+    runs = tmp_path / "runs"
+    result = select(tmp_path / "c", runs, "-n", "25")
+    assert result.exit_code == 0, result.output
+    directory = shards_of(runs)
+    assert verify_shards(directory) == 25
+    shards = open_shards(directory)
+    assert shards.card["funnel"]["in"] == 50
+    assert shards.card["method"] == "winnow"
+    assert shards.columns["weight"].mean() == pytest.approx(1, abs=1e-4)
+    for row, key in enumerate(shards.keys):
+        assert shards.read(row) == corpora.encoded(int(key[2:])), "original bytes, original key"
+    again = select(tmp_path / "c", runs, "-n", "25")
+    assert again.output.count("unchanged") == 8
+
+
+def test_targets_are_the_teachers_answers(tmp_path: Path) -> None:
+    import torch
+
+    from indexes import devices
+    from indexes.images.decode import load_view
+    from indexes.models.teacher import load_teacher
+
+    corpora.good_tar(tmp_path / "c.tar", 12)
+    runs = tmp_path / "runs"
+    assert select(tmp_path / "c.tar", runs, "-n", "12", "--method", "all").exit_code == 0
+    shards = open_shards(shards_of(runs))
+    teacher = load_teacher(runs / "teachers" / "t")
+    pixels = np.stack([load_view(shards.read(row), teacher.geometry)[0] for row in range(12)])
+    with devices.autocast("cpu"):
+        logits = teacher(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)[2].numpy()
+    np.testing.assert_allclose(shards.logits, logits, atol=0.05)
+    tails = np.log(np.exp(logits).sum(1))
+    np.testing.assert_allclose(shards.columns["logsumexp"], tails, atol=0.05)
+    assert (shards.columns["label"] == shards.logits.argmax(1)).all()
+
+
+def test_local_density_is_written_whatever_the_method(tmp_path: Path) -> None:
+    corpora.good_tar(tmp_path / "c.tar", 40)
+    runs = tmp_path / "runs"
+    assert select(tmp_path / "c.tar", runs, "-n", "8", "--method", "random").exit_code == 0
+    whole = open_embeddings(next((runs / "embeddings").glob("*-*")))
+    rows = normalize_rows(np.concatenate([block.matrix("features") for block in whole.blocks]))
+    cosines = rows @ rows.T
+    np.fill_diagonal(cosines, -1)
+    tenth = np.sort(cosines, axis=1)[:, -knn_distance.K]
+    found = np.load(next((runs / "columns").glob("*-*")) / "local.npy")
+    np.testing.assert_allclose(found, 1 - tenth, atol=2e-3)
+
+
+def test_a_changed_setting_runs_only_what_depends_on_it(tmp_path: Path) -> None:
+    corpora.good_tar(tmp_path / "c.tar", 20)
+    runs = tmp_path / "runs"
+    assert select(tmp_path / "c.tar", runs, "-n", "8").exit_code == 0
+    fewer = select(tmp_path / "c.tar", runs, "-n", "5").output
+    assert [kind for kind in ("embeddings", "columns", "scores") if f"{kind}: unchanged" in fewer]
+    assert "selection: unchanged" not in fewer
+    unweighted = select(tmp_path / "c.tar", runs, "-n", "5", "--set", "weights=none").output
+    assert "selection: unchanged" in unweighted
+    assert "weights: unchanged" not in unweighted
+    other = select(tmp_path / "c.tar", runs, "-n", "5", "--method", "dfnd").output
+    assert "columns: unchanged" in other, "raw columns serve every method"
+    assert "scores: unchanged" not in other
+
+
+def test_a_replaced_part_alone_is_indexed_again(tmp_path: Path) -> None:
+    for number in range(3):
+        corpora.good_tar(tmp_path / "c" / f"{number}.tar", 10, first=100 * number)
+    runs = tmp_path / "runs"
+    assert select(tmp_path / "c", runs, "-n", "8").exit_code == 0
+    corpora.good_tar(tmp_path / "c" / "1.tar", 12, first=900)
+    assert select(tmp_path / "c", runs, "-n", "8").exit_code == 0
+    first, second = sorted((runs / "vectors").iterdir(), key=lambda place: place.stat().st_mtime)
+    older, newer = (
+        {path.name: path.stat().st_ino for path in (place / "parts").iterdir()}
+        for place in (first, second)
+    )
+    assert len(older) == len(newer) == 3
+    assert len(older.items() & newer.items()) == 2, "linked, not made again"
+    assert artifact.read_card(second, "vectors")["num_vectors"] == 32
+
+
+def test_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
+    for number in range(3):
+        corpora.good_tar(tmp_path / "c" / f"{number}.tar", 15, first=100 * number)
+    found = []
+    for workers in ("0", "1", "2"):
+        runs = tmp_path / f"runs{workers}"
+        shutil.copytree(tmp_path / "runs0" / "teachers", runs / "teachers") if found else None
+        assert select(tmp_path / "c", runs, "-n", "20", "--workers", workers).exit_code == 0
+        found.append(corpora.files_of(shards_of(runs)))
+    assert found[0] == found[1] == found[2]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing of ours may catch it."""
+
+
+@pytest.mark.parametrize("when", [1, 4, 9, 14, 19, 24, 29])
+def test_killed_anywhere_and_run_again_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
+) -> None:
+    for number in range(3):
+        corpora.good_tar(tmp_path / "c" / f"{number}.tar.gz", 8, first=100 * number)
+    whole = tmp_path / "whole"
+    assert select(tmp_path / "c", whole, "-n", "12").exit_code == 0
+    cut = tmp_path / "cut"
+    shutil.copytree(whole / "teachers", cut / "teachers")
+    real, count = Path.replace, itertools.count(1)
+
+    def replace(self: Path, target: Path) -> Path:
+        if next(count) == when:
+            raise Killed
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(Killed):
+            select(tmp_path / "c", cut, "-n", "12")
+    assert not (cut / "last-shards.json").exists()
+    assert select(tmp_path / "c", cut, "-n", "12").exit_code == 0
+    assert corpora.files_of(shards_of(cut)) == corpora.files_of(shards_of(whole))
+
+
+def test_blocks_bound_memory_and_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpora.good_tar(tmp_path / "c.tar", 300)
+    assert select(tmp_path / "c.tar", tmp_path / "a", "-n", "50").exit_code == 0
+    monkeypatch.setattr(embed, "BLOCK_ROWS", 64)
+    shutil.copytree(tmp_path / "a" / "teachers", tmp_path / "b" / "teachers")
+    assert select(tmp_path / "c.tar", tmp_path / "b", "-n", "50").exit_code == 0
+    (place,) = (tmp_path / "b" / "embeddings").iterdir()
+    assert len(open_embeddings(place).blocks) == 3
+    assert corpora.files_of(shards_of(tmp_path / "a")) == corpora.files_of(
+        shards_of(tmp_path / "b")
+    )
+
+
+def test_own_method_file(tmp_path: Path) -> None:
+    corpora.good_tar(tmp_path / "c.tar", 6)
+    method = tmp_path / "small_keys.py"
+    method.write_text(
+        "from dataclasses import dataclass\nimport numpy as np\n"
+        "from pipeline.method import Choice\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Config(Choice):\n    sign: float = 1.0\n"
+        "def score(pool, config, seed):\n"
+        "    for block in pool.blocks:\n"
+        "        yield block, {'score': -config.sign * np.arange(len(block), dtype=np.float32)}\n"
+    )
+    runs = tmp_path / "runs"
+    assert select(tmp_path / "c.tar", runs, "-n", "2", "--method", str(method)).exit_code == 0
+    assert set(open_shards(shards_of(runs)).keys) == {"im00000", "im00001"}
+    result = select(tmp_path / "c.tar", runs, "--method", str(method), "--set", "sing=1")
+    assert result.exit_code == 2
+    assert "Did you mean 'sign'" in result.output
+
+
+def test_own_corpus_file_with_its_own_parts(tmp_path: Path) -> None:
+    lake = tmp_path / "lake.py"
+    lake.write_text(
+        "from dataclasses import dataclass\nfrom indexes.sources.spec import Sample\n"
+        "from tests.pipeline.worlds import encoded\n"
+        "@dataclass(frozen=True)\nclass Lake:\n    name: str = 'lake'\n    random_access = False\n"
+        "    def fingerprint(self):\n        return 'v1'\n"
+        "    def __iter__(self):\n"
+        "        for n in (5, 3, 4, 3):\n"
+        "            yield Sample(f'../n{n}', 'jpg', encoded(n), n, {})\n"
+        "def corpus():\n    return [Lake()]\n"
+    )
+    runs = tmp_path / "runs"
+    result = select(lake, runs, "--method", "all", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    shards = open_shards(shards_of(runs))
+    assert shards.card["funnel"]["dropped"]["duplicate_key"] == 1
+    found = {str(key): shards.read(row) for row, key in enumerate(shards.keys)}
+    assert found == {f"n{n}": corpora.encoded(n) for n in (3, 4, 5)}, "contained keys, own bytes"
+
+
+def test_answers_are_stable_at_the_extremes() -> None:
+    import torch
+
+    logits = torch.tensor([[70000.0, -70000.0, 0.0], [1.0, 1.0, 1.0], [1e-3, 0.0, -1e-3]])
+    matrices, columns = teacher_columns(logits, torch.zeros(3, 2))
+    assert all(np.isfinite(column).all() for column in (*columns.values(), *matrices.values()))
+    assert columns["label"].tolist() == [0, 0, 0]
+    assert columns["entropy"][1] == pytest.approx(np.log(3), rel=1e-5)
+    assert columns["log_odds"][1] == pytest.approx(-np.log(2), rel=1e-5)
+    many = torch.randn(4, 1000)
+    matrices, _ = teacher_columns(many, torch.zeros(4, 2))
+    assert matrices["logits"].shape == (4, TOP_LOGITS)
+    picked = many.gather(1, torch.from_numpy(matrices["classes"]).long())
+    np.testing.assert_allclose(matrices["logits"], picked, atol=5e-3)
+
+
+def test_card_of_an_embedding_says_what_was_seen(tmp_path: Path) -> None:
+    corpora.good_tar(tmp_path / "c.tar", 5)
+    runs = tmp_path / "runs"
+    assert select(tmp_path / "c.tar", runs, "-n", "3").exit_code == 0
+    (place,) = (runs / "embeddings").iterdir()
+    card = artifact.read_card(place, "embeddings")
+    assert card["num_found"] == card["num_samples"] == 5
+    assert card["parts"][0]["name"] == "c.tar"
+    assert str(tmp_path) not in json.dumps(card), "no absolute path in an artifact"

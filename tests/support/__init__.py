@@ -1,0 +1,1 @@
+"""The small worlds that tests share: corpora, pools, teachers, losses."""

@@ -1,0 +1,71 @@
+"""A tiny world for generators: a teacher of 16 pixels, shards, short trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from indexes.images.decode import Geometry, load_view
+from indexes.models.net import build_net
+from indexes.models.teacher import Teacher, load_teacher, save_teacher
+from indexes.shards.reader import Shards, open_shards
+from indexes.shards.writer import ShardWriter
+from pipeline.generation.dataset import read_examples
+from pipeline.generation.train import fit_generator, read_generator
+from pipeline.generators import hidfd
+from pipeline.generators._hidfd_training import Training
+from tests.support.corpora import CLASSES, encoded
+
+SIDE = 16
+TINY: dict[str, Any] = {"width": 2, "batch": 8, "epochs": 2.0, "update_steps": 2}
+
+
+def color_teacher(directory: Path, *, seed: int = 8) -> Teacher:
+    """An untrained ResNet-8 whose head is centered and stretched, so that its answers differ."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = build_net("resnet8", num_classes=len(CLASSES), mean=(0.4,) * 3, std=(0.25,) * 3)
+        net.eval()
+        weight_CD, bias_C = net.head
+        pixels = [load_view(encoded(number), Geometry(SIDE))[0] for number in range(30)]
+        seen = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad():
+            weight_CD.mul_(20)
+            bias_C.copy_(-(net(seen)[1] @ weight_CD.T).mean(0))
+    save_teacher(directory, net, classes=CLASSES, input_size=SIDE)
+    return load_teacher(directory)
+
+
+def shards_of(directory: Path, teacher: Teacher, num: int = 24) -> Shards:
+    """`num` pictures, labeled by the teacher."""
+    images = [encoded(number) for number in range(num)]
+    pixels = np.stack([load_view(one, teacher.geometry)[0] for one in images])
+    _, _, logits = teacher(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
+    writer = ShardWriter(directory, "plan", CLASSES)
+    writer.write(
+        0,
+        keys=[f"key-{row}" for row in range(num)],
+        exts=["jpg"] * num,
+        images=images,
+        columns={"label": logits.argmax(1).numpy(), "weight": np.ones(num, np.float32)},
+        logits=logits.numpy(),
+    )
+    note = {"digest": teacher.card.digest, "input_size": SIDE}
+    writer.finish(1, {"teacher": note, "funnel": {"in": num, "dropped": {}, "kept": num}})
+    return open_shards(directory)
+
+
+def training(shards: Shards, teacher: Teacher, **settings: Any) -> Training:
+    """One at its first step."""
+    config = hidfd.Config(**{**TINY, **settings})
+    seen = read_examples(shards, teacher, hidfd.side(config, SIDE), "cpu")
+    return hidfd.trainer(config, seen, teacher, seed=0, device="cpu")
+
+
+def learned(one: Training, directory: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a training to its end."""
+    body = fit_generator(one, directory, "digest")
+    return read_generator(directory, body)

@@ -1,0 +1,49 @@
+"""Small corpora of vectors for the tests of the index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from indexes.vectors.build import VectorPart, build_index
+from indexes.vectors.index import Vectors, normalize_rows
+
+Array = npt.NDArray[Any]
+
+
+def clustered(rows: int, dimension: int = 24, *, clusters: int = 40, seed: int = 0) -> Array:
+    """Overlapping clusters, one after the other, float16 [rows, dimension]."""
+    generator = np.random.default_rng(seed)
+    centers = generator.normal(size=(clusters, dimension))
+    own = np.sort(np.arange(rows) % clusters)
+    return (centers[own] + 0.7 * generator.normal(size=(rows, dimension))).astype(np.float16)
+
+
+def parts_of(rows: Array, size: int, *, prefix: str = "") -> list[VectorPart]:
+    """Parts of `size` rows, each with its content's digest."""
+    blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [
+        VectorPart(f"{prefix}{hash(block.tobytes())}", len(block), lambda block=block: block)
+        for block in blocks
+    ]
+
+
+def built(directory: Path, rows: Array, size: int = 1000, **settings: Any) -> Vectors:
+    """An index of `rows`."""
+    build_index(directory, parts_of(rows, size), **settings)
+    return Vectors(directory)
+
+
+def nearest(queries: Array, rows: Array, k: int) -> tuple[Array, Array]:
+    """(similarity, row) of the k nearest by a matrix product."""
+    similarity = normalize_rows(queries) @ normalize_rows(rows).T
+    found = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarity, found, 1), found
+
+
+def recall(found: Array, exact: Array) -> float:
+    """Share of `exact` [q, k] that is in `found` [q, k']."""
+    return float((exact[:, :, None] == found[:, None, :]).any(2).mean())
