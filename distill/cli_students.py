@@ -85,6 +85,6 @@ def export(
     Example: winnow export in21k-winnow-resnet8x4 --int8 static
     """
     with user_errors():
-        from distill.export.run import export_student
+        from distill.exporters.run import export_student
 
         export_student(student, out, formats, int8, images, runs, trust_builder)

@@ -1,40 +1,53 @@
-"""One progress line: a live one on a terminal, a line every ten seconds elsewhere."""
+"""Progress of one stage as log records: a bar on a terminal, a line every ten seconds elsewhere."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from types import TracebackType
+from typing import Any
+
+TICK_SECONDS, LINE_SECONDS = 0.2, 10.0
+BAR = 20
+
+log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts `unit`s of one stage and prints rate and time left to stderr.
+    """Counts the units of one stage; logs rate and time left.
 
     `total` may be unknown (None); `frac` then carries the share done where one is known.
+
+    Example:
+        >>> with Progress("read", total=2, unit="files") as progress:
+        ...     progress.add(2)
     """
 
     def __init__(self, title: str, total: int | None = None, unit: str = "images") -> None:
         self.title, self.total, self.unit = title, total, unit
         self.done, self.frac, self.start = 0, 0.0, time.monotonic()
-        self.live = sys.stderr.isatty()
-        self._next = self.start + (0.1 if self.live else 10.0)
+        self._tick, self._line = self.start + TICK_SECONDS / 2, self.start + LINE_SECONDS
 
     def __enter__(self) -> Progress:
         return self
 
     def add(self, count: int, *, frac: float | None = None, note: str = "") -> None:
-        """`count` more are done; `frac` in 0-1 is the share done when the total is unknown."""
+        """Counts `count` more; `frac` in 0-1 is the share done when the total is unknown."""
         self.done += count
         if frac is not None:
             self.frac = frac
         elif self.total:
             self.frac = self.done / self.total
         now = time.monotonic()
-        if now >= self._next:
-            self._next = now + (0.2 if self.live else 10.0)
-            self._print(now, note)
+        if now >= self._tick and log.isEnabledFor(logging.DEBUG):
+            self._tick = now + TICK_SECONDS
+            filled = round(BAR * min(self.frac, 1.0))
+            log.debug("[%s] %s", f"{'#' * filled:<{BAR}}", self._text(now, note))
+        if now >= self._line:
+            self._line = now + LINE_SECONDS
+            log.info("%s", self._text(now, note), extra={"numbers": self._numbers(now)})
 
-    def _print(self, now: float, note: str) -> None:
+    def _text(self, now: float, note: str) -> str:
         seconds = max(now - self.start, 1e-9)
         text = f"{self.title}: {self.done:,}"
         if self.total:
@@ -42,25 +55,43 @@ class Progress:
         text += f" {self.unit}, {self.done / seconds:,.0f}/s"
         if 0 < self.frac < 1:
             text += f", {clock(seconds * (1 - self.frac) / self.frac)} left"
-        text += f" {note}" if note else ""
-        text = f"\r{text:<79}" if self.live else text
-        print(text, end="" if self.live else "\n", file=sys.stderr, flush=True)
+        return f"{text} {note}".rstrip()
+
+    def _numbers(self, now: float) -> dict[str, Any]:
+        return {
+            "stage": self.title,
+            "done": self.done,
+            "total": self.total,
+            "unit": self.unit,
+            "seconds": round(now - self.start, 3),
+        }
 
     def __exit__(
         self, kind: type[BaseException] | None, value: object, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            if self.live:
-                print(file=sys.stderr)
             return
-        seconds = time.monotonic() - self.start
+        now = time.monotonic()
+        seconds = now - self.start
         rate = self.done / max(seconds, 1e-9)
-        text = f"{self.title}: {self.done:,} {self.unit} in {clock(seconds)}, {rate:,.0f}/s"
-        print(f"\r{text:<79}" if self.live else text, file=sys.stderr, flush=True)
+        log.info(
+            "%s: %s %s in %s, %s/s",
+            self.title,
+            f"{self.done:,}",
+            self.unit,
+            clock(seconds),
+            f"{rate:,.0f}",
+            extra={"is_last": True, "numbers": self._numbers(now)},
+        )
 
 
 def clock(seconds: float) -> str:
-    """`75` -> `1:15`; hours where there are any."""
+    """Minutes and seconds, hours where there are any.
+
+    Example:
+        >>> clock(75), clock(3_700)
+        ('1:15', '1:01:40')
+    """
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -19,8 +19,8 @@ from typing import Any
 from distill import provenance
 from distill.evaluation import report
 from distill.evaluation.compare import find_student
-from distill.export import formats, model_card, quantize, sample_images
-from distill.export.sample_images import SampleImages
+from distill.exporters import formats, model_card, quantize, sample_images
+from distill.exporters.sample_images import SampleImages
 from distill.provenance import Origin
 from indexes import artifact
 from indexes.artifact import CARD, ArtifactError

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import winnow
 from indexes import artifact
 from indexes.images.decode import load_view
-from indexes.search import Corpus, latest_embeddings
+from indexes.retrieval import EmbeddedCorpus, latest_index
 from indexes.sources import locations
 from indexes.sources.sample import SourceError
 from indexes.sources.spec import open_parts
@@ -69,7 +69,7 @@ def test_a_sheet_shows_the_images_themselves(world: Path, tmp_path: Path, number
     (tmp_path / "mine.jpg").write_bytes(corpora.encoded(number))
     sheet = tmp_path / "out.png"
     code, text = invoke(
-        "query", tmp_path / "mine.jpg", "--runs", world / "runs", "-k", 12, "--sheet", sheet
+        "search", tmp_path / "mine.jpg", "--runs", world / "runs", "-k", 12, "--sheet", sheet
     )
     assert code == 0, text
     assert f"im{number:05d} " in text or f"im{number} " in text
@@ -93,14 +93,14 @@ def test_by_text_through_the_tower(world: Path, tmp_path: Path) -> None:
 
     sheet = tmp_path / "out.jpg"
     code, text = invoke(
-        "query", "--text", "a red thing", "--text", "caf\u00e9", "--runs", world / "runs",
+        "search", "--text", "a red thing", "--text", "caf\u00e9", "--runs", world / "runs",
         "-k", 4, "--sheet", sheet,
     )  # fmt: skip
     assert code == 0, text
     lines = text.splitlines()
     assert lines[0] == "a red thing"
     assert len(lines) == 11
-    corpus = Corpus(latest_embeddings(world / "runs", "tower"), world / "runs")
+    corpus = EmbeddedCorpus(latest_index(world / "runs", "tower"), world / "runs")
     model = open_clip.create_model(NAME, pretrained=str(world / "clip.safetensors")).eval()
     tokens = open_clip.get_tokenizer(NAME)(["a red thing"])
     wanted = model.encode_text(tokens, normalize=True).detach().numpy()[0]
@@ -120,14 +120,14 @@ def test_what_cannot_be_asked_is_said(world: Path, tmp_path: Path) -> None:
         ([], "one of the two"),
         ([image, "--text", "x"], "one of the two"),
         ([image, "--sheet", "x.gif"], ".jpg, .jpeg, .png"),
-        ([image, "--index", latest_embeddings(runs, "tower")], "--text"),
-        (["--text", "x", "--index", latest_embeddings(runs, "features")], "with an image"),
+        ([image, "--index", latest_index(runs, "tower")], "--text"),
+        (["--text", "x", "--index", latest_index(runs, "features")], "with an image"),
     ]:
-        code, text = invoke("query", *arguments, "--runs", runs)
+        code, text = invoke("search", *arguments, "--runs", runs)
         assert (code, message in text) == (2, True), text
     corpora.good_tar(tmp_path / "c.tar", 8)
     assert select(tmp_path / "c.tar", tmp_path / "runs", "-n", "4").exit_code == 0
-    code, text = invoke("query", "--text", "x", "--runs", tmp_path / "runs")
+    code, text = invoke("search", "--text", "x", "--runs", tmp_path / "runs")
     assert code == 2
     assert "winnow select makes one with --tower" in text
 
@@ -138,7 +138,7 @@ def test_a_changed_or_missing_corpus_is_named(world: Path, tmp_path: Path) -> No
     copy = tmp_path / "a.tar"
     shutil.copy(world / "a.tar", copy)
     shutil.copytree(world / "tree", tmp_path / "tree")
-    corpus = Corpus(latest_embeddings(runs, "features"), runs)
+    corpus = EmbeddedCorpus(latest_index(runs, "features"), runs)
     name = corpus.embedded.directory.name
     found = open_parts(f"{copy} {world / 'b.tar.gz'} {tmp_path / 'tree'}")
     locations.remember(runs, name, found, None)
@@ -182,8 +182,8 @@ def test_the_tower_is_the_one_that_embedded(world: Path, tmp_path: Path) -> None
     shutil.copytree(world / "runs", runs)
     other = tmp_path / "clip.safetensors"
     other.write_bytes(gzip.compress((world / "clip.safetensors").read_bytes()))
-    corpus = Corpus(latest_embeddings(runs, "tower"), runs)
+    corpus = EmbeddedCorpus(latest_index(runs, "tower"), runs)
     locations.remember(runs, corpus.embedded.directory.name, [], f"{NAME}:{other}")
-    code, text = invoke("query", "--text", "x", "--runs", runs)
+    code, text = invoke("search", "--text", "x", "--runs", runs)
     assert code == 2
     assert "is not the tower" in text

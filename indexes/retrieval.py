@@ -1,28 +1,51 @@
-"""Query: the images of an embedded corpus that lie nearest to given images, or to a text."""
+"""Search: the images of an embedded corpus that are nearest to given images, or to a text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artifact, devices
+from indexes import artifact, contact_sheet, devices
 from indexes.artifact import ArtifactError
 from indexes.embeddings import Embeddings, open_embeddings
 from indexes.images.decode import BadImage, load_view, to_unit
 from indexes.models.teacher import find_teacher, load_teacher
 from indexes.models.text import encode_texts
+from indexes.options import CommandConfig, Option
 from indexes.sources import locations
 from indexes.sources.sample import SourceError, text_key
 from indexes.vectors.build import newest_index
 from indexes.vectors.index import Vectors
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig(CommandConfig):
+    """Find the images of an embedded corpus that are nearest to yours, or to a text.
+
+    Example: winnow search cat.jpg -k 20 --sheet like-cat.jpg
+    """
+
+    images: Annotated[Sequence[Path | str], Option(argument=True)] = ()
+    """Image files to look for."""
+    text: Sequence[str] = ()
+    """Words to look for; needs a run with --tower."""
+    k: Annotated[int, Option(flags=("-k",), min=1)] = 10
+    """Matches per query."""
+    sheet: Path | None = None
+    """A .jpg or .png file for a contact sheet of the matches."""
+    index: Path | None = None
+    """A directory under RUNS/vectors. Default: the newest."""
+    runs: Path = Path("runs")
+    """The directory of all artifacts."""
+
+
 @dataclass(frozen=True)
-class Found:
+class Match:
     """An image of the corpus: cosine similarity to what was asked, key, part, row."""
 
     similarity: float
@@ -31,7 +54,7 @@ class Found:
     row: int
 
 
-class Corpus:
+class EmbeddedCorpus:
     """An index and the embedded corpus that it was made of."""
 
     def __init__(self, index: Path, runs: Path) -> None:
@@ -40,11 +63,11 @@ class Corpus:
             runs / "embeddings" / self.vectors.card["embeddings"]
         )
 
-    def search(self, queries: npt.NDArray[np.float32], k: int) -> Iterator[list[Found]]:
+    def search(self, queries: npt.NDArray[np.float32], k: int) -> Iterator[list[Match]]:
         """For every query [q, D] its k nearest, nearest first."""
         for values, rows in zip(*self.vectors.search(queries, k), strict=True):
             yield [
-                Found(value, *display_name(self.embedded, row), row)
+                Match(value, *display_name(self.embedded, row), row)
                 for value, row in zip(values.tolist(), rows.tolist(), strict=True)
                 if row >= 0
             ]
@@ -84,7 +107,37 @@ class Corpus:
         return found
 
 
-def search_image(corpus: Corpus, images: Sequence[Path], k: int) -> Iterator[list[Found]]:
+def search(config: SearchConfig) -> dict[str, list[Match]]:
+    """Query -> its `k` nearest images, nearest first; draws the contact sheet where one is asked.
+
+    Raises ValueError for images and text at once, ArtifactError where there is no index.
+
+    Example: `search(SearchConfig(images=["cat.jpg"], k=5))["cat.jpg"][0].similarity`
+    """
+    if bool(config.images) == bool(config.text):
+        raise ValueError("name image files, or --text words: one of the two")
+    if config.sheet:
+        contact_sheet.check(config.sheet)
+    images = [Path(image) for image in config.images]
+    matrix = "tower" if config.text else "features"
+    corpus = EmbeddedCorpus(config.index or latest_index(config.runs, matrix), config.runs)
+    if config.text:
+        found = list(search_text(corpus, config.text, config.k))
+    else:
+        found = list(search_image(corpus, images, config.k))
+    queries = [str(query) for query in (*images, *config.text)]
+    if config.sheet:
+        bytes_of = corpus.originals([match.row for matches in found for match in matches])
+        cells = [
+            [(bytes_of[m.row], f"{m.similarity:.4f}\n{m.key[-26:]}") for m in matches]
+            for matches in found
+        ]
+        asked = [image.read_bytes() for image in images] or queries
+        contact_sheet.draw(config.sheet, asked, cells)
+    return dict(zip(queries, found, strict=True))
+
+
+def search_image(corpus: EmbeddedCorpus, images: Sequence[Path], k: int) -> Iterator[list[Match]]:
     """For every image its k nearest, as the very teacher sees it that embedded the corpus."""
     import torch
 
@@ -104,7 +157,7 @@ def search_image(corpus: Corpus, images: Sequence[Path], k: int) -> Iterator[lis
     yield from corpus.search(features.numpy(), k)
 
 
-def search_text(corpus: Corpus, wanted: Sequence[str], k: int) -> Iterator[list[Found]]:
+def search_text(corpus: EmbeddedCorpus, wanted: Sequence[str], k: int) -> Iterator[list[Match]]:
     """For every text its k nearest, by the tower that was embedded beside the teacher."""
     card = corpus.vectors.card
     if card["matrix"] != "tower":
@@ -115,7 +168,7 @@ def search_text(corpus: Corpus, wanted: Sequence[str], k: int) -> Iterator[list[
     yield from corpus.search(encode_texts(model, file, wanted), k)
 
 
-def latest_embeddings(runs: Path, matrix: str) -> Path:
+def latest_index(runs: Path, matrix: str) -> Path:
     """The index over `matrix` under runs/vectors that was written last; ArtifactError if none."""
     found = newest_index(runs / "vectors", {"matrix": matrix})
     if found is None:

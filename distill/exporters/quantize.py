@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from distill.export.formats import ExportError, Logits, Run, opened, quiet
-from distill.export.sample_images import SampleImages
+from distill.exporters.formats import ExportError, Logits, Run, opened, quiet
+from distill.exporters.sample_images import SampleImages
 from indexes import artifact
 from indexes.images.decode import Pixels
 

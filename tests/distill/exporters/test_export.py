@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import distill.cli
 from distill import provenance, train
-from distill.export import formats, quantize, sample_images
+from distill.exporters import formats, quantize, sample_images
 from indexes import artifact
 from indexes.images.decode import Geometry, Pixels, load_view, to_unit
 from indexes.models.net import build_net

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill.export.quantize import Gain
+from distill.exporters.quantize import Gain
 from distill.provenance import Origin
 from indexes.cli import funnel_lines
 from indexes.models.teacher import Card

@@ -1,0 +1,109 @@
+"""Artifacts as a page for a person: nested values become small tables, long lists are shortened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from indexes import artifact
+
+MOST_ROWS, MOST_WORDS, WIDTH = 12, 8, 28
+
+
+def read_any_card(path: str | Path) -> dict[str, Any]:
+    """The card of an artifact of any kind; ArtifactError where there is no whole one.
+
+    Example: `read_any_card("runs/shards/demo-winnow-0123456789")["funnel"]`
+    """
+    if not artifact.is_done(path):
+        raise artifact.ArtifactError(f"{path} has no {artifact.CARD}: no whole artifact there")
+    return artifact.read_json(Path(path) / artifact.CARD)
+
+
+def describe(card: Mapping[str, Any]) -> Iterator[str]:
+    """A card as lines: plain values first, then a section for each nested one."""
+    plain = {name: value for name, value in card.items() if not _is_nested(value)}
+    yield from aligned(plain, indent=0)
+    for name, value in card.items():
+        if not _is_nested(value):
+            continue
+        yield ""
+        yield f"{name} ({len(value):,}):" if isinstance(value, list) else f"{name}:"
+        yield from (f"  {line}" for line in _section(name, value, card))
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, (Mapping, list)) and bool(value)
+
+
+def _section(name: str, value: Any, card: Mapping[str, Any]) -> Iterator[str]:
+    if name == "funnel":
+        yield from funnel_lines(value)
+    elif name == "class_histogram" and "classes" in card:
+        pairs = sorted(zip(value, card["classes"], strict=True), reverse=True)
+        yield from table([{"class": one, "images": count} for count, one in pairs])
+    elif isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
+        yield from table(value)
+    elif isinstance(value, list):
+        yield shorten([_word(item) for item in value])
+    elif all(isinstance(item, Mapping) for item in value.values()):
+        yield from table([{"": key, **item} for key, item in value.items()])
+    else:
+        yield from aligned(value, indent=0)
+
+
+def aligned(figures: Mapping[str, Any], indent: int = 2) -> Iterator[str]:
+    """`name  value` a line, the values in one column."""
+    width = max((len(str(name)) for name in figures), default=0)
+    for name, value in figures.items():
+        yield f"{'':<{indent}}{name:<{width}}  {_word(value, None)}".rstrip()
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Rows of the same fields under a header, the first MOST_ROWS of them."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_word(row.get(name)) for name in names] for row in rows[:MOST_ROWS]]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    for line in [names, *cells]:
+        yield "  ".join(f"{cell:<{size}}" for cell, size in zip(line, widths, strict=True)).rstrip()
+    if len(rows) > MOST_ROWS:
+        yield f"... {len(rows) - MOST_ROWS:,} more"
+
+
+def _word(value: Any, width: int | None = WIDTH) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{key}={_word(item)}" for key, item in value.items())
+    elif isinstance(value, list):
+        text = shorten([_word(item) for item in value])
+    else:
+        text = str(value)
+    if width is None or len(text) <= width:
+        return text
+    return text[: width - 3] + "..."
+
+
+def shorten(items: Sequence[str], most: int = MOST_WORDS) -> str:
+    """The first `most` items, comma-separated.
+
+    Example:
+        >>> shorten(["a", "b", "c"], most=2)
+        'a, b, ... (3 in all)'
+    """
+    return ", ".join(items[:most]) + (f", ... ({len(items)} in all)" if len(items) > most else "")
+
+
+def funnel_lines(funnel: Mapping[str, Any]) -> Iterator[str]:
+    """`in`, a line per reason, `kept`, right-aligned."""
+    yield f"{funnel['in']:>12,} in"
+    for reason, count in funnel["dropped"].items():
+        yield f"{-count:>12,} {reason}"
+    yield f"{funnel['kept']:>12,} kept"
