@@ -22,7 +22,7 @@ READY  := $(VENV)/.ready
 PEER   ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo select paint distill teacher inspect bench check test
+.PHONY: help demo select generate distill teacher inspect bench check test
 
 help: ## this list
 	@echo "winnow: curate unlabeled images with a trained teacher, distil students from the shards"
@@ -50,9 +50,9 @@ select: $(READY) ## curate shards from CORPUS with TEACHER
 	$(if $(CORPUS),,$(error say CORPUS=: a name that `winnow corpora` lists, or a path))
 	$(WINNOW) select --runs $(RUNS) -n $(N) $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(METHOD),--method '$(METHOD)') $(if $(SET),--set '$(SET)') $(ARGS)
 
-paint: $(READY) ## train a generator on SHARDS and paint N synthetic images with the teacher's answers
+generate: $(READY) ## train a generator on SHARDS and write N synthetic images as shards
 	$(if $(SHARDS),,$(error say SHARDS=: a directory that select wrote))
-	$(WINNOW) paint --runs $(RUNS) --shards '$(SHARDS)' -n $(N) $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(SET),--set '$(SET)') $(ARGS)
+	$(WINNOW) generate --runs $(RUNS) --shards '$(SHARDS)' -n $(N) $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(SET),--set '$(SET)') $(ARGS)
 
 distill: $(READY) ## train STUDENTS from SHARDS (default: the last ones that select wrote)
 	$(WINNOW) distill --runs $(RUNS) $(if $(SHARDS),--shards '$(SHARDS)') $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(METHOD),--method '$(METHOD)') $(if $(STUDENTS),--student '$(STUDENTS)') $(if $(SET),--set '$(SET)') $(if $(EVAL),--eval '$(EVAL)') $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ import typer
 import distill.cli
 import indexes.cli
 import pipeline.cli
+from indexes.console import Answer, Terminated
+from indexes.options import CommandConfig, Option, command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,26 +21,42 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     help="Curate an ocean of unlabeled images with the teacher whose training data is lost, then "
     "distil students from the shards. Start with `winnow demo`.",
+    epilog="Exit codes: 0 done, 1 a mistake in what was asked, 2 usage, 3 a damaged or refused "
+    "artifact, 130 interrupted, 143 terminated.",
 )
-for room in (pipeline.cli.app, distill.cli.app, indexes.cli.app):
-    app.add_typer(room)
+for package in (pipeline.cli.app, distill.cli.app, indexes.cli.app):
+    app.add_typer(package)
 
 
-@app.command()
-def demo(
-    runs: Annotated[Path, typer.Option(help="Where the demo's artifacts go.")] = Path("runs/demo"),
-    seeds: Annotated[int, typer.Option(min=1, help="Students per cell of the table.")] = 3,
-) -> None:
-    """The main job in minutes on a world drawn by code: teach, lose the data, select, distil."""
-    with indexes.cli.user_errors():
-        import winnow_demo
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig(CommandConfig):
+    """Run the main job in minutes on a world drawn by code: teach, lose the data, select, distil.
 
-        winnow_demo.run(runs, seeds)
+    Example: winnow demo
+    """
+
+    runs: Path = Path("runs/demo")
+    """The directory of the demo's artifacts."""
+    seeds: Annotated[int, Option(min=1)] = 3
+    """Students per cell of the table."""
+
+
+@command(app, DemoConfig)
+def demo(config: DemoConfig) -> Answer | None:
+    """The table of the demo."""
+    import winnow_demo
+
+    winnow_demo.run(config.runs, config.seeds)
+    return None
 
 
 def main() -> None:
     """Entry point of the `winnow` command; SIGTERM ends it as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
     app()
 
 
