@@ -15,6 +15,8 @@ import pipeline.cli
 from indexes.console import Answer, Terminated
 from indexes.options import CommandConfig, Option, command
 
+__version__ = "0.1.0"
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

@@ -1,4 +1,76 @@
-"""What both stages look things up in: names, artifacts, images, teachers, vectors, shards.
+"""The ground floor: what the offline stage and the training stage both look up.
 
-No policy, no loss, no loop; importing it costs no more than numpy.
+`sources` reads images from folders, tars and Parquet files; `images` decodes them. `models` builds
+networks and opens teachers, from `zoo` or from timm, torchvision and open_clip. `embeddings` holds
+what a teacher computed of a corpus, `vectors` indexes it, `retrieval` searches it. `shards` is the
+contract between the two stages. `artifact` defines what a finished artifact is.
+
+`options`, `console`, `describe` and `progress` are how a command is declared and how it talks;
+`plugins` finds what a name on the command line stands for; `devices` is the hardware.
+
+The folder holds no policy, no loss and no training loop, and it imports neither stage.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from indexes.artifact import ArtifactError
+    from indexes.describe import inspect
+    from indexes.images.decode import BadImage, Geometry, load_view
+    from indexes.models.net import Net, build_net
+    from indexes.models.teacher import Teacher, TeacherError, load_teacher, save_teacher
+    from indexes.retrieval import Match, SearchConfig, search
+    from indexes.shards.reader import Shards, open_shards
+    from indexes.shards.verify import verify
+    from indexes.sources.sample import Part, Sample, SourceError
+    from indexes.sources.spec import open_parts
+
+__all__ = [
+    "ArtifactError",
+    "BadImage",
+    "Geometry",
+    "Match",
+    "Net",
+    "Part",
+    "Sample",
+    "SearchConfig",
+    "Shards",
+    "SourceError",
+    "Teacher",
+    "TeacherError",
+    "build_net",
+    "inspect",
+    "load_teacher",
+    "load_view",
+    "open_parts",
+    "open_shards",
+    "save_teacher",
+    "search",
+    "verify",
+]
+_MODULES = {
+    "ArtifactError": "artifact",
+    "inspect": "describe",
+    **dict.fromkeys(("BadImage", "Geometry", "load_view"), "images.decode"),
+    **dict.fromkeys(("Net", "build_net"), "models.net"),
+    **dict.fromkeys(("Teacher", "TeacherError", "load_teacher", "save_teacher"), "models.teacher"),
+    **dict.fromkeys(("Match", "SearchConfig", "search"), "retrieval"),
+    **dict.fromkeys(("Shards", "open_shards"), "shards.reader"),
+    "verify": "shards.verify",
+    **dict.fromkeys(("Part", "Sample", "SourceError"), "sources.sample"),
+    "open_parts": "sources.spec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the module of an exported name when the name is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -37,9 +37,9 @@ class InspectConfig(CommandConfig):
 @command(app, InspectConfig)
 def inspect(config: InspectConfig) -> Answer:
     """The card, as a page or as JSON."""
-    from indexes.describe import describe, read_any_card
+    from indexes.describe import describe, inspect
 
-    card = read_any_card(config.path)
+    card = inspect(config.path)
     return Answer(card, describe(card))
 
 

@@ -11,10 +11,10 @@ from indexes import artifact
 MOST_ROWS, MOST_WORDS, WIDTH = 12, 8, 28
 
 
-def read_any_card(path: str | Path) -> dict[str, Any]:
+def inspect(path: str | Path) -> dict[str, Any]:
     """The card of an artifact of any kind; ArtifactError where there is no whole one.
 
-    Example: `read_any_card("runs/shards/demo-winnow-0123456789")["funnel"]`
+    Example: `inspect("runs/shards/demo-winnow-0123456789")["funnel"]`
     """
     if not artifact.is_done(path):
         raise artifact.ArtifactError(f"{path} has no {artifact.CARD}: no whole artifact there")

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from indexes.artifact import ArtifactError
 from indexes.images.decode import INTERPOLATIONS
 
 
-class TeacherError(ValueError):
+class TeacherError(ArtifactError):
     """A teacher that is missing, unfinished, altered, or not what its card says."""
 
 
