@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 # A card of another schema version is refused by name, never guessed at.
 SCHEMAS = {
@@ -89,19 +90,21 @@ def locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
 
     The lock falls with the process, however it dies.
     """
+    import filelock
+
     directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock = filelock.FileLock(directory / ".lock")
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise ArtifactError(f"another winnow is at work in {directory}") from None
-            print(f"waiting for another winnow at work in {directory}", file=sys.stderr)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        if not wait:
+            raise ArtifactError(f"another winnow is at work in {directory}") from None
+        log.info("waiting for another winnow at work in %s", directory)
+        lock.acquire()
+    try:
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 @contextmanager

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artifact
+from indexes import artifact, npy
 from indexes.artifact import ArtifactError
 
 Array = npt.NDArray[Any]
-MATRICES = ("features", "logits", "classes", "tower", "bn", "moments", "thumb")
 COLUMNS: dict[str, Any] = {
     "offset": np.int64,
     "size": np.int64,
@@ -110,6 +109,23 @@ class Embeddings:
     def __len__(self) -> int:
         return int(self.card["num_samples"])
 
+    def by_block(
+        self, rows: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[Block, npt.NDArray[np.int64]]]:
+        """Ascending rows [n] as (block, their numbers within it); only blocks that hold some."""
+        for block in self.blocks:
+            low, high = np.searchsorted(rows, [block.start, block.stop])
+            if high > low:
+                yield block, rows[low:high] - block.start
+
+    def keys_of(self, rows: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
+        """(key, corpus part) of rows [n] in any order; only the blocks that hold them are read."""
+        keys: dict[int, tuple[str, str]] = {}
+        for block, local in self.by_block(np.unique(rows)):
+            names = block.strings("key")
+            keys |= {block.start + row: (names[row], block.source) for row in local.tolist()}
+        return [keys[row] for row in rows.tolist()]
+
 
 def open_embeddings(directory: str | Path) -> Embeddings:
     """Opens a whole embedded corpus (ArtifactError otherwise)."""
@@ -142,8 +158,7 @@ def write_block(
 
     stem = f"{part_name(number)}.{block:03d}"
     for name, matrix in matrices.items():
-        with artifact.writing(directory / f"{stem}.{name}.npy") as aside, aside.open("wb") as file:
-            np.save(file, matrix, allow_pickle=False)
+        npy.save(directory / f"{stem}.{name}.npy", matrix)
     arrays = {name: pa.array(list(values), pa.string()) for name, values in strings.items()}
     arrays |= {name: pa.array(columns[name].astype(dtype)) for name, dtype in COLUMNS.items()}
     with artifact.writing(directory / f"{stem}.parquet") as aside:

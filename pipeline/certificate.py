@@ -46,7 +46,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.embeddings import Block
-from pipeline.pool import Pool, by_block
+from pipeline.pool import Pool
 from pipeline.soft_targets import TEMPERATURE, soften
 from pipeline.weighting.weights import gather_columns, spread_out
 
@@ -70,7 +70,7 @@ def certify(
         return {}, None
     sums: dict[str, Array] = {}
     start = 0
-    for block, local in by_block(pool, rows):
+    for block, local in pool.by_block(rows):
         for part in range(0, len(local), CHUNK_ROWS):
             some = local[part : part + CHUNK_ROWS]
             counted = weight[start : start + len(some)].astype(np.float64)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artifact
+from indexes import artifact, npy
 from indexes.artifact import ArtifactError
 from pipeline.method import Choice, Scored
 from pipeline.pool import REASONS, Pool, chunks
@@ -48,21 +48,21 @@ def export(path: Path, pool: Pool, rows: Array, weight: Array) -> None:
     import pyarrow.parquet as pq
 
     pieces: list[dict[str, Any]] = []
-    for block in pool.blocks:
-        low, high = np.searchsorted(rows, [block.start, block.stop])
-        if high > low:
-            local = rows[low:high] - block.start
-            keys, (label, content) = block.strings("key"), block.columns("label", "content_hash")
-            pieces.append(
-                {
-                    "key": [keys[row] for row in local.tolist()],
-                    "source": [block.source] * len(local),
-                    "label": label[local],
-                    "weight": np.asarray(weight[low:high], np.float32),
-                    "score": pool.column("score")[rows[low:high]],
-                    "content_hash": content[local],
-                }
-            )
+    start = 0
+    for block, local in pool.by_block(rows):
+        stop = start + len(local)
+        keys, (label, content) = block.strings("key"), block.columns("label", "content_hash")
+        pieces.append(
+            {
+                "key": [keys[row] for row in local.tolist()],
+                "source": [block.source] * len(local),
+                "label": label[local],
+                "weight": np.asarray(weight[start:stop], np.float32),
+                "score": pool.column("score")[rows[start:stop]],
+                "content_hash": content[local],
+            }
+        )
+        start = stop
     table = pa.concat_tables([pa.table(piece, schema=schema()) for piece in pieces])
     table = table.sort_by([("source", "ascending"), ("key", "ascending")])
     with artifact.writing(path) as aside:
@@ -186,8 +186,7 @@ def select(pool: Pool, path: Path, directory: Path) -> tuple[Selection, dict[str
     """
     found = find(path, pool)
     for name, values in (("rows", found.rows), ("weight", found.weight)):
-        with artifact.writing(directory / f"{name}.npy") as aside, aside.open("wb") as file:
-            np.save(file, values, allow_pickle=False)
+        npy.save(directory / f"{name}.npy", values)
     counts = np.zeros(len(REASONS), np.int64)
     for piece in chunks(len(pool)):
         counts += np.bincount(pool.column("reason")[piece], minlength=len(counts))

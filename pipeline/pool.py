@@ -10,12 +10,12 @@ import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artifact
+from indexes import artifact, npy
 from indexes.embeddings import COLUMNS, Block, Embeddings
 
 Array = npt.NDArray[Any]
@@ -58,6 +58,14 @@ class Pool:
         """The blocks in pool order, each with its row range."""
         return self.embeddings.blocks
 
+    def by_block(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[Block, Array]]:
+        """Ascending pool rows [n] as (block, their numbers within it), block by block."""
+        return self.embeddings.by_block(rows)
+
+    def keys_of(self, rows: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
+        """(key, corpus part) of pool rows [n] in any order; their blocks alone are read."""
+        return self.embeddings.keys_of(rows)
+
     def column(self, name: str) -> Array:
         """Column `name`, [N], memory-mapped: a score, or one of the embeddings' own columns.
 
@@ -97,33 +105,24 @@ class Pool:
         blocks: Iterable[tuple[Block, Mapping[str, Array]]],
         dtype: Any = None,
     ) -> None:
-        # Written in order and not through a map: a full disk is then an error, not a bus error.
         with contextlib.ExitStack() as stack:
-            files: dict[str, tuple[BinaryIO, int]] = {}
+            writers: dict[str, npy.NpyWriter] = {}
             for block, columns in blocks:
                 for name, values in columns.items():
                     values = np.asarray(values, dtype)
-                    if name not in files:
+                    if name not in writers:
                         if dtype is not None and self._is_taken(name):
                             raise ValueError(f"a score may not be called {name!r}: it is taken")
-                        aside = stack.enter_context(artifact.writing(folder / f"{name}.npy"))
-                        file: BinaryIO = stack.enter_context(aside.open("wb"))
-                        head = {
-                            "descr": np.lib.format.dtype_to_descr(values.dtype),
-                            "fortran_order": False,
-                            "shape": (len(self),),
-                        }
-                        np.lib.format.write_array_header_1_0(file, head)
-                        files[name] = file, 0
-                    file, rows = files[name]
-                    if rows != block.start or values.shape != (len(block),):
+                        file = npy.writing(folder / f"{name}.npy", (len(self),), values.dtype)
+                        writers[name] = stack.enter_context(file)
+                    num_rows = writers[name].num_rows
+                    if num_rows != block.start or values.shape != (len(block),):
                         raise ValueError(
                             f"column {name!r} has {values.shape} values for rows {block.start} to "
-                            f"{block.stop}, after {rows} rows: every block once, in order"
+                            f"{block.stop}, after {num_rows} rows: every block once, in order"
                         )
-                    file.write(values.tobytes())
-                    files[name] = file, block.stop
-            short = [name for name, (_, rows) in files.items() if rows != len(self)]
+                    writers[name].write(values)
+            short = [name for name, writer in writers.items() if writer.num_rows != len(self)]
             if short:
                 raise ValueError(f"columns {short} end before the last of {len(self):,} rows")
 
@@ -150,14 +149,6 @@ def chunks(total: int, size: int = 1 << 20) -> Iterator[slice]:
     """Slices of at most `size` rows that cover `total` rows in order."""
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
-
-
-def by_block(pool: Pool, rows: Array) -> Iterator[tuple[Block, Array]]:
-    """(block, local row numbers in it) for ascending pool rows [n], where there are any."""
-    for block in pool.blocks:
-        low, high = np.searchsorted(rows, [block.start, block.stop])
-        if high > low:
-            yield block, rows[low:high] - block.start
 
 
 def sortable_code(score: Array) -> Array:

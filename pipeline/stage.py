@@ -80,9 +80,3 @@ def open_pool(run: Run, embedded: Made, scores: Made) -> Pool:
     whole = embeddings.open_embeddings(embedded.directory)
     classes = run.teacher.card.classes
     return Pool(whole, (weight, bias), classes, scores.directory, **scores.beside)
-
-
-def save_array(path: Path, array: npt.NDArray[Any]) -> None:
-    """An array as .npy, atomically."""
-    with artifact.writing(path) as aside, aside.open("wb") as file:
-        np.save(file, array, allow_pickle=False)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from indexes import artifact, devices
+from indexes import artifact, devices, npy
 from indexes.models.teacher import teacher_note
 from pipeline import certificate, corpus_stages, key_list
 from pipeline.config import Run
 from pipeline.selection.top_n import select_top_n, starving
-from pipeline.stage import Made, open_pool, save_array, stage
+from pipeline.stage import Made, open_pool, stage
 from pipeline.weighting.weights import Weighed, weigh
 from pipeline.write_shards import gather_rows, write_shard_set
 
@@ -127,9 +127,9 @@ def weigh_rows(run: Run, embedded: Made, scores: Made, selected: Made) -> Made:
             found = Weighed(selected.load("weight"), {"weights": "listed"})
         dropped = artifact.read_card(selected.directory, "selection")["dropped"]
         figures, moments = certificate.certify(pool, rows, found.weight, dropped, run.seed)
-        save_array(made.directory / "weight.npy", found.weight)
+        npy.save(made.directory / "weight.npy", found.weight)
         if moments is not None:
-            save_array(made.directory / "moments.npy", moments)
+            npy.save(made.directory / "moments.npy", moments)
         note = {"digest": made.digest, "weighing": found.note, "certificate": figures}
         artifact.write_card(made.directory, "weights", note)
         if "note" in found.note:

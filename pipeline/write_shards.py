@@ -18,7 +18,7 @@ from indexes.progress import Progress
 from indexes.shards.writer import ShardWriter
 from indexes.sources.sample import contained_key, text_key
 from indexes.sources.spec import Part, SourceError
-from pipeline.pool import Pool, by_block
+from pipeline.pool import Pool
 
 Array = npt.NDArray[Any]
 SHARD_SAMPLES = 10_000
@@ -50,7 +50,7 @@ def gather_rows(pool: Pool, rows: Array, weight: Array) -> Chosen:
     columns: list[tuple[Array, ...]] = []
     keys: list[str] = []
     exts: list[str] = []
-    for block, local in by_block(pool, rows):
+    for block, local in pool.by_block(rows):
         numbers = block.columns("offset", "size", "content_hash")
         part = np.full(len(local), block.part)
         columns.append((part, *(column[local] for column in numbers)))
@@ -201,7 +201,7 @@ def write_shard(
     ascending = np.sort(positions)
     place = np.argsort(np.argsort(positions, kind="stable"), kind="stable")
     pieces: dict[str, list[Array]] = {}
-    for block, local in by_block(pool, chosen.rows[ascending]):
+    for block, local in pool.by_block(chosen.rows[ascending]):
         pieces.setdefault("logits", []).append(block.matrix("logits")[local])
         if block.logit_classes is not None:
             pieces.setdefault("classes", []).append(block.logit_classes[local])

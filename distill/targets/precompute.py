@@ -46,7 +46,7 @@ from distill.targets.cache import (
     top_logits,
 )
 from distill.targets.fast_teacher import fast_teacher
-from indexes import artifact, devices
+from indexes import artifact, devices, npy
 from indexes.artifact import ArtifactError
 from indexes.images.decode import Geometry
 from indexes.models.teacher import Teacher
@@ -231,8 +231,7 @@ def _allocate(
         with path.open("rb+") as file:
             # A full disk is an OSError here; inside the mapping it would be a bus error.
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    with artifact.writing(marks) as aside, aside.open("wb") as file:
-        np.save(file, np.zeros(num_blocks, bool))
+    npy.save(marks, np.zeros(num_blocks, bool))
 
 
 def _marked(directory: Path, there: int, num_views: int) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import tarfile
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+
+from indexes import npy
 
 BLOCK = 512
 
@@ -44,14 +45,5 @@ class HashedTar:
 
 def npy_rows(rows: npt.NDArray[Any]) -> list[bytes]:
     """Each row of [n, K] as the bytes of a .npy file of shape [K]."""
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        head,
-        {
-            "descr": np.lib.format.dtype_to_descr(rows.dtype),
-            "fortran_order": False,
-            "shape": (rows.shape[1],),
-        },
-    )
-    prefix = head.getvalue()
+    prefix = npy.header(rows.shape[1:], rows.dtype)
     return [prefix + row.tobytes() for row in np.ascontiguousarray(rows)]

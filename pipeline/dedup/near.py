@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artifact
+from indexes import npy
 from indexes.images.thumbnails import WIDTH
 from indexes.progress import Progress
 from indexes.vectors.index import Vectors
@@ -55,11 +55,9 @@ EMPTY = Groups(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.floa
 
 def open_thumbs(pool: Pool, path: Path) -> Array:
     """Every thumb uint8 [N, WIDTH] in one file, memory-mapped: pairs lie anywhere in the pool."""
-    with artifact.writing(path) as aside, aside.open("wb") as file:
-        head = {"descr": "|u1", "fortran_order": False, "shape": (len(pool), WIDTH)}
-        np.lib.format.write_array_header_1_0(file, head)
+    with npy.writing(path, (len(pool), WIDTH), np.uint8) as writer:
         for block in pool.blocks:
-            file.write(block.matrix("thumb").tobytes())
+            writer.write(block.matrix("thumb"))
     thumbs: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     return thumbs
 

@@ -20,20 +20,6 @@ IMPLAUSIBLE = 0.3
 SHOWN = 3
 
 
-def with_names(pool: Pool, rows: Array) -> list[tuple[str, str]]:
-    """(key, part) of rows in any order; only the blocks that hold them are read."""
-    names: dict[int, tuple[str, str]] = {}
-    wanted = np.unique(rows)
-    for block in pool.blocks:
-        low, high = np.searchsorted(wanted, (block.start, block.stop))
-        if low < high:
-            keys = block.strings("key")
-            names |= {
-                row: (keys[row - block.start], block.source) for row in wanted[low:high].tolist()
-            }
-    return [names[row] for row in rows.tolist()]
-
-
 def write(pool: Pool, path: Path, groups: Mapping[str, Groups]) -> None:
     """Every dropped row by reason: key, part, row, kept_key, kept_part, kept_row, similarity."""
     rows = np.concatenate([group.rows for group in groups.values()] or [np.zeros(0, np.int64)])
@@ -41,9 +27,9 @@ def write(pool: Pool, path: Path, groups: Mapping[str, Groups]) -> None:
     alike = np.concatenate([group.alike for group in groups.values()] or [rows])
     columns = {
         "reason": [name for name, group in groups.items() for _ in range(len(group.rows))],
-        **_names("", with_names(pool, rows)),
+        **_names("", pool.keys_of(rows)),
         "row": rows,
-        **_names("kept_", with_names(pool, kept)),
+        **_names("kept_", pool.keys_of(kept)),
         "kept_row": kept,
         "similarity": alike.astype(np.float32),
     }
@@ -55,7 +41,7 @@ def write_leaks(pool: Pool, path: Path, found: Found) -> None:
     seen = [(found.leaks.keys[at], found.leaks.parts[at]) for at in found.leak]
     columns = {
         **_names("evaluation_", seen),
-        **_names("", with_names(pool, found.rows)),
+        **_names("", pool.keys_of(found.rows)),
         "row": found.rows,
         "similarity": found.alike,
     }
@@ -89,7 +75,7 @@ def _leaks(pool: Pool, found: Found) -> list[str]:
         f"{leaks.num_images:,} images to protect: {leaks.num_seen:,} of them are seen in "
         f"{len(np.unique(found.rows)):,} images of the corpus, listed in protected.parquet"
     ]
-    for at, (key, part) in zip(best, with_names(pool, leaks.rows[best]), strict=True):
+    for at, (key, part) in zip(best, pool.keys_of(leaks.rows[best]), strict=True):
         seen = f"{leaks.keys[at]} ({leaks.parts[at]})"
         said.append(f"  {seen} in {key} ({part}), likeness {leaks.alike[at]:.3f}")
     return said

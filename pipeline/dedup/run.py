@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artifact
+from indexes import artifact, npy
 from indexes.images.decode import Geometry
 from pipeline.corpus import Corpus
 from pipeline.dedup import decontaminate, exact, near, report, signatures
@@ -117,14 +117,12 @@ def reasons(copied: Groups, similar: Groups, protected_rows: Array) -> tuple[Arr
 
 def write_reasons(path: Path, total: int, rows: Array, why: Array) -> None:
     """`reason.npy` uint8 [total]: 0 but for the dropped rows."""
-    with artifact.writing(path) as aside, aside.open("wb") as file:
-        head = {"descr": "|u1", "fortran_order": False, "shape": (total,)}
-        np.lib.format.write_array_header_1_0(file, head)
+    with npy.writing(path, (total,), np.uint8) as writer:
         for piece in chunks(total):
             values = np.zeros(piece.stop - piece.start, np.uint8)
             low, high = np.searchsorted(rows, (piece.start, piece.stop))
             values[rows[low:high] - piece.start] = why[low:high]
-            file.write(values.tobytes())
+            writer.write(values)
 
 
 def largest(pool: Pool, groups: Groups, count: int = 10) -> list[dict[str, Any]]:
@@ -133,7 +131,5 @@ def largest(pool: Pool, groups: Groups, count: int = 10) -> list[dict[str, Any]]
     order = np.lexsort((kept, -sizes))[:count]
     return [
         {"key": key, "part": part, "images": int(size) + 1}
-        for (key, part), size in zip(
-            report.with_names(pool, kept[order]), sizes[order], strict=True
-        )
+        for (key, part), size in zip(pool.keys_of(kept[order]), sizes[order], strict=True)
     ]

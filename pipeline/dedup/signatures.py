@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from indexes import npy
 from indexes.vectors.build import VectorPart, build_index
 from indexes.vectors.index import Vectors
 from pipeline.dedup.similarity import signatures
@@ -31,11 +32,9 @@ def of_pool(pool: Pool, directory: Path) -> Vectors:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "signatures.npy"
     width = signatures(pool.blocks[0].matrix("thumb")[:1]).shape[1]
-    with path.open("wb") as file:
-        head = {"descr": "<f2", "fortran_order": False, "shape": (len(pool), width)}
-        np.lib.format.write_array_header_1_0(file, head)
+    with npy.writing(path, (len(pool), width), np.float16) as writer:
         for block in pool.blocks:
-            file.write(signatures(block.matrix("thumb")).astype(np.float16).tobytes())
+            writer.write(signatures(block.matrix("thumb")).astype(np.float16))
     rows: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     return indexed(((block.start, rows[block.start : block.stop]) for block in pool.blocks), path)
 

@@ -25,7 +25,7 @@ from indexes.embeddings import Block
 from indexes.images import thumbnails
 from indexes.models.net import Net, build_net
 from indexes.progress import Progress
-from pipeline.pool import Pool, by_block, chunks
+from pipeline.pool import Pool, chunks
 from pipeline.selection.top_n import select_top_n
 from pipeline.soft_targets import TEMPERATURE, SoftTargets
 
@@ -76,7 +76,7 @@ class Lesson:
     @classmethod
     def of(cls, pool: Pool, rows: Array) -> Lesson:
         """That of ascending pool rows, in memory."""
-        taken = list(by_block(pool, rows))
+        taken = list(pool.by_block(rows))
         return cls(
             np.concatenate([block.matrix("thumb")[local] for block, local in taken]),
             SoftTargets.joined([SoftTargets.of(block).rows(local) for block, local in taken]),

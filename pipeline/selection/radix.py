@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artifact
+from indexes import npy
 from pipeline.pool import REASONS, Pool, sortable_code
 from pipeline.selection.candidates import (
     MINUS_ZERO,
@@ -195,11 +195,9 @@ def write(candidates: Candidates, box: CutInterval, num_rows: int, out: Path) ->
         chosen = resolve(pool, box.need, rows, group, score)
         histogram += np.bincount(label[chosen], minlength=len(histogram))
         stream.seek(0)
-        with artifact.writing(out) as aside, aside.open("wb") as file:
-            head = {"descr": "<i8", "fortran_order": False, "shape": (num_rows,)}
-            np.lib.format.write_array_header_1_0(file, head)
+        with npy.writing(out, (num_rows,), np.int64) as writer:
             for merged in merge(stream, rows[chosen]):
-                file.write(merged.data)
+                writer.write(merged)
     assert histogram.sum() == num_rows
     return histogram
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.embeddings import Block
-from pipeline.pool import Pool, by_block
+from pipeline.pool import Pool
 from pipeline.soft_targets import SoftTargets
 from pipeline.weighting import entropy_balancing
 
@@ -105,7 +105,7 @@ def matched(
     score = np.concatenate(
         [
             entropy_balancing.scores(numbers(local[part]), tilt.multipliers)
-            for block, local in by_block(pool, rows)
+            for block, local in pool.by_block(rows)
             for numbers in [read(block)]
             for part in entropy_balancing.chunks(len(local))
         ]
@@ -137,7 +137,7 @@ def gathered(pool: Pool, rows: Array, read: Read, width: int) -> Array:
     """What `read` gives of ascending pool rows [n], float32 [n, width]."""
     out = np.empty((len(rows), width), np.float32)
     start = 0
-    for block, local in by_block(pool, rows):
+    for block, local in pool.by_block(rows):
         numbers = read(block)
         for part in entropy_balancing.chunks(len(local)):
             out[start : start + len(local[part])] = numbers(local[part])

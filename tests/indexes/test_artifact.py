@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from indexes import artifact
 from indexes.artifact import ArtifactError
 
+ROOT = Path(__file__).parents[2]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -77,3 +81,24 @@ def test_other_schema_and_damage_are_refused(tmp_path: Path) -> None:
         artifact.read_card(tmp_path, "shards")
     with pytest.raises(ArtifactError, match="no such directory"):
         artifact.read_card(tmp_path / "absent", "shards")
+
+
+def test_a_lock_is_waited_for_and_falls_with_its_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from indexes import artifact\n"
+        "with artifact.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        refused = pytest.raises(ArtifactError, match="another winnow is at work")
+        with refused, artifact.locked(tmp_path, wait=False):
+            pass
+        caplog.set_level("INFO", "indexes.artifact")
+        threading.Timer(0.2, holder.kill).start()
+        with artifact.locked(tmp_path):
+            assert holder.wait() < 0
+    assert "waiting for another winnow" in caplog.text

@@ -310,7 +310,7 @@ def test_a_set_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
     def refused(place: Path) -> str:
         result = select(tmp_path / "c.tar", runs, "--protect", str(place))
-        assert result.exit_code == 2
+        assert result.exit_code == 1
         return str(result.output)
 
     assert "no such file" in refused(tmp_path / "nowhere")
