@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from indexes.console import Answer, printable, user_errors
+from indexes.console import Answer, printable
+from indexes.console import session as user_errors
 from indexes.describe import aligned, funnel_lines
 from indexes.options import CommandConfig, Option, command
 from indexes.retrieval import Match, SearchConfig

@@ -1,7 +1,13 @@
 """How a command talks: log lines and bars on stderr, its answer on stdout, one exit code.
 
-Exit codes: 0 done; 1 the user's mistake; 2 usage; 3 a damaged or refused artifact;
-130 interrupted by Ctrl-C; 143 terminated.
+| exit code | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | a mistake in what was asked, or a file or device that cannot be used |
+| 2 | usage: an unknown command or option, a value of the wrong type |
+| 3 | an artifact that is missing, damaged or refused |
+| 130 | interrupted by Ctrl-C |
+| 143 | terminated (SIGTERM) |
 """
 
 from __future__ import annotations
@@ -18,10 +24,13 @@ from typing import Any
 
 from indexes.artifact import ArtifactError, plain
 
+log = logging.getLogger(__name__)
+
 PACKAGES = ("indexes", "pipeline", "distill", "winnow", "winnow_demo")
 PROGRESS = "indexes.progress"
 MISTAKE, REFUSED, INTERRUPTED, TERMINATED = 1, 3, 130, 143
 WIDTH = 79
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch's words, on a GPU and a CPU
 
 
 class Terminated(KeyboardInterrupt):
@@ -38,29 +47,32 @@ class Answer:
 
 
 class Handler(logging.Handler):
-    """Log records to stderr; on a terminal, progress is a bar that stays on the last line."""
+    """Writes log records to stderr, as lines of text or of JSON.
+
+    On a terminal, progress is a bar that stays on the last line. Elsewhere it is a line every ten
+    seconds (indexes.progress).
+    """
 
     def __init__(self, log_format: str) -> None:
         super().__init__()
         self.stream = sys.stderr
         self.as_json = log_format == "json"
-        self.live = self.stream.isatty() and not self.as_json
-        self._bar = False
+        self.is_live = self.stream.isatty() and not self.as_json
+        self._bar_is_drawn = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a record, or draws it over the bar."""
-        is_progress = record.name == PROGRESS
-        is_tick = is_progress and record.levelno < logging.INFO
-        if is_tick != self.live and is_progress and not getattr(record, "is_last", False):
+        """Writes a record as a line; draws a tick of progress over the bar."""
+        is_tick = record.name == PROGRESS and record.levelno < logging.INFO
+        is_repeat = record.name == PROGRESS and not is_tick and not hasattr(record, "is_last")
+        if is_repeat if self.is_live else is_tick:
             return
-        if self.live and self._bar:
+        if self._bar_is_drawn:
             self.stream.write(f"\r{'':<{WIDTH}}\r")
-        self.stream.write(self.text(record) + ("" if is_tick else "\n"))
+        self.stream.write(self._text(record) + ("" if is_tick else "\n"))
         self.stream.flush()
-        self._bar = is_tick
+        self._bar_is_drawn = is_tick
 
-    def text(self, record: logging.LogRecord) -> str:
-        """The line of a record."""
+    def _text(self, record: logging.LogRecord) -> str:
         message = printable(record.getMessage())
         if self.as_json:
             body = {
@@ -72,30 +84,23 @@ class Handler(logging.Handler):
             }
             return json.dumps(body)
         if record.name == PROGRESS:
-            return message[:WIDTH] if self.live else message
-        if record.levelno >= logging.WARNING:
-            return f"{_colored(record.levelname.lower(), self.live)} {message}"
-        return message
-
-
-def _colored(word: str, live: bool) -> str:
-    color = {"warning": "33"}.get(word, "31")
-    return f"\033[{color}m{word}:\033[0m" if live else f"{word}:"
+            return message[:WIDTH] if self.is_live else message
+        if record.levelno < logging.WARNING:
+            return message
+        level = record.levelname.lower()
+        if self.is_live:
+            level = f"\033[{'33' if level == 'warning' else '31'}m{level}\033[0m"
+        return f"{level}: {message}"
 
 
 @contextmanager
 def session(
     *, as_json: bool = False, quiet: bool = False, verbose: bool = False, log_format: str = "text"
 ) -> Iterator[Callable[[Answer | None], None]]:
-    """One command: logs go to stderr, errors become a line and an exit code.
+    """One command: logs go to stderr; an error becomes a line there and an exit code.
 
-    Yields the function that prints the command's answer.
+    Yields the function that prints the command's answer on stdout.
     """
-    handler = Handler(log_format)
-    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
-    loggers = [logging.getLogger(name) for name in PACKAGES]
-    before = [logger.level for logger in loggers]
-    progress = logging.getLogger(PROGRESS)
     code = 0
 
     def say(answer: Answer | None) -> None:
@@ -105,68 +110,73 @@ def session(
         code = answer.code
         if as_json:
             print(json.dumps(plain(answer.document), indent=1), flush=True)
-            return
-        for line in answer.lines:  # lines may be made as they are printed
-            if not quiet:
+        elif not quiet:
+            for line in answer.lines:  # flushed one by one: lines may be made as they are printed
                 print(printable(line), flush=True)
 
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(level)
-    progress.setLevel(logging.DEBUG if handler.live and not quiet else level)
-    try:
-        with user_errors():
+    level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+    with _logging_to(Handler(log_format), level):
+        try:
             yield say
-    finally:
-        for logger, was in zip(loggers, before, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(was)
-        progress.setLevel(logging.NOTSET)
+        except (Exception, KeyboardInterrupt) as error:
+            explained = explain(error)
+            if explained is None:
+                raise
+            message, code = explained
+            log.error("%s", message, extra={"numbers": {"exit_code": code}})
     if code:
-        _leave(code)
+        import typer
+
+        raise typer.Exit(code)
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """Errors that a person can mend become one line on stderr and an exit code."""
+def _logging_to(handler: Handler, level: int) -> Iterator[None]:
+    """Sends the records of all packages to `handler`, and puts the levels back at the end."""
+    levels = {logging.getLogger(name): level for name in PACKAGES}
+    if handler.is_live and level < logging.ERROR:
+        levels[logging.getLogger(PROGRESS)] = logging.DEBUG
+    levels_before = {logger: logger.level for logger in levels}
+    for logger, wanted in levels.items():
+        logger.setLevel(wanted)
+    for name in PACKAGES:
+        logging.getLogger(name).addHandler(handler)
     try:
         yield
-    except BrokenPipeError:  # the reader has seen enough, as `head` does
-        raise
-    except ArtifactError as error:
-        fail(str(error), REFUSED)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            place = error.filename or "the output directory"
-            error = OSError(
-                f"{place}: the disk is full. Make room and run the same command again: "
-                "it goes on where it stopped"
-            )
-        fail(str(error))
-    except ValueError as error:
-        fail(str(error))
-    except RuntimeError as error:
-        if "out of memory" not in str(error) and "can't allocate memory" not in str(error):
-            raise
-        fail(f"the device's memory is full ({error}): try a smaller batch, or another device")
-    except KeyboardInterrupt as error:
+    finally:
+        for name in PACKAGES:
+            logging.getLogger(name).removeHandler(handler)
+        for logger, wanted in levels_before.items():
+            logger.setLevel(wanted)
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """(line, exit code) of an error that a person can mend; None for a defect of the program.
+
+    Example:
+        >>> explain(ValueError("no such method"))
+        ('no such method', 1)
+    """
+    if isinstance(error, BrokenPipeError):
+        return None  # the reader has seen enough, as `head` does
+    if isinstance(error, KeyboardInterrupt):
         code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-        fail("interrupted; run the same command again to go on", code)
-
-
-def fail(message: str, code: int = MISTAKE) -> None:
-    """Prints `error: message` on stderr and leaves with an exit code."""
-    print(f"{_colored('error', sys.stderr.isatty())} {printable(message)}", file=sys.stderr)
-    sys.stderr.flush()
-    _leave(code)
-
-
-def _leave(code: int) -> None:
-    import typer
-
-    raise typer.Exit(code)
+        return "interrupted; run the same command again to go on", code
+    if isinstance(error, ArtifactError):
+        return str(error), REFUSED
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return (
+            f"{error.filename or 'the output directory'}: the disk is full. Make room and run the "
+            "same command again: it goes on where it stopped",
+            MISTAKE,
+        )
+    if isinstance(error, (OSError, ValueError)):
+        return str(error), MISTAKE
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY):
+        return f"out of memory ({error}): try a smaller batch, or another device", MISTAKE
+    return None
 
 
 def printable(line: str) -> str:
-    """Without what would steer a terminal: a path or a name may hold anything."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
+    """A line without what would steer a terminal: a path or a name may hold anything."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

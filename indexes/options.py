@@ -44,7 +44,10 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class CommandConfig:
-    """What a command was asked for. Values are checked, and words for paths become paths."""
+    """The base of all configurations: values are checked, and strings become paths.
+
+    Raises BadSetting (a ValueError) for a value out of bounds or none of the choices.
+    """
 
     def __post_init__(self) -> None:
         for name, (kind, option) in field_types(type(self)).items():
@@ -55,7 +58,7 @@ class CommandConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(CommandConfig):
-    """What every command that computes takes."""
+    """The fields of every command that computes."""
 
     runs: Path = Path("runs")
     """The directory of all artifacts."""
@@ -66,16 +69,16 @@ class RunConfig(CommandConfig):
 
 
 def field_types(config: type) -> dict[str, tuple[Any, Option]]:
-    """Field -> (its type, its Option)."""
-    found = {}
+    """Field -> (type, Option)."""
+    fields = {}
     hints = typing.get_type_hints(config, include_extras=True)
     for field in dataclasses.fields(config):
         kind, option = hints[field.name], Option()
         if typing.get_origin(kind) is Annotated:
             kind, *extras = typing.get_args(kind)
             option = next((extra for extra in extras if isinstance(extra, Option)), option)
-        found[field.name] = kind, option
-    return found
+        fields[field.name] = kind, option
+    return fields
 
 
 def field_docs(config: type) -> dict[str, str]:
@@ -93,114 +96,121 @@ def docs_in(tree: ast.ClassDef) -> dict[str, str]:
     """Field -> the docstring under it, of a class that was parsed and not run."""
     docs = {}
     for field, below in zip(tree.body, tree.body[1:], strict=False):
-        if (
-            isinstance(field, ast.AnnAssign)
-            and isinstance(below, ast.Expr)
-            and isinstance(below.value, ast.Constant)
-            and isinstance(below.value.value, str)
-        ):
-            docs[ast.unparse(field.target)] = " ".join(below.value.value.split())
+        match field, below:
+            case ast.AnnAssign(target), ast.Expr(ast.Constant(str(text))):
+                docs[ast.unparse(target)] = " ".join(text.split())
     return docs
 
 
 def command(
     app: typer.Typer, config: type[C], name: str | None = None
 ) -> Callable[[Callable[[C], Answer | None]], Callable[[C], Answer | None]]:
-    """Mounts a function of a configuration as a command whose options are its fields.
+    """Mounts a function of a configuration as a command whose options are the fields.
 
     Every command also takes --json, -q, -v and --log-format.
+
+    Example:
+        @command(app, SearchConfig)
+        def search(config: SearchConfig) -> Answer: ...
     """
 
     def mount(function: Callable[[C], Answer | None]) -> Callable[[C], Answer | None]:
         def run(**values: Any) -> None:
-            talk = {key: values.pop(key) for key in _TALK}
-            with session(**talk) as say:
-                say(function(config(**{key: _given(value) for key, value in values.items()})))
+            output = {name: values.pop(name) for name in list(_OUTPUT)}
+            given = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
+                if value is not None
+            }
+            with session(**output) as say:
+                say(function(config(**given)))
 
         run.__doc__ = inspect.getdoc(config)
-        vars(run)["__signature__"] = inspect.Signature([*_parameters(config), *_talk()])
+        vars(run)["__signature__"] = inspect.Signature(_parameters(config))
         app.command(name or function.__name__.replace("_", "-"))(run)
         return function
 
     return mount
 
 
-def _given(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+_OUTPUT: dict[str, tuple[Any, Any, tuple[str, ...], str]] = {
+    "as_json": (bool, False, ("--json",), "Print one JSON document and nothing else."),
+    "quiet": (bool, False, ("--quiet", "-q"), "Print nothing but errors."),
+    "verbose": (bool, False, ("--verbose", "-v"), "Log more."),
+    "log_format": (Literal["text", "json"], "text", ("--log-format",), "Lines of text, or JSON."),
+}
+"""Parameters of `session` -> type, default, flags, help."""
 
 
 def _parameters(config: type) -> list[inspect.Parameter]:
+    """The command's options as typer reads them: the fields, then those of the output."""
     import typer
 
     docs, types_of = field_docs(config), field_types(config)
-    found = []
-    for field in dataclasses.fields(config):
-        kind, option = types_of[field.name]
-        default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
-        shell = option.type or _shell_type(kind)
-        if default is None or (shell == list[str] and default == ()):
-            shell, default = shell | None, None
-        bounds = {"min": option.min, "max": option.max}
-        about: dict[str, Any] = {"help": docs.get(field.name, ""), **bounds}
-        if option.argument:
-            marked: Any = typer.Argument(show_default=default is not None, **about)
-        else:
-            flags = option.flags or (("--" + field.name.replace("_", "-")),)
-            if kind is bool and default is False:
-                flags = flags if option.flags else (flags[0],)
-            marked = typer.Option(*flags, **about)
-        found.append(
-            inspect.Parameter(
-                field.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=default,
-                annotation=Annotated[shell, marked],
-            )
-        )
-    return found
+    parameters = [
+        _parameter(field, *types_of[field.name], docs.get(field.name, ""))
+        for field in dataclasses.fields(config)
+    ]
+    for name, (kind, default, flags, text) in _OUTPUT.items():
+        marker = typer.Option(*flags, help=text, rich_help_panel="Output")
+        parameters.append(_keyword(name, kind, marker, default))
+    return parameters
 
 
-_TALK = ("as_json", "quiet", "verbose", "log_format")
-
-
-def _talk() -> list[inspect.Parameter]:
+def _parameter(
+    field: dataclasses.Field[Any], kind: Any, option: Option, text: str
+) -> inspect.Parameter:
     import typer
 
-    said: list[tuple[str, Any, Any, tuple[str, ...], str]] = [
-        ("as_json", bool, False, ("--json",), "Print one JSON document and nothing else."),
-        ("quiet", bool, False, ("--quiet", "-q"), "Print nothing but errors."),
-        ("verbose", bool, False, ("--verbose", "-v"), "Log more."),
-        ("log_format", Literal["text", "json"], "text", ("--log-format",), "text or json."),
-    ]
-    return [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=default,
-            annotation=Annotated[kind, typer.Option(*flags, help=text, rich_help_panel="Output")],
-        )
-        for name, kind, default, flags, text in said
-    ]
+    default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+    shell = option.type or _shell_type(kind)
+    if default is None or (shell == list[str] and default == ()):
+        shell, default = shell | None, None
+    settings: dict[str, Any] = {"help": text, "min": option.min, "max": option.max}
+    if option.argument:
+        argument = typer.Argument(show_default=default is not None, **settings)
+        return _keyword(field.name, shell, argument, default)
+    flags = option.flags or (flag_of(field.name),)
+    return _keyword(field.name, shell, typer.Option(*flags, **settings), default)
+
+
+def _keyword(name: str, kind: Any, marker: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, marker],
+    )
+
+
+def flag_of(name: str) -> str:
+    """The option of a field.
+
+    Example:
+        >>> flag_of("exclude_eval")
+        '--exclude-eval'
+    """
+    return "--" + name.replace("_", "-")
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
-    """The members of a union; of another type itself."""
+    """The members of a union; another type is its own only member."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return typing.get_args(kind)
     return (kind,)
 
 
 def _shell_type(kind: Any) -> Any:
-    """What a shell gives for a field of this type."""
+    """The type that a shell gives for a field: strings for anything of several values."""
     members = [member for member in _members(kind) if member is not type(None)]
-    if any(typing.get_origin(member) in (Sequence, tuple, Mapping) for member in members) or any(
-        member is Mapping for member in members
-    ):
-        return list[str]
+    for member in members:
+        if (typing.get_origin(member) or member) in (Sequence, tuple, Mapping):
+            return list[str]
     return members[0]
 
 
 def _coerced(value: Any, kind: Any) -> Any:
+    """A string as a path, or as the only member of a sequence; a list as a tuple."""
     members = _members(kind)
     if isinstance(value, str):
         if Path in members and str not in members:
@@ -221,7 +231,7 @@ def _check(name: str, value: Any, kind: Any, option: Option) -> None:
         if typing.get_origin(member) is Literal
         for choice in typing.get_args(member)
     ]
-    flag = option.flags[0] if option.flags else "--" + name.replace("_", "-")
+    flag = option.flags[0] if option.flags else flag_of(name)
     if choices and value not in choices:
         known = ", ".join(map(str, choices))
         raise BadSetting(f"{flag} is one of: {known}; not {value!r}.{nearest(str(value), choices)}")

@@ -16,17 +16,28 @@ log = logging.getLogger(__name__)
 class Progress:
     """Counts the units of one stage; logs rate and time left.
 
-    `total` may be unknown (None); `frac` then carries the share done where one is known.
+    `total` may be unknown (None); `frac` then carries the share done where one is known. A tick
+    (DEBUG) redraws the bar of a terminal, a line (INFO) is for all other output.
 
     Example:
         >>> with Progress("read", total=2, unit="files") as progress:
         ...     progress.add(2)
     """
 
-    def __init__(self, title: str, total: int | None = None, unit: str = "images") -> None:
+    def __init__(
+        self,
+        title: str,
+        total: int | None = None,
+        unit: str = "images",
+        *,
+        tick_seconds: float = TICK_SECONDS,
+        line_seconds: float = LINE_SECONDS,
+    ) -> None:
         self.title, self.total, self.unit = title, total, unit
+        self.tick_seconds, self.line_seconds = tick_seconds, line_seconds
         self.done, self.frac, self.start = 0, 0.0, time.monotonic()
-        self._tick, self._line = self.start + TICK_SECONDS / 2, self.start + LINE_SECONDS
+        self._next_tick = self.start + tick_seconds / 2
+        self._next_line = self.start + line_seconds
 
     def __enter__(self) -> Progress:
         return self
@@ -39,12 +50,12 @@ class Progress:
         elif self.total:
             self.frac = self.done / self.total
         now = time.monotonic()
-        if now >= self._tick and log.isEnabledFor(logging.DEBUG):
-            self._tick = now + TICK_SECONDS
+        if now >= self._next_tick and log.isEnabledFor(logging.DEBUG):
+            self._next_tick = now + self.tick_seconds
             filled = round(BAR * min(self.frac, 1.0))
             log.debug("[%s] %s", f"{'#' * filled:<{BAR}}", self._text(now, note))
-        if now >= self._line:
-            self._line = now + LINE_SECONDS
+        if now >= self._next_line:
+            self._next_line = now + self.line_seconds
             log.info("%s", self._text(now, note), extra={"numbers": self._numbers(now)})
 
     def _text(self, now: float, note: str) -> str:
@@ -75,12 +86,8 @@ class Progress:
         seconds = now - self.start
         rate = self.done / max(seconds, 1e-9)
         log.info(
-            "%s: %s %s in %s, %s/s",
-            self.title,
-            f"{self.done:,}",
-            self.unit,
-            clock(seconds),
-            f"{rate:,.0f}",
+            "%s",
+            f"{self.title}: {self.done:,} {self.unit} in {clock(seconds)}, {rate:,.0f}/s",
             extra={"is_last": True, "numbers": self._numbers(now)},
         )
 
