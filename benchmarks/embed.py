@@ -28,7 +28,7 @@ from indexes.images.decode import load_view
 from indexes.models.teacher import Teacher, load_teacher
 from indexes.sources.spec import Part, open_parts
 from indexes.sources.tar import TarPart
-from pipeline.embedding.embed import embed_parts
+from pipeline.embedding.embed import Embedder, embed_parts
 
 BATCH = 128
 
@@ -72,7 +72,8 @@ def ours(pool: list[Part], teacher: Teacher, device: str, workers: int) -> int:
     """The embed stage as `winnow select` runs it, written to a scratch directory."""
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        embed_parts(pool, teacher, directory, body={}, device=device, workers=workers)
+        embedder = Embedder(teacher=teacher, device=device, workers=workers)
+        embed_parts(pool, embedder, directory, body={})
         card = json.loads((directory / "card.json").read_text())
         return int(card["num_samples"])
 

@@ -15,7 +15,7 @@ from indexes.vectors.build import build_index, embedding_parts, newest_index
 from indexes.vectors.index import Vectors
 from pipeline.config import Run
 from pipeline.dedup.run import CONSTANTS, dedup_rows
-from pipeline.embedding.embed import embed_parts
+from pipeline.embedding.embed import Embedder, embed_parts
 from pipeline.scores import columns, knn_distance, probe
 from pipeline.stage import Made, open_pool, stage
 
@@ -40,8 +40,17 @@ def embed_corpus(run: Run) -> Made:
     def make(made: Made) -> None:
         embed_parts(
             parts,
-            run.teacher,
+            Embedder(
+                teacher=run.teacher,
+                tower=run.tower,
+                device=run.device,
+                batch_size=batch_size,
+                workers=run.workers,
+                on_error=run.on_error,
+                plugin=run.corpus.spec if run.corpus.spec.endswith(".py") else None,
+            ),
             made.directory,
+            settings=artifact.digest(settings),
             body={
                 "digest": made.digest,
                 "corpus": run.corpus.name,
@@ -49,13 +58,6 @@ def embed_corpus(run: Run) -> Made:
                 "tower": run.tower.name if run.tower else None,
                 "precision": inputs["precision"],
             },
-            tower=run.tower,
-            device=run.device,
-            batch_size=batch_size,
-            workers=run.workers,
-            on_error=run.on_error,
-            plugin=run.corpus.spec if run.corpus.spec.endswith(".py") else None,
-            settings=artifact.digest(settings),
         )
 
     made = stage(run, "embeddings", run.corpus.name, inputs, make)
@@ -139,7 +141,7 @@ def raw_columns(run: Run, embedded: Made, indexed: Made, deduped: Made) -> Made:
 
     def make(made: Made) -> None:
         pool = open_pool(run, embedded, dataclasses.replace(made, beside=beside))
-        names = run.tower.of_names(run.teacher.card.classes) if run.tower else None
+        names = run.tower.encode_names(run.teacher.card.classes) if run.tower else None
         vectors = Vectors(indexed.directory)
         found = vectors.neighbors(pool.blocks, knn_distance.K, probes=vectors.card["nprobe"])
         columns.fill(pool, (similarity for similarity, _ in found), names)

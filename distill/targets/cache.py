@@ -30,6 +30,7 @@ from distill.data.sampler import Rows
 from distill.method import Needs
 from indexes import artifact, devices
 from indexes.artifact import ArtifactError
+from indexes.logits import to_half
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
 
@@ -248,9 +249,3 @@ def top_logits(logits_BC: Tensor, top: int) -> dict[str, Tensor]:
         "classes": classes_BK.int(),
         "rest": others.logsumexp(1),
     }
-
-
-def to_half(x: Tensor) -> Tensor:
-    """float16, where what is too large becomes the largest there is."""
-    most = torch.finfo(torch.float16).max
-    return x.clamp(-most, most).half()

@@ -42,13 +42,13 @@ from distill.targets.cache import (
     file_name,
     target_directory,
     target_key,
-    to_half,
     top_logits,
 )
 from distill.targets.fast_teacher import fast_teacher
 from indexes import artifact, devices, npy
 from indexes.artifact import ArtifactError
 from indexes.images.decode import Geometry
+from indexes.logits import to_half
 from indexes.models.teacher import Teacher
 from indexes.progress import Progress
 from indexes.shards.reader import Shards

@@ -20,7 +20,6 @@ from indexes.shards.reader import shard_name
 from indexes.shards.tar_writer import HashedTar, npy_rows
 
 Array = npt.NDArray[Any]
-FULL_LOGITS = 128  # up to this many classes every logit is kept, above it the top ones
 
 
 class ShardWriter:

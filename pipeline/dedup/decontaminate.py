@@ -16,7 +16,7 @@ from indexes.vectors.index import Vectors
 from pipeline.corpus import Corpus
 from pipeline.dedup.near import Groups
 from pipeline.dedup.similarity import image_similarity, signatures
-from pipeline.embedding import loader
+from pipeline.embedding.loader import PartEnd, decode_parts
 
 Array = npt.NDArray[Any]
 NUM_NEIGHBORS = 32
@@ -122,8 +122,8 @@ def _blocks(
     thumbs: list[Array] = []
     numbered = list(enumerate(evaluation.parts))
     plugin = evaluation.spec if evaluation.spec.endswith(".py") else None
-    for item in loader.read(numbered, [geometry], 128, workers, plugin):
-        if isinstance(item, loader.PartEnd):
+    for item in decode_parts(numbered, [geometry], 128, workers, plugin):
+        if isinstance(item, PartEnd):
             if item.damage:
                 raise SourceError(f"--protect {evaluation.spec}: {item.damage}; mend it first")
             count.num_unreadable += sum(item.dropped.values())

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from indexes.logits import to_half
 from indexes.models.teacher import Teacher
 
 MAX_CHANNELS = 512
@@ -20,17 +21,22 @@ MIN_SIDE = 8
 
 
 class BatchNormStats:
-    """Listens to the BatchNorms of a teacher; `take` gives what the last forward showed.
+    """Listens to the BatchNorms of a teacher; `pop` gives the statistics of the last forward.
 
     moments [b, 2K] of the last BatchNorm's input x, K channels: mean over H, W of z = (x - m) /
     sqrt(v), then mean of z^2 - 1. Over the lost original both are 0 in every channel.
     bn [b, L]: per BatchNorm, the mean over channels of mean(z)^2 + (std(z) - 1)^2, the distance of
     two diagonal Gaussians in units of v.
     A teacher without BatchNorm2d gives neither.
+
+    Example:
+        >>> with BatchNormStats(teacher) as bn_stats:
+        ...     teacher(pixels)
+        ...     moments = bn_stats.pop()["moments"]
     """
 
     def __init__(self, teacher: Teacher) -> None:
-        self._seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._stats: dict[nn.Module, tuple[Tensor, Tensor]] = {}
         layers = [m for m in teacher.net.module.modules() if _is_running(m)]
         self._handles = [layer.register_forward_pre_hook(self._listen) for layer in layers]
 
@@ -48,26 +54,21 @@ class BatchNormStats:
         step = max(1, min(x.shape[2:]) // MIN_SIDE)
         z: Any = x[:, :, ::step, ::step].float() - layer.running_mean[:, None, None]  # type: ignore[index]
         z *= layer.running_var.clamp_min(1e-12).rsqrt()[:, None, None]  # type: ignore[operator]
-        self._seen[layer] = z.mean((2, 3)), z.square_().mean((2, 3))
+        self._stats[layer] = z.mean((2, 3)), z.square_().mean((2, 3))
 
-    def take(self) -> dict[str, Tensor]:
+    def pop(self) -> dict[str, Tensor]:
         """{"bn": [b, L], "moments": [b, 2K]} float16 of the last forward, {} without BatchNorm."""
-        seen, self._seen = list(self._seen.values()), {}
-        if not seen:
+        stats, self._stats = list(self._stats.values()), {}
+        if not stats:
             return {}
         layers = []
-        for mean, square in seen:
+        for mean, square in stats:
             spread = (square - mean.square()).clamp_min(0).sqrt()
             layers.append((mean.square() + (spread - 1).square()).mean(1))
-        mean, square = seen[-1]
-        kept = _spaced(mean.shape[1], mean.device)
-        moments = torch.cat([mean[:, kept], square[:, kept] - 1], 1)
+        mean, square = stats[-1]
+        channels = _spaced(mean.shape[1], mean.device)
+        moments = torch.cat([mean[:, channels], square[:, channels] - 1], 1)
         return {"bn": to_half(torch.stack(layers, 1)), "moments": to_half(moments)}
-
-
-def to_half(values: Tensor) -> Tensor:
-    """float16, clamped to its range."""
-    return values.clamp(-65504, 65504).to(torch.float16)
 
 
 def _is_running(module: nn.Module) -> bool:

@@ -54,7 +54,7 @@ class ClipTower:
             vectors = self.visual(((pixels - self.mean) / self.std).to(self.dtype))
         return torch.nn.functional.normalize(vectors.float(), dim=1)
 
-    def of_names(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
+    def encode_names(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
         """Unit vectors [C, E] of class names by the text encoder, which is read anew for it."""
         # Not str.format: a class name with braces stays what it is.
         prompts = [PROMPT.replace("{}", name.replace("_", " ")) for name in names]

@@ -1,4 +1,4 @@
-"""Decoded: the images of a corpus's parts as batches, in worker processes; defects are counted."""
+"""Loader: the images of a corpus's parts as batches, in worker processes; defects are counted."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from indexes import devices, embeddings
+from indexes import devices, embeddings, plugins
 from indexes.artifact import hash64
-from indexes.images.decode import BadImage, Geometry, load_view, probe_image
-from indexes.plugins import find
+from indexes.images.decode import BadImage, Geometry, Pixels, load_view, probe_image
 from indexes.sources.sample import text_key
 from indexes.sources.spec import DamagedPart, Part, Sample, SourceError
-
-Array = npt.NDArray[Any]
 
 
 @dataclass
@@ -31,34 +28,34 @@ class Batch:
 
     part: int
     pixels: list[torch.Tensor]
-    thumbs: Array
+    thumbs: Pixels
     keys: list[str]
     exts: list[str]
-    columns: dict[str, Array]
+    columns: dict[str, npt.NDArray[Any]]
 
 
 @dataclass
-class Row:
-    """One decoded image on its way into a batch."""
+class DecodedImage:
+    """One image on its way into a batch."""
 
     sample: Sample
-    views: list[Array]
-    thumb: Array
-    sizes: dict[str, int]
+    views: list[Pixels]
+    thumb: Pixels
+    numbers: dict[str, int]
 
 
 @dataclass
 class PartEnd:
-    """A part was read to its end: what was found, dropped by reason, and where it broke."""
+    """A part was read to its end: samples read, dropped by reason, and where it broke."""
 
     part: int
-    found: int
+    num_samples: int
     dropped: dict[str, int]
     damage: str | None
     unreadable: bool
 
 
-class Decoded(IterableDataset[Batch | PartEnd]):
+class DecodedParts(IterableDataset[Batch | PartEnd]):
     """Streams whole parts, part w, w + W, ... in worker w of W, as batches in the part's order.
 
     The batches of a part do not depend on the number of workers, so neither do the bytes out.
@@ -81,7 +78,7 @@ class Decoded(IterableDataset[Batch | PartEnd]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # A worker must have loaded the user's file before it can take parts of its class.
         if state["plugin"] is not None:
-            find("pipeline.corpora", state["plugin"])
+            plugins.find("pipeline.corpora", state["plugin"])
         self.__dict__ |= {**state, "parts": ForkingPickler.loads(state["parts"])}
 
     def __iter__(self) -> Iterator[Batch | PartEnd]:
@@ -92,90 +89,100 @@ class Decoded(IterableDataset[Batch | PartEnd]):
 
     def _part(self, number: int, part: Part) -> Iterator[Batch | PartEnd]:
         dropped: Counter[str] = Counter()
-        found, damage, unreadable, lost, seen = 0, None, False, 1, set[int]()
-        rows: list[Row] = []
+        damage, unreadable, num_samples, key_hashes = None, False, 0, set[int]()
+        images: list[DecodedImage] = []
         samples = iter(part)
         while True:
             try:
                 sample = next(samples, None)
-            except DamagedPart as error:
-                damage, sample = str(error), None
-                unreadable, lost = error.transient, error.lost
-            except SourceError as error:
-                damage, sample = f"{part.name}: {error}", None
             except Exception as error:  # a store's or a user's own part may raise anything
-                damage, sample = f"{part.name}: {type(error).__name__}: {error}", None
-                unreadable = True
+                damage, num_lost, unreadable = _damage(part, error)
+                dropped["damaged_part"] += num_lost
+                num_samples += num_lost
+                break
             if sample is None:
                 break
-            found += 1
+            num_samples += 1
             key_hash = hash64(sample.key.encode("utf-8", "surrogateescape"))
             if not sample.ext:
                 dropped["no_image"] += 1
                 continue
-            if key_hash in seen:
+            if key_hash in key_hashes:
                 dropped["duplicate_key"] += 1
                 continue
-            seen.add(key_hash)
+            key_hashes.add(key_hash)
             try:
-                view, thumb, width, height = probe_image(sample.data, self.geometries[0])
-                views = [view, *(load_view(sample.data, other)[0] for other in self.geometries[1:])]
+                images.append(self._decoded(part, sample))
             except BadImage as error:
                 dropped[error.reason] += 1
                 continue
-            sizes = {
-                "offset": sample.offset,
-                "size": len(sample.data),
-                "width": width,
-                "height": height,
-                "key_hash": hash64(f"{part.name}\0{sample.key}".encode("utf-8", "replace")),
-                "content_hash": hash64(sample.data),
-            }
-            rows.append(Row(sample, views, thumb, sizes))
-            if len(rows) == self.batch_size:
-                yield _batch(number, rows)
-                rows = []
-        if rows:
-            yield _batch(number, rows)
-        if damage:
-            dropped["damaged_part"] += lost
-            found += lost
-        yield PartEnd(number, found, dict(dropped), damage, unreadable)
+            if len(images) == self.batch_size:
+                yield _batch(number, images)
+                images = []
+        if images:
+            yield _batch(number, images)
+        yield PartEnd(number, num_samples, dict(dropped), damage, unreadable)
+
+    def _decoded(self, part: Part, sample: Sample) -> DecodedImage:
+        view, thumb, width, height = probe_image(sample.data, self.geometries[0])
+        more = [load_view(sample.data, geometry)[0] for geometry in self.geometries[1:]]
+        numbers = {
+            "offset": sample.offset,
+            "size": len(sample.data),
+            "width": width,
+            "height": height,
+            "key_hash": hash64(f"{part.name}\0{sample.key}".encode("utf-8", "replace")),
+            "content_hash": hash64(sample.data),
+        }
+        return DecodedImage(sample, [view, *more], thumb, numbers)
 
 
-def _batch(number: int, rows: list[Row]) -> Batch:
+def _damage(part: Part, error: Exception) -> tuple[str, int, bool]:
+    """(where a part broke, samples lost, whether it may be read another time)."""
+    if isinstance(error, DamagedPart):
+        return str(error), error.lost, error.transient
+    if isinstance(error, SourceError):
+        return f"{part.name}: {error}", 1, False
+    return f"{part.name}: {type(error).__name__}: {error}", 1, True
+
+
+def _batch(number: int, images: list[DecodedImage]) -> Batch:
     pixels = [
         torch.from_numpy(np.stack(views))
-        for views in zip(*(row.views for row in rows), strict=True)
+        for views in zip(*(image.views for image in images), strict=True)
     ]
     columns = {
-        name: np.array([row.sizes[name] for row in rows], embeddings.COLUMNS[name])
-        for name in rows[0].sizes
+        name: np.array([image.numbers[name] for image in images], embeddings.COLUMNS[name])
+        for name in images[0].numbers
     }
     return Batch(
         number,
         pixels,
-        np.stack([row.thumb for row in rows]),
-        [text_key(row.sample.key) for row in rows],
-        [row.sample.ext for row in rows],
+        np.stack([image.thumb for image in images]),
+        [text_key(image.sample.key) for image in images],
+        [image.sample.ext for image in images],
         columns,
     )
 
 
-def read(
+def decode_parts(
     parts: list[tuple[int, Part]],
     geometries: list[Geometry],
     batch_size: int,
     workers: int,
     plugin: str | None = None,
 ) -> Iterator[Batch | PartEnd]:
-    """`Decoded` in `workers` processes (0: in this one).
+    """Batches and ends of numbered parts, decoded in `workers` processes (0: in this one).
 
     Raises ChildProcessError where a decoding process was killed.
+
+    Example:
+        >>> for item in decode_parts(list(enumerate(parts)), [Geometry(224)], 128, workers=2):
+        ...     images = 0 if isinstance(item, PartEnd) else len(item.keys)
     """
     workers = min(workers, len(parts))
     loader = DataLoader(
-        Decoded(parts, geometries, batch_size, plugin),
+        DecodedParts(parts, geometries, batch_size, plugin),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,

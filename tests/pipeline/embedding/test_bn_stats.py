@@ -10,7 +10,7 @@ from torch import nn
 
 from indexes.models.net import build_net
 from indexes.models.teacher import Teacher, load_teacher, save_teacher
-from pipeline.embedding.bn_stats import MAX_CHANNELS, BatchNormStats, to_half
+from pipeline.embedding.bn_stats import MAX_CHANNELS, BatchNormStats
 from tests.support import corpora
 
 
@@ -32,9 +32,9 @@ def test_moments_of_the_last_layer_are_the_formula(tmp_path: Path) -> None:
     for layer in layers:
         layer.register_forward_pre_hook(lambda layer, args: seen.append((layer, args[0])))
     pixels = torch.rand(5, 3, 32, 32)
-    with BatchNormStats(teacher) as fingerprint:
+    with BatchNormStats(teacher) as bn_stats:
         teacher(pixels)
-        found = fingerprint.take()
+        found = bn_stats.pop()
     last, x = seen[-1][0], seen[-1][1].double().numpy()
     assert last.running_mean is not None
     assert last.running_var is not None
@@ -49,11 +49,11 @@ def test_moments_of_the_last_layer_are_the_formula(tmp_path: Path) -> None:
 
 def test_the_data_that_it_was_trained_on_is_nearer_than_another(tmp_path: Path) -> None:
     teacher = trained(tmp_path / "t")
-    with BatchNormStats(teacher) as fingerprint:
+    with BatchNormStats(teacher) as bn_stats:
         teacher(torch.rand(64, 3, 32, 32))
-        same = fingerprint.take()
+        same = bn_stats.pop()
         teacher(torch.rand(64, 3, 32, 32) * 0.2)
-        other = fingerprint.take()
+        other = bn_stats.pop()
     assert same["bn"].float().mean() < other["bn"].float().mean()
     assert same["moments"].float().mean(0).abs().mean() < 0.3
     assert same["moments"].float().mean(0).norm() < other["moments"].float().mean(0).norm() / 2
@@ -63,24 +63,23 @@ def test_hooks_are_gone_afterwards_and_a_net_without_norms_has_no_fingerprint(
     tmp_path: Path,
 ) -> None:
     teacher = trained(tmp_path / "t")
-    with BatchNormStats(teacher) as fingerprint:
+    with BatchNormStats(teacher) as bn_stats:
         pass
     teacher(torch.rand(2, 3, 32, 32))
-    assert fingerprint.take() == {}
+    assert bn_stats.pop() == {}
     plain = build_net("timm:vit_tiny_patch16_224", num_classes=3, arguments={"img_size": 32})
     save_teacher(tmp_path / "v", plain, classes=corpora.CLASSES, input_size=32)
     vit = load_teacher(tmp_path / "v")
-    with BatchNormStats(vit) as fingerprint:
+    with BatchNormStats(vit) as bn_stats:
         vit(torch.rand(2, 3, 32, 32))
-        assert fingerprint.take() == {}
+        assert bn_stats.pop() == {}
 
 
 def test_wide_layers_keep_evenly_spaced_channels(tmp_path: Path) -> None:
     net = build_net("timm:resnet26d", num_classes=3)
     save_teacher(tmp_path / "w", net, classes=corpora.CLASSES, input_size=32)
     teacher = load_teacher(tmp_path / "w")
-    with BatchNormStats(teacher) as fingerprint:
+    with BatchNormStats(teacher) as bn_stats:
         teacher(torch.rand(2, 3, 32, 32))
-        found = fingerprint.take()
+        found = bn_stats.pop()
     assert found["moments"].shape == (2, 2 * MAX_CHANNELS)
-    assert to_half(torch.tensor([1e9])).item() == 65504

@@ -1,4 +1,4 @@
-"""Embedding again after the corpus changed: only what is new goes through the teacher."""
+"""What is kept of the teacher's answers; only what is new in a corpus is embedded again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from indexes.embeddings import open_embeddings
+from indexes.logits import STORED_LOGITS
 from indexes.models.teacher import Teacher
+from pipeline.embedding.embed import teacher_columns
 from tests.support import corpora
 from tests.support.corpora import select
 
@@ -32,7 +35,10 @@ def embedded(runs: Path) -> list[Path]:
     return sorted((runs / "embeddings").iterdir(), key=lambda place: place.stat().st_mtime_ns)
 
 
-def test_a_replaced_part_alone_is_embedded_again(tmp_path: Path, forwarded: list[int]) -> None:
+def test_a_replaced_part_alone_is_embedded_again(
+    tmp_path: Path, forwarded: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pipeline")
     corpus, runs = tmp_path / "c", tmp_path / "runs"
     for number in range(3):
         corpora.good_tar(corpus / f"{number}.tar", 10, first=100 * number)
@@ -43,7 +49,7 @@ def test_a_replaced_part_alone_is_embedded_again(tmp_path: Path, forwarded: list
     result = select(corpus, runs, "-n", "5")
     assert result.exit_code == 0, result.output
     assert sum(forwarded) == 12
-    assert "2 of 3 parts are embedded already" in result.output
+    assert "2 of 3 parts are embedded already" in caplog.text
     first, second = (open_embeddings(place) for place in embedded(runs))
     assert len(second) == 32
     for old, new in ((0, 0), (2, 2)):
@@ -65,8 +71,8 @@ def test_a_new_part_before_the_others_moves_them(tmp_path: Path, forwarded: list
     assert select(corpus, fresh, "-n", "5", teacher=runs / "teachers" / "t").exit_code == 0
     linked, whole = open_embeddings(embedded(runs)[-1]), open_embeddings(embedded(fresh)[0])
     assert linked.card["parts"] == whole.card["parts"]
-    for one, other in zip(linked.blocks, whole.blocks, strict=True):
-        np.testing.assert_array_equal(one.matrix("logits"), other.matrix("logits"))
+    for block, expected in zip(linked.blocks, whole.blocks, strict=True):
+        np.testing.assert_array_equal(block.matrix("logits"), expected.matrix("logits"))
 
 
 def test_parts_of_a_cut_off_run_are_taken_too(tmp_path: Path, forwarded: list[int]) -> None:
@@ -91,3 +97,17 @@ def test_another_teacher_takes_nothing(tmp_path: Path, forwarded: list[int]) -> 
     other = corpora.small_teacher(tmp_path / "other", seed=1)
     assert select(corpus, runs, "-n", "5", teacher=other).exit_code == 0
     assert sum(forwarded) == 10
+
+
+def test_answers_are_stable_at_the_extremes() -> None:
+    logits = torch.tensor([[70000.0, -70000.0, 0.0], [1.0, 1.0, 1.0], [1e-3, 0.0, -1e-3]])
+    matrices, columns = teacher_columns(logits, torch.zeros(3, 2))
+    assert all(np.isfinite(column).all() for column in (*columns.values(), *matrices.values()))
+    assert columns["label"].tolist() == [0, 0, 0]
+    assert columns["entropy"][1] == pytest.approx(np.log(3), rel=1e-5)
+    assert columns["log_odds"][1] == pytest.approx(-np.log(2), rel=1e-5)
+    many = torch.randn(4, 1000)
+    matrices, _ = teacher_columns(many, torch.zeros(4, 2))
+    assert matrices["logits"].shape == (4, STORED_LOGITS)
+    picked = many.gather(1, torch.from_numpy(matrices["classes"]).long())
+    np.testing.assert_allclose(matrices["logits"], picked, atol=5e-3)
