@@ -7,46 +7,22 @@ from typing import Annotated
 
 import typer
 
-from indexes.cli import Device, Runs, Trust, user_errors
+from distill.evaluation.config import EvaluateConfig
+from indexes.cli import Runs, Trust, user_errors
+from indexes.console import Answer
+from indexes.options import command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
-@app.command()
-def evaluate(
-    student: Annotated[
-        list[str],
-        typer.Argument(help="Students or teachers: directories, or names under RUNS."),
-    ],
-    labeled: Annotated[
-        str, typer.Argument(help="A labeled set: a folder per class, tars with .cls, Parquet.")
-    ],
-    teacher: Annotated[
-        str | None, typer.Option(help="Also measure how often this teacher says the same.")
-    ] = None,
-    runs: Runs = Path("runs"),
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of one student, the JSON; default: evaluation.json beside it. Of several, the "
-            "directory of table, picture and page; default: RUNS/evaluations/SET-DIGEST."
-        ),
-    ] = None,
-    device: Device = "auto",
-    trust_builder: Trust = False,
-) -> None:
-    """Accuracy on a labeled set, and cost: top-1, top-5 above 5 classes, per class, calibration;
-    parameters, multiply-adds, bytes, images a second here. Bad images are counted.
+@command(app, EvaluateConfig)
+def evaluate(config: EvaluateConfig) -> Answer:
+    """The table of the students."""
+    from distill.evaluation import report
+    from distill.evaluation.run import evaluate
 
-    Several students see the same images in one pass and come out as a table, a picture of accuracy
-    against cost with its Pareto front, and a page of both.
-
-    Example: winnow evaluate runs/students/* /data/val --teacher r34
-    """
-    with user_errors():
-        from distill.run import evaluate
-
-        evaluate(student, labeled, teacher, runs, out, device, trust_builder)
+    comparison = evaluate(config)
+    return Answer(comparison, report.lines(comparison))
 
 
 @app.command()

@@ -19,7 +19,8 @@ from distill.data.augment import Augmentation
 from distill.data.sampler import split_heldout
 from distill.distributed import ProcessGroup
 from distill.evaluation import report
-from distill.evaluation.compare import find_students
+from distill.evaluation.config import EvaluateConfig
+from distill.evaluation.run import evaluate
 from distill.method import Needs, Preset
 from distill.targets.precompute import (
     TargetBuilder,
@@ -27,8 +28,8 @@ from distill.targets.precompute import (
     precompute_targets,
     verify_targets,
 )
-from indexes import artifact, devices, plugins
-from indexes.models.teacher import WEIGHTS, load_labeler, load_teacher, resolve_teacher
+from indexes import artifact, plugins
+from indexes.models.teacher import WEIGHTS, load_labeler
 from indexes.shards.reader import open_shards
 from indexes.sources.spec import open_parts
 
@@ -120,9 +121,18 @@ def distill_students(
         for one in outcomes:
             _tell(one)
         if evaluate_on is not None and whole:
-            report.report_students(
-                whole, evaluate_on, master, runs=runs, device=device, trust_builder=trust_builder
+            comparison = evaluate(
+                EvaluateConfig(
+                    students=whole,
+                    labeled=evaluate_on,
+                    teacher=master,
+                    runs=runs,
+                    device=device,
+                    trust_builder=trust_builder,
+                )
             )
+            for line in report.lines(comparison):
+                print(line, flush=True)
     group.wait()
     return len(outcomes) - len(whole)
 
@@ -178,31 +188,3 @@ def _tell(one: training.Outcome) -> None:
     if one.agreement is not None and one.state == "finished":
         line += f", agrees with its teacher on {100 * one.agreement:.1f} % of held-out images"
     print(f"{line}: {one.directory}", flush=True)
-
-
-def evaluate(
-    students: Sequence[str],
-    labeled: str,
-    teacher: str | None,
-    runs: Path,
-    out: Path | None,
-    device: str,
-    trust_builder: bool,
-) -> None:
-    """Prints and writes how good students or teachers are and what they cost."""
-    device = devices.choose(device)
-    directories = find_students(students, runs)
-    master = (
-        load_teacher(resolve_teacher(teacher, runs), device=device, trust_builder=trust_builder)
-        if teacher is not None
-        else None
-    )
-    report.report_students(
-        directories,
-        labeled,
-        master,
-        runs=runs,
-        out=out,
-        device=device,
-        trust_builder=trust_builder,
-    )

@@ -1,6 +1,6 @@
-"""What a student is worth: `evaluate` how good it is, `cost` what it costs, `report` tells both.
+"""How good a student is and what it costs.
 
-One pass over a labeled set serves any number of nets (`evaluate`, with `calibration`); `standings`
-puts them beside each other with their `cost` and `pareto` front; `report` writes that as a `table`,
-a picture (`chart`) and a `page`.
+`run` is the whole of `winnow evaluate`. One pass over a labeled set serves any number of nets
+(`accuracy`, with `calibration`); `compare` puts them beside each other with their `cost` and their
+`pareto` front; `report` writes that as a `table`, a chart (`plot`) and a page (`html`).
 """

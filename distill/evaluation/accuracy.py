@@ -46,13 +46,13 @@ class Result:
 def predict(net: Net, stored_NRR3: Tensor, size: int) -> Tensor:
     """argmax of the logits of the canonical views of stored images [N, R, R, 3] -> [N] int64."""
     device = str(stored_NRR3.device)
-    found = []
+    predicted = []
     for start in range(0, len(stored_NRR3), BATCH):
         stored = stored_NRR3[start : start + BATCH]
         pixels = augment.crop_views(stored, augment.center_view(len(stored), size), size)
         with devices.autocast(device):
-            found.append(net(pixels)[2].argmax(1))
-    return torch.cat(found)
+            predicted.append(net(pixels)[2].argmax(1))
+    return torch.cat(predicted)
 
 
 def agreement(net: Net, stored_NRR3: Tensor, teacher_N: Tensor, size: int) -> float:
@@ -67,7 +67,7 @@ def agreement(net: Net, stored_NRR3: Tensor, teacher_N: Tensor, size: int) -> fl
 def evaluate_net(
     student: Teacher, labeled: str, *, teacher: Teacher | None = None, device: str = "cpu"
 ) -> Result:
-    """What `evaluate_all` says of one student."""
+    """The Result of one student, as `evaluate_nets` gives it."""
     return evaluate_nets([student], labeled, teacher=teacher, device=device)[0]
 
 
@@ -78,14 +78,18 @@ def evaluate_nets(
     *,
     teacher: Teacher | None = None,
     device: str = "cpu",
+    batch_size: int = BATCH,
 ) -> list[Result]:
     """Accuracy of each student on a labeled set, and its agreement with `teacher` if given.
 
-    In the order of `students`, then the teacher's own. One pass over `labeled`, which is what
-    `sources.labeled` reads; it raises SourceError where labels are missing or out of range. Each
-    net sees its own canonical view; an image is decoded once for all nets of one geometry, and
-    counts for all nets or for none. Memory: two batches. ValueError for nets of different
-    classes, answers that are not finite, and when no image could be decoded.
+    The results are in the order of `students`, then the teacher's own. One pass over `labeled`,
+    a spec that `open_labeled` reads. Each net sees its own canonical view; an image is decoded once
+    for all nets of one geometry, and counts for all nets or for none. Memory: two batches.
+
+    Raises SourceError where labels are missing or out of range; ValueError for nets of different
+    classes, for logits that are not finite, and when no image could be decoded.
+
+    Example: `evaluate_nets([load_teacher("runs/students/small")], "/data/val")[0].top1`
     """
     nets = [*students, *([] if teacher is None else [teacher])]
     classes = nets[0].card.classes
@@ -95,37 +99,42 @@ def evaluate_nets(
     geometries = list(dict.fromkeys(net.geometry for net in nets))
     dropped: Counter[str] = Counter()
     labels: list[int] = []
-    answers: list[list[tuple[Tensor, Tensor]]] = [[] for _ in nets]
+    predictions: list[list[tuple[Tensor, Tensor]]] = [[] for _ in nets]
     with Progress("evaluate") as progress:
-        for batch in _batches(open_labeled(labeled, classes), geometries):
-            dropped.update(one for _, one in batch if isinstance(one, str))
-            whole = [(label, pixels) for label, pixels in batch if not isinstance(pixels, str)]
-            labels += [label for label, _ in whole]
-            for place, geometry in enumerate(geometries if whole else []):
-                seen_BHW3 = np.stack([pixels[place] for _, pixels in whole])
-                pixels_B3HW = to_unit(torch.from_numpy(seen_BHW3).to(device))
-                for net, mine in zip(nets, answers, strict=True):
+        for batch in _batches(open_labeled(labeled, classes), geometries, batch_size):
+            dropped.update(views for _, views in batch if isinstance(views, str))
+            decoded = [(label, views) for label, views in batch if not isinstance(views, str)]
+            labels += [label for label, _ in decoded]
+            for number, geometry in enumerate(geometries if decoded else []):
+                pixels_BHW3 = np.stack([views[number] for _, views in decoded])
+                pixels_B3HW = to_unit(torch.from_numpy(pixels_BHW3).to(device))
+                for net, batches in zip(nets, predictions, strict=True):
                     if net.geometry == geometry:
-                        mine.append(_answer(net, pixels_B3HW, device))
+                        batches.append(_top_classes(net, pixels_B3HW, device))
             progress.add(len(batch))
     if not labels:
         why = f"not one image could be decoded ({dict(dropped)})" if dropped else "it is empty"
         raise ValueError(f"{labeled}: {why}")
-    tops = [torch.cat([top for top, _ in mine]) for mine in answers]
-    sure = [torch.cat([confidence for _, confidence in mine]).numpy() for mine in answers]
+    tops = [torch.cat([top for top, _ in batches]) for batches in predictions]
+    confidences = [torch.cat([conf for _, conf in batches]).numpy() for batches in predictions]
     labels_N = torch.tensor(labels)
-    results = [_result(*each, labels_N, classes, dropped) for each in zip(tops, sure, strict=True)]
+    results = [
+        _result(top, confidence_N, labels_N, classes, dropped)
+        for top, confidence_N in zip(tops, confidences, strict=True)
+    ]
     if teacher is None:
         return results
-    shares = [(top[:, 0] == tops[-1][:, 0]).double().mean().item() for top in tops]
-    together = zip(results[:-1], shares[:-1], strict=True)
-    return [*(replace(one, agreement=share) for one, share in together), results[-1]]
+    shares = [(top[:, 0] == tops[-1][:, 0]).double().mean().item() for top in tops[:-1]]
+    of_students = [
+        replace(result, agreement=share) for result, share in zip(results[:-1], shares, strict=True)
+    ]
+    return [*of_students, results[-1]]
 
 
 def _batches(
-    samples: Iterator[tuple[Sample, int]], geometries: Sequence[Geometry]
+    samples: Iterator[tuple[Sample, int]], geometries: Sequence[Geometry], size: int
 ) -> Iterator[list[tuple[int, list[Pixels] | str]]]:
-    """(label, a view per geometry or why there is none), up to BATCH at a time.
+    """(label, a view per geometry or why there is none), up to `size` at a time.
 
     A batch is decoded by threads while the nets are at work on the one before.
     """
@@ -133,10 +142,10 @@ def _batches(
         ahead: list[tuple[int, Future[list[Pixels] | str]]] = []
         while True:
             before, ahead = ahead, []
-            for sample, label in islice(samples, BATCH):
+            for sample, label in islice(samples, size):
                 ahead.append((label, pool.submit(_load, sample.data, geometries)))
             if before:
-                yield [(label, one.result()) for label, one in before]
+                yield [(label, views.result()) for label, views in before]
             if not ahead:
                 return
 
@@ -148,14 +157,14 @@ def _load(data: bytes, geometries: Sequence[Geometry]) -> list[Pixels] | str:
         return error.reason
 
 
-def _answer(net: Teacher, pixels_B3HW: Tensor, device: str) -> tuple[Tensor, Tensor]:
+def _top_classes(net: Teacher, pixels_B3HW: Tensor, device: str) -> tuple[Tensor, Tensor]:
     """The likeliest classes [B, <= TOP] and the first one's probability [B], both on the CPU."""
     with devices.autocast(device):
         _, _, logits_BC = net(pixels_B3HW)
     top = logits_BC.topk(min(TOP, logits_BC.shape[1]), dim=1).indices.cpu()
     confidence_B = logits_BC.softmax(1).amax(1).cpu()
     if not confidence_B.isfinite().all():
-        raise ValueError(f"{net.directory} answers with numbers that are not finite: it diverged")
+        raise ValueError(f"{net.directory} gives logits that are not finite: it diverged")
     return top, confidence_B.clamp(max=1)
 
 
@@ -166,7 +175,7 @@ def _result(
     classes: tuple[str, ...],
     dropped: Counter[str],
 ) -> Result:
-    """The Result without agreement of the likeliest classes [N, <= TOP] and how sure they were."""
+    """The Result, without agreement, of the likeliest classes [N, <= TOP] and confidences [N]."""
     hits = top == labels_N[:, None]
     return Result(
         num_images=len(labels_N),
@@ -185,8 +194,8 @@ def _per_class(
     classes: tuple[str, ...],
 ) -> Iterator[tuple[str, float | None]]:
     """(name, accuracy) per class, None without images; names that repeat get their number."""
-    seen: Counter[str] = Counter(classes)
+    counts: Counter[str] = Counter(classes)
     for number, name in enumerate(classes):
-        mine = labels == number
-        share = float(hits[mine].mean()) if mine.any() else None
-        yield (name if seen[name] == 1 else f"{name} ({number})"), share
+        in_class = labels == number
+        share = float(hits[in_class].mean()) if in_class.any() else None
+        yield (name if counts[name] == 1 else f"{name} ({number})"), share

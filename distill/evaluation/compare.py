@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distill.evaluation import cost
 from distill.evaluation.accuracy import Result, evaluate_nets
@@ -14,16 +15,20 @@ from distill.evaluation.cost import Cost
 from distill.evaluation.pareto import front
 from indexes import artifact, devices, plugins
 from indexes.checkpoint import LOG
-from indexes.models.teacher import Teacher, TeacherError, load_teacher, resolve_teacher
+from indexes.models.teacher import Teacher, TeacherError, resolve_teacher
 from indexes.sources import filesystem
-from indexes.sources.spec import open_parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudentResult:
-    """A net, what it reached and what it costs.
+    """A net, how good it is and what it costs.
 
-    `leads`: it is on the front of top-1 against multiply-adds; no teacher is.
+    `pareto`: it is on the front of top-1 against multiply-adds; a teacher never is.
     """
 
     name: str
@@ -32,101 +37,140 @@ class StudentResult:
     builder: str
     result: Result
     cost: Cost
-    leads: bool = False
+    pareto: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Students by their multiply-adds, fewest first; the teacher, if given, stands apart."""
+    """Students by their multiply-adds, fewest first; the teacher, if given, stands apart.
+
+    `report`: the directory of the report that was written, if one was.
+    """
 
     labeled: str
     students: tuple[StudentResult, ...]
     teacher: StudentResult | None
+    report: Path | None = None
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per student, by its name: accuracies in 0-1, and what it costs.
+
+        Example: `comparison.to_pandas().sort_values("top1")[["top1", "num_macs", "pareto"]]`
+        """
+        import pandas as pd
+
+        return pd.DataFrame.from_records(
+            [
+                {
+                    "student": student.name,
+                    "top1": student.result.top1,
+                    "top5": student.result.top5,
+                    "ece": student.result.ece,
+                    "agreement": student.result.agreement,
+                    "num_images": student.result.num_images,
+                    "num_parameters": student.cost.num_parameters,
+                    "num_macs": student.cost.num_macs,
+                    "num_bytes": student.cost.num_bytes,
+                    **{
+                        f"images_per_second_at_{batch}": rate
+                        for batch, rate in student.cost.images_per_second.items()
+                    },
+                    "pareto": student.pareto,
+                    "directory": str(student.directory),
+                }
+                for student in self.students
+            ],
+            index="student",
+        )
 
 
-def find_student(word: str, runs: Path) -> Path:
-    """The directory meant by `word`: a name under RUNS/students or RUNS/teachers, or a path.
+def find_student(name: str | Path, runs: Path) -> Path:
+    """The directory meant by `name`: a name under RUNS/students or RUNS/teachers, or a path.
 
     Raises TeacherError, with the nearest names of students where there are any.
     """
-    shelf = runs / "students"
-    if artifact.is_done(shelf / word):
-        return shelf / word
+    students = runs / "students"
+    if artifact.is_done(students / name):
+        return students / name
     try:
-        return resolve_teacher(word, runs)
+        return resolve_teacher(str(name), runs)
     except TeacherError as error:
-        known = [p.name for p in shelf.iterdir() if artifact.is_done(p)] if shelf.is_dir() else []
-        hint = plugins.nearest(Path(word).name, known)
-        raise TeacherError(f"no student {word!r} in {shelf}.{hint} Of teachers: {error}") from None
+        known = [p.name for p in students.glob("*") if artifact.is_done(p)]
+        hint = plugins.nearest(Path(name).name, known)
+        raise TeacherError(
+            f"no student {str(name)!r} in {students}.{hint} Of teachers: {error}"
+        ) from None
 
 
-def find_students(words: Sequence[str], runs: Path) -> list[Path]:
-    """What `find` makes of each; of several, a student that is not finished is left out, and told.
+def find_students(students: Sequence[str | Path | Teacher], runs: Path) -> list[Path | Teacher]:
+    """The directory of each student, once; an open one stays as it is.
 
-    A shell's `runs/students/*` names those that diverged or are in training, too.
+    Of several, one whose training has not ended well is left out with a warning: a shell's
+    `runs/students/*` names those that diverged or are in training, too.
     """
-    unfinished = [
-        word for word in words if (Path(word) / LOG).is_file() and not artifact.is_done(word)
-    ]
-    if len(unfinished) < len(words):
-        for word in unfinished:
-            print(f"{word}: left out, its training has not ended well", file=sys.stderr)
-        words = [word for word in words if word not in unfinished]
-    return [find_student(word, runs) for word in words]
+    finished = [student for student in students if not _is_unfinished(student)]
+    if finished:
+        for student in students:
+            if _is_unfinished(student):
+                log.warning("%s: left out, its training has not ended well", student)
+    found: dict[Path, Path | Teacher] = {}
+    for student in finished or students:
+        if isinstance(student, Teacher):
+            found[student.directory.resolve()] = student
+        else:
+            directory = find_student(student, runs)
+            found[directory.resolve()] = directory
+    return list(found.values())
+
+
+def _is_unfinished(student: str | Path | Teacher) -> bool:
+    if isinstance(student, Teacher):
+        return False
+    return (Path(student) / LOG).is_file() and not artifact.is_done(student)
 
 
 def compare_students(
-    directories: Sequence[Path],
-    labeled: str,
-    teacher: Teacher | None,
-    *,
-    device: str,
-    trust_builder: bool = False,
+    students: Sequence[Teacher], labeled: str, teacher: Teacher | None = None, *, device: str
 ) -> Comparison:
-    """Opens the students, evaluates all in one pass, then measures what each costs.
+    """Evaluates all students in one pass, then measures what each costs.
 
-    A directory that is named twice stands once. Whatever is wrong with a path is told before
-    anything is computed. Raises what `teachers.open` and `evaluate_all` do.
+    Raises what `evaluate_nets` does.
     """
-    open_parts(labeled)
     devices.keep_memory(device)  # as a training has it: what is measured must not depend on that
-    chosen = {directory.resolve(): directory for directory in directories}.values()
-    nets = [load_teacher(one, device=device, trust_builder=trust_builder) for one in chosen]
-    results = evaluate_nets(nets, labeled, teacher=teacher, device=device)
-    nets += [] if teacher is None else [teacher]
-    costs = [cost.measure(net, device) for net in nets]
-    titles = _titles([net.directory for net in nets[: len(chosen)]])
-    titles += [] if teacher is None else [teacher.directory.resolve().name]
-    stands = [
+    nets = [*students, *([] if teacher is None else [teacher])]
+    results = evaluate_nets(students, labeled, teacher=teacher, device=device)
+    names = unique_names([net.directory for net in students])
+    names += [] if teacher is None else [teacher.directory.resolve().name]
+    measured = [
         StudentResult(
-            name=title,
+            name=name,
             directory=net.directory,
             digest=net.card.digest,
             builder=net.card.builder,
             result=result,
-            cost=spent,
+            cost=cost.measure(net, device),
         )
-        for title, net, result, spent in zip(titles, nets, results, costs, strict=True)
+        for name, net, result in zip(names, nets, results, strict=True)
     ]
-    students = sorted(stands[: len(chosen)], key=lambda one: (one.cost.num_macs, one.name))
-    leads = front([one.result.top1 for one in students], [one.cost.num_macs for one in students])
+    ranked = sorted(measured[: len(students)], key=lambda row: (row.cost.num_macs, row.name))
+    on_front = front([row.result.top1 for row in ranked], [row.cost.num_macs for row in ranked])
     return Comparison(
         labeled=filesystem.redacted(labeled),
         students=tuple(
-            replace(one, leads=bool(lead)) for one, lead in zip(students, leads, strict=True)
+            replace(row, pareto=bool(pareto)) for row, pareto in zip(ranked, on_front, strict=True)
         ),
-        teacher=None if teacher is None else stands[-1],
+        teacher=None if teacher is None else measured[-1],
     )
 
 
-def _titles(directories: Sequence[Path]) -> list[str]:
+def unique_names(directories: Sequence[Path]) -> list[str]:
     """The last name of each directory, with as many parents as tell it from all others."""
     paths = [directory.resolve() for directory in directories]
-    titles = [path.name for path in paths]
+    names = [path.name for path in paths]
     for depth in range(2, max(len(path.parts) for path in paths) + 1):
-        times = Counter(titles)
+        counts = Counter(names)
         longer = ["/".join(path.parts[-depth:]) for path in paths]
-        titles = [
-            title if times[title] == 1 else more for title, more in zip(titles, longer, strict=True)
+        names = [
+            name if counts[name] == 1 else more for name, more in zip(names, longer, strict=True)
         ]
-    return titles
+    return names

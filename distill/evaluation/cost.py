@@ -44,7 +44,7 @@ class Cost:
 def measure(net: Teacher, device: str = "cpu") -> Cost:
     """The cost of an opened net, which lies on `device`."""
     return Cost(
-        num_parameters=sum(one.numel() for one in net.net.parameters()),
+        num_parameters=sum(parameter.numel() for parameter in net.net.parameters()),
         num_macs=count_macs(net),
         num_bytes=(net.directory / WEIGHTS).stat().st_size,
         images_per_second={batch: images_per_second(net, batch, device) for batch in BATCHES},

@@ -1,4 +1,4 @@
-"""Standings as one HTML page that needs no other file: table, picture, accuracies by class."""
+"""A comparison as one HTML page that needs no other file: table, chart, accuracies by class."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ img { max-width: 100%; width: 60em } .note { color: #555; margin: .2em 0 }
 """
 
 
-def write_page(found: Comparison, png: bytes) -> str:
+def page(comparison: Comparison, png: bytes) -> str:
     """The page; whatever came from a card or a path is escaped."""
-    return "\n".join(_lines(found, png)) + "\n"
+    return "\n".join(_lines(comparison, png)) + "\n"
 
 
-def _lines(found: Comparison, png: bytes) -> Iterator[str]:
-    title = escape(f"{len(found.students)} students on {found.labeled}")
+def _lines(comparison: Comparison, png: bytes) -> Iterator[str]:
+    title = escape(f"{len(comparison.students)} students on {comparison.labeled}")
     yield f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>'
     yield f"<style>{STYLE}</style>\n<h1>{title}</h1>"
-    heads, rows = table.cells(found)
-    marks = ["front" if one.leads else "" for one in found.students] + ["teacher"]
+    heads, rows = table.cells(comparison)
+    marks = ["front" if student.pareto else "" for student in comparison.students] + ["teacher"]
     yield from _table(heads, rows, marks=marks)
-    for note in table.notes(found):
+    for note in table.notes(comparison):
         yield f'<p class="note">{escape(note)}</p>'
     data = base64.b64encode(png).decode()
     yield f'<p><img alt="Accuracy against multiply-adds" src="data:image/png;base64,{data}"></p>'
     yield '<h2>Accuracy by class, %</h2>\n<p class="note">The weakest class first.</p>'
-    yield from _classes(found)
+    yield from _classes(comparison)
     yield "</html>"
 
 
-def _classes(found: Comparison) -> Iterator[str]:
+def _classes(comparison: Comparison) -> Iterator[str]:
     """A row for each class, those first that the students, all in all, know least."""
-    nets = [*found.students, *([found.teacher] if found.teacher else [])]
+    nets = [*comparison.students, *([comparison.teacher] if comparison.teacher else [])]
     shares = {
-        name: [one.result.per_class[name] for one in nets] for name in nets[0].result.per_class
+        name: [net.result.per_class[name] for net in nets] for name in nets[0].result.per_class
     }
-    known = {name: [x for x in row if x is not None] for name, row in shares.items()}
+    known = {name: [share for share in row if share is not None] for name, row in shares.items()}
     order = sorted(shares, key=lambda name: sum(known[name]) / max(len(known[name]), 1))
     order.sort(key=lambda name: not known[name])
-    heads = ["class", *(one.name for one in nets)]
+    heads = ["class", *(net.name for net in nets)]
     rows = [[name, *(table.percent(share) or "no image" for share in shares[name])]
             for name in order]  # fmt: skip
     shades = [["", *map(_shade, shares[name])] for name in order]
@@ -78,6 +78,6 @@ def _table(
     for number, row in enumerate(rows):
         mark = f' class="{marks[number]}"' if marks and marks[number] else ""
         extra = shades[number] if shades else [""] * len(row)
-        texts = (f"<td{more}>{escape(one)}</td>" for one, more in zip(row, extra, strict=True))
+        texts = (f"<td{more}>{escape(text)}</td>" for text, more in zip(row, extra, strict=True))
         yield f"<tr{mark}>{''.join(texts)}</tr>"
     yield "</table></div>"

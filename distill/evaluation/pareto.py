@@ -12,14 +12,11 @@ def front(gains: Sequence[float], costs: Sequence[float]) -> npt.NDArray[np.bool
     """Which of N lie on the front, [N]: none other gains at least as much for at most the cost,
     and is better in one of the two. Equals stay or go together. N log N.
     """
-    order = sorted(range(len(gains)), key=lambda one: (costs[one], -gains[one]))
-    found = np.zeros(len(gains), np.bool_)
+    order = sorted(range(len(gains)), key=lambda net: (costs[net], -gains[net]))
+    on_front_N = np.zeros(len(gains), np.bool_)
     last = None
-    for one in order:
-        if last is None or gains[one] > gains[last] or _same(one, last, gains, costs):
-            found[one], last = True, one
-    return found
-
-
-def _same(one: int, other: int, gains: Sequence[float], costs: Sequence[float]) -> bool:
-    return gains[one] == gains[other] and costs[one] == costs[other]
+    for net in order:
+        gain, cost = gains[net], costs[net]
+        if last is None or gain > last[0] or (gain, cost) == last:
+            on_front_N[net], last = True, (gain, cost)
+    return on_front_N

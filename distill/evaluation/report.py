@@ -1,86 +1,79 @@
-"""What a person gets of standings: lines on the terminal, a table, a picture and a page."""
+"""What a person gets of a comparison: lines on the terminal, a table, a chart and an HTML page."""
 
 from __future__ import annotations
 
+import logging
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from distill.evaluation import table
-from distill.evaluation.compare import Comparison, compare_students
+from distill.evaluation.compare import Comparison
 from indexes import artifact
-from indexes.cli import printable
-from indexes.models.teacher import Teacher
 from indexes.sources import filesystem
 
+log = logging.getLogger(__name__)
 RESULT = "evaluation.json"
-LONGEST = 60
+MAX_NAME = 60
 
 
-def report_students(
-    directories: Sequence[Path],
-    labeled: str,
-    teacher: Teacher | None,
-    *,
-    runs: Path,
-    out: Path | None = None,
-    device: str,
-    trust_builder: bool = False,
-) -> None:
-    """Evaluates students, writes what was found beside each, and prints it.
-
-    Of one: `out` is the JSON, if not beside it. Of several: `out` is the directory of what
-    compares them, by default RUNS/evaluations/SET-DIGEST. Raises what `compare` does.
-    """
-    several = len({one.resolve() for one in directories}) > 1
-    if out is not None and (out.is_file() if several else out.is_dir()):
-        kinds = ("file", "directory") if several else ("directory", "file")
-        raise ValueError(
-            f"--out {out} is a {kinds[0]}: for {'several students' if several else 'one student'} "
-            f"name a {kinds[1]}"
-        )
-    found = compare_students(
-        directories, labeled, teacher, device=device, trust_builder=trust_builder
-    )
-    for line in table.terminal(found) if several else table.single(found):
-        print(printable(line), flush=True)
-    if several:
-        place = out or runs / "evaluations" / _name(found)
-        write(place, found)
-        print(f"compared in {place / 'report.html'}, table.md, table.json, pareto.png", flush=True)
-    for one in found.students:
-        body = {"labeled": found.labeled, "student_digest": one.digest}
-        path = out if out is not None and not several else one.directory / RESULT
-        try:
-            artifact.write_json(path, {**body, **asdict(one.result), "cost": asdict(one.cost)})
-        except OSError as error:  # a shelf that others keep
-            if path == out:
-                raise
-            print(f"warning: not kept beside the student: {error}", file=sys.stderr)
+def lines(comparison: Comparison) -> Iterator[str]:
+    """The figures of one student, or the table of several and where their report is."""
+    if len(comparison.students) == 1:
+        yield from table.single(comparison)
+    else:
+        yield from table.terminal(comparison)
+    if comparison.report is not None:
+        page = comparison.report / "report.html"
+        yield f"compared in {page}, table.md, table.json, pareto.png"
 
 
-def write(directory: Path, found: Comparison) -> None:
-    """table.json, table.md, pareto.png and report.html."""
+def write(directory: Path, comparison: Comparison) -> None:
+    """Writes table.json, table.md, pareto.png and report.html."""
     from distill.evaluation import html, plot  # matplotlib only where there is something to draw
 
-    artifact.write_json(directory / "table.json", found)
-    png = plot.draw(found)
-    forms = {
-        "table.md": ("\n".join(table.markdown(found)) + "\n").encode(),
-        "pareto.png": png,
-        "report.html": html.write_page(found, png).encode(),
+    body = {
+        "labeled": comparison.labeled,
+        "students": comparison.students,
+        "teacher": comparison.teacher,
     }
-    for name, data in forms.items():
+    artifact.write_json(directory / "table.json", body)
+    png = plot.draw(comparison)
+    files = {
+        "table.md": ("\n".join(table.markdown(comparison)) + "\n").encode(),
+        "pareto.png": png,
+        "report.html": html.page(comparison, png).encode(),
+    }
+    for name, data in files.items():
         with artifact.writing(directory / name) as aside:
             aside.write_bytes(data)
 
 
-def _name(found: Comparison) -> str:
-    """`val-1f3a5b7c9d`: of the labeled set, and a digest of it and of who was compared on it."""
-    base = filesystem.path_of(found.labeled).rstrip("/").rpartition("/")[2]
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", base.split(".", 1)[0]).strip("-")[:LONGEST]
-    who = sorted([one.digest, str(one.directory.resolve())] for one in found.students)
-    teacher = found.teacher and found.teacher.digest
-    return f"{stem or 'set'}-{artifact.digest([found.labeled, who, teacher])[:10]}"
+def write_results(comparison: Comparison, out: Path | None = None) -> None:
+    """Writes each student's figures beside it, or those of the only student to `out`."""
+    for student in comparison.students:
+        body = {
+            "labeled": comparison.labeled,
+            "student_digest": student.digest,
+            **asdict(student.result),
+            "cost": asdict(student.cost),
+        }
+        try:
+            artifact.write_json(out or student.directory / RESULT, body)
+        except OSError as error:  # the directory may belong to somebody else
+            if out is not None:
+                raise
+            log.warning("%s was not written beside the student: %s", RESULT, error)
+
+
+def default_directory(runs: Path, comparison: Comparison) -> Path:
+    """RUNS/evaluations/SET-DIGEST, as in val-1f3a5b7c9d: a digest of the set and of the nets."""
+    base = filesystem.path_of(comparison.labeled).rstrip("/").rpartition("/")[2]
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", base.split(".", 1)[0]).strip("-")[:MAX_NAME]
+    students = sorted(
+        [student.digest, str(student.directory.resolve())] for student in comparison.students
+    )
+    teacher = comparison.teacher and comparison.teacher.digest
+    digest = artifact.digest([comparison.labeled, students, teacher])[:10]
+    return runs / "evaluations" / f"{stem or 'set'}-{digest}"

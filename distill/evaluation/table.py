@@ -1,4 +1,4 @@
-"""Standings as lines: a table for the terminal or for Markdown, or a few lines for one student."""
+"""A comparison as lines: a table for a terminal or for Markdown, a few lines for one student."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ MARK = "*"
 NUM_WEAKEST = 5
 
 
-def cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
+def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """The heads of the columns, and a row for each student and then the teacher."""
     columns: dict[str, Callable[[StudentResult], str]] = {
-        "student": lambda one: one.name,
-        "top-1 %": lambda one: percent(one.result.top1),
-        "top-5 %": lambda one: percent(one.result.top5),
-        "ECE %": lambda one: percent(one.result.ece),
-        "agreement %": lambda one: percent(one.result.agreement),
-        "M parameters": lambda one: f"{one.cost.num_parameters / 1e6:,.3f}",
-        "M MACs": lambda one: f"{one.cost.num_macs / 1e6:,.1f}",
-        "MB": lambda one: f"{one.cost.num_bytes / 1e6:,.2f}",
+        "student": lambda student: student.name,
+        "top-1 %": lambda student: percent(student.result.top1),
+        "top-5 %": lambda student: percent(student.result.top5),
+        "ECE %": lambda student: percent(student.result.ece),
+        "agreement %": lambda student: percent(student.result.agreement),
+        "M parameters": lambda student: f"{student.cost.num_parameters / 1e6:,.3f}",
+        "M MACs": lambda student: f"{student.cost.num_macs / 1e6:,.1f}",
+        "MB": lambda student: f"{student.cost.num_bytes / 1e6:,.2f}",
         **{f"images/s at {batch}": partial(_rate_at, batch) for batch in cost.BATCHES},
-        "front": lambda one: MARK if one.leads else "",
+        "front": lambda student: MARK if student.pareto else "",
     }
-    if found.students[0].result.top5 is None:
+    if comparison.students[0].result.top5 is None:
         del columns["top-5 %"]
-    if found.teacher is None:
+    if comparison.teacher is None:
         del columns["agreement %"]
-    rows = [[text(one) for text in columns.values()] for one in found.students]
-    if found.teacher is not None:
-        first, *others = (text(found.teacher) for text in columns.values())
+    rows = [[text(student) for text in columns.values()] for student in comparison.students]
+    if comparison.teacher is not None:
+        first, *others = (text(comparison.teacher) for text in columns.values())
         rows.append([f"{first} (the teacher)", *others])
     return list(columns), rows
 
 
-def _rate_at(batch: int, one: StudentResult) -> str:
-    return rate(one.cost.images_per_second[batch])
+def _rate_at(batch: int, student: StudentResult) -> str:
+    return rate(student.cost.images_per_second[batch])
 
 
 def percent(share: float | None) -> str:
@@ -52,24 +52,24 @@ def rate(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
-def terminal(found: Comparison) -> Iterator[str]:
+def terminal(comparison: Comparison) -> Iterator[str]:
     """The table in aligned columns, and how to read it."""
-    heads, rows = cells(found)
+    heads, rows = cells(comparison)
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for first, *others in (heads, *rows):
         numbers = (text.rjust(width) for text, width in zip(others, widths[1:], strict=True))
         yield "  ".join([first.ljust(widths[0]), *numbers]).rstrip()
-    yield from notes(found)
+    yield from notes(comparison)
 
 
-def markdown(found: Comparison) -> Iterator[str]:
+def markdown(comparison: Comparison) -> Iterator[str]:
     """The table as Markdown, and how to read it."""
-    heads, rows = cells(found)
+    heads, rows = cells(comparison)
     rule = ["---", *("---:" for _ in heads[1:])]
     for row in (heads, rule, *rows):
         yield "| " + " | ".join(text if row is rule else _literal(text) for text in row) + " |"
     yield ""
-    for note in notes(found):
+    for note in notes(comparison):
         yield f"- {_literal(note)}"
 
 
@@ -78,29 +78,29 @@ def _literal(text: str) -> str:
     return re.sub(r"([\\|*_`<\[])", r"\\\1", " ".join(text.split()))
 
 
-def notes(found: Comparison) -> Iterator[str]:
+def notes(comparison: Comparison) -> Iterator[str]:
     """What was evaluated on what, and what the columns mean."""
-    result, spent = found.students[0].result, found.students[0].cost
-    yield f"{result.num_images:,} images of {found.labeled}{_dropped(result.dropped)}"
+    result, measured = comparison.students[0].result, comparison.students[0].cost
+    yield f"{result.num_images:,} images of {comparison.labeled}{_dropped(result.dropped)}"
     yield f"{MARK} on the front: none is more accurate for as few MACs, or as accurate for fewer"
-    yield f"MACs: multiply-adds of one image. {machine(spent)}, from pixels to logits"
+    yield f"MACs: multiply-adds of one image. {machine(measured)}, from pixels to logits"
 
 
-def machine(spent: cost.Cost) -> str:
+def machine(measured: cost.Cost) -> str:
     """Where the images per second were measured."""
-    threads = f"{spent.num_threads} thread{'s' * (spent.num_threads != 1)}"
-    return f"Images/s: {spent.device}, {threads}, {spent.precision}"
+    threads = f"{measured.num_threads} thread{'s' * (measured.num_threads != 1)}"
+    return f"Images/s: {measured.device}, {threads}, {measured.precision}"
 
 
 def _dropped(dropped: Mapping[str, int]) -> str:
     return "".join(f", {count:,} dropped as {reason}" for reason, count in dropped.items())
 
 
-def single(found: Comparison) -> Iterator[str]:
+def single(comparison: Comparison) -> Iterator[str]:
     """The figures of the only student, one by one."""
-    one = found.students[0]
-    result, spent = one.result, one.cost
-    where = f"{one.directory} on {found.labeled}"
+    student = comparison.students[0]
+    result, measured = student.result, student.cost
+    where = f"{student.directory} on {comparison.labeled}"
     yield f"{where}: {result.num_images:,} images, top-1 {percent(result.top1)} %"
     if result.top5 is not None:
         yield f"top-5 {percent(result.top5)} %"
@@ -113,10 +113,11 @@ def single(found: Comparison) -> Iterator[str]:
     for reason, count in result.dropped.items():
         yield f"dropped: {count:,} {reason}"
     yield (
-        f"cost: {spent.num_parameters / 1e6:,.3f} M parameters, {spent.num_macs / 1e6:,.1f} M "
-        f"multiply-adds an image, {spent.num_bytes / 1e6:,.2f} MB"
+        f"cost: {measured.num_parameters / 1e6:,.3f} M parameters, "
+        f"{measured.num_macs / 1e6:,.1f} M multiply-adds an image, "
+        f"{measured.num_bytes / 1e6:,.2f} MB"
     )
     rates = ", ".join(
-        f"{rate(value)} at batch {batch}" for batch, value in spent.images_per_second.items()
+        f"{rate(value)} at batch {batch}" for batch, value in measured.images_per_second.items()
     )
-    yield f"{machine(spent)}: {rates}"
+    yield f"{machine(measured)}: {rates}"

@@ -24,7 +24,7 @@ FLAGS = {
     "lr optimizer views targets color compile accumulate ema seed eval runs out device "
     "memory-gib workers fresh trust-builder",
     "targets": "shards teacher views keep top color compile seed verify runs device trust-builder",
-    "evaluate": "teacher runs out device trust-builder",
+    "evaluate": "runs device trust-builder teacher out json quiet verbose log-format",
     "teach": "classes out builder size epochs batch-size lr seed device",
     "import-teacher": "builder weights classes mean std input-size crop-frac interpolation "
     "args prompt accuracy trust-builder",
@@ -100,7 +100,7 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
     table = json.loads((runs / "compared" / "table.json").read_text())
     assert [one["name"] for one in table["students"]] == names[::-1]
     code, output = call("evaluate", names[0], "demo-winow-resnet8-seed4", *words[3:])
-    assert code == 2
+    assert code == 3
     assert f"Did you mean '{names[1]}'?" in output
 
 

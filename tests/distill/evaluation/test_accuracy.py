@@ -18,36 +18,27 @@ from indexes import devices
 from indexes.images.decode import load_view
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
-from indexes.sources import spec as sources
 from indexes.sources.spec import Sample, SourceError
 from tests.support import distillation
+from tests.support.labeled import label_of, make_labeled
 
 World = tuple[Shards, Teacher]
 
 
-def make_set(directory: Path, num: int = 20) -> None:
-    """A folder per class; what is painted as class k lies in folder k, but for every fifth."""
-    for number in range(num):
-        label = (number + (number % 5 == 0)) % 3
-        place = directory / distillation.CLASSES[label]
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number}.png").write_bytes(distillation.paint(number))
-
-
-def answers(net: Teacher, num: int) -> list[int]:
-    found = []
+def predictions(net: Teacher, num: int) -> list[int]:
+    predicted = []
     for number in range(num):
         pixels, _, _ = load_view(distillation.paint(number), net.geometry)
-        one = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-        found.append(int(net(one)[2].argmax()))
-    return found
+        pixels_1CHW = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        predicted.append(int(net(pixels_1CHW)[2].argmax()))
+    return predicted
 
 
 def confidence(net: Teacher, number: int) -> float:
     """The largest share of exp(logit) in their sum."""
     pixels, _, _ = load_view(distillation.paint(number), net.geometry)
-    one = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
-    powers = [math.exp(logit) for logit in net(one)[2][0].tolist()]
+    pixels_1CHW = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    powers = [math.exp(logit) for logit in net(pixels_1CHW)[2][0].tolist()]
     return max(powers) / sum(powers)
 
 
@@ -57,12 +48,12 @@ def test_accuracy_agreement_and_drops(
     _, teacher = world
     monkeypatch.setattr(devices, "has_bf16", lambda device: False)  # single images round alike
     student = distillation.make_teacher(tmp_path / "student", seed=9)
-    make_set(tmp_path / "set")
+    make_labeled(tmp_path / "set")
     (tmp_path / "set" / "ant" / "bad.png").write_bytes(distillation.paint(0)[:60])
     (tmp_path / "set" / "bee" / "none.png").write_bytes(b"")
     result = evaluate_net(student, str(tmp_path / "set"), teacher=teacher)
-    ours, theirs = answers(student, 20), answers(teacher, 20)
-    labels = [(number + (number % 5 == 0)) % 3 for number in range(20)]
+    ours, theirs = predictions(student, 20), predictions(teacher, 20)
+    labels = [label_of(number) for number in range(20)]
     hits = [a == b for a, b in zip(ours, labels, strict=True)]
     assert result.num_images == 20
     assert sum(result.dropped.values()) == 2
@@ -71,13 +62,13 @@ def test_accuracy_agreement_and_drops(
     assert result.top5 is None
     same = sum(a == b for a, b in zip(ours, theirs, strict=True)) / 20
     assert result.agreement == pytest.approx(same)
-    sure = [confidence(student, number) for number in range(20)]
-    expected = expected_calibration_error(np.array(sure), np.array(hits))
+    confidences = [confidence(student, number) for number in range(20)]
+    expected = expected_calibration_error(np.array(confidences), np.array(hits))
     assert result.ece == pytest.approx(expected, abs=1e-5)
     for number, name in enumerate(distillation.CLASSES):
-        mine = [hit for hit, label in zip(hits, labels, strict=True) if label == number]
-        assert result.per_class[name] == pytest.approx(sum(mine) / len(mine))
-    assert len(set(ours)) > 1, "a student of one answer tests nothing"
+        in_class = [hit for hit, label in zip(hits, labels, strict=True) if label == number]
+        assert result.per_class[name] == pytest.approx(sum(in_class) / len(in_class))
+    assert len(set(ours)) > 1, "a student of one class tests nothing"
 
 
 def test_unlabeled_and_undecodable_sets_are_refused(world: World, tmp_path: Path) -> None:
@@ -95,8 +86,8 @@ def test_a_net_of_no_numbers_is_named(world: World, tmp_path: Path) -> None:
     _, teacher = world
     broken = distillation.make_teacher(tmp_path / "broken")
     broken.head[1].fill_(torch.nan)
-    make_set(tmp_path / "set", 4)
-    with pytest.raises(ValueError, match="broken answers with numbers that are not finite"):
+    make_labeled(tmp_path / "set", 4)
+    with pytest.raises(ValueError, match="broken gives logits that are not finite"):
         evaluate_nets([teacher, broken], str(tmp_path / "set"))
 
 
@@ -118,10 +109,10 @@ def test_a_set_is_read_batch_by_batch(world: World, monkeypatch: pytest.MonkeyPa
         assert len(taken) <= sum(seen) + 8, "one batch is at work and one ahead"
         return call(self, pixels)
 
-    monkeypatch.setattr(accuracy, "BATCH", 8)
-    monkeypatch.setattr(sources, "labeled", endless)
+    monkeypatch.setattr(accuracy, "open_labeled", endless)
     monkeypatch.setattr(Teacher, "__call__", heard)
-    assert evaluate_net(teacher, "anything").num_images == 40
+    (result,) = evaluate_nets([teacher], "anything", batch_size=8)
+    assert result.num_images == 40
     assert seen == [8] * 5
 
 

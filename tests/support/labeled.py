@@ -1,0 +1,31 @@
+"""Labeled sets of drawn images, and nets that were never trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from indexes.models.net import build_net
+from indexes.models.teacher import Teacher, load_teacher, save_teacher
+from tests.support import distillation
+
+
+def make_labeled(directory: Path, num: int = 20, size: int = distillation.SIZE) -> str:
+    """A folder per class; an image drawn as class k is in folder k, but for every fifth."""
+    for number in range(num):
+        folder = directory / distillation.CLASSES[label_of(number)]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(distillation.paint(number, size))
+    return str(directory)
+
+
+def label_of(number: int) -> int:
+    """The class in which `make_labeled` puts an image."""
+    return (number + (number % 5 == 0)) % 3
+
+
+def make_student(directory: Path, builder: str, size: int = 32, **card: Any) -> Teacher:
+    """A net of random weights."""
+    net = build_net(builder, num_classes=3)
+    save_teacher(directory, net, input_size=size, **{"classes": distillation.CLASSES, **card})
+    return load_teacher(directory)
