@@ -1,17 +1,31 @@
-"""A file name is a plug-in name: list, find and configure what lives in a plug-in folder."""
+"""A file name is a plug-in name: list, find and configure what lives in a plug-in folder.
+
+A plug-in is one of our own files, a module that an installed package declares as an entry point,
+or a path to a .py file. An installed package declares a module under one of GROUPS, for example
+in its pyproject.toml:
+
+    [project.entry-points."winnow.selection_methods"]
+    my_method = "my_package.my_method"
+
+The module looks like our own files of that folder (pipeline/methods/random.py, say), and
+`winnow select --method my_method` finds it.
+"""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
+import logging
 import sys
 import types
 import typing
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,8 +36,20 @@ if TYPE_CHECKING:
     T = TypeVar("T", bound=DataclassInstance)
 
 
+log = logging.getLogger(__name__)
+
+GROUPS = {
+    "pipeline.corpora": "winnow.corpora",
+    "pipeline.methods": "winnow.selection_methods",
+    "pipeline.generators": "winnow.generators",
+    "distill.methods": "winnow.distillation_methods",
+    "indexes.zoo": "winnow.students",
+}
+"""Plug-in folder -> the entry points of installed packages that add to it."""
+
+
 class UnknownName(ValueError):
-    """A name that no plug-in file bears; the message lists what exists and the nearest."""
+    """A name that no plug-in bears; the message lists what exists and the nearest."""
 
 
 class BadSetting(ValueError):
@@ -37,47 +63,76 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 def names(package: str) -> list[str]:
-    """The plug-in files of a package such as `distill.methods`, sorted."""
-    found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    """The plug-ins of a folder such as `distill.methods`, sorted."""
+    return sorted(modules(package))
+
+
+@functools.cache
+def modules(package: str) -> types.MappingProxyType[str, str]:
+    """Name -> module of every plug-in of a folder: our files, then those of installed packages.
+
+    A name that both have is ours; a warning says so. Raises UnknownName for no such folder.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         raise UnknownName(f"no plug-in folder {package!r}")
-    folders = [Path(place) for place in found.submodule_search_locations]
-    return sorted(
-        file.stem
-        for folder in folders
-        for file in folder.glob("*.py")
+    found = {
+        file.stem: f"{package}.{file.stem}"
+        for folder in spec.submodule_search_locations
+        for file in Path(folder).glob("*.py")
         if not file.stem.startswith("_")
-    )
+    }
+    for entry in entry_points(group=GROUPS[package]) if package in GROUPS else ():
+        if entry.name in found:
+            distribution = entry.dist.name if entry.dist else entry.value
+            log.warning(
+                "the plug-in %r of %s is not used: %s is taken",
+                entry.name, distribution, found[entry.name],
+            )  # fmt: skip
+        else:
+            found[entry.name] = entry.module
+    return types.MappingProxyType(found)
 
 
 def source(package: str, name: str) -> ast.Module:
-    """The plug-in file `name` of `package`, parsed and not run: cheap enough for a listing."""
-    found = importlib.util.find_spec(f"{package}.{name}")
-    assert found is not None
-    assert found.origin is not None
-    return ast.parse(Path(found.origin).read_text())
+    """The file of a plug-in, parsed and not run: cheap enough for a listing."""
+    module = modules(package)[name]
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise UnknownName(f"the plug-in {name!r} names {module}, which is not installed")
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
 
 
 def first_line(tree: ast.Module) -> str:
-    """What a file says that it is."""
+    """The first line of a file's docstring."""
     return (ast.get_docstring(tree) or "").split("\n", maxsplit=1)[0]
 
 
 def find(package: str, name: str) -> ModuleType:
-    """The plug-in `name` of `package`, or the user's own file when `name` ends in `.py`.
+    """The plug-in `name` of a folder, or the user's own file when `name` ends in `.py`.
 
     Raises UnknownName, which lists what exists and the nearest name.
+
+    Example: `find("pipeline.methods", "random").Config`
     """
     if name.endswith(".py"):
         return _load_file(Path(name))
-    known = names(package)
+    known = modules(package)
     if name not in known:
-        kind = package.rsplit(".", 1)[-1]
+        kind, listed = package.rsplit(".", 1)[-1], sorted(known)
         raise UnknownName(
-            f"no {name!r} in {kind}.{nearest(name, known)} There are: {', '.join(known)}. "
+            f"no {name!r} in {kind}.{nearest(name, listed)} There are: {', '.join(listed)}. "
             "A path to a .py file of your own is accepted too."
         )
-    return importlib.import_module(f"{package}.{name}")
+    if known[name].startswith(f"{package}."):
+        return importlib.import_module(known[name])
+    try:
+        return importlib.import_module(known[name])
+    except ImportError as error:
+        raise UnknownName(f"the plug-in {name!r} cannot be imported: {error}") from error
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 STUDENTS = "indexes.zoo"
-LEGACY = re.compile(r"^distill\.students\.")  # how cards made by older versions name our nets
+LEGACY = re.compile(r"^distill\.students\.")  # as older teachers' cards name our nets
 
 
 class NetError(ValueError):
@@ -32,7 +32,7 @@ def maker(builder: str, trust: bool) -> tuple[str, Callable[..., nn.Module]]:
     library, _, name = builder.partition(":")
     if name and library in LIBRARIES:
         return builder, LIBRARIES[library](name)
-    if not name or library.startswith(f"{STUDENTS}."):
+    if not name or library in plugins.modules(STUDENTS).values():
         return _student(builder)
     return builder, _foreign(builder, trust)
 
@@ -62,36 +62,38 @@ def has_fixed_size(builder: str) -> bool:
 
 
 def students() -> dict[str, str]:
-    """The short names of our own nets -> first line of their family's docstring; imports none."""
-    return {name: family for name, (_, family) in sorted(_student_files().items())}
+    """Short name of each net of the zoo -> first line of its family's docstring; imports none."""
+    return {name: family for name, (_, family) in sorted(_families().items())}
 
 
-def _student_files() -> dict[str, tuple[str, str]]:
-    """Name -> (file, family), read from each file's `__all__` without running it."""
-    found: dict[str, tuple[str, str]] = {}
-    for file in plugins.names(STUDENTS):
+def _families() -> dict[str, tuple[str, str]]:
+    """Net -> (module, family), read from the `__all__` of each file without running it."""
+    families: dict[str, tuple[str, str]] = {}
+    for file, module in sorted(plugins.modules(STUDENTS).items()):
         tree = plugins.source(STUDENTS, file)
         family = plugins.first_line(tree) or file
         for node in tree.body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
                 for name in ast.literal_eval(node.value):
-                    if name in found:
-                        raise NetError(f"{name} stands in {found[name][0]} and in {file}")
-                    found[name] = file, family
-    return found
+                    if name in families:
+                        raise NetError(f"{name} stands in {families[name][0]} and in {module}")
+                    families[name] = module, family
+    return families
 
 
 def _student(builder: str) -> tuple[str, Callable[..., nn.Module]]:
-    files = _student_files()
-    place, _, name = builder.rpartition(":")
-    name = name.lower().replace("-", "_")
-    if name not in files or place not in ("", f"{STUDENTS}.{files[name][0]}"):
+    families = _families()
+    stated, _, name = builder.rpartition(":")
+    if name not in families:
+        name = name.lower().replace("-", "_")
+    if name not in families or stated not in ("", families[name][0]):
         raise NetError(
-            f"no net {builder!r}.{plugins.nearest(name, list(files))} There are: "
-            f"{', '.join(sorted(files))}. Others are timm:NAME, torchvision:NAME, open_clip:NAME."
+            f"no net {builder!r}.{plugins.nearest(name, list(families))} There are: "
+            f"{', '.join(sorted(families))}. Others are timm:NAME, torchvision:NAME, "
+            "open_clip:NAME."
         )
-    place = f"{STUDENTS}.{files[name][0]}"
-    return f"{place}:{name}", getattr(importlib.import_module(place), name)
+    module = families[name][0]
+    return f"{module}:{name}", getattr(importlib.import_module(module), name)
 
 
 def _unknown(library: str, name: str, known: Sequence[str]) -> NetError:
@@ -156,10 +158,10 @@ def _foreign(builder: str, trust: bool) -> Callable[..., nn.Module]:
             f"builder {builder!r} is code from outside timm, torchvision, open_clip and winnow; "
             "building it runs that code. If you trust it, say --trust-builder (trust=True)"
         )
-    place, _, name = builder.rpartition(":")
+    path, _, name = builder.rpartition(":")
     try:
-        file = plugins.find(STUDENTS, place) if place.endswith(".py") else None
-        function = getattr(file or importlib.import_module(place), name)
+        file = plugins.find(STUDENTS, path) if path.endswith(".py") else None
+        function = getattr(file or importlib.import_module(path), name)
     except (ImportError, AttributeError, plugins.UnknownName) as error:
         raise NetError(f"no function at {builder!r}: {error}") from error
     made: Callable[..., nn.Module] = function

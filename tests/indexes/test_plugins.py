@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +13,9 @@ from typing import Literal
 import pytest
 
 from indexes import plugins
+from indexes.models.net import NetError, build_net, students
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,101 @@ def test_own_file_is_a_plug_in(tmp_path: Path) -> None:
     assert plugins.find("pipeline.methods", str(file)).ANSWER == 42
     with pytest.raises(plugins.UnknownName, match="no file"):
         plugins.find("pipeline.methods", str(tmp_path / "absent.py"))
+
+
+ENTRY_POINTS = """
+[winnow.corpora]
+lake = plug_in_test.lake
+demo = plug_in_test.lake
+
+[winnow.students]
+tiny = plug_in_test.tiny
+
+[winnow.generators]
+gone = plug_in_test.gone
+"""
+TINY = '''"""Tiny nets for a test."""
+
+from torch import nn
+
+__all__ = ["TinyNet"]
+
+
+def TinyNet(num_classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
+'''
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on sys.path with an installed package that adds plug-ins."""
+    about = tmp_path / "plug_in_test-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in-test\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(ENTRY_POINTS)
+    (tmp_path / "plug_in_test").mkdir()
+    (tmp_path / "plug_in_test" / "__init__.py").touch()
+    lake = '"""A lake of images."""\n\nLAKE = True\n'
+    (tmp_path / "plug_in_test" / "lake.py").write_text(lake)
+    (tmp_path / "plug_in_test" / "tiny.py").write_text(TINY)
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins.modules.cache_clear()
+    yield tmp_path
+    plugins.modules.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("plug_in_test")]:
+        del sys.modules[name]
+
+
+def test_an_installed_package_adds_plug_ins(installed: Path) -> None:
+    assert {"demo", "imagenet21k", "lake"} <= set(plugins.names("pipeline.corpora"))
+    tree = plugins.source("pipeline.corpora", "lake")
+    assert plugins.first_line(tree) == "A lake of images."
+    assert "plug_in_test.lake" not in sys.modules, "a listing runs no plug-in"
+    assert plugins.find("pipeline.corpora", "lake").__name__ == "plug_in_test.lake"
+
+
+def test_our_own_name_wins_with_a_warning(
+    installed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert plugins.find("pipeline.corpora", "demo").__name__ == "pipeline.corpora.demo"
+    assert plugins.names("pipeline.corpora").count("demo") == 1
+    assert caplog.messages == [
+        "the plug-in 'demo' of plug-in-test is not used: pipeline.corpora.demo is taken"
+    ]
+
+
+def test_an_installed_package_adds_students(installed: Path) -> None:
+    assert students()["TinyNet"] == "Tiny nets for a test."
+    net = build_net("TinyNet", num_classes=4)
+    assert net.builder == "plug_in_test.tiny:TinyNet"
+    assert build_net(net.builder, num_classes=4).num_features == 3
+    with pytest.raises(NetError, match=r"no net 'plug_in_test\.tiny:absent'"):
+        build_net("plug_in_test.tiny:absent", num_classes=4)
+
+
+def test_a_declared_module_that_is_not_there_is_named(installed: Path) -> None:
+    with pytest.raises(
+        plugins.UnknownName, match=r"'gone' cannot be imported: .*plug_in_test\.gone"
+    ):
+        plugins.find("pipeline.generators", "gone")
+    with pytest.raises(plugins.UnknownName, match=r"plug_in_test\.gone, which is not installed"):
+        plugins.source("pipeline.generators", "gone")
+
+
+def test_the_command_lists_installed_plug_ins(installed: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "winnow", "corpora"],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+    )  # fmt: skip
+    assert "lake" in result.stdout
+    assert "A lake of images." in result.stdout
+    assert "plug-in 'demo' of plug-in-test is not used" in result.stderr
+
+
+def test_groups_name_folders_of_plug_ins() -> None:
+    for package in plugins.GROUPS:
+        assert plugins.names(package)
 
 
 def test_settings_are_typed() -> None:

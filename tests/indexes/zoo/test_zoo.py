@@ -98,7 +98,7 @@ def test_literature_covers_every_student() -> None:
 
 def test_every_public_file_lists_its_builders() -> None:
     families = {students()[name] for name in STUDENTS}
-    assert len(families) == len(plugins.names("distill.students"))
+    assert len(families) == len(plugins.names("indexes.zoo"))
     assert all(family.endswith((".", ")", ":")) for family in families)
 
 
