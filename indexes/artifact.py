@@ -22,7 +22,7 @@ SCHEMAS = {
     "teacher": 1,
     "embeddings": 4,
     "vectors": 2,
-    "dedup": 1,
+    "dedup": 2,
     "columns": 1,
     "scores": 1,
     "selection": 1,

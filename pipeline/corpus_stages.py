@@ -14,7 +14,7 @@ from indexes.sources.spec import SourceError
 from indexes.vectors.build import build_index, embedding_parts, newest_index
 from indexes.vectors.index import Vectors
 from pipeline.config import Run
-from pipeline.dedup.run import CONSTANTS, dedup_rows
+from pipeline.dedup.run import CONSTANTS, DedupSetup, dedup_rows
 from pipeline.embedding.embed import Embedder, embed_parts
 from pipeline.scores import columns, knn_distance, probe
 from pipeline.stage import Made, open_pool, stage
@@ -112,23 +112,19 @@ def dedup_pool(run: Run, embedded: Made) -> Made:
     }
 
     def make(made: Made) -> None:
-        lines = dedup_rows(
-            open_pool(run, embedded, made),
-            made.directory,
-            run.dedup,
-            protect,
-            run.teacher.geometry,
-            digest=made.digest,
+        setup = DedupSetup(
+            mode=run.dedup,
+            evaluation=protect,
+            geometry=run.teacher.geometry,
             device=run.device,
             workers=run.workers,
         )
-        for line in lines:
-            run.say(f"dedup: {line}")
+        dedup_rows(open_pool(run, embedded, made), made.directory, setup, digest=made.digest)
 
     made = stage(run, "dedup", run.corpus.name, inputs, make)
     if not artifact.read_card(made.directory, "dedup")["num_candidates"]:
         raise SourceError(
-            f"corpus {run.corpus.spec}: all of its images are in the set to protect; name another"
+            f"corpus {run.corpus.spec}: all of its images are in the evaluation set; name another"
         )
     return made
 

@@ -1,28 +1,25 @@
-"""Protected: an evaluation set's images, looked for in the pool; its labels are never read."""
+"""Decontaminate: an evaluation set's images are found in the pool; its labels are never read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from indexes.images.decode import Geometry
+from indexes.images.decode import Geometry, Pixels
 from indexes.progress import Progress
 from indexes.sources.spec import SourceError
 from indexes.vectors.index import Vectors
 from pipeline.corpus import Corpus
-from pipeline.dedup.near import Groups
+from pipeline.dedup.near import Groups, Rows, Similarities
 from pipeline.dedup.similarity import image_similarity, signatures
 from pipeline.embedding.loader import PartEnd, decode_parts
 
-Array = npt.NDArray[Any]
 NUM_NEIGHBORS = 32
-SIMILAR = 0.7
-LEAKED = 0.88
-"""Likeness of a leak: below a near duplicate's, for a missed leak costs more than a few images."""
+CANDIDATE_THRESHOLD = 0.7
+LEAK_THRESHOLD = 0.88
+"""Similarity of a leak, less than a near duplicate's: to miss one costs more than a few images."""
 BLOCK_ROWS = 8192
 
 
@@ -34,9 +31,9 @@ class Leaks:
     num_unreadable: int
     keys: list[str]
     parts: list[str]
-    thumbs: Array
-    rows: Array
-    alike: Array
+    thumbs: Pixels
+    rows: Rows
+    similarity: Similarities
 
     @property
     def num_seen(self) -> int:
@@ -45,13 +42,13 @@ class Leaks:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Protected rows `rows` [t], by image `leak[i]` of `leaks`, with likeness `alike` [t]."""
+class LeakedRows:
+    """Pool rows `rows` [t] that show image `leak[i]` of `leaks`, with `similarity` [t]."""
 
     leaks: Leaks
-    rows: Array
-    leak: Array
-    alike: Array
+    rows: Rows
+    leak: Rows
+    similarity: Similarities
 
     def counts(self) -> dict[str, int]:
         """For the card."""
@@ -64,81 +61,85 @@ class Found:
         }
 
 
-def find(
+def find_leaks(
     evaluation: Corpus,
     geometry: Geometry,
-    nearest: Vectors,
-    thumbs: Array,
-    workers: int,
-    device: str,
+    index: Vectors,
+    thumbs: Pixels,
+    *,
+    workers: int = 0,
+    device: str = "cpu",
 ) -> Leaks:
-    """Every pool row that is like an image of the evaluation set.
+    """Every pool row that is similar to an image of the evaluation set.
 
+    index: of the pool's signatures. thumbs: the pool's, uint8 [N, WIDTH].
     Memory: a block of evaluation images and the leaks. Raises SourceError for a set that cannot
-    be read whole: it would protect in part only.
+    be read whole: the rest of it might be in the pool.
     """
-    found = Leaks(0, 0, [], [], thumbs[:0], np.zeros(0, np.int64), np.zeros(0, np.float32))
-    with Progress("protect") as progress:
-        for keys, parts, theirs in _blocks(evaluation, geometry, workers, found):
-            similarity, rows = nearest.search(signatures(theirs), NUM_NEIGHBORS)
-            image, place = np.nonzero((rows >= 0) & (similarity >= SIMILAR))
-            rows = rows[image, place]
-            values = image_similarity(theirs[image], thumbs[rows], device)
-            hit = values >= LEAKED
-            found.keys += [keys[i] for i in image[hit]]
-            found.parts += [parts[i] for i in image[hit]]
-            found.thumbs = np.concatenate([found.thumbs, theirs[image[hit]]])
-            found.rows = np.concatenate([found.rows, rows[hit]])
-            found.alike = np.concatenate([found.alike, values[hit]])
+    leaks = Leaks(0, 0, [], [], thumbs[:0], np.zeros(0, np.int64), np.zeros(0, np.float32))
+    with Progress("exclude eval") as progress:
+        for keys, parts, eval_thumbs in _blocks(evaluation, geometry, workers, leaks):
+            similarity, rows = index.search(signatures(eval_thumbs), NUM_NEIGHBORS)
+            image, neighbor = np.nonzero((rows >= 0) & (similarity >= CANDIDATE_THRESHOLD))
+            rows = rows[image, neighbor]
+            values = image_similarity(eval_thumbs[image], thumbs[rows], device)
+            hit = values >= LEAK_THRESHOLD
+            leaks.keys += [keys[i] for i in image[hit]]
+            leaks.parts += [parts[i] for i in image[hit]]
+            leaks.thumbs = np.concatenate([leaks.thumbs, eval_thumbs[image[hit]]])
+            leaks.rows = np.concatenate([leaks.rows, rows[hit]])
+            leaks.similarity = np.concatenate([leaks.similarity, values[hit]])
             progress.add(len(keys))
-    return found
+    return leaks
 
 
-def spread(leaks: Leaks, copied: Groups, similar: Groups, thumbs: Array, device: str) -> Found:
-    """Every row whose group an evaluation image was seen in: where one is, all are."""
-    kept = similar.canonical(copied.canonical(leaks.rows))
-    order = np.lexsort((-leaks.alike, kept))
+def spread_to_groups(
+    leaks: Leaks, copies: Groups, near: Groups, thumbs: Pixels, device: str
+) -> LeakedRows:
+    """Every row of a group in which an evaluation image was seen: where one is, all are."""
+    kept = near.canonical(copies.canonical(leaks.rows))
+    order = np.lexsort((-leaks.similarity, kept))
     heads, first = np.unique(kept[order], return_index=True)
-    members = np.concatenate([heads, similar.rows[np.isin(similar.kept, heads)]])
-    members = np.concatenate([members, copied.rows[np.isin(copied.kept, members)]])
+    members = np.concatenate([heads, near.rows[np.isin(near.kept, heads)]])
+    members = np.concatenate([members, copies.rows[np.isin(copies.kept, members)]])
     members = np.setdiff1d(members, leaks.rows)
-    of = np.searchsorted(heads, similar.canonical(copied.canonical(members)))
-    leak = order[first][of]
-    alike = image_similarity(leaks.thumbs[leak], thumbs[members], device)
-    return Found(
+    group = np.searchsorted(heads, near.canonical(copies.canonical(members)))
+    leak = order[first][group]
+    similarity = image_similarity(leaks.thumbs[leak], thumbs[members], device)
+    return LeakedRows(
         leaks,
         np.concatenate([leaks.rows, members]),
         np.concatenate([np.arange(len(leaks.rows)), leak]),
-        np.concatenate([leaks.alike, alike]),
+        np.concatenate([leaks.similarity, similarity]),
     )
 
 
 def _blocks(
-    evaluation: Corpus, geometry: Geometry, workers: int, count: Leaks
-) -> Iterator[tuple[list[str], list[str], Array]]:
-    """(keys, part names, thumbs) of about BLOCK_ROWS images; what was read is added to `count`."""
+    evaluation: Corpus, geometry: Geometry, workers: int, leaks: Leaks
+) -> Iterator[tuple[list[str], list[str], Pixels]]:
+    """(keys, part names, thumbs) of about BLOCK_ROWS images; `leaks` counts what was read."""
     keys: list[str] = []
     parts: list[str] = []
-    thumbs: list[Array] = []
+    thumbs: list[Pixels] = []
     numbered = list(enumerate(evaluation.parts))
     plugin = evaluation.spec if evaluation.spec.endswith(".py") else None
     for item in decode_parts(numbered, [geometry], 128, workers, plugin):
         if isinstance(item, PartEnd):
             if item.damage:
-                raise SourceError(f"--protect {evaluation.spec}: {item.damage}; mend it first")
-            count.num_unreadable += sum(item.dropped.values())
+                raise SourceError(f"--exclude-eval {evaluation.spec}: {item.damage}; mend it first")
+            leaks.num_unreadable += sum(item.dropped.values())
             continue
         keys += item.keys
         parts += [evaluation.parts[item.part].name] * len(item.keys)
         thumbs.append(item.thumbs)
-        count.num_images += len(item.keys)
+        leaks.num_images += len(item.keys)
         if len(keys) >= BLOCK_ROWS:
             yield keys, parts, np.concatenate(thumbs)
             keys, parts, thumbs = [], [], []
     if keys:
         yield keys, parts, np.concatenate(thumbs)
-    if not count.num_images:
+    if not leaks.num_images:
         raise SourceError(
-            f"--protect {evaluation.spec}: none of its {count.num_unreadable:,} samples is an "
+            f"--exclude-eval {evaluation.spec}: none of its {leaks.num_unreadable:,} samples is an "
             "image that can be read"
         )

@@ -1,87 +1,99 @@
-"""Pairs: what was dropped for what, as Parquet tables, and the lines that a person reads."""
+"""What was dropped for what: Parquet tables, the largest groups, and log lines for a person."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from indexes import artifact
-from pipeline.dedup.decontaminate import Found
+from pipeline.dedup.decontaminate import LeakedRows
 from pipeline.dedup.near import Groups
 from pipeline.pool import Pool
 
-Array = npt.NDArray[Any]
-IMPLAUSIBLE = 0.3
-"""Share of the pool above which a reason is complained of."""
-SHOWN = 3
+log = logging.getLogger(__name__)
+
+IMPLAUSIBLE_FRAC = 0.3
+"""Share of the pool above which a warning says that a reason can hardly be right."""
+NUM_SHOWN = 3
 
 
-def write(pool: Pool, path: Path, groups: Mapping[str, Groups]) -> None:
+def write_pairs(pool: Pool, path: Path, groups: Mapping[str, Groups]) -> None:
     """Every dropped row by reason: key, part, row, kept_key, kept_part, kept_row, similarity."""
     rows = np.concatenate([group.rows for group in groups.values()] or [np.zeros(0, np.int64)])
     kept = np.concatenate([group.kept for group in groups.values()] or [rows])
-    alike = np.concatenate([group.alike for group in groups.values()] or [rows])
+    similarity = np.concatenate([group.similarity for group in groups.values()] or [rows])
     columns = {
         "reason": [name for name, group in groups.items() for _ in range(len(group.rows))],
-        **_names("", pool.keys_of(rows)),
+        **_key_columns("", pool.keys_of(rows)),
         "row": rows,
-        **_names("kept_", pool.keys_of(kept)),
+        **_key_columns("kept_", pool.keys_of(kept)),
         "kept_row": kept,
-        "similarity": alike.astype(np.float32),
+        "similarity": similarity.astype(np.float32),
     }
     _write_table(path, columns)
 
 
-def write_leaks(pool: Pool, path: Path, found: Found) -> None:
-    """Every protected row: evaluation_key, evaluation_part, key, part, row, similarity."""
-    seen = [(found.leaks.keys[at], found.leaks.parts[at]) for at in found.leak]
+def write_leaks(pool: Pool, path: Path, leaked: LeakedRows) -> None:
+    """Every leaked row: evaluation_key, evaluation_part, key, part, row, similarity."""
+    images = [(leaked.leaks.keys[leak], leaked.leaks.parts[leak]) for leak in leaked.leak]
     columns = {
-        **_names("evaluation_", seen),
-        **_names("", pool.keys_of(found.rows)),
-        "row": found.rows,
-        "similarity": found.alike,
+        **_key_columns("evaluation_", images),
+        **_key_columns("", pool.keys_of(leaked.rows)),
+        "row": leaked.rows,
+        "similarity": leaked.similarity,
     }
     _write_table(path, columns)
 
 
-def lines(pool: Pool, card: Mapping[str, Any], found: Found | None) -> list[str]:
-    """Counts by reason, a complaint of what can hardly be right, and the first few leaks."""
+def largest_groups(pool: Pool, groups: Groups, most: int = 10) -> list[dict[str, Any]]:
+    """The kept image and the number of images of the largest groups."""
+    kept, sizes = np.unique(groups.kept, return_counts=True)
+    order = np.lexsort((kept, -sizes))[:most]
+    return [
+        {"key": key, "part": part, "images": int(size) + 1}
+        for (key, part), size in zip(pool.keys_of(kept[order]), sizes[order], strict=True)
+    ]
+
+
+def log_summary(pool: Pool, card: Mapping[str, Any], leaked: LeakedRows | None) -> None:
+    """Logs the counts by reason, a warning of implausible ones, and the first few leaks."""
     total, dropped = max(len(pool), 1), card["dropped"]
     counts = ", ".join(f"{count:,} {name}" for name, count in dropped.items())
-    said = [f"{len(pool):,} images ({card['mode']}): {counts}"]
-    if dropped["near_duplicate"] > IMPLAUSIBLE * total:
+    log.info("dedup: %s images (%s): %s", f"{len(pool):,}", card["mode"], counts)
+    if dropped["near_duplicate"] > IMPLAUSIBLE_FRAC * total:
         group = card["largest_groups"][0]
-        said.append(
-            f"warning: {dropped['near_duplicate'] / total:.0%} of the images are near duplicates, "
+        log.warning(
+            f"{dropped['near_duplicate'] / total:.0%} of the images are near duplicates, "
             f"{group['images']:,} of {group['key']} ({group['part']}) alone: look at "
             "pairs.parquet; --dedup exact keeps them"
         )
-    if dropped["protected"] > IMPLAUSIBLE * total:
-        said.append(
-            f"warning: {dropped['protected'] / total:.0%} of the images are in the set to "
-            "protect: is that set a part of the corpus?"
+    if dropped["protected"] > IMPLAUSIBLE_FRAC * total:
+        log.warning(
+            f"{dropped['protected'] / total:.0%} of the images are in the evaluation set: is it a "
+            "part of the corpus?"
         )
-    return said + (_leaks(pool, found) if found is not None else [])
+    if leaked is not None:
+        _log_leaks(pool, leaked)
 
 
-def _leaks(pool: Pool, found: Found) -> list[str]:
-    leaks = found.leaks
-    best = np.lexsort((leaks.rows, -leaks.alike))[:SHOWN]
-    said = [
-        f"{leaks.num_images:,} images to protect: {leaks.num_seen:,} of them are seen in "
-        f"{len(np.unique(found.rows)):,} images of the corpus, listed in protected.parquet"
-    ]
-    for at, (key, part) in zip(best, pool.keys_of(leaks.rows[best]), strict=True):
-        seen = f"{leaks.keys[at]} ({leaks.parts[at]})"
-        said.append(f"  {seen} in {key} ({part}), likeness {leaks.alike[at]:.3f}")
-    return said
+def _log_leaks(pool: Pool, leaked: LeakedRows) -> None:
+    leaks = leaked.leaks
+    log.info(
+        f"dedup: {leaks.num_images:,} evaluation images: {leaks.num_seen:,} of them are seen in "
+        f"{len(np.unique(leaked.rows)):,} images of the corpus, listed in protected.parquet"
+    )
+    most_similar = np.lexsort((leaks.rows, -leaks.similarity))[:NUM_SHOWN]
+    names = pool.keys_of(leaks.rows[most_similar])
+    for leak, (key, part) in zip(most_similar, names, strict=True):
+        image = f"{leaks.keys[leak]} ({leaks.parts[leak]})"
+        log.info(f"  {image} in {key} ({part}), similarity {leaks.similarity[leak]:.3f}")
 
 
-def _names(prefix: str, names: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _key_columns(prefix: str, names: Sequence[tuple[str, str]]) -> dict[str, Any]:
     import pyarrow as pa
 
     return {

@@ -7,6 +7,7 @@ The artifact: `reason.npy` uint8 [N] (pool.REASONS), `pairs.parquet` (what was d
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,120 +17,122 @@ import numpy.typing as npt
 from indexes import artifact, npy
 from indexes.images.decode import Geometry
 from pipeline.corpus import Corpus
-from pipeline.dedup import decontaminate, exact, near, report, signatures
-from pipeline.dedup.decontaminate import Found
-from pipeline.dedup.near import EMPTY, Groups
+from pipeline.dedup import report
+from pipeline.dedup.decontaminate import LEAK_THRESHOLD, LeakedRows, find_leaks, spread_to_groups
+from pipeline.dedup.exact import find_copies
+from pipeline.dedup.near import (
+    EMPTY,
+    GROUP_THRESHOLD,
+    NEAR_THRESHOLD,
+    Groups,
+    Rows,
+    find_near_duplicates,
+    open_thumbs,
+)
+from pipeline.dedup.signatures import CANDIDATE_THRESHOLD, NUM_NEIGHBORS, index_pool
 from pipeline.pool import REASONS, Pool, chunks
 
-Array = npt.NDArray[Any]
 Mode = Literal["off", "exact", "near"]
 MODES: tuple[Mode, ...] = ("off", "exact", "near")
 # What the outcome depends on beside the corpus and the switches; goes into the digest.
-CONSTANTS = (
-    signatures.NUM_NEIGHBORS,
-    signatures.SIMILAR,
-    near.NEAR,
-    near.GROUP_THRESHOLD,
-    decontaminate.LEAKED,
-)
+CONSTANTS = (NUM_NEIGHBORS, CANDIDATE_THRESHOLD, NEAR_THRESHOLD, GROUP_THRESHOLD, LEAK_THRESHOLD)
 
 
-def dedup_rows(
-    pool: Pool,
-    directory: Path,
-    mode: Mode,
-    evaluation: Corpus | None,
-    geometry: Geometry,
-    *,
-    digest: str,
-    device: str = "cpu",
-    workers: int = 0,
-) -> list[str]:
-    """Writes the artifact; returns what a person should know of it, line by line.
+@dataclass(frozen=True, kw_only=True)
+class DedupSetup:
+    """What is dropped, and how an evaluation set is read."""
 
-    off, exact (equal bytes) or near (alike as well). A protected image takes its whole group with
-    it, in any mode. Memory: that of the pairs found, and of bounded blocks.
+    mode: Mode = "near"
+    """off; exact: equal bytes; near: similar images as well."""
+    evaluation: Corpus | None = None
+    """Images whose appearance in the pool is a leak; each takes its whole group along."""
+    geometry: Geometry
+    """The view by which evaluation images are decoded."""
+    device: str = "cpu"
+    workers: int = 0
+
+
+def dedup_rows(pool: Pool, directory: Path, setup: DedupSetup, *, digest: str) -> None:
+    """Writes the artifact, and logs what a person should know of it.
+
+    Memory: that of the pairs found, and of bounded blocks. Raises SourceError for an evaluation
+    set that cannot be read whole.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    copied, similar, found = detect(pool, directory, mode, evaluation, geometry, device, workers)
-    groups = {REASONS[1]: copied if mode != "off" else EMPTY}
-    groups[REASONS[2]] = similar if mode == "near" else EMPTY
-    protected_rows = found.rows if found else EMPTY.rows
-    rows, why = reasons(groups[REASONS[1]], groups[REASONS[2]], protected_rows)
-    write_reasons(directory / "reason.npy", len(pool), rows, why)
-    report.write(pool, directory / "pairs.parquet", groups)
-    if found:
-        report.write_leaks(pool, directory / "protected.parquet", found)
-    body = {
+    copies, near, leaked = detect(pool, directory / "scratch", setup)
+    groups = {REASONS[1]: copies if setup.mode != "off" else EMPTY}
+    groups[REASONS[2]] = near if setup.mode == "near" else EMPTY
+    leaked_rows = leaked.rows if leaked else EMPTY.rows
+    rows, reason = drop_reasons(groups[REASONS[1]], groups[REASONS[2]], leaked_rows)
+    write_reasons(directory / "reason.npy", len(pool), rows, reason)
+    report.write_pairs(pool, directory / "pairs.parquet", groups)
+    evaluation = None
+    if leaked and setup.evaluation:
+        report.write_leaks(pool, directory / "protected.parquet", leaked)
+        evaluation = {"name": setup.evaluation.name, **leaked.counts()}
+    body: dict[str, Any] = {
         "digest": digest,
-        "mode": mode,
+        "mode": setup.mode,
         "num_candidates": len(pool) - len(rows),
-        "dropped": {name: int((why == at).sum()) for at, name in enumerate(REASONS) if at},
+        "dropped": {name: int((reason == at).sum()) for at, name in enumerate(REASONS) if at},
         "duplicate_rate": sum(len(group.rows) for group in groups.values()) / max(len(pool), 1),
-        "likeness": {
-            "near": near.NEAR,
-            "within_group": near.GROUP_THRESHOLD,
-            "protected": decontaminate.LEAKED,
+        "similarity": {
+            "near": NEAR_THRESHOLD,
+            "within_group": GROUP_THRESHOLD,
+            "protected": LEAK_THRESHOLD,
         },
-        "largest_groups": largest(pool, groups[REASONS[2]]),
-        "protect": found and evaluation and {"name": evaluation.name, **found.counts()},
+        "largest_groups": report.largest_groups(pool, groups[REASONS[2]]),
+        "evaluation": evaluation,
     }
     artifact.write_card(directory, "dedup", body)
-    return report.lines(pool, body, found)
+    report.log_summary(pool, body, leaked)
 
 
 def detect(
-    pool: Pool,
-    directory: Path,
-    mode: Mode,
-    evaluation: Corpus | None,
-    geometry: Geometry,
-    device: str,
-    workers: int,
-) -> tuple[Groups, Groups, Found | None]:
-    """(exact copies, near duplicates, protected rows) as far as `mode` and `evaluation` need."""
-    if mode == "off" and evaluation is None:
+    pool: Pool, scratch: Path, setup: DedupSetup
+) -> tuple[Groups, Groups, LeakedRows | None]:
+    """(exact copies, near duplicates, leaked rows), as far as the setup needs them."""
+    if setup.mode == "off" and setup.evaluation is None:
         return EMPTY, EMPTY, None
-    copied = exact.find(pool)
-    if mode != "near" and evaluation is None:
-        return copied, EMPTY, None
-    scratch = directory / "scratch"
+    copies = find_copies(pool)
+    if setup.mode != "near" and setup.evaluation is None:
+        return copies, EMPTY, None
     shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
     try:
-        index = signatures.of_pool(pool, scratch)
-        thumbs = near.open_thumbs(pool, scratch / "thumbs.npy")
-        similar = near.find(pool, thumbs, index, copied, scratch, device)
-        if evaluation is None:
-            return copied, similar, None
-        leaks = decontaminate.find(evaluation, geometry, index, thumbs, workers, device)
-        return copied, similar, decontaminate.spread(leaks, copied, similar, thumbs, device)
+        index = index_pool(pool, scratch)
+        thumbs = open_thumbs(pool, scratch / "thumbs.npy")
+        near = find_near_duplicates(pool, thumbs, index, copies, scratch, setup.device)
+        if setup.evaluation is None:
+            return copies, near, None
+        leaks = find_leaks(
+            setup.evaluation,
+            setup.geometry,
+            index,
+            thumbs,
+            workers=setup.workers,
+            device=setup.device,
+        )
+        return copies, near, spread_to_groups(leaks, copies, near, thumbs, setup.device)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def reasons(copied: Groups, similar: Groups, protected_rows: Array) -> tuple[Array, Array]:
-    """(rows int64 [d] ascending, reason uint8 [d]) of every dropped row; protected goes first."""
-    parts = [np.unique(protected_rows), copied.rows, similar.rows]
-    why = np.repeat(np.array([3, 1, 2], np.uint8), [len(part) for part in parts])
-    rows, first = np.unique(np.concatenate(parts), return_index=True)
-    return rows, why[first]
+def drop_reasons(
+    copies: Groups, near: Groups, leaked_rows: Rows
+) -> tuple[Rows, npt.NDArray[np.uint8]]:
+    """(rows [d] ascending, reason [d]) of every dropped row; `protected` comes before others."""
+    rows_by_reason = {3: np.unique(leaked_rows), 1: copies.rows, 2: near.rows}
+    reasons = np.array(list(rows_by_reason), np.uint8)
+    reason = np.repeat(reasons, [len(rows) for rows in rows_by_reason.values()])
+    rows, first = np.unique(np.concatenate(list(rows_by_reason.values())), return_index=True)
+    return rows, reason[first]
 
 
-def write_reasons(path: Path, total: int, rows: Array, why: Array) -> None:
+def write_reasons(path: Path, total: int, rows: Rows, reason: npt.NDArray[np.uint8]) -> None:
     """`reason.npy` uint8 [total]: 0 but for the dropped rows."""
     with npy.writing(path, (total,), np.uint8) as writer:
         for piece in chunks(total):
             values = np.zeros(piece.stop - piece.start, np.uint8)
             low, high = np.searchsorted(rows, (piece.start, piece.stop))
-            values[rows[low:high] - piece.start] = why[low:high]
+            values[rows[low:high] - piece.start] = reason[low:high]
             writer.write(values)
-
-
-def largest(pool: Pool, groups: Groups, count: int = 10) -> list[dict[str, Any]]:
-    """The kept image and the number of images of the largest groups."""
-    kept, sizes = np.unique(groups.kept, return_counts=True)
-    order = np.lexsort((kept, -sizes))[:count]
-    return [
-        {"key": key, "part": part, "images": int(size) + 1}
-        for (key, part), size in zip(pool.keys_of(kept[order]), sizes[order], strict=True)
-    ]

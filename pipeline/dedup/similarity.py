@@ -1,14 +1,13 @@
-"""Likeness: whether two thumbs show one picture, however it was encoded, cropped or mirrored.
+"""Whether two thumbs show one picture, however it was encoded, cropped or mirrored.
 
 Thumbnails (indexes.images.thumbnails) are aligned by a crop and, perhaps, a mirroring, then
-compared place by place. The worst place counts: pictures that agree in the large (a sky over a
+compared window by window. The worst window counts: pictures that agree in the large (a sky over a
 sea) differ in the small. Every constant is OURS, measured by benchmarks/dedup.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from indexes.images.decode import Pixels
 from indexes.images.thumbnails import planes
 
-Array = npt.NDArray[Any]
 BATCH = 1024
 SIGNATURE_SIDE = 6
 CHROMA_WEIGHT = 2.0
@@ -27,7 +26,7 @@ COARSE, COARSE_ROUNDS, COARSE_WINDOW = 2, 3, 5
 """Thumbs are first aligned at half their size, from no shift at all, both ways round."""
 FINE_ROUNDS, FINE_WINDOW = 3, 7
 PROMISING = 0.75
-"""Half-size likeness below which a pair is not looked at in full: one in 200 true pairs."""
+"""Half-size similarity below which a pair is not looked at in full: one in 200 true pairs."""
 NOISE = 50.0
 """Variance, in squared gray levels, below which a window counts as flat."""
 SOFT = 0.15
@@ -37,8 +36,8 @@ CLOSE_COLORS = 0.9
 MOST_ZOOM, MOST_SHIFT, LEAST_OVERLAP = 0.4, 0.3, 0.6
 
 
-def signatures(thumbs: Array) -> Array:
-    """Unit vectors float32 [n, 108] whose dot product is large where two thumbs may be alike.
+def signatures(thumbs: Pixels) -> npt.NDArray[np.float32]:
+    """Unit vectors float32 [n, 108] whose dot product is large where two thumbs may be similar.
 
     Even part and size of the odd part under mirroring, so that a mirrored picture has the same
     vector and no other loses a distance that it has: ||e - e'||^2 + || |o| - |o'| ||^2.
@@ -50,23 +49,27 @@ def signatures(thumbs: Array) -> Array:
     left, right = image.chunk(2, 3)
     right = right.flip(3)
     folded = torch.cat([(left + right).flatten(1), (left - right).abs().flatten(1)], 1)
-    found: Array = F.normalize(folded, dim=1, eps=1e-3).numpy()
-    return found
+    rows: npt.NDArray[np.float32] = F.normalize(folded, dim=1, eps=1e-3).numpy()
+    return rows
 
 
-def image_similarity(one: Array, other: Array, device: str = "cpu") -> Array:
-    """float32 [n] in [0, 1]: how alike the pairs of thumbs uint8 [n, WIDTH] are.
+def image_similarity(
+    first: Pixels, second: Pixels, device: str = "cpu", *, batch_size: int = BATCH
+) -> npt.NDArray[np.float32]:
+    """Similarity float32 [n] in [0, 1] of pairs of thumbs uint8 [n, WIDTH].
 
     1 for equal pictures; 0 where they do not align, or differ in brightness or color.
+
+    Example: `image_similarity(thumbs[[0]], thumbs[[1]])[0] >= 0.955`: near duplicates.
     """
-    found = [
-        _image_similarity(*(_load(rows[at : at + BATCH], device) for rows in (one, other)))
-        for at in range(0, len(one), BATCH)
+    similarity = [
+        _image_similarity(*(_load(rows[at : at + batch_size], device) for rows in (first, second)))
+        for at in range(0, len(first), batch_size)
     ]
-    return torch.cat(found).cpu().numpy() if found else np.zeros(0, np.float32)
+    return torch.cat(similarity).cpu().numpy() if similarity else np.zeros(0, np.float32)
 
 
-def _load(thumbs: Array, device: str) -> tuple[Tensor, Tensor]:
+def _load(thumbs: Pixels, device: str) -> tuple[Tensor, Tensor]:
     """Smoothed luma [n, S, S] and chroma around 0 [n, 2, S / 2, S / 2], float32."""
     luma, chroma = (torch.from_numpy(np.array(p)).to(device).float() for p in planes(thumbs))
     row = torch.tensor([SOFT, 1.0, SOFT], device=device) / (1 + 2 * SOFT)
@@ -75,29 +78,31 @@ def _load(thumbs: Array, device: str) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _image_similarity(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
-    found = torch.zeros(len(one[0]), device=one[0].device)
-    start = torch.zeros(len(found), 4, device=found.device)
-    small, small_other = F.avg_pool2d(one[0], COARSE), F.avg_pool2d(other[0], COARSE)
-    straight = _align(small, small_other, start, COARSE_ROUNDS)
-    mirrored = _align(small, small_other.flip(2), start, COARSE_ROUNDS)
+def _image_similarity(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    similarity = torch.zeros(len(first[0]), device=first[0].device)
+    start = torch.zeros(len(similarity), 4, device=similarity.device)
+    small_first, small_second = F.avg_pool2d(first[0], COARSE), F.avg_pool2d(second[0], COARSE)
+    straight = _align(small_first, small_second, start, COARSE_ROUNDS)
+    mirrored = _align(small_first, small_second.flip(2), start, COARSE_ROUNDS)
     mirror = mirrored[0] > straight[0]
     warp = torch.where(mirror[:, None], mirrored[1], straight[1])
-    other = _choose(mirror, [plane.flip(plane.ndim - 1) for plane in other], other)
-    # The smaller cut-out is laid onto the larger: the other way round finds its place less often.
+    second = _choose(mirror, [plane.flip(plane.ndim - 1) for plane in second], second)
+    # The smaller cut-out is laid onto the larger: the other way round aligns less often.
     swap = warp[:, 0] + warp[:, 2] > 0
-    one, other = _choose(swap, other, one), _choose(swap, one, other)
+    first, second = _choose(swap, second, first), _choose(swap, first, second)
     zoom, shift = warp[:, 0::2], warp[:, 1::2]
     back = torch.stack([1 / (1 + zoom) - 1, -shift / (1 + zoom)], 2).flatten(1)
     warp = torch.where(swap[:, None], back, warp)
-    small, small_other = F.avg_pool2d(one[0], COARSE), F.avg_pool2d(other[0], COARSE)
-    warp = _align(small, small_other, warp, 1)[1]
-    near = torch.nonzero(_agreement(small, small_other, warp, COARSE_WINDOW) >= PROMISING)[:, 0]
+    small_first, small_second = F.avg_pool2d(first[0], COARSE), F.avg_pool2d(second[0], COARSE)
+    warp = _align(small_first, small_second, warp, 1)[1]
+    agreement = _agreement(small_first, small_second, warp, COARSE_WINDOW)
+    near = torch.nonzero(agreement >= PROMISING)[:, 0]
     if len(near):
-        one, other = (one[0][near], one[1][near]), (other[0][near], other[1][near])
-        warp = _align(one[0], other[0], warp[near], FINE_ROUNDS)[1]
-        found[near] = _agreement(one[0], other[0], warp, FINE_WINDOW) * _close(one, other, warp)
-    return found
+        first, second = (first[0][near], first[1][near]), (second[0][near], second[1][near])
+        warp = _align(first[0], second[0], warp[near], FINE_ROUNDS)[1]
+        agreement = _agreement(first[0], second[0], warp, FINE_WINDOW)
+        similarity[near] = agreement * _close(first, second, warp)
+    return similarity
 
 
 def _choose(
@@ -117,9 +122,9 @@ def _grid(warp: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
     pixels = torch.arange(side, device=warp.device)
     matrices, inside = [], []
     for zoom, shift in (warp[:, :2, None].unbind(1), warp[:, 2:, None].unbind(1)):
-        place = (1 + zoom) * centers + shift
-        inside.append(((1 - place.abs()) * side / 2 + 0.5).clamp(0, 1))
-        at = ((place + 1) * side / 2 - 0.5).clamp(0, side - 1)
+        position = (1 + zoom) * centers + shift
+        inside.append(((1 - position.abs()) * side / 2 + 0.5).clamp(0, 1))
+        at = ((position + 1) * side / 2 - 0.5).clamp(0, side - 1)
         matrices.append((1 - (at[:, :, None] - pixels).abs()).clamp_min(0))
     across, down = matrices
     return down, across.transpose(1, 2), inside[1][:, :, None] * inside[0][:, None, :]
@@ -134,16 +139,16 @@ def _slope(side: int, device: torch.device) -> Tensor:
     return steps
 
 
-def _align(one: Tensor, other: Tensor, warp: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
-    """(correlation [n], warp [n, 4]): the crop of `other` [n, S, S] that lies best on `one`.
+def _align(first: Tensor, second: Tensor, warp: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
+    """(correlation [n], warp [n, 4]): the crop of `second` [n, S, S] that lies best on `first`.
 
     Gauss-Newton on zoom, shift, gain and offset (Lucas and Kanade 1981), damped.
     """
-    side = one.shape[1]
-    slope = _slope(side, one.device)
-    centers = (torch.arange(side, device=one.device) + 0.5) * 2 / side - 1
-    best, best_warp = torch.full((len(one),), -1.0, device=one.device), warp
-    low = torch.tensor([-MOST_ZOOM, -MOST_SHIFT] * 2, device=one.device)
+    side = first.shape[1]
+    slope = _slope(side, first.device)
+    centers = (torch.arange(side, device=first.device) + 0.5) * 2 / side - 1
+    best, best_warp = torch.full((len(first),), -1.0, device=first.device), warp
+    low = torch.tensor([-MOST_ZOOM, -MOST_SHIFT] * 2, device=first.device)
     for turn in range(rounds + 1):
         down, across, overlap = _grid(warp, side)
         total = overlap.sum((1, 2), keepdim=True)
@@ -151,19 +156,19 @@ def _align(one: Tensor, other: Tensor, warp: Tensor, rounds: int) -> tuple[Tenso
         def centered(image: Tensor, overlap: Tensor = overlap, total: Tensor = total) -> Tensor:
             return image - (image * overlap).sum((1, 2), keepdim=True) / total
 
-        moved = centered(down @ other @ across)
-        fixed = centered(one)
-        together, own, its = (
+        moved = centered(down @ second @ across)
+        fixed = centered(first)
+        covariance, first_var, second_var = (
             (x * y * overlap).sum((1, 2))
             for x, y in ((fixed, moved), (fixed, fixed), (moved, moved))
         )
-        fit = together / (own * its).sqrt().clamp_min(1e-3)
+        fit = covariance / (first_var * second_var).sqrt().clamp_min(1e-3)
         better = fit > best
         best = torch.where(better, fit, best)
         best_warp = torch.where(better[:, None], warp, best_warp)
         if turn == rounds:
             break
-        gain = (together / its.clamp_min(1e-3)).clamp(0.3, 3)[:, None, None]
+        gain = (covariance / second_var.clamp_min(1e-3)).clamp(0.3, 3)[:, None, None]
         right = gain * (moved @ slope.T) / (1 + warp[:, 0, None, None])
         below = gain * (slope @ moved) / (1 + warp[:, 2, None, None])
         moves = [right * centers, right, below * centers[:, None], below, moved]
@@ -180,32 +185,32 @@ def _align(one: Tensor, other: Tensor, warp: Tensor, rounds: int) -> tuple[Tenso
     return best, best_warp
 
 
-def _agreement(one: Tensor, other: Tensor, warp: Tensor, window: int) -> Tensor:
+def _agreement(first: Tensor, second: Tensor, warp: Tensor, window: int) -> Tensor:
     """1 - root of the weighted mean of (1 - s)^2, s the correlation in each window (like SSIM's).
 
     Windows with much to see weigh more; where both are flat they agree.
     """
-    down, across, overlap = _grid(warp, one.shape[1])
-    moved = down @ other @ across
+    down, across, overlap = _grid(warp, first.shape[1])
+    moved = down @ second @ across
     # Means over what both show: beyond its edge a crop has nothing to compare.
     stack = torch.stack(
-        [one, moved, one * one, moved * moved, one * moved, torch.ones_like(one)], 1
+        [first, moved, first * first, moved * moved, first * moved, torch.ones_like(first)], 1
     )
     stack = F.avg_pool2d(stack * overlap[:, None], window, 1, window // 2)
     means = stack[:, :5] / stack[:, 5:].clamp_min(1e-6)
     a, b, aa, bb, ab = means.unbind(1)
-    own, its = (aa - a * a).clamp_min(0), (bb - b * b).clamp_min(0)
-    same = (ab - a * b + NOISE) / ((own * its).sqrt() + NOISE)
-    weight = overlap * (own + its + NOISE).sqrt()
+    first_var, second_var = (aa - a * a).clamp_min(0), (bb - b * b).clamp_min(0)
+    same = (ab - a * b + NOISE) / ((first_var * second_var).sqrt() + NOISE)
+    weight = overlap * (first_var + second_var + NOISE).sqrt()
     error = ((1 - same) ** 2 * weight).sum((1, 2)) / weight.sum((1, 2))
     enough = overlap.mean((1, 2)) >= LEAST_OVERLAP
     return (1 - error.sqrt()).clamp_min(0) * enough
 
 
-def _close(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], warp: Tensor) -> Tensor:
+def _close(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], warp: Tensor) -> Tensor:
     """bool [n]: brightness and colors agree, 2 <a, b> / (|a|^2 + |b|^2) like SSIM's."""
     close = torch.ones(len(warp), dtype=torch.bool, device=warp.device)
-    pairs = (one[0][:, None], other[0][:, None]), (one[1], other[1])
+    pairs = (first[0][:, None], second[0][:, None]), (first[1], second[1])
     for a, b in pairs:
         down, across, overlap = _grid(warp, a.shape[-1])
         b = down[:, None] @ b @ across[:, None]
