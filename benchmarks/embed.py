@@ -100,7 +100,7 @@ def main() -> None:
     device = devices.choose()
     teacher = load_teacher(arguments.teacher, device=device)
     pool = open_parts(arguments.corpus)[: arguments.parts]
-    paths = [Path(part.place) for part in pool if isinstance(part, TarPart) and not part.start]
+    paths = [Path(part.location) for part in pool if isinstance(part, TarPart) and not part.start]
     if len(paths) < len(pool) or not all(path.is_file() for path in paths):
         parser.error(f"{arguments.corpus}: the floor reads local tars of JPEGs alone")
     floor(paths[:1], teacher, device)  # warm-up

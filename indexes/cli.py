@@ -75,9 +75,9 @@ def search(config: SearchConfig) -> Answer:
 
 
 def _lines(config: SearchConfig, matches: dict[str, list[Match]]) -> Iterator[str]:
-    for query, found in matches.items():
+    for query, query_matches in matches.items():
         yield query
-        for match in found:
+        for match in query_matches:
             yield f"  {match.similarity:.4f}  {match.key}  ({match.part})"
     if config.sheet:
         yield f"drawn in {config.sheet}"

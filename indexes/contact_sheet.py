@@ -1,4 +1,4 @@
-"""A contact sheet: what was asked on the left, the images that were found beside it."""
+"""A contact sheet: each query on the left, the images that match it beside it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ GROUND, INK = (255, 255, 255), (40, 40, 40)
 
 
 def check(path: Path) -> None:
-    """ValueError for a file name that says no format."""
+    """Raises ValueError for a file name whose suffix is no known format."""
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"--sheet {path}: name a file that ends in {', '.join(FORMATS)}")
 
 
 def draw(
-    path: Path, asked: Sequence[bytes | str], found: Sequence[Sequence[tuple[bytes, str]]]
+    path: Path, queries: Sequence[bytes | str], matches: Sequence[Sequence[tuple[bytes, str]]]
 ) -> None:
-    """Writes the sheet: per query its image (or text), then its (image, caption)s, ten a line."""
+    """Writes the sheet: each query (image or text), then its (image, caption)s, ten to a line."""
     from PIL import Image
 
     check(path)
     lines = [
-        (query if at == 0 else None, cells[at : at + COLUMNS])
-        for query, cells in zip(asked, found, strict=True)
-        for at in range(0, max(len(cells), 1), COLUMNS)
+        (query if start == 0 else None, cells[start : start + COLUMNS])
+        for query, cells in zip(queries, matches, strict=True)
+        for start in range(0, max(len(cells), 1), COLUMNS)
     ]
     width = 1 + max((len(cells) for _, cells in lines), default=0)
     height = SIDE + CAPTION + GAP
@@ -66,6 +66,6 @@ def _paste(sheet: Image.Image, left: int, top: int, data: bytes, caption: str) -
 def _write(sheet: Image.Image, left: int, top: int, text: str) -> None:
     from PIL import ImageDraw, ImageFont
 
-    # The font that Pillow bears within itself knows no other letters.
+    # The font inside Pillow has no other letters.
     plain = text.encode("ascii", "replace").decode()
     ImageDraw.Draw(sheet).multiline_text((left, top), plain, INK, ImageFont.load_default())

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from indexes import artifact, contact_sheet, devices
 from indexes.artifact import ArtifactError
-from indexes.embeddings import Embeddings, open_embeddings
+from indexes.embeddings import Block, Embeddings, open_embeddings
 from indexes.images.decode import BadImage, load_view, to_unit
 from indexes.models.teacher import find_teacher, load_teacher
 from indexes.models.text import encode_texts
@@ -46,7 +46,7 @@ class SearchConfig(CommandConfig):
 
 @dataclass(frozen=True)
 class Match:
-    """An image of the corpus: cosine similarity to what was asked, key, part, row."""
+    """An image of the corpus: its cosine similarity to the query, key, corpus part and row."""
 
     similarity: float
     key: str
@@ -55,7 +55,7 @@ class Match:
 
 
 class EmbeddedCorpus:
-    """An index and the embedded corpus that it was made of."""
+    """An index and the embedded corpus that it was built from."""
 
     def __init__(self, index: Path, runs: Path) -> None:
         self.vectors, self.runs = Vectors(index), runs
@@ -73,42 +73,43 @@ class EmbeddedCorpus:
             ]
 
     def originals(self, rows: Sequence[int]) -> dict[int, bytes]:
-        """The own bytes of rows' images from where the corpus lies; SourceError if it changed."""
-        found: dict[int, bytes] = {}
-        for number, block in enumerate(self.embedded.blocks):
-            mine = sorted({row for row in rows if block.start <= row < block.stop})
-            if mine:
-                found |= self._of_block(number, mine)
-        return found
+        """Row -> bytes of the image, read from the corpus itself.
 
-    def _of_block(self, number: int, rows: list[int]) -> dict[int, bytes]:
-        block = self.embedded.blocks[number]
+        Raises SourceError where the corpus has moved or changed.
+        """
+        images: dict[int, bytes] = {}
+        for block in self.embedded.blocks:
+            block_rows = sorted({row for row in rows if block.start <= row < block.stop})
+            if block_rows:
+                images |= self._read(block, block_rows)
+        return images
+
+    def _read(self, block: Block, rows: list[int]) -> dict[int, bytes]:
         offsets, sizes, hashes = block.columns("offset", "size", "content_hash")
         keys = block.strings("key")
-        part = locations.part(self.runs, self.embedded.directory.name, block.part)
-        local = {(keys[row - block.start], int(offsets[row - block.start])): row for row in rows}
-        found: dict[int, bytes] = {}
+        part = locations.open_part(self.runs, self.embedded.directory.name, block.part)
+        row_of = {(keys[row - block.start], int(offsets[row - block.start])): row for row in rows}
+        images: dict[int, bytes] = {}
         if part.random_access:
-            for (key, offset), row in local.items():
-                found[row] = part.fetch(key, offset, int(sizes[row - block.start]))
+            for (key, offset), row in row_of.items():
+                images[row] = part.fetch(key, offset, int(sizes[row - block.start]))
         else:
             for sample in part:
-                row = local.get((text_key(sample.key), sample.offset), -1)
+                row = row_of.get((text_key(sample.key), sample.offset), -1)
                 if row >= 0:
-                    found[row] = sample.data
-                if len(found) == len(rows):
+                    images[row] = sample.data
+                if len(images) == len(rows):
                     break
-        for (key, _), row in local.items():
-            same = artifact.hash64(found.get(row, b"")) == int(hashes[row - block.start])
-            if not same:
+        for (key, _), row in row_of.items():
+            if artifact.hash64(images.get(row, b"")) != int(hashes[row - block.start]):
                 raise SourceError(
                     f"{block.source}: image {key!r} is not what was embedded; {locations.AGAIN}"
                 )
-        return found
+        return images
 
 
 def search(config: SearchConfig) -> dict[str, list[Match]]:
-    """Query -> its `k` nearest images, nearest first; draws the contact sheet where one is asked.
+    """Query -> the `k` nearest images, nearest first; draws the contact sheet if there is one.
 
     Raises ValueError for images and text at once, ArtifactError where there is no index.
 
@@ -122,59 +123,61 @@ def search(config: SearchConfig) -> dict[str, list[Match]]:
     matrix = "tower" if config.text else "features"
     corpus = EmbeddedCorpus(config.index or latest_index(config.runs, matrix), config.runs)
     if config.text:
-        found = list(search_text(corpus, config.text, config.k))
+        results = list(search_text(corpus, config.text, config.k))
     else:
-        found = list(search_image(corpus, images, config.k))
+        results = list(search_image(corpus, images, config.k))
     queries = [str(query) for query in (*images, *config.text)]
     if config.sheet:
-        bytes_of = corpus.originals([match.row for matches in found for match in matches])
+        originals = corpus.originals([match.row for matches in results for match in matches])
         cells = [
-            [(bytes_of[m.row], f"{m.similarity:.4f}\n{m.key[-26:]}") for m in matches]
-            for matches in found
+            [(originals[m.row], f"{m.similarity:.4f}\n{m.key[-26:]}") for m in matches]
+            for matches in results
         ]
-        asked = [image.read_bytes() for image in images] or queries
-        contact_sheet.draw(config.sheet, asked, cells)
-    return dict(zip(queries, found, strict=True))
+        headings = [image.read_bytes() for image in images] or queries
+        contact_sheet.draw(config.sheet, headings, cells)
+    return dict(zip(queries, results, strict=True))
 
 
 def search_image(corpus: EmbeddedCorpus, images: Sequence[Path], k: int) -> Iterator[list[Match]]:
-    """For every image its k nearest, as the very teacher sees it that embedded the corpus."""
+    """The k nearest of every image, by the teacher that embedded the corpus."""
     import torch
 
     if corpus.vectors.card["matrix"] != "features":
-        raise ValueError("this index is over the tower's vectors: ask it with --text")
+        raise ValueError("this index is over the tower's vectors: search it with --text")
     digest = corpus.embedded.card["teacher"]["digest"]
     teacher = load_teacher(find_teacher(digest, corpus.runs))
-    rows = []
+    views = []
     for path in images:
         try:
-            rows.append(load_view(path.read_bytes(), teacher.geometry)[0])
+            views.append(load_view(path.read_bytes(), teacher.geometry)[0])
         except BadImage as error:
             raise ValueError(f"{path}: {error}") from None
-    pixels = to_unit(torch.from_numpy(np.stack(rows)))
+    pixels = to_unit(torch.from_numpy(np.stack(views)))
     with devices.autocast("cpu"):
         _, features, _ = teacher(pixels)
     yield from corpus.search(features.numpy(), k)
 
 
-def search_text(corpus: EmbeddedCorpus, wanted: Sequence[str], k: int) -> Iterator[list[Match]]:
-    """For every text its k nearest, by the tower that was embedded beside the teacher."""
+def search_text(corpus: EmbeddedCorpus, texts: Sequence[str], k: int) -> Iterator[list[Match]]:
+    """The k nearest of every text, by the tower that embedded the corpus beside the teacher."""
     card = corpus.vectors.card
     if card["matrix"] != "tower":
-        raise ValueError("this index is over the teacher's features: ask it with an image")
-    model, file = locations.tower(corpus.runs, corpus.embedded.directory.name)
+        raise ValueError("this index is over the teacher's features: search it with an image")
+    model, file = locations.open_tower(corpus.runs, corpus.embedded.directory.name)
     if artifact.digest([model, artifact.sha256(file)]) != card["tower"]:
         raise SourceError(f"{file} is not the tower that embedded the corpus; restore it")
-    yield from corpus.search(encode_texts(model, file, wanted), k)
+    yield from corpus.search(encode_texts(model, file, texts), k)
 
 
 def latest_index(runs: Path, matrix: str) -> Path:
     """The index over `matrix` under runs/vectors that was written last; ArtifactError if none."""
-    found = newest_index(runs / "vectors", {"matrix": matrix})
-    if found is None:
-        how = "winnow select makes one" + (" with --tower" if matrix == "tower" else "")
-        raise ArtifactError(f"no index of {matrix} under {runs}/vectors: {how}")
-    return found
+    index = newest_index(runs / "vectors", {"matrix": matrix})
+    if index is None:
+        option = " with --tower" if matrix == "tower" else ""
+        raise ArtifactError(
+            f"no index of {matrix} under {runs}/vectors: winnow select makes one{option}"
+        )
+    return index
 
 
 def display_name(embedded: Embeddings, row: int) -> tuple[str, str]:

@@ -62,7 +62,7 @@ def embed_corpus(run: Run) -> Made:
 
     made = stage(run, "embeddings", run.corpus.name, inputs, make)
     tower = f"{run.tower.name}:{run.tower.weights}" if run.tower else None
-    locations.remember(run.runs, made.directory.name, parts, tower)
+    locations.save(run.runs, made.directory.name, parts, tower)
     card = artifact.read_card(made.directory, "embeddings")
     if run.on_error == "stop" and card["damaged_parts"]:
         raise SourceError(f"{card['damaged_parts'][0]}; mend or remove it, or --on-error continue")

@@ -1,4 +1,4 @@
-"""Local paths and fsspec URLs behind four verbs: is it a URL, identify it, open it, list it."""
+"""Locations, local paths or fsspec URLs, behind four verbs: is it a URL, identify, open, list."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.:-]*://")
 WILD = re.compile(r"[*?\[]")
 
 
-def is_url(place: str) -> bool:
-    """Whether `place` is a URL rather than a local path."""
-    return bool(URL.match(place))
+def is_url(location: str) -> bool:
+    """Whether `location` is a URL rather than a local path."""
+    return bool(URL.match(location))
 
 
-def local(place: str) -> str:
-    """`~` and `file://` resolved; other places as they are."""
-    if place.startswith("file://"):
-        return place[len("file://") :]
-    return place if is_url(place) else os.path.expanduser(place)
+def local(location: str) -> str:
+    """`~` and `file://` resolved; other locations as they are."""
+    if location.startswith("file://"):
+        return location[len("file://") :]
+    return location if is_url(location) else os.path.expanduser(location)
 
 
-def path_of(place: str) -> str:
-    """The path of a place without query, fragment and host's credentials: for names only."""
-    if not is_url(place):
-        return place
-    return urlsplit(place).path if place.startswith("http") else place.split("://", 1)[1]
+def path_of(location: str) -> str:
+    """The path of a location without query, fragment and host's credentials: for names only."""
+    if not is_url(location):
+        return location
+    return urlsplit(location).path if location.startswith("http") else location.split("://", 1)[1]
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -49,50 +49,50 @@ def filesystem(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def redacted(place: str) -> str:
-    """`place` as it may be printed: without a query, which often holds a secret."""
-    if not is_url(place):
-        return place
-    return re.sub(r"//[^/@]*@", "//", place.split("?", 1)[0])
+def redacted(location: str) -> str:
+    """`location` as it may be printed: without a query, which often holds a secret."""
+    if not is_url(location):
+        return location
+    return re.sub(r"//[^/@]*@", "//", location.split("?", 1)[0])
 
 
 @contextmanager
-def opened(place: str) -> Iterator[BinaryIO]:
-    """A place opened for reading bytes."""
-    if is_url(place):
-        system, path = filesystem(place)
+def opened(location: str) -> Iterator[BinaryIO]:
+    """A location opened for reading bytes."""
+    if is_url(location):
+        system, path = filesystem(location)
         with system.open(path, "rb") as file:
             yield file
     else:
-        with open(place, "rb") as file:
+        with open(location, "rb") as file:
             yield file
 
 
-def identity(place: str) -> str:
+def identity(location: str) -> str:
     """Size and mtime_ns of a file, size and etag of a URL; `missing` when it is not there."""
-    if not is_url(place):
+    if not is_url(location):
         try:
-            found = os.stat(place)
+            status = os.stat(location)
         except FileNotFoundError:
             return "missing"
-        return f"{found.st_size}-{found.st_mtime_ns}"
-    system, path = filesystem(place)
+        return f"{status.st_size}-{status.st_mtime_ns}"
+    system, path = filesystem(location)
     try:
         info = system.info(path)
     except FileNotFoundError:
         return "missing"
     except OSError as error:
-        raise SourceError(f"{redacted(place)}: {error}") from None
+        raise SourceError(f"{redacted(location)}: {error}") from None
     names = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created")
     mark = next((str(info[name]) for name in names if info.get(name)), "")
     return f"{info.get('size')}-{mark}"
 
 
-def is_folder(place: str) -> bool:
-    """Whether `place` is a folder (of objects, for a URL)."""
-    if not is_url(place):
-        return os.path.isdir(place)
-    system, path = filesystem(place)
+def is_folder(location: str) -> bool:
+    """Whether `location` is a folder (of objects, for a URL)."""
+    if not is_url(location):
+        return os.path.isdir(location)
+    system, path = filesystem(location)
     return bool(system.isdir(path))
 
 
@@ -105,7 +105,7 @@ def matches(pattern: str) -> list[str]:
     if pattern.startswith("http"):
         return [pattern]  # a query may hold a `?`, and web servers list nothing reliably
     system, path = filesystem(pattern)
-    return sorted(system.unstrip_protocol(found) for found in system.glob(path))
+    return sorted(system.unstrip_protocol(match) for match in system.glob(path))
 
 
 def children(folder: str) -> tuple[list[str], list[str]]:
@@ -125,15 +125,15 @@ def children(folder: str) -> tuple[list[str], list[str]]:
     return visible[0], visible[1]
 
 
-def walk(folder: str, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+def walk(folder: str, prefix: str = "", parents: tuple[str, ...] = ()) -> Iterator[str]:
     """Relative paths of all files below `folder`, sorted folder by folder, hidden ones left out.
 
     Links to folders are followed, but for those that lead back into themselves.
     """
     real = folder if is_url(folder) else os.path.realpath(folder)
-    if real in above:
+    if real in parents:
         return
     folders, files = children(folder)
     yield from (prefix + name for name in files)
     for name in folders:
-        yield from walk(f"{folder.rstrip('/')}/{name}", f"{prefix}{name}/", (*above, real))
+        yield from walk(f"{folder.rstrip('/')}/{name}", f"{prefix}{name}/", (*parents, real))

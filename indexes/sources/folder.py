@@ -28,17 +28,17 @@ class FolderPart:
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(
-                f"{file}\0{filesystem.identity(self._place(file))}\n".encode("utf-8", "replace")
+                f"{file}\0{filesystem.identity(self._location(file))}\n".encode("utf-8", "replace")
             )
         return digest.hexdigest()
 
-    def _place(self, file: str) -> str:
+    def _location(self, file: str) -> str:
         return f"{self.root}/{file}"
 
     def __iter__(self) -> Iterator[Sample]:
         """One sample a file; its parent folder's name is the extra `cls`.
 
-        Files that cannot be read are told of at the end, once all the others were yielded.
+        Files that cannot be read are reported at the end, once all the others were yielded.
         """
         unread: list[str] = []
         seen: set[str] = set()
@@ -48,7 +48,7 @@ class FolderPart:
             except OSError as error:
                 unread.append(f"{file}: {error}")
                 continue
-            folder = os.path.dirname(self._place(file)).rpartition("/")[2]
+            folder = os.path.dirname(self._location(file)).rpartition("/")[2]
             key = plain_key(file)
             if key in seen:  # a.jpg beside a.png, or a.b.jpg beside a_b.jpg
                 key = f"{key}-{number}"
@@ -70,10 +70,10 @@ class FolderPart:
 
     def _read(self, file: str) -> bytes:
         if filesystem.is_url(self.root):
-            system, path = filesystem.filesystem(self._place(file))
+            system, path = filesystem.filesystem(self._location(file))
             return bytes(system.cat_file(path))
-        with open(self._place(file), "rb") as opened:
-            return opened.read()
+        with open(self._location(file), "rb") as stream:
+            return stream.read()
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
         """The file numbered `offset`; SourceError when it is not `size` bytes any more."""
@@ -103,8 +103,8 @@ def folder_parts(root: str) -> Iterator[tuple[str, str, list[str]]]:
             for folder in folders
         ),
     )
-    for place, paths in groups:
+    for name, paths in groups:
         images = [path for path in paths if suffix(path) in IMAGES]
         for start in range(0, len(images), MAX_FILES):
             split = f"/{start // MAX_FILES:05d}" if len(images) > MAX_FILES else ""
-            yield place + split, root, images[start : start + MAX_FILES]
+            yield name + split, root, images[start : start + MAX_FILES]

@@ -25,12 +25,12 @@ class ParquetPart:
     """One Parquet file; a sample's offset is its row number."""
 
     name: str
-    place: str
+    location: str
     random_access: bool = False
 
     def fingerprint(self) -> str:
         """Size and mtime of the file, or etag of the URL."""
-        return filesystem.identity(self.place)
+        return filesystem.identity(self.location)
 
     def __iter__(self) -> Iterator[Sample]:
         """One sample a row; a null image is a sample without one."""
@@ -70,7 +70,7 @@ class ParquetPart:
         import pyarrow.parquet as pq
 
         try:
-            with filesystem.opened(self.place) as handle:
+            with filesystem.opened(self.location) as handle:
                 try:
                     file = pq.ParquetFile(handle)
                 except (pa.ArrowException, OSError) as error:
@@ -79,7 +79,7 @@ class ParquetPart:
                     yield file
         except FileNotFoundError:
             raise DamagedPart(
-                f"{self.name}: no such file: {filesystem.redacted(self.place)}"
+                f"{self.name}: no such file: {filesystem.redacted(self.location)}"
             ) from None
 
     def _batches(self, file: Any, columns: list[str]) -> Iterator[Any]:
@@ -112,8 +112,8 @@ def _holds_bytes(kind: Any) -> bool:
     import pyarrow.types as types
 
     if types.is_struct(kind):
-        at = kind.get_field_index("bytes")
-        return at >= 0 and _holds_bytes(kind.field(at).type)
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _holds_bytes(kind.field(index).type)
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
@@ -121,18 +121,18 @@ def _sample(row: int, column: str, cell: Any, key: Any, label: Any) -> Sample:
     data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
     path = path if isinstance(path, str) else None
     extras = {} if label is None else {"cls": str(label).encode()}
-    stated_key = path if key is None else str(key)
-    name = plain_key(stated_key or "") or f"{row:08d}"
+    name = plain_key((path if key is None else str(key)) or "") or f"{row:08d}"
     if data is None:
         return Sample(name, "", b"", row, extras)
-    stated = suffix(path or "")
-    ext = stated if stated in IMAGES else _kind(data, column)
+    ext = suffix(path or "")
+    if ext not in IMAGES:
+        ext = _suffix_of(data, column)
     return Sample(name, ext, data, row, extras)
 
 
-def _kind(data: bytes, column: str) -> str:
+def _suffix_of(data: bytes, column: str) -> str:
     """The suffix for image bytes without a name, by their first bytes."""
     if data[:4] == b"RIFF":
         return "webp"
-    known = next((ext for magic, ext in MAGIC if data.startswith(magic)), None)
-    return known or (column if column in IMAGES else "jpg")
+    ext = next((ext for magic, ext in MAGIC if data.startswith(magic)), None)
+    return ext or (column if column in IMAGES else "jpg")

@@ -1,4 +1,4 @@
-"""What every source of images speaks: Sample, Part, their errors and the naming of keys."""
+"""The protocol of every source of images: Sample, Part, their errors, the naming of keys."""
 
 from __future__ import annotations
 
@@ -93,20 +93,27 @@ def contained_key(key: str) -> str:
     return "/".join(piece for piece in key.split("/") if piece not in ("", ".", ".."))
 
 
-def unique_names(places: list[str]) -> list[str]:
-    """Each path's base name with as many parent folders as set it apart from the others."""
-    pieces = [[piece for piece in place.split("/") if piece] for place in places]
-    depth, names = [1] * len(places), [""] * len(places)
-    clashing = list(range(len(places)))
+def unique_names(paths: list[str]) -> list[str]:
+    """Each path's base name with as many parent folders as set it apart from the others.
+
+    Example:
+        >>> unique_names(["a/x.tar", "b/x.tar", "y.tar"])
+        ['a/x.tar', 'b/x.tar', 'y.tar']
+    """
+    pieces = [[piece for piece in path.split("/") if piece] for path in paths]
+    depth, names = [1] * len(paths), [""] * len(paths)
+    clashing = list(range(len(paths)))
     while clashing:
-        for at in clashing:
-            names[at] = "/".join(pieces[at][-depth[at] :])
+        for row in clashing:
+            names[row] = "/".join(pieces[row][-depth[row] :])
         counts: dict[str, int] = {}
         for name in names:
             counts[name] = counts.get(name, 0) + 1
         clashing = [
-            at for at, name in enumerate(names) if counts[name] > 1 and depth[at] < len(pieces[at])
+            row
+            for row, name in enumerate(names)
+            if counts[name] > 1 and depth[row] < len(pieces[row])
         ]
-        for at in clashing:
-            depth[at] += 1
+        for row in clashing:
+            depth[row] += 1
     return names

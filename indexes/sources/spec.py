@@ -14,7 +14,7 @@ from indexes.sources import filesystem
 from indexes.sources.folder import FolderPart, folder_parts
 from indexes.sources.parquet import ParquetPart
 from indexes.sources.sample import DamagedPart, Part, Sample, SourceError, unique_names
-from indexes.sources.tar import TARS, TarPart, inner_tars
+from indexes.sources.tar import TARS, TarPart, nested_tars
 
 __all__ = ["DamagedPart", "Part", "Sample", "SourceError", "open_labeled", "open_parts"]
 
@@ -28,20 +28,22 @@ def open_parts(spec: str) -> list[Part]:
     `spec`: one or several (separated by commas or spaces) of: a tar, .tar.gz or .tgz, a local tar
     of tars, a Parquet file, a folder of any of these or of images, a glob or brace of them, or an
     fsspec URL (s3://, https://, ...). Raises SourceError when there is nothing to read.
+
+    Example: `open_parts("/data/{00000..00003}.tar")[0].name`
     """
     if not spec.strip():
         raise SourceError(f"no source given; name {KINDS}")
-    found: dict[str, Part] = {}
-    for piece in _pieces(spec):
-        for place, part in _piece(piece):
-            found.setdefault(place, part)
-    if not found:
+    parts: dict[str, Part] = {}
+    for pattern in _patterns(spec):
+        for location, part in _parts_of(pattern):
+            parts.setdefault(location, part)
+    if not parts:
         raise SourceError(f"{spec}: nothing to read there; name {KINDS}")
-    names = unique_names([filesystem.path_of(place) for place in found])
-    named = [_named(part, name) for part, name in zip(found.values(), names, strict=True)]
+    names = unique_names([filesystem.path_of(location) for location in parts])
+    named = [_named(part, name) for part, name in zip(parts.values(), names, strict=True)]
     tables = [part for part in named if isinstance(part, ParquetPart)]
     if tables:
-        tables[0].check()  # a wrong column is told now, not once a part hours later
+        tables[0].check()  # a wrong column is reported now, not once a part hours later
     return named
 
 
@@ -50,14 +52,15 @@ def _named(part: Part, name: str) -> Part:
     return dataclasses.replace(part, name=name)
 
 
-def _pieces(spec: str) -> list[str]:
+def _patterns(spec: str) -> list[str]:
     """The members of a list; commas and spaces within braces or an existing path do not split."""
     if os.path.exists(filesystem.local(spec)):
         return [spec]
-    return [piece for piece in re.findall(r"(?:\{[^{}]*\}|[^,\s])+", spec) if piece]
+    return re.findall(r"(?:\{[^{}]*\}|[^,\s])+", spec)
 
 
-def _piece(piece: str) -> Iterator[tuple[str, Part]]:
+def _parts_of(piece: str) -> Iterator[tuple[str, Part]]:
+    """(location, part) of everything that one member of a list names."""
     import braceexpand
 
     if piece.startswith("pipe:"):
@@ -69,17 +72,19 @@ def _piece(piece: str) -> Iterator[tuple[str, Part]]:
             expanded = list(braceexpand.braceexpand(piece))
         except ValueError as error:
             raise SourceError(f"{piece}: {error}; a range is written {{000..012}}") from None
-    matched = [place for pattern in expanded for place in filesystem.matches(pattern)]
+    matched = [location for pattern in expanded for location in filesystem.matches(pattern)]
     # Of a range some files may be missing: they become parts that say so when they are read.
     missing = [
-        place for place in matched if not filesystem.is_url(place) and not os.path.exists(place)
+        location
+        for location in matched
+        if not filesystem.is_url(location) and not os.path.exists(location)
     ]
     if not matched:
         raise SourceError(f"{filesystem.redacted(piece)}: matches nothing")
     if len(missing) == len(matched):
         raise SourceError(f"{piece}: no such file or folder{_nearest(missing[0])}")
-    for place in matched:
-        yield from _place(place)
+    for location in matched:
+        yield from _parts_at(location)
 
 
 def _nearest(path: str) -> str:
@@ -91,23 +96,23 @@ def _nearest(path: str) -> str:
     return f". Did you mean {os.path.join(folder, close[0])}?" if close else ""
 
 
-def _place(place: str) -> Iterator[tuple[str, Part]]:
-    """(identifying path, part) of one file or folder."""
-    lower = filesystem.path_of(place).lower()
-    folder = not lower.endswith((*TARS, *PARQUET)) and filesystem.is_folder(place)
-    if folder or (not filesystem.is_url(place) and os.path.isdir(place)):
-        yield from _folder(place)
+def _parts_at(location: str) -> Iterator[tuple[str, Part]]:
+    """(location, part) of one file or folder."""
+    lower = filesystem.path_of(location).lower()
+    is_folder = not lower.endswith((*TARS, *PARQUET)) and filesystem.is_folder(location)
+    if is_folder or (not filesystem.is_url(location) and os.path.isdir(location)):
+        yield from _folder(location)
     elif lower.endswith(TARS):
-        inner = inner_tars(place) if os.path.isfile(place) else None
-        if inner is None:
-            yield place, TarPart("", place)
-        for name, start, stop in inner or []:
-            yield f"{place}/{name}", TarPart("", place, start, stop)
+        nested = nested_tars(location) if os.path.isfile(location) else None
+        if nested is None:
+            yield location, TarPart("", location)
+        for name, start, stop in nested or []:
+            yield f"{location}/{name}", TarPart("", location, start, stop)
     elif lower.endswith(PARQUET):
-        yield place, ParquetPart("", place)
+        yield location, ParquetPart("", location)
     else:
         raise SourceError(
-            f"{filesystem.redacted(place)}: neither a folder nor read as a file; name {KINDS}"
+            f"{filesystem.redacted(location)}: neither a folder nor read as a file; name {KINDS}"
         )
 
 
@@ -117,21 +122,21 @@ def _folder(folder: str) -> Iterator[tuple[str, Part]]:
     _, files = filesystem.children(folder)
     archives = _archives(files)
     if not archives:
-        images = False
+        has_images = False
         for name, root, paths in folder_parts(folder):
-            images = True
+            has_images = True
             yield name, FolderPart("", root, tuple(paths))
-        archives = [] if images else _archives(filesystem.walk(folder))
-        if not images and not archives:
+        archives = [] if has_images else _archives(filesystem.walk(folder))
+        if not has_images and not archives:
             raise SourceError(f"{folder}: holds no tar, no Parquet file and no image")
     for name in archives:
-        yield from _place(f"{folder}/{name}")
+        yield from _parts_at(f"{folder}/{name}")
 
 
 def _archives(files: Sequence[str] | Iterator[str]) -> list[str]:
     names = list(files)
-    found = [name for name in names if name.lower().endswith(TARS)]
-    return found or [name for name in names if name.lower().endswith(PARQUET)]
+    tars = [name for name in names if name.lower().endswith(TARS)]
+    return tars or [name for name in names if name.lower().endswith(PARQUET)]
 
 
 def open_labeled(spec: str, classes: Sequence[str]) -> Iterator[tuple[Sample, int]]:
@@ -140,17 +145,17 @@ def open_labeled(spec: str, classes: Sequence[str]) -> Iterator[tuple[Sample, in
     The JSON is an object with `label` or `cls`. A class's name wins over a number that reads the
     same. Raises SourceError for a sample without image or label, or with one out of range.
     """
-    times = Counter(classes)  # a name that two classes bear does not say which: only an index does
-    indices = {name: index for index, name in enumerate(classes) if times[name] == 1}
+    counts = Counter(classes)  # where two classes share a name, only an index tells them apart
+    indices = {name: index for index, name in enumerate(classes) if counts[name] == 1}
     for part in open_parts(spec):
         for sample in part:
             where = f"{part.name}: {sample.key!r}"
             if not sample.ext:
                 raise SourceError(f"{where} has no image; a labeled set has one for every key")
-            yield sample, _index(_stated(sample, where), indices, len(classes), where)
+            yield sample, _index(_label(sample, where), indices, len(classes), where)
 
 
-def _stated(sample: Sample, where: str) -> str:
+def _label(sample: Sample, where: str) -> str:
     if "cls" in sample.extras:
         return sample.extras["cls"].decode("utf-8", "replace").strip()
     if "json" in sample.extras:
@@ -168,14 +173,14 @@ def _stated(sample: Sample, where: str) -> str:
     )
 
 
-def _index(stated: str, indices: dict[str, int], num_classes: int, where: str) -> int:
-    if stated in indices:
-        return indices[stated]
-    if re.fullmatch(r"[0-9]{1,9}", stated) and int(stated) < num_classes:
-        return int(stated)
-    close = difflib.get_close_matches(stated, indices, n=1)
+def _index(label: str, indices: dict[str, int], num_classes: int, where: str) -> int:
+    if label in indices:
+        return indices[label]
+    if re.fullmatch(r"[0-9]{1,9}", label) and int(label) < num_classes:
+        return int(label)
+    close = difflib.get_close_matches(label, indices, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise SourceError(
-        f"{where}: label {stated!r} is none of the {num_classes} classes nor an index below "
+        f"{where}: label {label!r} is none of the {num_classes} classes nor an index below "
         f"that.{hint}"
     )

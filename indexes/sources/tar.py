@@ -37,11 +37,13 @@ def _descriptor(path: str, identity: tuple[int, int, int]) -> _Descriptor:
 
 def descriptor(path: str) -> _Descriptor:
     """A cached descriptor for positional reads: no cursor, so threads and forks may share it."""
-    found = os.stat(path)
-    return _descriptor(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+    status = os.stat(path)
+    return _descriptor(path, (status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 def _window(file: BinaryIO, left: int) -> Callable[[int], bytes]:
+    """A read function that ends after `left` bytes."""
+
     def read(size: int) -> bytes:
         nonlocal left
         data = file.read(min(size, left))
@@ -56,33 +58,33 @@ class TarPart:
     """A tar (gzipped by its suffix), or the one at bytes [start, stop) of an outer local tar."""
 
     name: str
-    place: str
+    location: str
     start: int = 0
     stop: int | None = None
 
     @property
-    def packed(self) -> bool:
+    def is_gzipped(self) -> bool:
         """Whether it is gzipped: then it is only ever streamed."""
-        return self.stop is None and filesystem.path_of(self.place).lower().endswith(
+        return self.stop is None and filesystem.path_of(self.location).lower().endswith(
             (".gz", ".tgz")
         )
 
     @property
     def random_access(self) -> bool:
         """A plain tar on a local disk can be read at any offset."""
-        return not self.packed and not filesystem.is_url(self.place)
+        return not self.is_gzipped and not filesystem.is_url(self.location)
 
     def fingerprint(self) -> str:
         """Size and mtime of the file (etag of a URL), and the window in it."""
         window = "" if self.stop is None else f"-{self.start}-{self.stop}"
-        return filesystem.identity(self.place) + window
+        return filesystem.identity(self.location) + window
 
     @contextmanager
     def stream(self) -> Iterator[Stream]:
         """The tar's bytes from its start; DamagedPart when the file is not there."""
         try:
-            with filesystem.opened(self.place) as file:
-                if self.packed:
+            with filesystem.opened(self.location) as file:
+                if self.is_gzipped:
                     with gzip.GzipFile(fileobj=file) as unpacked:
                         # read() would lose what it has when it meets the end of a cut file.
                         yield Stream(unpacked.read1)
@@ -93,7 +95,7 @@ class TarPart:
                     yield Stream(file.read)
         except FileNotFoundError:
             raise DamagedPart(
-                f"{self.name}: no such file: {filesystem.redacted(self.place)}"
+                f"{self.name}: no such file: {filesystem.redacted(self.location)}"
             ) from None
 
     def __iter__(self) -> Iterator[Sample]:
@@ -112,46 +114,46 @@ class TarPart:
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
         """`size` bytes at `offset` of the tar; SourceError when it ends before."""
-        held = descriptor(self.place)  # keeps it open while it is read
-        data = os.pread(held.number, size, self.start + offset)
+        file = descriptor(self.location)  # this reference keeps it open while it is read
+        data = os.pread(file.number, size, self.start + offset)
         if len(data) != size:
             raise SourceError(f"{self.name}: ends before the {size:,} bytes of {key!r}")
         return data
 
 
-def inner_tars(place: str) -> list[tuple[str, int, int]] | None:
+def nested_tars(location: str) -> list[tuple[str, int, int]] | None:
     """(name, start, stop) of the tars in a local tar of tars, else None; only headers are read.
 
     A damaged outer tar ends in a window at the damage, so that reading it says so. SourceError
     when the inner or the outer ones are gzipped: there is no random access to them.
     """
-    first = _first_member(place)
+    first = _first_member(location)
     if not first.endswith(TARS):
         return None
-    if first.endswith((".gz", ".tgz")) or place.lower().endswith((".gz", ".tgz")):
+    if first.endswith((".gz", ".tgz")) or location.lower().endswith((".gz", ".tgz")):
         raise SourceError(
-            f"{place} is a gzipped tar of tars (or one of gzipped tars), which cannot be read in "
-            f"pieces: unpack it first (gunzip {os.path.basename(place)}, or tar -xf)"
+            f"{location} is a gzipped tar of tars (or one of gzipped tars), which cannot be read "
+            f"in pieces: unpack it first (gunzip {os.path.basename(location)}, or tar -xf)"
         )
-    found: list[tuple[str, int, int]] = []
-    with open(place, "rb") as file:
+    tars: list[tuple[str, int, int]] = []
+    with open(location, "rb") as file:
         try:
             for name, start, size, _ in members(
                 Stream(file.read, file.seek, HEADERS_BYTES), with_data=False
             ):
                 if name.lower().endswith(".tar"):
-                    found.append((name, start, start + size))
+                    tars.append((name, start, start + size))
         except Damage as damage:
-            end = max(os.path.getsize(place), damage.at)
-            found.append((f"damage-at-{damage.at}", damage.at, end))
-    return found
+            end = max(os.path.getsize(location), damage.position)
+            tars.append((f"damage-at-{damage.position}", damage.position, end))
+    return tars
 
 
-def _first_member(place: str) -> str:
+def _first_member(location: str) -> str:
     """The lower-case name of a local tar's first regular member, "" when there is none."""
-    with open(place, "rb") as file:
-        packed = place.lower().endswith((".gz", ".tgz"))
-        source = gzip.GzipFile(fileobj=file) if packed else file
+    with open(location, "rb") as file:
+        is_gzipped = location.lower().endswith((".gz", ".tgz"))
+        source = gzip.GzipFile(fileobj=file) if is_gzipped else file
         try:
             stream = Stream(source.read1, chunk_bytes=HEADERS_BYTES)
             return next((name.lower() for name, *_ in members(stream, with_data=False)), "")

@@ -23,9 +23,9 @@ Member = tuple[str, int, int, bytes]
 class Damage(Exception):
     """Where and how a tar broke; `name` is the member that was cut, where it is known."""
 
-    def __init__(self, what: str, at: int, name: str | None = None) -> None:
-        super().__init__(f"{what} at byte {at:,}")
-        self.name, self.at = name, at
+    def __init__(self, defect: str, position: int, name: str | None = None) -> None:
+        super().__init__(f"{defect} at byte {position:,}")
+        self.name, self.position = name, position
 
 
 class Stream:

@@ -141,7 +141,7 @@ def test_a_changed_or_missing_corpus_is_named(world: Path, tmp_path: Path) -> No
     corpus = EmbeddedCorpus(latest_index(runs, "features"), runs)
     name = corpus.embedded.directory.name
     found = open_parts(f"{copy} {world / 'b.tar.gz'} {tmp_path / 'tree'}")
-    locations.remember(runs, name, found, None)
+    locations.save(runs, name, found, None)
     rows = list(range(len(corpus.embedded)))
     assert {artifact.hash64(data) for data in corpus.originals(rows).values()} == {
         artifact.hash64(corpora.encoded(n))
@@ -154,8 +154,8 @@ def test_a_changed_or_missing_corpus_is_named(world: Path, tmp_path: Path) -> No
     with pytest.raises(SourceError, match="not those that were embedded"):
         corpus.originals([24])
     with pytest.raises(SourceError, match="the tower of"):
-        locations.tower(runs, name)
-    (runs / "whereabouts" / f"{name}.json").unlink()
+        locations.open_tower(runs, name)
+    (runs / "locations" / f"{name}.json").unlink()
     with pytest.raises(SourceError, match="is missing"):
         corpus.originals([0])
 
@@ -167,14 +167,14 @@ def test_places_with_secrets_and_own_parts_are_not_noted(tmp_path: Path) -> None
     secret = TarPart("x", "https://user:word@host/x.tar")
     signed = TarPart("y", "https://host/y.tar?signature=abc")
     plain = TarPart("z", "https://host/z.tar")
-    locations.remember(tmp_path, "c", [secret, signed, plain, demo.corpus()[0]], None)
-    text = (tmp_path / "whereabouts" / "c.json").read_text()
+    locations.save(tmp_path, "c", [secret, signed, plain, demo.corpus()[0]], None)
+    text = (tmp_path / "locations" / "c.json").read_text()
     assert "word" not in text
     assert "abc" not in text
-    assert locations.part(tmp_path, "c", 2).fingerprint
+    assert locations.open_part(tmp_path, "c", 2).fingerprint
     for number in (0, 1, 3):
         with pytest.raises(SourceError, match="cannot be read again"):
-            locations.part(tmp_path, "c", number)
+            locations.open_part(tmp_path, "c", number)
 
 
 def test_the_tower_is_the_one_that_embedded(world: Path, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_the_tower_is_the_one_that_embedded(world: Path, tmp_path: Path) -> None
     other = tmp_path / "clip.safetensors"
     other.write_bytes(gzip.compress((world / "clip.safetensors").read_bytes()))
     corpus = EmbeddedCorpus(latest_index(runs, "tower"), runs)
-    locations.remember(runs, corpus.embedded.directory.name, [], f"{NAME}:{other}")
+    locations.save(runs, corpus.embedded.directory.name, [], f"{NAME}:{other}")
     code, text = invoke("search", "--text", "x", "--runs", runs)
     assert code == 1
     assert "is not the tower" in text
