@@ -16,6 +16,7 @@ from pathlib import Path
 from distill import train
 from distill.evaluation.accuracy import evaluate_net
 from distill.methods import kd
+from distill.teachers.config import TrainTeacherConfig
 from distill.teachers.train_teacher import train_teacher
 from indexes import artifact, devices
 from indexes.cli import funnel_lines
@@ -76,7 +77,14 @@ def make_teacher(runs: Path, test: Path, device: str) -> Teacher:
         world.paint_labeled(lost, "train", LOST_IMAGES, seed=0)
         world.paint_labeled(test, "test", TEST_IMAGES, seed=0)
         train_teacher(
-            str(lost), world.CLASSES, TEACHER, place, epochs=TEACHER_EPOCHS, device=device
+            TrainTeacherConfig(
+                labeled=lost,
+                classes=world.CLASSES,
+                builder=TEACHER,
+                out=place,
+                epochs=TEACHER_EPOCHS,
+                device=device,
+            )
         )
     for file in lost.glob("train-*.tar"):
         file.unlink()

@@ -24,7 +24,7 @@ HEAVY = {
     "PIL", "simplejpeg", "fsspec", "safetensors", "onnx", "onnxruntime", "onnxscript",
 }  # fmt: skip
 COMMANDS = ["demo", "select", "paint", "search", "corpora", "distill", "targets", "evaluate",
-            "teach", "import-teacher", "students", "methods", "export", "inspect",
+            "train-teacher", "import-teacher", "students", "methods", "export", "inspect",
             "verify"]  # fmt: skip
 
 

@@ -40,8 +40,8 @@ def test_demo_in_small(
     again = capfd.readouterr().out
     assert again.count("shards: unchanged") == 3
     assert (
-        again.split("test accuracy")[1].split("in 0:")[0]
-        == (printed.split("test accuracy")[1].split("in 0:")[0])
+        again.split("test accuracy")[1].split("\nin ")[0]
+        == (printed.split("test accuracy")[1].split("\nin ")[0])
     )
 
 

@@ -144,7 +144,7 @@ def _inputs(told: CardFacts) -> Mapping[str, Any]:
 def _method(told: CardFacts) -> Iterator[str]:
     inputs = _inputs(told)
     if "labeled" in (told.record.get("inputs") or {}):
-        yield "- By cross-entropy on the labels of images, by `winnow teach`"
+        yield "- By cross-entropy on the labels of images, by `winnow train-teacher`"
     if not inputs:
         return
     yield f"- Method of distillation: `{inputs.get('method', 'not known')}`"

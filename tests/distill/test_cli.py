@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from typer.testing import CliRunner
 
 import distill.cli
@@ -25,9 +23,10 @@ FLAGS = {
     "memory-gib workers fresh trust-builder",
     "targets": "shards teacher views keep top color compile seed verify runs device trust-builder",
     "evaluate": "runs device trust-builder teacher out json quiet verbose log-format",
-    "teach": "classes out builder size epochs batch-size lr seed device",
+    "train-teacher": "classes out builder size epochs batch-size lr seed device json quiet "
+    "verbose log-format",
     "import-teacher": "builder weights classes mean std input-size crop-frac interpolation "
-    "args prompt accuracy trust-builder",
+    "args prompt accuracy trust-builder json quiet verbose log-format",
     "students": "",
     "methods": "",
     "export": "out format int8 images runs trust-builder",
@@ -168,27 +167,6 @@ def test_no_shards_yet(tmp_path: Path) -> None:
     code, output = call("distill", "--runs", tmp_path)
     assert code == 2
     assert "run `winnow select` first" in output
-
-
-def test_teach_and_import(runs: Path, tmp_path: Path) -> None:
-    (tmp_path / "names.txt").write_text("\n".join(distillation.CLASSES))
-    code, output = call("teach", runs.parent / "val", "--classes", tmp_path / "names.txt", "--out",
-                        tmp_path / "t", "--builder", "resnet8", "--epochs", 1, "--batch-size", 4,
-                        "--device", "cpu")  # fmt: skip
-    assert code == 0, output
-    taught = load_teacher(tmp_path / "t")
-    torch.save(taught.net.state_dict(), tmp_path / "w.pt")
-    words = ["import-teacher", "--builder", "resnet8", "--weights", tmp_path / "w.pt",
-             "--classes", tmp_path / "names.txt", "--mean", "0.4 0.4 0.4"]  # fmt: skip
-    code, output = call(*words, "--std", "0.2,0.2,0.2", tmp_path / "i")
-    assert code == 0, output
-    imported = load_teacher(tmp_path / "i")
-    assert imported.card.std == (0.2, 0.2, 0.2)
-    for name, value in imported.net.state_dict().items():
-        assert np.array_equal(value, taught.net.state_dict()[name])
-    assert "three numbers" in call(*words, "--std", "0.2", tmp_path / "j")[1]
-    assert "JSON object" in call(*words, "--args", "3", tmp_path / "j")[1]
-    assert "Missing argument" in call(*words)[1]
 
 
 def test_lists() -> None:

@@ -1,8 +1,9 @@
-"""Class names as files, and a CLIP that they turn into a zero-shot teacher."""
+"""A CLIP model that class names turn into a zero-shot teacher."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +11,21 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from distill.teachers.import_teacher import import_teacher, read_classes
-from indexes.models.teacher import TeacherError, load_teacher
+from distill.teachers.config import ImportTeacherConfig
+from distill.teachers.import_teacher import import_teacher
+from indexes.models.teacher import TeacherError
 
 NAMES = ["cat", "dog", "ship"]
 
 
-@pytest.fixture
-def classes(tmp_path: Path) -> Path:
-    path = tmp_path / "classes.txt"
-    path.write_text("\n".join(NAMES) + "\n")
-    return path
-
-
-def _refused(out: Path, weights: Path, classes: Path, **more: Any) -> str:
-    builder = "open_clip:winnow-tiny-import"
-    with pytest.raises(TeacherError) as caught:
-        import_teacher(builder, weights, classes, out, **more)
-    assert not out.exists()
-    return str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("cat\ndog\n", ["cat", "dog"]),
-        ("\ufeffcat \r\n dog\r\n\r\n", ["cat", "dog"]),
-        ('["cat", "dog"]', ["cat", "dog"]),
-        ("\u732b\n\u72ac", ["\u732b", "\u72ac"]),
-    ],
-)
-def test_class_names(tmp_path: Path, text: str, names: list[str]) -> None:
-    (tmp_path / "classes").write_text(text, encoding="utf-8")
-    assert read_classes(tmp_path / "classes") == names
-
-
-@pytest.mark.parametrize("content", [b"", b"[]", b"[1, 2]", b"cat\n\ndog", b"[", b"\xff\xfe\xfd"])
-def test_class_names_that_are_none(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "classes").write_bytes(content)
-    with pytest.raises(TeacherError, match="classes"):
-        read_classes(tmp_path / "classes")
+def config_of(out: Path, weights: Path, prompts: Sequence[str] = ()) -> ImportTeacherConfig:
+    return ImportTeacherConfig(
+        builder="open_clip:winnow-tiny-import",
+        weights=weights,
+        classes=NAMES,
+        out=out,
+        prompts=prompts,
+    )
 
 
 @pytest.fixture
@@ -82,16 +58,13 @@ def clip(tmp_path: Path) -> tuple[Any, Path]:
     return model, tmp_path / "clip.safetensors"
 
 
-def test_a_clip_becomes_a_zero_shot_teacher(
-    clip: tuple[Any, Path], classes: Path, tmp_path: Path
-) -> None:
+def test_a_clip_becomes_a_zero_shot_teacher(clip: tuple[Any, Path], tmp_path: Path) -> None:
     import open_clip
 
     model, weights = clip
     prompts = ["a photo of a {}.", "art of {}, {{}}"]
-    card = import_teacher(
-        "open_clip:winnow-tiny-import", weights, classes, tmp_path / "out", prompts=prompts
-    )
+    teacher = import_teacher(config_of(tmp_path / "out", weights, prompts=prompts))
+    card = teacher.card
     assert (card.mean, card.std) == (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
     assert (card.input_size, card.interpolation) == (32, "bicubic")
     pixels = torch.rand(2, 3, 32, 32)
@@ -105,17 +78,23 @@ def test_a_clip_becomes_a_zero_shot_teacher(
             unit = model.encode_text(tokenizer(texts), normalize=True).mean(0)
             rows.append(unit / unit.norm())
         expected_BC = model.logit_scale.exp() * image_BD @ torch.stack(rows).T
-    _, features_BD, logits_BC = load_teacher(tmp_path / "out")(pixels)
+    _, features_BD, logits_BC = teacher(pixels)
     torch.testing.assert_close(features_BD, image_BD)
     torch.testing.assert_close(logits_BC, expected_BC, rtol=1e-4, atol=1e-4)
 
 
-def test_a_clip_that_does_not_fit(clip: tuple[Any, Path], classes: Path, tmp_path: Path) -> None:
+def test_a_clip_that_does_not_fit(clip: tuple[Any, Path], tmp_path: Path) -> None:
     model, weights = clip
     tower = {k: v for k, v in model.state_dict().items() if k.startswith("visual")}
-    lone = tmp_path / "tower.safetensors"
+    lone, out = tmp_path / "tower.safetensors", tmp_path / "out"
     save_file(tower, lone)
-    assert "whole CLIP model" in _refused(tmp_path / "out", lone, classes)
-    assert "no {}" in _refused(tmp_path / "out", weights, classes, prompts=["a photo"])
-    weights.write_bytes(weights.read_bytes()[:5000])
-    assert "cannot be read" in _refused(tmp_path / "out", weights, classes)
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(weights.read_bytes()[:5000])
+    for config, message in (
+        (config_of(out, lone), "whole CLIP model"),
+        (config_of(out, weights, prompts=["a photo"]), r"has no \{\}"),
+        (config_of(out, cut), "cannot be read"),
+    ):
+        with pytest.raises(TeacherError, match=message):
+            import_teacher(config)
+    assert not out.exists()
