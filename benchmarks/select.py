@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from indexes.embeddings import Embeddings
 from pipeline.pool import Pool, chunks
-from pipeline.selection.candidates import CHUNK_ROWS
+from pipeline.selection.candidates import SIZES
 from pipeline.selection.top_n import select_top_n, water_fill
 
 Array = npt.NDArray[Any]
@@ -81,7 +81,7 @@ def scan(directory: Path, rows: int, classes: int) -> None:
     """The floor."""
     for name in DTYPES:
         mapped = column(directory, name)
-        for piece in chunks(rows, CHUNK_ROWS):
+        for piece in chunks(rows, SIZES.chunk_rows):
             mapped[piece].sum()
 
 

@@ -49,7 +49,11 @@ def score(pool: Pool, config: Config, seed: int) -> Scored:
     """Blocks of {"score"}, float32 [n]; with kmeans the column "outlier_kmeans" comes first."""
     far = "outlier"
     if config.prototypes == "kmeans":
-        pool.fill(outlier.score(pool, outlier.kmeans(pool, config.num_prototypes, seed)))
+        pool.fill(
+            outlier.kmeans_column(
+                pool, outlier.kmeans_prototypes(pool, config.num_prototypes, seed)
+            )
+        )
         far = "outlier_kmeans"
     confidence = Scale(pool, "log_odds", config.norm)
     distance = Scale(pool, far, config.norm)

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from indexes.embeddings import Block
-from pipeline.pool import Array, Pool
-from pipeline.scores import bn_distance, class_name, density, energy, knn_distance, outlier
+from pipeline.pool import Pool
+from pipeline.scores.bn_distance import bn_distance
+from pipeline.scores.class_name import class_name_similarity
+from pipeline.scores.density import class_density
+from pipeline.scores.energy import energy
+from pipeline.scores.knn_distance import K, knn_distance
+from pipeline.scores.outlier import classifier_prototypes, outlier_distance
+
+Floats = npt.NDArray[np.float32]
 
 # Name: what it says of an image, and where it is absent. The first two are the embedding's own.
 COLUMNS = {
@@ -18,14 +26,14 @@ COLUMNS = {
     "outlier": "1 - cosine to the classifier row of the predicted class",
     "scarcity": "1 - images of the predicted class / those of the largest class",
     "compactness": "1 - mean outlier of the predicted class / that of the loosest class",
-    "knn_distance": f"1 - cosine to the {knn_distance.K}th nearest other image, copies included",
+    "knn_distance": f"1 - cosine to the {K}th nearest other image, copies included",
     "bn_distance": "log distance to the teacher's BatchNorm statistics; needs BatchNorm",
     "proxy_kl": "divergence of small probes from the teacher; only from 1,280 candidates on",
     "class_name": "cosine to the name of the predicted class; only with --tower",
 }
 
 
-def fill(pool: Pool, nearest: Iterable[Array], names_CE: Array | None = None) -> None:
+def fill(pool: Pool, nearest: Iterable[Floats], names_CE: Floats | None = None) -> None:
     """Writes the raw columns that the pool's data allow into its scratch directory.
 
     nearest: for each block the cosines [n, k] of its rows to their k nearest others, best first.
@@ -36,27 +44,27 @@ def fill(pool: Pool, nearest: Iterable[Array], names_CE: Array | None = None) ->
     for block in pool.blocks:
         rows = slice(block.start, block.stop)
         free = pool.column("reason")[rows] == 0
-        label, far = pool.column("label")[rows][free], pool.column("outlier")[rows][free]
-        sums += np.bincount(label, far, len(sums))
-    scarce = density.per_class("scarcity", counts)
-    compact = density.per_class("compactness", counts, sums / np.maximum(counts, 1))
+        label, distance = pool.column("label")[rows][free], pool.column("outlier")[rows][free]
+        sums += np.bincount(label, distance, len(sums))
+    scarce = class_density("scarcity", counts)
+    compact = class_density("compactness", counts, sums / np.maximum(counts, 1))
     labels = ((block, block.columns("label")[0]) for block in pool.blocks)
     pool.fill((b, {"scarcity": scarce[y], "compactness": compact[y]}) for b, y in labels)
 
 
 def _of_images(
-    pool: Pool, nearest: Iterable[Array], names_CE: Array | None
-) -> Iterator[tuple[Block, dict[str, Array]]]:
-    prototypes = outlier.classifier_rows(pool)
+    pool: Pool, nearest: Iterable[Floats], names_CE: Floats | None
+) -> Iterator[tuple[Block, dict[str, Floats]]]:
+    prototypes = classifier_prototypes(pool)
     for block, cosines in zip(pool.blocks, nearest, strict=True):
         label, logsumexp = block.columns("label", "logsumexp")
-        made = {
-            "energy": energy.energy(logsumexp),
-            "outlier": outlier.distance(block.matrix("features"), label, prototypes),
-            "knn_distance": knn_distance.distance(cosines),
+        columns = {
+            "energy": energy(logsumexp),
+            "outlier": outlier_distance(block.matrix("features"), label, prototypes),
+            "knn_distance": knn_distance(cosines),
         }
         if block.has("bn"):
-            made["bn_distance"] = bn_distance.distance(block.matrix("bn"))
+            columns["bn_distance"] = bn_distance(block.matrix("bn"))
         if names_CE is not None:
-            made["class_name"] = class_name.similarity(block.matrix("tower"), names_CE, label)
-        yield block, made
+            columns["class_name"] = class_name_similarity(block.matrix("tower"), names_CE, label)
+        yield block, columns

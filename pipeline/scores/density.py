@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
 Kind = Literal["none", "scarcity", "population", "compactness"]
 
 
-def per_class(kind: Kind, counts_C: Array, mean_outlier_C: Array | None = None) -> Array:
+def class_density(
+    kind: Kind,
+    counts_C: npt.NDArray[np.int64],
+    mean_outlier_C: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.float32]:
     """d = g(y) per class, float32 [C], each in [0, 1] (ODSD, REC .45).
 
     scarcity 1 - n_y / max n; population n_y / max n; compactness 1 - mean outlier distance of the

@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
 
-
-def energy(logsumexp_N: Array) -> Array:
-    """-E = logsumexp of the logits, float32 [n]; high for what the teacher was trained on.
+def energy(logsumexp_N: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+    """-E = logsumexp of the logits, float32 [N]; high for what the teacher was trained on.
 
     Liu et al., Energy-based Out-of-distribution Detection (NeurIPS 2020), T = 1; SOURCE.
     """

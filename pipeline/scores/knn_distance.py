@@ -1,4 +1,4 @@
-"""Local density score: how far the k-th nearest neighbor of an image lies."""
+"""Local density: how far the k-th nearest neighbor of an image lies."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
 K = 10
 """Which neighbor: enough that a few copies of an image do not make its surroundings crowded."""
 
 
-def distance(similarity_NK: Array) -> Array:
-    """1 - cosine to the k-th neighbor, float32 [n], in [0, 2]; small where it is crowded (OURS).
+def knn_distance(similarity_NK: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+    """1 - cosine to the K-th neighbor, float32 [N], in [0, 2]; small where it is crowded (OURS).
 
     similarity_NK: cosines to the K nearest others, best first. Where an index found fewer (a
     similarity of NaN or below -1) the distance is 2.

@@ -9,61 +9,68 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.embeddings import Block
-from indexes.vectors.index import normalize_rows
-from indexes.vectors.index import train_kmeans as find_clusters
+from indexes.vectors.index import normalize_rows, train_kmeans
 from pipeline.pool import Pool
 
-Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
 
 
-def distance(features_ND: Array, label_N: Array, prototypes_CMD: Array) -> Array:
-    """o = min_m (1 - cos(h, mu_{y,m})), float32 [n], in [0, 2] (ODSD, REC .45-.75).
+def outlier_distance(
+    features_ND: npt.NDArray[np.floating[Any]],
+    label_N: npt.NDArray[np.int32],
+    prototypes_CMD: Floats,
+) -> Floats:
+    """o = min_m (1 - cos(h, mu_{y,m})), float32 [N], in [0, 2] (ODSD, REC .45-.75).
 
-    prototypes_CMD: unit vectors, M per class. Work is done class by class: n x M x D.
+    prototypes_CMD: unit vectors, M per class. Work is done class by class: N x M x D.
+
+    Example: `outlier_distance(features, label, classifier_prototypes(pool))`
     """
     features = normalize_rows(features_ND)
-    result = np.zeros(len(features), np.float32)
+    distance = np.zeros(len(features), np.float32)
     order = np.argsort(label_N, kind="stable")
     bounds = np.searchsorted(label_N[order], np.arange(len(prototypes_CMD) + 1))
     for label, prototypes in enumerate(prototypes_CMD):
         rows = order[bounds[label] : bounds[label + 1]]
         if len(rows):
-            result[rows] = 1.0 - (features[rows] @ prototypes.T).max(axis=1)
-    return result
+            distance[rows] = 1.0 - (features[rows] @ prototypes.T).max(axis=1)
+    return distance
 
 
-def classifier_rows(pool: Pool) -> Array:
+def classifier_prototypes(pool: Pool) -> Floats:
     """Prototypes [C, 1, D]: the rows of the teacher's classifier (OURS: no cluster can capture)."""
     return normalize_rows(pool.classifier[0])[:, None, :]
 
 
-def kmeans(pool: Pool, num_prototypes: int, seed: int, sample: int = 262_144) -> Array:
+def kmeans_prototypes(pool: Pool, num_prototypes: int, seed: int, sample: int = 262_144) -> Floats:
     """Prototypes [C, M, D]: spherical k-means of each predicted class (FAISS), REC .6.
 
     Trained on a seeded sample of the candidates, never on the first rows. A class with fewer rows
     than `num_prototypes` repeats what it has; one that nobody predicts gets its classifier row.
     """
     generator = np.random.default_rng(seed)
-    drawn, labels = [], []
+    sampled, labels = [], []
     for block in pool.blocks:
         chosen = generator.random(len(block)) < sample / max(len(pool), 1)
         chosen &= pool.column("reason")[block.start : block.stop] == 0
-        drawn.append(normalize_rows(block.matrix("features")[chosen]))
+        sampled.append(normalize_rows(block.matrix("features")[chosen]))
         labels.append(block.columns("label")[0][chosen])
-    features, label = np.concatenate(drawn), np.concatenate(labels)
-    fallback = classifier_rows(pool)
-    result = np.repeat(fallback, num_prototypes, axis=1)
-    for one in range(len(pool.classes)):
-        mine = features[label == one]
-        if len(mine) > num_prototypes:
-            result[one] = find_clusters(mine, num_prototypes, seed=seed, spherical=True)
-        elif len(mine):
-            result[one] = mine[np.arange(num_prototypes) % len(mine)]
-    return result
+    features, label = np.concatenate(sampled), np.concatenate(labels)
+    prototypes = np.repeat(classifier_prototypes(pool), num_prototypes, axis=1)
+    for number in range(len(pool.classes)):
+        members = features[label == number]
+        if len(members) > num_prototypes:
+            prototypes[number] = train_kmeans(members, num_prototypes, seed=seed)
+        elif len(members):
+            prototypes[number] = members[np.arange(num_prototypes) % len(members)]
+    return prototypes
 
 
-def score(pool: Pool, prototypes: Array) -> Iterator[tuple[Block, dict[str, Array]]]:
-    """Blocks of {"outlier_kmeans"}: the distance of every row to prototypes of one's own."""
+def kmeans_column(pool: Pool, prototypes: Floats) -> Iterator[tuple[Block, dict[str, Floats]]]:
+    """Blocks of {"outlier_kmeans"}: the distance [n] of every row to prototypes [C, M, D]."""
     for block in pool.blocks:
         (label,) = block.columns("label")
-        yield block, {"outlier_kmeans": distance(block.matrix("features"), label, prototypes)}
+        yield (
+            block,
+            {"outlier_kmeans": outlier_distance(block.matrix("features"), label, prototypes)},
+        )

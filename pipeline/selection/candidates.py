@@ -13,16 +13,39 @@ import numpy.typing as npt
 from pipeline.pool import Pool, chunks, sortable_code
 
 Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
 Grouping = Literal["pool", "class", "class_above_floor", "side_of_floor"]
 
-KEPT_ROWS = 1 << 24  # a pool of up to so many rows stays mapped between scans: 350 MB
-SPAN_ROWS = 1 << 22  # of a larger one so many rows are mapped at a time
-CHUNK_ROWS = 1 << 17  # rows worked on at a time: their columns stay in the CPU's cache
-TABLE_CELLS = 1 << 17  # groups x buckets of a count, unless there are very many groups
-MIN_BUCKETS, MAX_BUCKETS = 64, 4096
-SAMPLE_STRIPES, STRIPE_ROWS = 512, 256
 MINUS_ZERO = np.uint64((1 << 31) - 1)  # what the code of -0.0 would be: no score has it
 RANKS = 3  # score, key hash, row: what ranks the rows of a group, larger being better
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanSizes:
+    """How much of a pool is looked at at a time: memory and speed, never the outcome."""
+
+    mapped_rows: int = 1 << 24
+    """A pool of up to so many rows stays mapped between scans: 350 MB."""
+    span_rows: int = 1 << 22
+    """Rows of a larger pool that are mapped at a time."""
+    chunk_rows: int = 1 << 17
+    """Rows worked on at a time: their columns stay in the CPU's cache."""
+    table_cells: int = 1 << 17
+    """Groups x buckets of a count, unless there are very many groups."""
+    min_buckets: int = 64
+    max_buckets: int = 4096
+    sample_stripes: int = 512
+    """Stripes of `stripe_rows` rows by whose scores the buckets are cut."""
+    stripe_rows: int = 256
+    digit_bits: int = 8
+    """Bits of score, key hash or row by which a scan narrows an interval."""
+    sorted_rows: int = 1 << 20
+    """Rows within the intervals of all groups that are sorted in memory."""
+    merged_rows: int = 1 << 20
+    """Rows that are written at a time."""
+
+
+SIZES = ScanSizes()
 
 
 @dataclass(frozen=True)
@@ -30,15 +53,15 @@ class Chunk:
     """n rows of the pool from `start` on: columns [n]; the group each competes in, if `free`."""
 
     start: int
-    reason: Array
-    label: Array
-    score: Array
-    key_hash: Array
-    group: Array
-    free: Array
+    reason: npt.NDArray[np.uint8]
+    label: npt.NDArray[np.int32]
+    score: npt.NDArray[np.float32]
+    key_hash: npt.NDArray[np.uint64]
+    group: npt.NDArray[np.int32]
+    free: npt.NDArray[np.bool_]
 
-    def ranks(self, local: Array) -> Array:
-        """uint64 [RANKS, m] of m of the rows, given by their place in the chunk."""
+    def ranks(self, local: Rows) -> npt.NDArray[np.uint64]:
+        """uint64 [RANKS, m] of m of the rows, given by their positions in the chunk."""
         ranks = np.empty((RANKS, len(local)), np.uint64)
         ranks[0] = sortable_code(self.score[local])
         ranks[1] = ~self.key_hash[local]
@@ -51,16 +74,21 @@ class Candidates:
 
     pool: all together. class: by predicted class. class_above_floor: so too, without the rows of
     log-odds below the floor. side_of_floor: two groups, those at or above the floor and the rest.
-    Rows with a reason compete for nothing.
+    Rows with a reason compete for nothing. by: the column that ranks the rows.
     """
 
     def __init__(
-        self, pool: Pool, grouping: Grouping, floor_log_odds: float = 0.0, by: str = "score"
+        self,
+        pool: Pool,
+        grouping: Grouping,
+        floor_log_odds: float = 0.0,
+        by: str = "score",
+        sizes: ScanSizes = SIZES,
     ) -> None:
         self.pool, self.grouping, self.floor = pool, grouping, np.float32(floor_log_odds)
-        self.by = by
-        of = {"pool": 1, "side_of_floor": 2}
-        self.num_groups = of.get(grouping, len(pool.classes))
+        self.by, self.sizes = by, sizes
+        num_groups = {"pool": 1, "side_of_floor": 2}
+        self.num_groups = num_groups.get(grouping, len(pool.classes))
         self._span, self._mapped = slice(0), list[Array]()
 
     def _columns(self, span: slice) -> list[Array]:
@@ -75,9 +103,9 @@ class Candidates:
         return self._mapped
 
     def __iter__(self) -> Iterator[Chunk]:
-        total = len(self.pool)
-        for span in chunks(total, total if total <= KEPT_ROWS else SPAN_ROWS):
-            for piece in chunks(span.stop - span.start, CHUNK_ROWS):
+        total, sizes = len(self.pool), self.sizes
+        for span in chunks(total, total if total <= sizes.mapped_rows else sizes.span_rows):
+            for piece in chunks(span.stop - span.start, sizes.chunk_rows):
                 columns = (column[piece] for column in self._columns(span))
                 reason, label, score, key_hash, *log_odds = columns
                 free, group = reason == 0, label
@@ -91,29 +119,33 @@ class Candidates:
                 yield Chunk(start, reason, label, score, key_hash, group, free)
 
 
-def score_of(code: Array) -> Array:
+def score_of(code: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
     """float32 [n]: the scores of codes uint64 [n]; beyond the infinities they are those."""
-    code = np.clip(code, *sortable_code(np.array([-np.inf, np.inf], np.float32))).astype(np.uint32)
-    sign = (code.view(np.int32) >> 31).view(np.uint32)
-    score: Array = (code ^ (~sign | np.uint32(1 << 31))).view(np.float32)
+    infinities = sortable_code(np.array([-np.inf, np.inf], np.float32))
+    bounded = np.clip(code, *infinities).astype(np.uint32)
+    sign = (bounded.view(np.int32) >> 31).view(np.uint32)
+    score: npt.NDArray[np.float32] = (bounded ^ (~sign | np.uint32(1 << 31))).view(np.float32)
     return score
 
 
-def gather_candidates(pool: Pool, name: str, rows: Array) -> Array:
+def gather_column(pool: Pool, name: str, rows: Rows, span_rows: int = SIZES.span_rows) -> Array:
     """Values of a column at ascending rows [m], mapped span by span as in a scan."""
-    spans = list(chunks(len(pool), SPAN_ROWS))
+    spans = list(chunks(len(pool), span_rows))
     bounds = np.searchsorted(rows, [span.start for span in spans] + [len(pool)])
     pieces = [rows[low:high] for low, high in itertools.pairwise(bounds) if high > low]
     return np.concatenate([pool.column(name)[piece] for piece in pieces])
 
 
-def sample_candidates(pool: Pool, by: str = "score") -> Array:
+def sample_scores(
+    pool: Pool, by: str = "score", sizes: ScanSizes = SIZES
+) -> npt.NDArray[np.float32]:
     """Some scores, in stripes over the whole pool: what the buckets are cut by."""
-    total = len(pool)
-    if total <= SAMPLE_STRIPES * STRIPE_ROWS:
+    total, stripe_rows = len(pool), sizes.stripe_rows
+    if total <= sizes.sample_stripes * stripe_rows:
         return np.array(pool.column(by))
-    starts = np.linspace(0, total - STRIPE_ROWS, SAMPLE_STRIPES, dtype=np.int64)
-    return gather_candidates(pool, by, (starts[:, None] + np.arange(STRIPE_ROWS)).ravel())
+    starts = np.linspace(0, total - stripe_rows, sizes.sample_stripes, dtype=np.int64)
+    rows = (starts[:, None] + np.arange(stripe_rows)).ravel()
+    return gather_column(pool, by, rows, sizes.span_rows)
 
 
 class Buckets:
@@ -123,11 +155,14 @@ class Buckets:
     the bucket of the cut. Bucket k holds the codes low[k]..high[k], inclusive, uint64 [K].
     """
 
-    def __init__(self, sampled: Array, num_groups: int) -> None:
-        self.num = int(np.clip(TABLE_CELLS // num_groups, MIN_BUCKETS, MAX_BUCKETS))
+    def __init__(
+        self, sampled: npt.NDArray[np.float32], num_groups: int, sizes: ScanSizes = SIZES
+    ) -> None:
+        num_buckets = sizes.table_cells // num_groups
+        self.num = int(np.clip(num_buckets, sizes.min_buckets, sizes.max_buckets))
         prefix = sortable_code(sampled) >> np.uint32(16)
-        upto = np.cumsum(np.bincount(prefix, minlength=1 << 16))
-        bucket = np.maximum(upto - 1, 0) * self.num // max(len(sampled), 1)
+        num_below = np.cumsum(np.bincount(prefix, minlength=1 << 16))
+        bucket = np.maximum(num_below - 1, 0) * self.num // max(len(sampled), 1)
         bucket[0x7FFF] = bucket[0x8000]  # where -0.0 lies and where 0.0 does
         first = np.searchsorted(bucket, np.arange(self.num + 1)).astype(np.uint64)
         self.low = first[:-1] << np.uint64(16)
@@ -135,7 +170,7 @@ class Buckets:
         bits = np.arange(1 << 16)
         self._of_bits = bucket[bits ^ np.where(bits >> 15, 0xFFFF, 0x8000)].astype(np.uint16) + 1
 
-    def __call__(self, score: Array) -> Array:
+    def __call__(self, score: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
         """Buckets uint16 [n], from 1 on, of contiguous little-endian float32 scores."""
-        bucket: Array = self._of_bits.take(score.view(np.uint16)[1::2])
+        bucket: npt.NDArray[np.uint16] = self._of_bits.take(score.view(np.uint16)[1::2])
         return bucket

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -15,15 +16,18 @@ CELL_BITS = 20  # a rank is exact to within half of one of about 2^20 equal shar
 
 
 class Scale:
-    """A monotone map of one column to [0, 1] (rank, minmax), to <= 1 (max) or to >= 0 (halvings),
-    fitted to a pool.
+    """A monotone map of one column to [0, 1] (rank, minmax), to <= 1 (max) or to >= 0
+    (neg_log2_rank), fitted to a pool.
 
     Only candidates (reason 0) are fitted to: a duplicate must not weigh. rank is the empirical
-    distribution function, the middle rank for equal values; halvings how often the pool must be
-    halved, the lower half going, to come to a value: -log2(1 - rank). Memory does not grow with
-    the pool: two scans count the values' bits, first the upper 16, then as many more as it takes
-    to split every share of more than 2^-CELL_BITS of the rows; values that share a cell share its
-    rank.
+    distribution function, the middle rank for equal values. neg_log2_rank is -log2(1 - rank), in
+    bits: how often the pool must be halved, the lower half going, to come to a value.
+
+    Memory does not grow with the pool: two scans count the values' bits, first the upper 16, then
+    as many more as it takes to split every share of more than 2^-CELL_BITS of the rows; values
+    that share a cell share its rank.
+
+    Example: `Scale(pool, "log_odds", "rank")(pool.column("log_odds")[:100])`
     """
 
     def __init__(self, pool: Pool, name: str, norm: Norm) -> None:
@@ -36,7 +40,7 @@ class Scale:
         self.high = max((float(part.max()) for part in parts), default=0.0)
         self.magnitude = max(abs(self.low), abs(self.high), 1e-12)
 
-    def _parts(self) -> Any:
+    def _parts(self) -> Iterator[Array]:
         for rows in chunks(len(self.pool)):
             column = self.pool.column(self.name)[rows]
             yield column[self.pool.column("reason")[rows] == 0]
@@ -54,20 +58,20 @@ class Scale:
             np.add.at(counts, self._cell(part), np.int64(1))
         above = np.maximum(total - np.cumsum(counts) + counts / 2, 0.5) / total
         of_cell = 1 - above if self.norm == "rank" else -np.log2(above)
-        self.of_cell = of_cell.astype(np.float32)
+        self._of_cell = of_cell.astype(np.float32)
 
-    def _cell(self, column: Array) -> Array:
+    def _cell(self, column: Array) -> npt.NDArray[np.int64]:
         code = sortable_code(np.asarray(column, np.float32))
         coarse = (code >> np.uint32(16)).astype(np.int64)
         fine = (code & np.uint32(0xFFFF)) >> (np.uint32(16) - self.bits[coarse])
-        cell: Array = self.first[coarse] + fine
+        cell: npt.NDArray[np.int64] = self.first[coarse] + fine
         return cell
 
-    def __call__(self, column: Array) -> Array:
-        """float32, same shape."""
+    def __call__(self, column: Array) -> npt.NDArray[np.float32]:
+        """The column, or a part of it, on this scale: float32, same shape."""
         if self.norm in ("rank", "neg_log2_rank"):
-            found: Array = self.of_cell[self._cell(column)]
-            return found
+            scaled: npt.NDArray[np.float32] = self._of_cell[self._cell(column)]
+            return scaled
         if self.norm == "minmax":
             span = max(self.high - self.low, 1e-12)
             return ((column - self.low) / span).astype(np.float32)

@@ -9,16 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.pool import Pool
 from pipeline.selection import radix
-from pipeline.selection.candidates import Buckets, Candidates, Grouping, sample_candidates
+from pipeline.selection.candidates import (
+    SIZES,
+    Buckets,
+    Candidates,
+    Grouping,
+    ScanSizes,
+    sample_scores,
+)
 
-Array = npt.NDArray[Any]
+Counts = npt.NDArray[np.int64]
 Balance = Literal["global", "quota", "quota_with_floor", "all"]
 GROUPINGS: dict[Balance, Grouping] = {
     "global": "pool",
@@ -35,7 +42,7 @@ class Selection:
     num_rows: int
     dropped: dict[str, int]
     below_floor: int
-    histogram: Array
+    histogram: Counts
 
 
 def select_top_n(
@@ -46,6 +53,7 @@ def select_top_n(
     out: Path,
     *,
     by: str = "score",
+    sizes: ScanSizes = SIZES,
 ) -> Selection:
     """Writes the rows to keep, ascending int64, to `out` (.npy): n, or all candidates if fewer.
 
@@ -53,31 +61,35 @@ def select_top_n(
     quota_with_floor fills equal class quotas from rows with log-odds at or above the floor;
     if those are fewer than n the best of the rest follow (`below_floor` counts them).
     Raises ValueError for NaN scores.
+
+    Example:
+        >>> selection = select_top_n(pool, 50_000, "quota", 0.0, Path("rows.npy"))
+        >>> rows = np.load("rows.npy", allow_pickle=False)
     """
     wanted, below = len(pool) if balance == "all" else n, 0
-    sampled = sample_candidates(pool, by)
+    sampled = sample_scores(pool, by, sizes)
 
-    candidates = Candidates(pool, GROUPINGS[balance], floor_log_odds, by)
-    buckets = Buckets(sampled, candidates.num_groups)
-    table, dropped = radix.count(candidates, buckets)
+    candidates = Candidates(pool, GROUPINGS[balance], floor_log_odds, by, sizes)
+    buckets = Buckets(sampled, candidates.num_groups, sizes)
+    table, dropped = radix.count_buckets(candidates, buckets)
     quotas = water_fill(table.sum(1), wanted)
     if balance == "quota_with_floor" and quotas.sum() < wanted:
-        candidates = Candidates(pool, "side_of_floor", floor_log_odds, by)
-        buckets = Buckets(sampled, candidates.num_groups)
-        table, _ = radix.count(candidates, buckets)
+        candidates = Candidates(pool, "side_of_floor", floor_log_odds, by, sizes)
+        buckets = Buckets(sampled, candidates.num_groups, sizes)
+        table, _ = radix.count_buckets(candidates, buckets)
         above, rest = table.sum(1).tolist()
         below = min(wanted - above, rest)
         quotas = np.array([above, below])
-    box = radix.CutInterval(table, quotas, buckets)
-    while box.num_open > radix.SORTED_ROWS:
-        radix.narrow(candidates, box)
-    kept = int(quotas.sum())
-    histogram = radix.write(candidates, box, kept, out)
-    dropped["not_selected"] = len(pool) - sum(dropped.values()) - kept
-    return Selection(kept, dropped, below, histogram)
+    cut = radix.CutInterval(table, quotas, buckets)
+    while cut.num_unresolved > sizes.sorted_rows:
+        radix.narrow(candidates, cut)
+    num_rows = int(quotas.sum())
+    histogram = radix.write_rows(candidates, cut, num_rows, out)
+    dropped["not_selected"] = len(pool) - sum(dropped.values()) - num_rows
+    return Selection(num_rows, dropped, below, histogram)
 
 
-def water_fill(counts: Sequence[int] | Array, total: int) -> Array:
+def water_fill(counts: Sequence[int] | Counts, total: int) -> Counts:
     """Quotas int64 [C] with quota <= count that are as equal as possible and sum to `total`.
 
     Where the counts sum to less than `total` every quota is its count. Spare units of the last
@@ -95,18 +107,19 @@ def water_fill(counts: Sequence[int] | Array, total: int) -> Array:
             high = level - 1
     quotas = np.minimum(counts, low)
     spare = total - int(quotas.sum())
-    open_ones = np.flatnonzero(counts > low)
-    order = open_ones[np.lexsort((open_ones, -counts[open_ones]))]
+    not_full = np.flatnonzero(counts > low)
+    order = not_full[np.lexsort((not_full, -counts[not_full]))]
     quotas[order[:spare]] += 1
     return quotas
 
 
-def starving(histogram: Array, classes: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+def starving(histogram: Counts, classes: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     """(class, images kept, how many it lacks of an even share) below half of that share.
 
     Fewest first, then in the order of the classes.
     """
     share = histogram.sum() / max(len(histogram), 1)
-    for one in np.argsort(histogram, kind="stable"):
-        if histogram[one] < share / 2:
-            yield classes[one], int(histogram[one]), int(np.ceil(share)) - int(histogram[one])
+    for label in np.argsort(histogram, kind="stable"):
+        if histogram[label] < share / 2:
+            lacking = int(np.ceil(share)) - int(histogram[label])
+            yield classes[label], int(histogram[label]), lacking

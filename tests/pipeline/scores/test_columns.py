@@ -12,7 +12,9 @@ import pytest
 
 from indexes.vectors.index import normalize_rows
 from pipeline.pool import Pool
-from pipeline.scores import bn_distance, columns, outlier
+from pipeline.scores import columns
+from pipeline.scores.bn_distance import bn_distance
+from pipeline.scores.outlier import classifier_prototypes, outlier_distance
 from tests.support.pools import make_pool
 
 Array = npt.NDArray[Any]
@@ -35,7 +37,7 @@ def test_without_bn_or_tower(tmp_path: Path) -> None:
     assert made.scores == ["compactness", "energy", "knn_distance", "outlier", "scarcity"]
     assert set(made.scores) < set(columns.COLUMNS)
     features = np.concatenate([block.matrix("features") for block in made.blocks])
-    expected = outlier.distance(features, made.column("label"), outlier.classifier_rows(made))
+    expected = outlier_distance(features, made.column("label"), classifier_prototypes(made))
     np.testing.assert_allclose(made.column("outlier"), expected, atol=1e-6)
 
 
@@ -44,11 +46,11 @@ def test_what_a_class_is_like_is_said_by_candidates(tmp_path: Path) -> None:
     made = pool(tmp_path, reason=reason)
     columns.fill(made, nearest())
     label, free = np.array(made.column("label")), reason == 0
-    counts = np.array([(label[free] == one).sum() for one in range(3)])
+    counts = np.array([(label[free] == number).sum() for number in range(3)])
     np.testing.assert_array_equal(made.class_counts(), counts)
     np.testing.assert_allclose(made.column("scarcity"), 1 - counts[label] / counts.max())
-    far = np.array(made.column("outlier"))
-    means = np.array([far[free & (label == one)].mean() for one in range(3)])
+    distance = np.array(made.column("outlier"))
+    means = np.array([distance[free & (label == number)].mean() for number in range(3)])
     np.testing.assert_allclose(
         made.column("compactness"), 1 - means[label] / means.max(), atol=1e-6
     )
@@ -61,7 +63,7 @@ def test_bn_neighbors_and_names_where_they_are(tmp_path: Path) -> None:
     columns.fill(made, nearest(0.75), normalize_rows(generator.normal(size=(3, 8))))
     assert {"bn_distance", "knn_distance", "class_name"} < set(made.scores)
     np.testing.assert_allclose(made.column("knn_distance"), 0.25)
-    expected = bn_distance.distance(layers.astype(np.float16))
+    expected = bn_distance(layers.astype(np.float16))
     np.testing.assert_allclose(made.column("bn_distance"), expected, rtol=1e-5)
     assert np.abs(made.column("class_name")).max() <= 1 + 1e-3
 

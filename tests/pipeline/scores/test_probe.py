@@ -12,23 +12,18 @@ import torch
 
 from indexes.images.thumbnails import thumb
 from pipeline.pool import Pool
-from pipeline.scores import probe
+from pipeline.scores.probe import ProbeConfig, most_confident, proxy_kl
 from tests.support.pools import make_pool
 
 Array = npt.NDArray[Any]
+SHORT = ProbeConfig(min_steps=30, num_probes=2)
+"""Plain colors are learned sooner than photographs."""
 NUM = 1500
 ODD = slice(0, 60)
 
 
 def unlearned(pool: Pool) -> Array:
-    return np.concatenate([values for _, values in probe.proxy_kl(pool)])
-
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plain colors are learned sooner than photographs."""
-    monkeypatch.setattr(probe, "LEAST_STEPS", 30)
-    monkeypatch.setattr(probe, "PROBES", 2)
+    return np.concatenate([values for _, values in proxy_kl(pool, config=SHORT)])
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +45,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
         blocks=(700, 800),
         matrices={
             "logits": logits,
-            "thumb": np.stack([thumb(one.astype(np.uint8)) for one in pixels]),
+            "thumb": np.stack([thumb(image.astype(np.uint8)) for image in pixels]),
         },
         columns={"logsumexp": np.log(np.exp(logits).sum(1))},
     )
@@ -58,7 +53,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return made
 
 
-def test_what_the_surest_did_not_teach_stands_out(pool: Pool) -> None:
+def test_what_the_most_confident_did_not_teach_stands_out(pool: Pool) -> None:
     found = unlearned(pool)
     assert found.shape == (NUM,)
     assert found.dtype == np.float32
@@ -73,16 +68,17 @@ def test_it_gives_the_same_again_and_leaves_the_randomness_of_others(pool: Pool)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_it_learns_from_the_surest_candidates_of_each_class(tmp_path: Path) -> None:
+def test_it_learns_from_the_most_confident_candidates_of_each_class(tmp_path: Path) -> None:
     draw = np.random.default_rng(3)
-    label, sure = draw.integers(0, 3, 600), draw.normal(size=600)
+    label, confidence = draw.integers(0, 3, 600), draw.normal(size=600)
     reason = (np.arange(600) % 4 == 0).astype(np.uint8)
-    made = make_pool(tmp_path, label=label, log_odds=sure, reason=reason)
+    made = make_pool(tmp_path, label=label, log_odds=confidence, reason=reason)
     made.scratch.mkdir()
-    rows = probe.most_confident(made)
+    rows = most_confident(made)
     assert len(rows) == 45
     assert (reason[rows] == 0).all()
-    assert list(probe.proxy_kl(made)) == []  # too few for a batch
-    for one in range(3):
-        mine = np.flatnonzero((label == one) & (reason == 0))
-        assert set(mine[np.argsort(-sure[mine])][:15]) == set(rows[label[rows] == one])
+    assert list(proxy_kl(made)) == []  # too few for a batch
+    for number in range(3):
+        members = np.flatnonzero((label == number) & (reason == 0))
+        best = members[np.argsort(-confidence[members])][:15]
+        assert set(best) == set(rows[label[rows] == number])

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.pool import REASONS, Pool, sortable_code
-from pipeline.selection import candidates, radix
-from pipeline.selection.candidates import score_of
+from pipeline.pool import REASONS, Pool
+from pipeline.selection.candidates import SIZES, ScanSizes
 from pipeline.selection.top_n import Balance, Selection, select_top_n, starving, water_fill
 from tests.support.columns import pool_of
 
@@ -35,7 +34,7 @@ def test_water_fill_is_level_and_exact(counts: list[int], total: int) -> None:
 def by_sorting(pool: Pool, n: int, balance: Balance, floor: float) -> Array:
     """The same selection by a sort of everything in memory."""
     names = ("score", "label", "log_odds", "key_hash", "reason")
-    score, label, log_odds, key_hash, reason = (np.array(pool.column(one)) for one in names)
+    score, label, log_odds, key_hash, reason = (np.array(pool.column(name)) for name in names)
 
     def best(rows: Array, count: int) -> Array:
         order = np.lexsort((rows, key_hash[rows], -(score[rows] + np.float32(0))))
@@ -48,7 +47,7 @@ def by_sorting(pool: Pool, n: int, balance: Balance, floor: float) -> Array:
         return np.sort(best(free, n))
     above = free if balance == "quota" else free[log_odds[free] >= np.float32(floor)]
     quotas = water_fill(np.bincount(label[above], minlength=len(pool.classes)), n)
-    kept = [best(above[label[above] == one], quota) for one, quota in enumerate(quotas)]
+    kept = [best(above[label[above] == number], quota) for number, quota in enumerate(quotas)]
     rest = np.setdiff1d(free, above)
     return np.sort(np.concatenate([*kept, best(rest, n - int(quotas.sum()))]))
 
@@ -77,17 +76,18 @@ def columns(draw: st.DrawFn) -> dict[str, Array]:
     }
 
 
-def narrow_to_the_last_bit(patch: pytest.MonkeyPatch) -> None:
-    """Spans, chunks and tables so small that no cut is found by sorting."""
-    patch.setattr(candidates, "KEPT_ROWS", 20)
-    patch.setattr(candidates, "SPAN_ROWS", 14)
-    patch.setattr(candidates, "CHUNK_ROWS", 5)
-    patch.setattr(candidates, "SAMPLE_STRIPES", 4)
-    patch.setattr(candidates, "STRIPE_ROWS", 2)
-    patch.setattr(candidates, "MIN_BUCKETS", 2)
-    patch.setattr(candidates, "TABLE_CELLS", 2)
-    patch.setattr(radix, "SORTED_ROWS", 0)
-    patch.setattr(radix, "DIGIT_BITS", 3)
+TINY = ScanSizes(
+    mapped_rows=20,
+    span_rows=14,
+    chunk_rows=5,
+    sample_stripes=4,
+    stripe_rows=2,
+    min_buckets=2,
+    table_cells=2,
+    sorted_rows=0,
+    digit_bits=3,
+)
+"""Spans, chunks and tables so small that no cut is found by sorting."""
 
 
 @settings(max_examples=150, deadline=None)
@@ -100,33 +100,26 @@ def test_equal_to_a_sort_in_memory(
     tiny: bool,
 ) -> None:
     pool = pool_of(tmp_path_factory.mktemp("pool"), 6, **given_columns)
-    with pytest.MonkeyPatch.context() as patch:
-        if tiny:
-            narrow_to_the_last_bit(patch)
-        found = select_top_n(pool, n, balance, 0.0, pool.scratch / "out" / "rows.npy")
-    rows = np.load(pool.scratch / "out" / "rows.npy", allow_pickle=False)
+    selection, rows = chosen(pool, n, balance, sizes=TINY if tiny else SIZES)
     expected = by_sorting(pool, n, balance, 0.0)
     np.testing.assert_array_equal(rows, expected)
     label, reason = given_columns["label"], given_columns["reason"]
-    np.testing.assert_array_equal(found.histogram, np.bincount(label[expected], minlength=6))
-    assert found.num_rows == len(expected)
-    assert found.num_rows + sum(found.dropped.values()) == len(pool)
+    np.testing.assert_array_equal(selection.histogram, np.bincount(label[expected], minlength=6))
+    assert selection.num_rows == len(expected)
+    assert selection.num_rows + sum(selection.dropped.values()) == len(pool)
     for number, name in enumerate(REASONS[1:], 1):
-        assert found.dropped[name] == (reason == number).sum()
+        assert selection.dropped[name] == (reason == number).sum()
     if balance == "quota_with_floor":
-        assert found.below_floor == (given_columns["log_odds"][expected] < 0).sum()
+        assert selection.below_floor == (given_columns["log_odds"][expected] < 0).sum()
     assert not list((pool.scratch / "out").glob(".*")), "nothing aside is left"
 
 
 @pytest.mark.parametrize("n", range(28, 42))
-def test_a_cut_among_the_negative_numbers_nearest_to_zero(
-    n: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    narrow_to_the_last_bit(monkeypatch)
+def test_a_cut_among_the_negative_numbers_nearest_to_zero(n: int, tmp_path: Path) -> None:
     score = np.array([0.0, -0.0, -1e-45, 1e-45, -3e-45, -1.0, -np.inf] * 6, np.float32)
     same = dict.fromkeys(("reason", "label", "log_odds"), np.zeros(42))
     pool = pool_of(tmp_path, 1, score=score, key_hash=np.arange(42) % 5, **same)
-    rows = chosen(pool, n, "global")[1]
+    rows = chosen(pool, n, "global", sizes=TINY)[1]
     np.testing.assert_array_equal(rows, by_sorting(pool, n, "global", 0.0))
 
 
@@ -144,20 +137,23 @@ def drawn(directory: Path, seed: int = 0, total: int = 20_000) -> Pool:
     )
 
 
-def chosen(pool: Pool, n: int, balance: Balance, floor: float = 0.0) -> tuple[Selection, Array]:
-    found = select_top_n(pool, n, balance, floor, pool.scratch / "out" / "rows.npy")
-    return found, np.load(pool.scratch / "out" / "rows.npy", allow_pickle=False)
+def chosen(
+    pool: Pool, n: int, balance: Balance, sizes: ScanSizes = SIZES
+) -> tuple[Selection, Array]:
+    out = pool.scratch / "out" / "rows.npy"
+    selection = select_top_n(pool, n, balance, 0.0, out, sizes=sizes)
+    return selection, np.load(out, allow_pickle=False)
 
 
 @pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("n", [1, 4_000, 17_990, 1_000_000])
 def test_every_row_is_accounted_for(tmp_path: Path, balance: Balance, n: int) -> None:
     pool = drawn(tmp_path)
-    found, rows = chosen(pool, n, balance)
+    selection, rows = chosen(pool, n, balance)
     wanted = 18_000 if balance == "all" else min(n, 18_000)
-    assert found.num_rows == wanted == len(np.unique(rows))
-    assert found.dropped["duplicate_content"] == 2_000
-    assert wanted + sum(found.dropped.values()) == len(pool)
+    assert selection.num_rows == wanted == len(np.unique(rows))
+    assert selection.dropped["duplicate_content"] == 2_000
+    assert wanted + sum(selection.dropped.values()) == len(pool)
     np.testing.assert_array_equal(rows, by_sorting(pool, n, balance, 0.0))
 
 
@@ -165,8 +161,8 @@ def test_floor_is_kept_until_it_cannot_be(tmp_path: Path) -> None:
     pool = drawn(tmp_path)
     log_odds = pool.column("log_odds")
     above = int(((log_odds >= 0) & (pool.column("reason") == 0)).sum())
-    found, rows = chosen(pool, above, "quota_with_floor")
-    assert found.below_floor == 0
+    selection, rows = chosen(pool, above, "quota_with_floor")
+    assert selection.below_floor == 0
     assert (log_odds[rows] >= 0).all()
     more, more_rows = chosen(pool, above + 5, "quota_with_floor")
     assert more.below_floor == 5
@@ -191,44 +187,27 @@ def test_nan_scores_are_refused_unless_they_are_no_candidates(tmp_path: Path) ->
         chosen(pool, 5, "global")
 
 
-def test_constant_scores_are_narrowed_by_their_key_hashes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(radix, "SORTED_ROWS", 50)
+def test_constant_scores_are_narrowed_by_their_key_hashes(tmp_path: Path) -> None:
     pool = drawn(tmp_path)
     np.save(tmp_path / "score.npy", np.zeros(len(pool), np.float32))
     for balance in BALANCES:
-        _, rows = chosen(pool, 1_000, balance)
+        _, rows = chosen(pool, 1_000, balance, ScanSizes(sorted_rows=50))
         np.testing.assert_array_equal(rows, by_sorting(pool, 1_000, balance, 0.0))
 
 
-def test_memory_grows_neither_with_the_pool_nor_with_n(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(radix, "MERGED_ROWS", 1 << 15)
-    monkeypatch.setattr(radix, "SORTED_ROWS", 1 << 12)
+def test_memory_grows_neither_with_the_pool_nor_with_n(tmp_path: Path) -> None:
+    sizes = ScanSizes(merged_rows=1 << 15, sorted_rows=1 << 12)
     peaks = []
     for total in (600_000, 2_400_000):
         pool = drawn(tmp_path / str(total), total=total)
         tracemalloc.start()
-        assert (
-            select_top_n(pool, total // 2, "quota", 0.0, tmp_path / "rows.npy").num_rows
-            == total // 2
-        )
+        out = tmp_path / "rows.npy"
+        selection = select_top_n(pool, total // 2, "quota", 0.0, out, sizes=sizes)
+        assert selection.num_rows == total // 2
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
     assert peaks[1] < 2_400_000 * 8, "less than the rows themselves"
-
-
-@given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=40))
-def test_codes_are_in_the_order_of_the_scores(values: list[float]) -> None:
-    score = np.array(values, np.float32)
-    code = sortable_code(score)
-    for one in range(len(score)):
-        np.testing.assert_array_equal(code > code[one], score > score[one])
-        np.testing.assert_array_equal(code == code[one], score == score[one])
-    np.testing.assert_array_equal(score_of(code.astype(np.uint64)), score)
 
 
 def test_starving_classes_are_named_with_what_they_lack() -> None:
