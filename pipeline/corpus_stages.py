@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from indexes import artifact, devices, embeddings
-from indexes.models.teacher import teacher_note
+from indexes.models.teacher import teacher_record
 from indexes.sources import locations
 from indexes.sources.spec import SourceError
 from indexes.vectors.build import build_index, embedding_parts, newest_index
@@ -54,7 +54,7 @@ def embed_corpus(run: Run) -> Made:
             body={
                 "digest": made.digest,
                 "corpus": run.corpus.name,
-                "teacher": teacher_note(run.teacher),
+                "teacher": teacher_record(run.teacher),
                 "tower": run.tower.name if run.tower else None,
                 "precision": inputs["precision"],
             },

@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 
 from indexes import artifact, devices, npy
-from indexes.models.teacher import teacher_note
+from indexes.models.teacher import teacher_record
 from pipeline import certificate, corpus_stages, key_list
 from pipeline.config import Run
 from pipeline.selection.top_n import select_top_n, starving
@@ -160,7 +160,7 @@ def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighte
             body={
                 "digest": made.digest,
                 "corpus": run.corpus.name,
-                "teacher": teacher_note(run.teacher),
+                "teacher": teacher_record(run.teacher),
                 "method": run.method_name,
                 "config": dataclasses.asdict(run.config),
                 "seed": run.seed,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexes.models.teacher import TeacherError, read_safetensors
+from indexes.models.teacher import TeacherError
+from indexes.models.weights import read_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,8 @@ from distill.teachers.files import class_names, read_weights
 from distill.teachers.preprocessing import default_view
 from indexes import artifact
 from indexes.models.net import Net, NetError, build_net
-from indexes.models.teacher import Teacher, TeacherError, load_teacher, load_weights, save_teacher
+from indexes.models.teacher import Teacher, TeacherError, load_teacher, save_teacher
+from indexes.models.weights import load_weights
 
 NUM_IMAGES = 2
 # A net and its tapped copy run the same kernels; a forgotten layer moves logits far more.

@@ -1,1 +1,1 @@
-"""Networks as data: a card with weights, the nets that cards name, and what they answer."""
+"""Networks as data: a card with weights, the nets that cards name, their features and logits."""

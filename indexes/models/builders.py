@@ -1,4 +1,4 @@
-"""From a builder's name to the function that makes the net: timm, torchvision, open_clip, ours."""
+"""Builder names, resolved to functions that make nets: timm, torchvision, open_clip, ours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NetError(ValueError):
 
 
 def maker(builder: str, trust: bool) -> tuple[str, Callable[..., nn.Module]]:
-    """The builder's long form, and what takes num_classes and arguments and returns the net.
+    """The builder's long form, and the function (num_classes, arguments) -> net.
 
     Raises NetError for an unknown name, with the nearest, and for foreign code without `trust`.
     """
@@ -51,7 +51,7 @@ def split_arguments(builder: str) -> tuple[str, dict[str, Any]]:
 
 
 def has_fixed_size(builder: str) -> bool:
-    """Whether it is a net of timm's that takes images of one size only, its `img_size`."""
+    """Whether the builder is a net of timm's that takes images of one size only, `img_size`."""
     library, _, name = builder.partition(":")
     if library != "timm":
         return False
@@ -164,5 +164,5 @@ def _foreign(builder: str, trust: bool) -> Callable[..., nn.Module]:
         function = getattr(file or importlib.import_module(path), name)
     except (ImportError, AttributeError, plugins.UnknownName) as error:
         raise NetError(f"no function at {builder!r}: {error}") from error
-    made: Callable[..., nn.Module] = function
-    return made
+    make: Callable[..., nn.Module] = function
+    return make

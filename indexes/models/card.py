@@ -1,4 +1,4 @@
-"""What a teacher's card says, and the check that it says it in full."""
+"""The card of a teacher, and the check of each of its fields."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TeacherError(ArtifactError):
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a teacher is. `digest` covers all that changes its answers, the weights included."""
+    """What a teacher is. `digest` covers all that changes its outputs, the weights included."""
 
     builder: str
     arguments: dict[str, Any]
@@ -34,7 +34,7 @@ class Card:
 
 
 def checked_card(body: Mapping[str, Any], directory: Path) -> Card:
-    """The card of `body`, each field of the kind it must be; TeacherError names the first not."""
+    """The card of `body`; TeacherError names the first field of a wrong type or value."""
 
     def positive(value: Any) -> bool:
         return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
@@ -63,8 +63,8 @@ def checked_card(body: Mapping[str, Any], directory: Path) -> Card:
         and isinstance(weights.get("bytes"), int)
         and isinstance(weights.get("sha256"), str),
     }
-    for field, good in tests.items():
-        if not good:
+    for field, is_valid in tests.items():
+        if not is_valid:
             raise TeacherError(f"{directory}: {field} cannot be {body.get(field)!r}")
     fields = {field.name: body[field.name] for field in dataclasses.fields(Card)}
     for key in ("classes", "mean", "std"):

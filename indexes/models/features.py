@@ -1,4 +1,4 @@
-"""Where a net is tapped: one function per kind of net, (module, pixels) -> (map, features)."""
+"""Features of a net, one function per kind of net: (module, pixels) -> (map, features)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def grid(tokens_BLD: Tensor, num_prefix: int) -> Tensor | None:
 
 
 def as_map(raw: Any, features_BD: Tensor, *, width: int | None, num_prefix: int) -> Tensor:
-    """What a net holds before pooling, as a map [B, D', H, W].
+    """The raw output of a net before pooling, as a map [B, D', H, W].
 
-    `width` is the net's own word for D' and tells [B, H, W, D'] from [B, D', H, W]; None takes
-    the latter. Where there is no map (or no square of tokens) it is the features as 1x1.
+    `width` is D' as the net states it and tells [B, H, W, D'] from [B, D', H, W]; None means the
+    latter. Where there is no map (or no square of tokens) it is the features as 1x1.
     """
     import torch
 
@@ -36,7 +36,7 @@ def as_map(raw: Any, features_BD: Tensor, *, width: int | None, num_prefix: int)
     return features_BD[:, :, None, None]
 
 
-def timm_tap(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def timm_features(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """timm's nets and ours: forward_features, then forward_head up to the classifier."""
     raw = module.forward_features(pixels)
     features_BD = module.forward_head(raw, pre_logits=True)
@@ -49,7 +49,7 @@ def timm_tap(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return map_BDHW, features_BD
 
 
-def clip_tower(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+def clip_features(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """An open_clip image tower: features are the unit embedding, the map its projected tokens."""
     from torch.nn import functional as F
 
@@ -65,8 +65,8 @@ def clip_tower(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return as_map(tokens, features_BD, width=None, num_prefix=0), features_BD
 
 
-class Hooked:
-    """Any other net, torchvision's above all: hooks keep what enters the last Linear and the pool.
+class HookedFeatures:
+    """Features of any other net, torchvision's above all, by hooks on the last Linear and the pool.
 
     The map is the input of the last global pooling module outside squeeze-and-excitation; a net
     that pools by a function call gives the last map or tokens among its children's outputs.
@@ -75,8 +75,8 @@ class Hooked:
     def __init__(self, module: nn.Module, classifier: nn.Linear) -> None:
         from torch import nn
 
-        # None outside a call: whoever runs the module itself leaves no tensors behind.
-        self.seen: dict[str, Tensor] | None = None
+        # None outside a call: a run of the module itself leaves no tensors behind.
+        self.captured: dict[str, Tensor] | None = None
         self.watch(classifier)
         gates = [
             inner
@@ -85,9 +85,9 @@ class Hooked:
             for inner in gate.modules()
         ]
         pools = [
-            one
-            for one in module.modules()
-            if isinstance(one, nn.AdaptiveAvgPool2d) and not any(one is gate for gate in gates)
+            layer
+            for layer in module.modules()
+            if isinstance(layer, nn.AdaptiveAvgPool2d) and not any(layer is gate for gate in gates)
         ]
         if pools:
             pools[-1].register_forward_pre_hook(self._keep_input)
@@ -96,30 +96,30 @@ class Hooked:
                 child.register_forward_hook(self._keep_output)
 
     def watch(self, classifier: nn.Module) -> None:
-        """Features are what enters `classifier`, or whatever stands in its place."""
+        """Takes the input of `classifier`, or of the module in its stead, for the features."""
         classifier.register_forward_pre_hook(self._keep_features)
 
     def _keep_features(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if self.seen is not None:
-            self.seen["features"] = inputs[0]
+        if self.captured is not None:
+            self.captured["features"] = inputs[0]
 
     def _keep_input(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if self.seen is not None:
-            self.seen["map"] = inputs[0]
+        if self.captured is not None:
+            self.captured["map"] = inputs[0]
 
     def _keep_output(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         # Only a later 3-D or 4-D output replaces an earlier one: the logits are 2-D.
-        if self.seen is not None and getattr(output, "ndim", 0) in (3, 4):
-            self.seen["map"] = output
+        if self.captured is not None and getattr(output, "ndim", 0) in (3, 4):
+            self.captured["map"] = output
 
     def __call__(self, module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        seen: dict[str, Tensor] = {}
-        self.seen = seen
+        captured: dict[str, Tensor] = {}
+        self.captured = captured
         try:
             module(pixels)
         finally:
-            self.seen = None
-        features_BD = seen["features"].flatten(1)
+            self.captured = None
+        features_BD = captured["features"].flatten(1)
         # torchvision's ViT, its only net of tokens, puts one class token before the patches.
-        map_BDHW = as_map(seen.get("map"), features_BD, width=None, num_prefix=1)
+        map_BDHW = as_map(captured.get("map"), features_BD, width=None, num_prefix=1)
         return map_BDHW, features_BD

@@ -15,12 +15,12 @@ from indexes.models.builders import (
     split_arguments,
     students,
 )
-from indexes.models.features import Hooked, clip_tower, timm_tap
+from indexes.models.features import HookedFeatures, clip_features, timm_features
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    Tap = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+    Extract = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 
 __all__ = ["STUDENTS", "Net", "NetError", "build_net", "split_arguments", "students"]
 
@@ -35,14 +35,14 @@ class Net:
     """A net whose logits are a Linear of its features.
 
     `module` is the classifier itself, `num_features` the width D of what enters its last Linear.
-    Without gradient flags of its own: it trains if its parameters do.
+    It keeps no gradient flags: it trains where its parameters do.
     """
 
     def __init__(
         self,
         module: nn.Module,
         classifier: nn.Linear,
-        tap: Tap,
+        extract: Extract,
         *,
         builder: str,
         arguments: Mapping[str, Any],
@@ -55,11 +55,11 @@ class Net:
         self.num_classes = classifier.out_features
         self.num_features = classifier.in_features
         self._classifier = classifier
-        self._tap = tap
+        self._extract = extract
         self.normalize(mean, std)
 
     def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Sets what is taken off pixels in [0, 1] and what they are divided by, per channel.
+        """Sets the mean that is subtracted from pixels in [0, 1] and the std that divides them.
 
         Raises NetError unless there are three finite numbers each, those of `std` positive.
         """
@@ -86,7 +86,7 @@ class Net:
             self._std = self._std.to(pixels_B3HW.device)
         normal = (pixels_B3HW - self._mean) / self._std
         # A net whose very weights are bfloat16 takes bfloat16 pixels.
-        map_BDHW, features_BD = self._tap(self.module, normal.to(self._classifier.weight.dtype))
+        map_BDHW, features_BD = self._extract(self.module, normal.to(self._classifier.weight.dtype))
         features_BD = features_BD.float()
         weight_CD, bias_C = self.head
         with torch.autocast(features_BD.device.type, enabled=False):
@@ -100,22 +100,22 @@ class Net:
         # A Linear without bias has None there, whatever its annotation says.
         return weight_CD, weight_CD.new_zeros(self.num_classes) if bias_C is None else bias_C
 
-    def encoder(self) -> tuple[nn.Module, Tap]:
-        """`module` and its tap without the last Linear, which is taken out of it for good."""
+    def encoder(self) -> tuple[nn.Module, Extract]:
+        """`module`, its last Linear removed for good, and the function of its features."""
         from torch import nn
 
-        place, _, name = self.head_name.rpartition(".")
-        gap = nn.Identity()
-        setattr(self.module.get_submodule(place), name, gap)
-        if isinstance(self._tap, Hooked):
-            self._tap.watch(gap)
-        return self.module, self._tap
+        parent, _, name = self.head_name.rpartition(".")
+        identity = nn.Identity()
+        setattr(self.module.get_submodule(parent), name, identity)
+        if isinstance(self._extract, HookedFeatures):
+            self._extract.watch(identity)
+        return self.module, self._extract
 
     @property
     def head_name(self) -> str:
         """The last Linear's name within `module`, as in "fc"."""
         named = self.module.named_modules()
-        return next(str(name) for name, one in named if one is self._classifier)
+        return next(str(name) for name, module in named if module is self._classifier)
 
     def to(self, *args: Any, **kwargs: Any) -> Net:
         """Moves or casts in place, as nn.Module.to does: a device, dtype or memory format."""
@@ -159,14 +159,16 @@ def build_net(
     `builder` is `timm:NAME`, `torchvision:NAME`, `open_clip:NAME` (the image tower and a frozen
     Linear for the zero-shot classifier), `reused:BUILDER` (that net with a projector and another
     one's classifier), a short name of `students()` such as `resnet8x4`, its
-    long form `distill.students.FILE:NAME`, or with `trust` a `module:function` or
+    long form `indexes.zoo.FILE:NAME`, or with `trust` a `module:function` or
     `./file.py:function` that takes num_classes and the arguments and returns an nn.Module.
     `arguments` may also stand behind the name, as in `timm:vit_tiny_patch16_224:patch_size=4`; a
     net of timm's that is made for one image size is made for `input_size` where that is given.
     Raises NetError, with the nearest names where the name is unknown.
+
+    Example: `build_net("resnet8x4", num_classes=10)`
     """
-    builder, said = split_arguments(builder)
-    arguments = {**said, **(arguments or {})}
+    builder, inline = split_arguments(builder)
+    arguments = {**inline, **(arguments or {})}
     if input_size is not None and "img_size" not in arguments and has_fixed_size(builder):
         arguments["img_size"] = input_size
     for key in arguments:
@@ -182,8 +184,10 @@ def build_net(
         # Third-party builders raise whatever they like at arguments they do not know.
         given = f" with arguments {arguments}" if arguments else ""
         raise NetError(f"{builder}{given} cannot be built: {error}") from error
-    classifier, tap = _seam(builder, module, num_classes)
-    return Net(module, classifier, tap, builder=builder, arguments=arguments, mean=mean, std=std)
+    classifier, extract = _classifier_and_features(builder, module, num_classes)
+    return Net(
+        module, classifier, extract, builder=builder, arguments=arguments, mean=mean, std=std
+    )
 
 
 def reuse_classifier_net(
@@ -203,7 +207,7 @@ def reuse_classifier_net(
     return Net(
         module,
         module.classifier,
-        timm_tap,
+        timm_features,
         builder=f"{REUSED}{student.builder}",
         arguments=shape,
         mean=student.mean,
@@ -219,32 +223,35 @@ def _reused_module(
 
 
 def _reused(encoder: str, trust: bool) -> Callable[..., nn.Module]:
-    """Makes the nets that end in another one's classifier."""
+    """The maker of nets that end in the classifier of another net."""
 
     def make(num_classes: int, arguments: Mapping[str, Any], **shape: Any) -> nn.Module:
         student = build_net(encoder, num_classes=num_classes, arguments=arguments, trust=trust)
-        made: nn.Module = _reused_module(student, num_classes, arguments=arguments, **shape)
-        return made
+        module: nn.Module = _reused_module(student, num_classes, arguments=arguments, **shape)
+        return module
 
     return make
 
 
-def _seam(builder: str, module: nn.Module, num_classes: int) -> tuple[nn.Linear, Tap]:
-    """The last Linear of a net and how to tap what enters it."""
+def _classifier_and_features(
+    builder: str, module: nn.Module, num_classes: int
+) -> tuple[nn.Linear, Extract]:
+    """The last Linear of a net, and the function that computes its input."""
     from torch import nn
 
-    seam = ("forward_features", "forward_head", "get_classifier")
-    tap: Tap | None = None
+    timm_methods = ("forward_features", "forward_head", "get_classifier")
+    extract: Extract | None = None
     last: nn.Module | None
     if builder.startswith("open_clip:"):
-        last, tap = module.get_submodule("head"), clip_tower
-    elif all(callable(getattr(module, name, None)) for name in seam):
-        last, tap = module.get_classifier(), timm_tap  # type: ignore[operator]
+        last, extract = module.get_submodule("head"), clip_features
+    elif all(callable(getattr(module, name, None)) for name in timm_methods):
+        last, extract = module.get_classifier(), timm_features  # type: ignore[operator]
     else:
-        last = next((x for x in reversed([*module.modules()]) if isinstance(x, nn.Linear)), None)
+        layers = reversed([*module.modules()])
+        last = next((layer for layer in layers if isinstance(layer, nn.Linear)), None)
     if not isinstance(last, nn.Linear) or last.out_features != num_classes:
         raise NetError(
             f"{builder} does not end in a Linear of {num_classes} classes: such a net is not "
             "supported"
         )
-    return last, tap or Hooked(module, last)
+    return last, extract or HookedFeatures(module, last)

@@ -1,4 +1,4 @@
-"""The only door to a teacher: a directory of card.json and model.safetensors, opened or saved."""
+"""A teacher is a directory of card.json and model.safetensors, loaded and saved only here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from indexes import artifact
 from indexes.images.decode import Geometry
 from indexes.models.card import Card, TeacherError, checked_card
 from indexes.models.net import Net, NetError, build_net
+from indexes.models.weights import load_weights, read_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Card", "Teacher", "TeacherError", "load_teacher", "resolve_teacher", "save_teacher"]
 
 WEIGHTS = "model.safetensors"
-NUM_SHOWN = 3
 HOW_TO_IMPORT = (
     "import one with: winnow import-teacher --builder timm:resnet50 --weights model.safetensors "
     "--classes classes.txt runs/teachers/NAME"
@@ -55,17 +55,6 @@ class Teacher:
         with torch.no_grad():
             return self.net(pixels_B3HW)
 
-    def batch_norms(self) -> list[tuple[str, Tensor, Tensor]]:
-        """(name, running mean [D], running variance [D]) of each BatchNorm, in the net's order."""
-        import torch
-
-        return [
-            (name, one.running_mean, one.running_var)
-            for name, one in self.net.module.named_modules()
-            if isinstance(getattr(one, "running_mean", None), torch.Tensor)
-            and isinstance(one.running_var, torch.Tensor)
-        ]
-
 
 def load_teacher(
     directory: str | Path, *, device: str | torch.device = "cpu", trust_builder: bool = False
@@ -74,6 +63,8 @@ def load_teacher(
 
     Raises TeacherError for a directory that is missing or unfinished, weights or a card that
     were altered since they were written, and a builder that needs `trust_builder`.
+
+    Example: `load_teacher("runs/teachers/r50").card.classes`
     """
     import torch
 
@@ -125,7 +116,7 @@ def save_teacher(
     directory = Path(directory)
     if len(classes) != net.num_classes:
         raise TeacherError(f"{len(classes)} class names for a head of {net.num_classes} classes")
-    answers = {
+    defining = {
         "builder": net.builder,
         "arguments": artifact.plain(net.arguments),
         "classes": list(classes),
@@ -135,10 +126,10 @@ def save_teacher(
         "crop_frac": float(crop_frac),
         "interpolation": interpolation,
     }
-    told = {"accuracy": accuracy, "note": note, "record": artifact.plain(record or {})}
+    about = {"accuracy": accuracy, "note": note, "record": artifact.plain(record or {})}
     unwritten = {"digest": "", "weights": {"bytes": 0, "sha256": ""}}
-    checked_card({**answers, **told, **unwritten}, directory)
-    # While the weights are replaced there is no card: half of each is never taken for a teacher.
+    checked_card({**defining, **about, **unwritten}, directory)
+    # There is no card while the weights are replaced: half of each is never taken for a teacher.
     (directory / artifact.CARD).unlink(missing_ok=True)
     with artifact.writing(directory / WEIGHTS) as aside:
         # Copies, because safetensors refuses tensors that share memory (tied weights).
@@ -146,32 +137,31 @@ def save_teacher(
         # Not save_file, which leaves a file that only its owner may read.
         aside.write_bytes(serialize(state))
         weights = {"bytes": aside.stat().st_size, "sha256": artifact.sha256(aside)}
-    digest = artifact.digest({**answers, "weights": weights["sha256"]})
-    body = {**answers, **told, "digest": digest, "weights": {"name": WEIGHTS, **weights}}
+    digest = artifact.digest({**defining, "weights": weights["sha256"]})
+    body = {**defining, **about, "digest": digest, "weights": {"name": WEIGHTS, **weights}}
     artifact.write_card(directory, "teacher", body)
     return checked_card(body, directory)
 
 
 def resolve_teacher(spec: str | None, runs: str | Path) -> Path:
-    """The directory meant by `spec`: a path, a name under runs/teachers, or None for the only one.
+    """The directory of a teacher: a path, a name under runs/teachers, or None for the only one.
 
     Raises TeacherError, which lists the teachers there are and shows how to import one.
     """
-    shelf = Path(runs) / "teachers"
-    known = sorted(p.name for p in shelf.iterdir() if artifact.is_done(p)) if shelf.is_dir() else []
-    there = f"in {shelf} there are: {', '.join(known)}" if known else f"{shelf} holds none"
+    folder = Path(runs) / "teachers"
+    known = sorted(card.parent.name for card in folder.glob(f"*/{artifact.CARD}"))
+    listing = f"in {folder} there are: {', '.join(known)}" if known else f"{folder} holds none"
     if spec is None:
         if len(known) == 1:
-            return shelf / known[0]
-        which = "say which teacher" if known else "no teacher yet"
-        raise TeacherError(f"{which}: {there}; {HOW_TO_IMPORT}")
-    for place in (Path(spec), shelf / spec):
-        if artifact.is_done(place):
-            return place
+            return folder / known[0]
+        state = "say which teacher" if known else "no teacher yet"
+        raise TeacherError(f"{state}: {listing}; {HOW_TO_IMPORT}")
+    for directory in (Path(spec), folder / spec):
+        if artifact.is_done(directory):
+            return directory
     if Path(spec).is_dir():
-        # An unfinished one: open() says what is missing there.
-        return Path(spec)
-    raise TeacherError(f"no teacher {spec!r}: {there}; {HOW_TO_IMPORT}")
+        return Path(spec)  # unfinished: load_teacher says what is missing there
+    raise TeacherError(f"no teacher {spec!r}: {listing}; {HOW_TO_IMPORT}")
 
 
 def find_teacher(digest: str, runs: str | Path) -> Path:
@@ -179,16 +169,16 @@ def find_teacher(digest: str, runs: str | Path) -> Path:
 
     Raises TeacherError when none of those there has this digest.
     """
-    shelf = Path(runs) / "teachers"
-    for card in sorted(shelf.glob(f"*/{artifact.CARD}")):
-        # A damaged teacher beside it, or a damaged copy of it, is not our matter.
-        with contextlib.suppress(artifact.ArtifactError, TeacherError):
+    folder = Path(runs) / "teachers"
+    for card in sorted(folder.glob(f"*/{artifact.CARD}")):
+        # A damaged teacher beside it, or a damaged copy of it, does not matter.
+        with contextlib.suppress(artifact.ArtifactError):
             body = artifact.read_json(card)
             if body.get("digest") == digest:
                 _check_files(body, checked_card(body, card.parent), card.parent)
                 return card.parent
     raise TeacherError(
-        f"no whole teacher in {shelf} has the digest {digest[:12]}: name its directory with "
+        f"no whole teacher in {folder} has the digest {digest[:12]}: name its directory with "
         "--teacher"
     )
 
@@ -201,83 +191,16 @@ def load_labeler(
     device: str | torch.device = "cpu",
     trust_builder: bool = False,
 ) -> Teacher:
-    """The teacher that labeled `shards`: `spec` as in `resolve`, or None to find it by its digest.
+    """The teacher that labeled `shards`: named as in `resolve_teacher`, or None to search for it.
 
     Raises TeacherError where it cannot be found, ArtifactError where `spec` is another one.
     """
-    place = (
+    directory = (
         find_teacher(shards.teacher_digest, runs) if spec is None else resolve_teacher(spec, runs)
     )
-    teacher = load_teacher(place, device=device, trust_builder=trust_builder)
+    teacher = load_teacher(directory, device=device, trust_builder=trust_builder)
     shards.check_teacher(teacher.card.digest)
     return teacher
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; TeacherError for a damaged one."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise TeacherError(
-            f"{path} cannot be read ({error}): it is missing, damaged or cut off; copy it again"
-        ) from error
-    return state
-
-
-def load_weights(net: Net, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Copies weights of any float type into `net`, after a comparison that people can read.
-
-    Raises TeacherError with the two numbers of classes where they differ, or with the first few
-    names that are missing, surplus or of another shape.
-    """
-    expected = net.state_dict()
-    head = f"{net.head_name}.weight"
-    if head in state and state[head].shape[0] != net.num_classes:
-        raise TeacherError(
-            f"{source} has a head of {state[head].shape[0]} classes ({head}), but "
-            f"{net.num_classes} class names were given"
-        )
-    # Counters that old checkpoints lack; only a BatchNorm without momentum would read them.
-    counters = {k: v for k, v in expected.items() if k.endswith("num_batches_tracked")}
-    state = {**counters, **state}
-    missing = [f"{key} is missing" for key in expected if key not in state]
-    surplus = [f"{key} is not in {net.builder}" for key in state if key not in expected]
-    shapes = [
-        f"{key} is {list(state[key].shape)}, not {list(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    types = [
-        f"{key} is {state[key].dtype}"
-        for key, value in expected.items()
-        if key in state and state[key].is_floating_point() != value.is_floating_point()
-    ]
-    wrong = [group[:NUM_SHOWN] for group in (shapes, missing, surplus, types)]
-    num_wrong = len(shapes) + len(missing) + len(surplus) + len(types)
-    if num_wrong:
-        listed = "; ".join(line for group in wrong for line in group)
-        more = num_wrong - sum(map(len, wrong))
-        raise TeacherError(
-            f"{source} does not fit {net.builder}: {listed}"
-            + (f"; and {more} more" if more else "")
-            + _stem_hint(state, expected)
-        )
-    net.load_state_dict(state)
-
-
-def _stem_hint(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """The commonest slip with ResNets: the stem for 32 pixels against the one for 224."""
-    if "conv1.weight" not in state or "conv1.weight" not in expected:
-        return ""
-    sides = (state["conv1.weight"].shape[-1], expected["conv1.weight"].shape[-1])
-    if sides == (3, 7):
-        return ". conv1 is 3x3 in the weights: try --builder resnet18 or resnet34, the CIFAR stem"
-    if sides == (7, 3):
-        return ". conv1 is 7x7 in the weights: try --builder torchvision:resnet18 or its like"
-    return ""
 
 
 def _check_files(body: Mapping[str, Any], card: Card, directory: Path) -> None:
@@ -293,15 +216,15 @@ def _check_files(body: Mapping[str, Any], card: Card, directory: Path) -> None:
         )
     if artifact.sha256(path) != written["sha256"]:
         raise TeacherError(f"{path} is not the file that its card describes (sha256); {again}")
-    answers = asdict(card)
+    defining = asdict(card)
     for field in ("digest", "accuracy", "note"):
-        del answers[field]
-    if artifact.digest({**answers, "weights": written["sha256"]}) != card.digest:
+        del defining[field]
+    if artifact.digest({**defining, "weights": written["sha256"]}) != card.digest:
         raise TeacherError(f"{directory / artifact.CARD} was edited after it was written; {again}")
 
 
-def teacher_note(teacher: Teacher) -> dict[str, Any]:
-    """What an artifact records of the teacher that it was made with."""
+def teacher_record(teacher: Teacher) -> dict[str, Any]:
+    """What an artifact records of its teacher."""
     card = teacher.card
     return {
         "digest": card.digest,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 def encode_texts(model_name: str, weights: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Unit vectors float32 [n, E] of n texts, by the model of that name and its weights file.
 
-    Raises ValueError where the file holds an image tower alone or cannot be read.
+    Raises ValueError where the file holds only an image tower or cannot be read.
     """
     import open_clip
     import torch
@@ -26,9 +26,11 @@ def encode_texts(model_name: str, weights: str, texts: Sequence[str]) -> npt.NDA
             f"({reason}): name the whole CLIP model, or leave out --tower"
         ) from error
     with torch.no_grad():
-        found = [
-            torch.nn.functional.normalize(model.encode_text(tokenizer(texts[i : i + 256])), dim=1)
-            for i in range(0, len(texts), 256)
+        batches = [
+            torch.nn.functional.normalize(
+                model.encode_text(tokenizer(texts[start : start + 256])), dim=1
+            )
+            for start in range(0, len(texts), 256)
         ]
-        vectors: npt.NDArray[np.float32] = torch.cat(found).float().numpy()
+        vectors: npt.NDArray[np.float32] = torch.cat(batches).float().numpy()
     return vectors

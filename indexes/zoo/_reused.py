@@ -20,7 +20,7 @@ class Reused(Classifier):
     def __init__(
         self,
         encoder: nn.Module,
-        tap: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
+        extract: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
         *,
         width_in: int,
         width: int,
@@ -30,7 +30,7 @@ class Reused(Classifier):
         depthwise: bool,
         signed: bool,
     ) -> None:
-        """`tap` gives the encoder's map [B, width_in, h, w]; `side` is the map's that it learns.
+        """`extract` gives the encoder's map [B, width_in, h, w]; `side` is that of the learned map.
 
         The projector is 1x1, 3x3 (`depthwise`: each channel by itself), 1x1, a BatchNorm and a
         ReLU after each, width / factor channels between; without the last ReLU where the features
@@ -39,7 +39,7 @@ class Reused(Classifier):
         super().__init__()
         inner = max(1, width // factor)
         self.encoder, self.side = encoder, side
-        self._tap = tap
+        self._extract = extract
         layers = [
             *_layer(width_in, inner, 1),
             *_layer(inner, inner, 3, groups=inner if depthwise else 1),
@@ -50,7 +50,7 @@ class Reused(Classifier):
         self.classifier = nn.Linear(width, num_classes).requires_grad_(False)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
-        map_BDHW, _ = self._tap(self.encoder, pixels)
+        map_BDHW, _ = self._extract(self.encoder, pixels)
         height, width = map_BDHW.shape[2:]
         target = min(height, self.side[0]), min(width, self.side[1])
         if target != (height, width):

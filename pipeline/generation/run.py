@@ -15,7 +15,7 @@ from typing import Any, get_args
 import torch
 
 from indexes import artifact, checkpoint, devices, plugins
-from indexes.models.teacher import Teacher, load_labeler, teacher_note
+from indexes.models.teacher import Teacher, load_labeler, teacher_record
 from indexes.shards.reader import Shards, open_shards
 from pipeline.generation.base import Generator
 from pipeline.generation.dataset import read_examples
@@ -129,7 +129,7 @@ def train_generator(run: GenerateRun) -> Made:
                 "seed": run.seed,
                 "shards": str(run.shards.directory.resolve().name),
                 "num_images": len(run.shards),
-                "teacher": teacher_note(run.teacher),
+                "teacher": teacher_record(run.teacher),
                 "classes": run.teacher.card.classes,
                 "side": side,
                 **body,
@@ -163,7 +163,7 @@ def write_generated(run: GenerateRun, learned: Made) -> Made:
         body = {
             "digest": made.digest,
             "corpus": SOURCE,
-            "teacher": teacher_note(run.teacher),
+            "teacher": teacher_record(run.teacher),
             "method": run.name,
             "config": dataclasses.asdict(run.config),
             "seed": run.seed,

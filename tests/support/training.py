@@ -14,7 +14,8 @@ from torch import Tensor
 
 from distill import train
 from distill.training.learner import Learner
-from indexes.models.teacher import Teacher, read_safetensors
+from indexes.models.teacher import Teacher
+from indexes.models.weights import read_safetensors
 from indexes.plugins import find
 from indexes.shards.reader import Shards
 

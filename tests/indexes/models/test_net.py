@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from indexes.models.features import Hooked, as_map, grid
+from indexes.models.features import HookedFeatures, as_map, grid
 from indexes.models.net import NetError, build_net, students
 
 # builder, arguments, pixels, map [D', h, w]
@@ -177,8 +177,8 @@ def test_a_hooked_net_can_be_copied_and_keeps_nothing(builder: str) -> None:
         assert not net(pixels)[1].any()
         assert twin(pixels)[1].any()
         net.module(pixels)
-    assert isinstance(net._tap, Hooked)
-    assert net._tap.seen is None
+    assert isinstance(net._extract, HookedFeatures)
+    assert net._extract.captured is None
 
 
 def test_state_goes_round() -> None:

@@ -242,19 +242,6 @@ def test_float16_weights_are_opened_in_float32(teacher: Path) -> None:
     assert {one.dtype for one in load_teacher(teacher).net.parameters()} == {torch.float32}
 
 
-def test_batch_norms_carry_the_running_statistics(net: Net, tmp_path: Path) -> None:
-    net.train()
-    net(torch.rand(8, 3, 32, 32))
-    save_teacher(tmp_path, net, classes=CLASSES, input_size=32)
-    found = load_teacher(tmp_path).batch_norms()
-    expected = [k.removesuffix(".running_mean") for k in net.state_dict() if "running_mean" in k]
-    assert [name for name, _, _ in found] == expected
-    for name, mean, variance in found:
-        torch.testing.assert_close(mean, net.state_dict()[f"{name}.running_mean"])
-        torch.testing.assert_close(variance, net.state_dict()[f"{name}.running_var"])
-        assert mean.any()
-
-
 def test_open_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=r"no such directory.*import-teacher"):
         load_teacher(tmp_path / "absent")

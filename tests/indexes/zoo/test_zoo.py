@@ -68,7 +68,7 @@ def test_logits_are_the_head_of_the_pooled_map(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_runs_by_itself_as_through_the_tap(name: str) -> None:
+def test_runs_by_itself_as_through_its_features(name: str) -> None:
     torch.manual_seed(0)
     net = build_net(name, num_classes=5, mean=(0, 0, 0), std=(1, 1, 1)).eval()
     pixels = torch.rand(1, 3, 32, 32)
