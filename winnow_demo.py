@@ -23,9 +23,10 @@ from indexes.cli import funnel_lines
 from indexes.models.teacher import Teacher, load_teacher
 from indexes.progress import clock
 from indexes.shards.reader import open_shards
-from pipeline import stages
-from pipeline.config import DEFAULT_METHOD, prepare
+from pipeline.config import SelectConfig
 from pipeline.corpora import demo as world
+from pipeline.stage import DEFAULT_METHOD
+from pipeline.stages import select
 
 METHODS = (DEFAULT_METHOD, "random", "entropy_top")
 STUDENTS = ("resnet8", "wrn_16_1")
@@ -74,8 +75,8 @@ def make_teacher(runs: Path, test: Path, device: str) -> Teacher:
     """A teacher of the lost original, whose images are deleted once it is trained."""
     place, lost = runs / "teachers" / "demo", runs / "lost"
     if not artifact.is_done(place):
-        world.paint_labeled(lost, "train", LOST_IMAGES, seed=0)
-        world.paint_labeled(test, "test", TEST_IMAGES, seed=0)
+        world.render_labeled(lost, "train", LOST_IMAGES, seed=0)
+        world.render_labeled(test, "test", TEST_IMAGES, seed=0)
         train_teacher(
             TrainTeacherConfig(
                 labeled=lost,
@@ -93,16 +94,10 @@ def make_teacher(runs: Path, test: Path, device: str) -> Teacher:
 
 def curate(method: str, teacher: Teacher, runs: Path, device: str) -> Path:
     """The ocean, curated by one method."""
-    return stages.select(
-        prepare(
-            corpus="demo",
-            runs=runs,
-            teacher=str(teacher.directory),
-            method=method,
-            n=KEPT_IMAGES,
-            device=device,
-        )
+    config = SelectConfig(
+        corpus="demo", teacher=teacher, method=method, n=KEPT_IMAGES, runs=runs, device=device
     )
+    return select(config).directory
 
 
 def contest(

@@ -32,8 +32,9 @@ from indexes.models.net import build_net
 from indexes.models.teacher import save_teacher
 from indexes.shards.tar_writer import HashedTar
 from indexes.sources.spec import open_parts
-from pipeline import corpus_stages
-from pipeline.config import prepare
+from pipeline.config import SelectConfig
+from pipeline.stage import open_run
+from pipeline.stages import dedup_pool, embed_corpus
 
 Pair = frozenset[str]
 Draw = np.random.Generator
@@ -174,16 +175,17 @@ def ours(files: dict[str, bytes], scratch: Path) -> set[Pair]:
         tar.close()
     net = build_net("resnet8", num_classes=2)
     save_teacher(scratch / "teacher", net, classes=("a", "b"), input_size=32)
-    run = prepare(
+    config = SelectConfig(
         corpus=str(scratch / "all.tar"),
         runs=scratch / "runs",
-        teacher=str(scratch / "teacher"),
+        teacher=scratch / "teacher",
         method="all",
         workers=0,
     )
-    embedded = corpus_stages.embed_corpus(run)
+    run = open_run(config)
+    embedded = embed_corpus(run)
     begin = time.process_time()
-    made = corpus_stages.dedup_pool(run, embedded)
+    made = dedup_pool(run, embedded)
     print(f"the dedup stage alone: {len(files) / (time.process_time() - begin):,.0f} images/CPU-s")
     table = pq.read_table(made.directory / "pairs.parquet").to_pydict()
     groups: dict[str, list[str]] = {}

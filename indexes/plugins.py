@@ -24,7 +24,7 @@ import logging
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -167,24 +167,33 @@ def preset(module: ModuleType, name: str) -> Any:
     return known[name]
 
 
-def configure(cls: type[T], settings: Sequence[str] = (), **defaults: Any) -> T:
-    """A frozen dataclass from `key=value` strings (several may stand in one, space-separated).
+def configure(cls: type[T], settings: Sequence[str] | Mapping[str, Any] = (), **defaults: Any) -> T:
+    """A frozen dataclass from a mapping, or from `key=value` strings.
 
-    Values are read by the type of the field: bool, int, float, str, Literal, or one of these
-    or None. Raises BadSetting for an unknown key (with the nearest) or an unreadable value.
+    Several pairs may stand in one string, space-separated. A text is read by the type of the
+    field: bool, int, float, str, Literal, or one of these or None. Raises BadSetting for an
+    unknown key (with the nearest) or an unreadable value.
+
+    Example: `configure(odsd.Config, {"prototypes": "kmeans", "num_prototypes": 8})`
     """
+    if not isinstance(settings, Mapping):
+        settings = dict(_pair(text) for text in " ".join(settings).split())
     hints = typing.get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]
     values: dict[str, Any] = dict(defaults)
-    for pair in " ".join(settings).split():
-        key, separator, text = pair.partition("=")
-        if not separator:
-            raise BadSetting(f"--set takes key=value, not {pair!r}")
+    for key, value in settings.items():
         if key not in fields:
             known = ", ".join(fields) or "none"
             raise BadSetting(f"no setting {key!r}.{nearest(key, fields)} There are: {known}")
-        values[key] = _read(key, text, hints[key])
+        values[key] = _read(key, value, hints[key]) if isinstance(value, str) else value
     return cls(**values)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise BadSetting(f"--set takes key=value, not {text!r}")
+    return key, value
 
 
 def _read(key: str, text: str, hint: Any) -> Any:

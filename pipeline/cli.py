@@ -1,268 +1,120 @@
-"""The offline commands: select (the whole run), paint, corpora. Thin: the work is elsewhere."""
+"""The offline commands: select (the whole run), generate, corpora. Thin: the work is elsewhere."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import typer
 
-from indexes.cli import Device, Runs, Trust, aligned, funnel_lines, user_errors
+from indexes import devices, plugins
+from indexes.console import Answer
+from indexes.describe import aligned, funnel_lines, shorten
+from indexes.options import CommandConfig, command
+from pipeline.config import GenerateConfig, SelectConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 # What ranked selections as their students did (docs/LOG.md), and how even the classes are.
 CERTIFIED = ("frechet", "mean_rms", "information", "unsure_frac", "soft_class_entropy")
 
 
-@app.command()
-def select(
-    corpus: Annotated[
-        str,
-        typer.Option(
-            help="A corpus by name (see `winnow corpora`), your own .py file, or paths: a tar, a "
-            "glob or brace of tars, a folder of images, tars or Parquet, an fsspec URL."
-        ),
-    ],
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="A teacher directory, or a name under RUNS/teachers. Default: the only one."
-        ),
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="winnow (default), odsd, kd3, eikd, dfnd, mix, random, entropy_top, all, or "
-            "your own .py file."
-        ),
-    ] = None,
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Images to keep.")] = 50_000,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of the method, key=value; repeat or space-separate."),
-    ] = None,
-    score_set: Annotated[
-        str | None,
-        typer.Option(
-            help="A combination of your own: 'log_odds=1 outlier=-1 bn=-0.5'; --method mix."
-        ),
-    ] = None,
-    keys: Annotated[
-        Path | None,
-        typer.Option(help="Select the images of this list (.parquet of an --export), no others."),
-    ] = None,
-    export: Annotated[
-        Path | None, typer.Option(help="Also write what was selected as a sorted list of keys.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Order of the shards, random draws.")] = 0,
-    runs: Runs = Path("runs"),
-    out: Annotated[
-        Path | None, typer.Option(help="The shards' directory. Default: under RUNS/shards.")
-    ] = None,
-    tower: Annotated[
-        str | None,
-        typer.Option(
-            help="Also embed by an open_clip tower: MODEL:WEIGHTS_FILE, in the same pass."
-        ),
-    ] = None,
-    device: Device = "auto",
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Decoding processes. The bytes out do not depend on it."),
-    ] = None,
-    on_error: Annotated[
-        str, typer.Option(help="A damaged corpus file: continue (counted) or stop.")
-    ] = "continue",
-    dedup: Annotated[
-        str,
-        typer.Option(
-            help="near: one of re-encoded, resized, cropped, mirrored, recolored copies is kept. "
-            "exact: only equal bytes are dropped. off."
-        ),
-    ] = "near",
-    protect: Annotated[
-        str | None,
-        typer.Option(
-            help="An evaluation set, written like a corpus: its images and what is like them are "
-            "taken out of the pool and listed. Its labels are not read."
-        ),
-    ] = None,
-    trust_builder: Trust = False,
-) -> None:
-    """Curate: go through the corpus once, keep what lies closest to the lost data, write shards.
+@command(app, SelectConfig)
+def select(config: SelectConfig) -> Answer:
+    """The shards' card, or its summary and what to type next."""
+    from pipeline.stages import select
 
-    embed -> index -> dedup -> score -> select -> weigh -> shard. Every step leaves an artifact
-    under RUNS; run the same command again after a kill and it goes on, change a setting and only
-    what depends on it is made again.
-
-    Example: winnow select --corpus '/data/laion/{00000..00999}.tar' -n 200000
-    """
-    with user_errors():
-        from indexes import artifact
-        from pipeline.config import prepare
-        from pipeline.stages import select as run_stages
-
-        run = prepare(
-            corpus=corpus,
-            teacher=teacher,
-            method=method,
-            n=n,
-            settings=settings or [],
-            score_set=score_set,
-            keys=keys,
-            export=export,
-            seed=seed,
-            runs=runs,
-            out=out,
-            tower=tower,
-            device=device,
-            workers=workers,
-            on_error=on_error,
-            dedup=dedup,
-            protect=protect,
-            trust_builder=trust_builder,
-        )
-        directory = run_stages(run)
-        for line in summary(artifact.read_card(directory, "shards")):
-            print(line)
-        print(f"shards: {directory}\nnext:   winnow distill --shards {directory}")
+    devices.keep_memory(devices.choose(config.device))
+    shards = select(config)
+    directory = shards.directory
+    last = f"shards: {directory}\nnext:   winnow distill --shards {directory}"
+    return Answer({"shards": directory, **shards.card}, [*summary(shards.card), last])
 
 
-def summary(card: dict[str, Any]) -> list[str]:
+def summary(card: dict[str, Any]) -> Iterator[str]:
     """The funnel of a shard set, and what a person should know of it."""
-    lines = ["funnel:", *funnel_lines(card["funnel"])]
-    kept, asked = card["num_samples"], card["asked"]
-    if kept < asked and card["config"]["balance"] != "all":
-        lines.append(f"note: {asked:,} were asked for, the pool has only {kept:,} distinct images")
+    yield "funnel:"
+    yield from funnel_lines(card["funnel"])
+    num_kept, n = card["num_samples"], card["num_requested"]
+    if num_kept < n and card["config"]["balance"] != "all":
+        yield f"note: {n:,} were requested, the pool has only {num_kept:,} distinct images"
     if card["below_floor"]:
-        lines.append(
+        yield (
             f"note: {card['below_floor']:,} of the kept lie below floor_log_odds: above it the "
-            "pool has fewer than asked for"
+            "pool has fewer than requested"
         )
-    pairs = zip(card["classes"], card["class_histogram"], strict=True)
-    missing = [name for name, count in pairs if not count]
-    if missing:
-        shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-        lines.append(f"warning: no image for {len(missing)} of the classes: {shown}")
+    counts = zip(card["classes"], card["class_histogram"], strict=True)
+    if missing := [name for name, count in counts if not count]:
+        yield f"warning: no image for {len(missing)} of the classes: {shorten(missing)}"
     starving = [
-        f"{name} ({one['kept']}, {one['short']} short)"
-        for name, one in card["starving"].items()
-        if one["kept"]
+        f"{name} ({shortage['kept']}, {shortage['short']} short)"
+        for name, shortage in card["starving"].items()
+        if shortage["kept"]
     ]
     if starving:
-        more = f" and {len(starving) - 10} more" if len(starving) > 10 else ""
-        lines.append(f"note: below half an even share: {', '.join(starving[:10])}{more}")
-    for what in ("missing", "changed"):
-        if lost := card.get(what):
-            shown = ", ".join(lost[:10]) + (", ..." if len(lost) > 10 else "")
-            lines.append(f"warning: {len(lost):,} of the listed images are {what}: {shown}")
-    lines += [f"warning: damaged: {damage}" for damage in card["damaged_parts"]]
-    figures = {key: value for key, value in card["certificate"].items() if key in CERTIFIED}
-    lines += ["certificate:", *aligned(figures)]
-    lines.append(
-        f"{kept:,} images, {card['num_bytes'] / 1e6:,.1f} MB in {card['num_shards']} shards, "
-        f"effective sample size {card['effective_sample_size']:,.0f}"
-    )
-    return lines
+        yield f"note: below half an even share: {shorten(starving)}"
+    for state in ("missing", "changed"):
+        if keys := card.get(state):
+            yield f"warning: {len(keys):,} of the listed images are {state}: {shorten(keys)}"
+    yield from (f"warning: damaged: {damage}" for damage in card["damaged_parts"])
+    yield "certificate:"
+    figures = card["certificate"]
+    yield from aligned({name: figures[name] for name in CERTIFIED if name in figures})
+    size = f"effective sample size {card['effective_sample_size']:,.0f}"
+    yield f"{_size(card)}, {size}"
 
 
-@app.command()
-def paint(
-    shards: Annotated[
-        Path,
-        typer.Option(help="The curated shards to learn from: a few thousand images are enough."),
-    ],
-    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Images to paint.")] = 50_000,
-    generator: Annotated[str, typer.Option(help="hidfd, or your own .py file.")] = "hidfd",
-    preset: Annotated[
-        str | None,
-        typer.Option(help="A named set of settings: faithful (as published), small (for a CPU)."),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="A setting of the generator, key=value; repeat or space-separate."
-        ),
-    ] = None,
-    keep: Annotated[
-        str,
-        typer.Option(
-            help="all, or intended: only images in which the teacher sees the class asked for."
-        ),
-    ] = "all",
-    teacher: Annotated[
-        str | None,
-        typer.Option(help="A teacher directory or name. Default: the one that the shards name."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Initial weights, order, what is painted.")] = 0,
-    runs: Runs = Path("runs"),
-    out: Annotated[
-        Path | None, typer.Option(help="The painted shards' directory. Default: in RUNS/shards.")
-    ] = None,
-    device: Device = "auto",
-    trust_builder: Trust = False,
-) -> None:
-    """Paint: train a generator on curated shards under the teacher's eyes, write synthetic shards.
+@command(app, GenerateConfig)
+def generate(config: GenerateConfig) -> Answer:
+    """The synthetic shards' card, or its summary and what to type next."""
+    from pipeline.generation.run import generate
 
-    The painted images carry the teacher's answers and are read as any other shards. Run the same
-    command again after a kill and it goes on; ask for another -n and the generator is not trained
-    again. The generator lies under RUNS/generators.
-
-    Example: winnow paint --shards runs/shards/lake-winnow-0123456789 -n 50000
-    """
-    with user_errors():
-        from indexes import artifact
-        from pipeline.generation.run import generate_images, prepare_generation
-
-        run = prepare_generation(
-            shards=shards,
-            teacher=teacher,
-            generator=generator,
-            preset=preset,
-            settings=settings or [],
-            n=n,
-            keep=keep,
-            seed=seed,
-            runs=runs,
-            out=out,
-            device=device,
-            trust_builder=trust_builder,
-        )
-        directory = generate_images(run)
-        for line in painted_summary(artifact.read_card(directory, "shards")):
-            print(line)
-        print(f"shards: {directory}\nnext:   winnow distill --shards {shards} --mix {directory}")
+    devices.keep_memory(devices.choose(config.device))
+    shards = generate(config)
+    directory, real = shards.directory, getattr(config.shards, "directory", config.shards)
+    last = f"shards: {directory}\nnext:   winnow distill --shards {real} --mix {directory}"
+    return Answer({"shards": directory, **shards.card}, [*synthetic_summary(shards.card), last])
 
 
-def painted_summary(card: dict[str, Any]) -> list[str]:
-    """The funnel of painted shards, and how the teacher sees them."""
-    lines = ["funnel:", *funnel_lines(card["funnel"])]
-    if card["num_samples"] < card["asked"]:
-        lines.append(f"note: {card['asked']:,} were asked for, {card['num_samples']:,} were kept")
-    counts = sorted(zip(card["painted_histogram"], card["classes"], strict=True))
+def synthetic_summary(card: dict[str, Any]) -> Iterator[str]:
+    """The funnel of synthetic shards, and how the teacher sees them."""
+    yield "funnel:"
+    yield from funnel_lines(card["funnel"])
+    if card["num_samples"] < card["num_requested"]:
+        yield f"note: {card['num_requested']:,} were requested, {card['num_samples']:,} were kept"
+    counts = sorted(zip(card["synthetic_histogram"], card["classes"], strict=True))
     (least, rare), (most, common) = counts[0], counts[-1]
-    lines.append(
-        f"the teacher sees the class asked for in {100 * card['as_asked_frac']:.1f} % of what was "
-        f"painted (chance {100 / len(counts):.1f} %)"
+    yield (
+        f"the teacher sees the requested class in {100 * card['agreeing_frac']:.1f} % of the "
+        f"synthetic images (chance {100 / len(counts):.1f} %)"
     )
-    lines.append(
+    yield (
         f"largest to smallest of its classes: {card['largest_to_smallest']:.2f} "
         f"({common} {most:,}, {rare} {least:,})"
     )
-    lines.append(
-        f"{card['num_samples']:,} images, {card['num_bytes'] / 1e6:,.1f} MB in "
-        f"{card['num_shards']} shards"
-    )
-    return lines
+    yield _size(card)
 
 
-@app.command()
-def corpora() -> None:
-    """List the corpora that are known by name, with their first line."""
-    with user_errors():
-        from indexes import plugins
+def _size(card: dict[str, Any]) -> str:
+    num_images, mb = card["num_samples"], card["num_bytes"] / 1e6
+    return f"{num_images:,} images, {mb:,.1f} MB in {card['num_shards']} shards"
 
-        for name in plugins.names("pipeline.corpora"):
-            said = plugins.first_line(plugins.source("pipeline.corpora", name))
-            print(f"{name:<16} {said}")
-        print("A path, glob, brace, URL or your own .py file serves as a corpus too.")
+
+@dataclass(frozen=True, kw_only=True)
+class CorporaConfig(CommandConfig):
+    """List the corpora that are known by name, with their first line.
+
+    Example: winnow corpora
+    """
+
+
+@command(app, CorporaConfig)
+def corpora(config: CorporaConfig) -> Answer:
+    """Name and first line of every corpus."""
+    about = {
+        name: plugins.first_line(plugins.source("pipeline.corpora", name))
+        for name in plugins.names("pipeline.corpora")
+    }
+    lines = [f"{name:<16} {line}" for name, line in about.items()]
+    lines.append("A path, glob, brace, URL or your own .py file serves as a corpus too.")
+    return Answer(about, lines)

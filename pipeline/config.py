@@ -1,117 +1,89 @@
-"""What a run of `winnow select` was asked for, and what that resolves to."""
+"""The options of `winnow select` and `winnow generate`: what the shell and Python pass on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from indexes import artifact, devices, plugins
-from indexes.models.teacher import Teacher, load_teacher, resolve_teacher
-from pipeline.corpus import Corpus, open_corpus
-from pipeline.dedup.run import MODES, Mode
-from pipeline.embedding.clip import ClipTower
-from pipeline.key_list import Listed
-from pipeline.method import Choice, OfflineMethod
-
-DEFAULT_METHOD = "winnow"
+from indexes.models.teacher import Teacher
+from indexes.options import Option, RunConfig, Settings
+from indexes.shards.reader import Shards
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One offline run: a corpus, a teacher, a method, and where things go."""
+class SelectConfig(RunConfig):
+    """Curate: go through the corpus once, keep what lies closest to the lost data, write shards.
 
-    corpus: Corpus
-    teacher: Teacher
-    method: OfflineMethod
-    method_name: str
-    method_digest: str
-    config: Choice
-    n: int
-    seed: int
-    runs: Path
-    device: str
-    workers: int
-    tower: ClipTower | None = None
-    on_error: str = "continue"
-    dedup: Mode = "near"
-    protect: Corpus | None = None
-    out: Path | None = None
+    embed -> index -> dedup -> score -> select -> weigh -> shard. Every step leaves an artifact
+    under RUNS; run the same command again after a kill and it goes on, change a setting and only
+    what depends on it is made again.
+
+    Example: winnow select --corpus '/data/laion/{00000..00999}.tar' -n 200000
+    """
+
+    corpus: str
+    """A corpus by name (see `winnow corpora`), your own .py file, or paths: a tar, a glob or brace
+    of tars, a folder of images, tars or Parquet, an fsspec URL."""
+    teacher: Annotated[str | Path | Teacher | None, Option(type=str)] = None
+    """A teacher directory, or a name under RUNS/teachers. Default: the only one."""
+    method: str | None = None
+    """winnow (default), odsd, kd3, eikd, dfnd, mix, random, entropy_top, all, or your own .py
+    file."""
+    n: Annotated[int, Option(flags=("--n", "-n"), min=1)] = 50_000
+    """Images to keep."""
+    settings: Annotated[Settings, Option(flags=("--set",))] = ()
+    """A setting of the method, key=value; repeat or space-separate."""
+    score_set: str | None = None
+    """A combination of your own: 'log_odds=1 outlier=-1 bn_distance=-0.5'; --method mix."""
     keys: Path | None = None
+    """Select the images of this list (.parquet of an --export), no others."""
     export: Path | None = None
-    say: Callable[[str], None] = print
+    """Also write what was selected as a sorted list of keys."""
+    seed: Annotated[int, Option(min=0)] = 0
+    """Order of the shards, random draws."""
+    out: Path | None = None
+    """The shards' directory. Default: under RUNS/shards."""
+    tower: str | None = None
+    """Also embed by an open_clip tower: MODEL:WEIGHTS_FILE, in the same pass."""
+    workers: Annotated[int | None, Option(min=0)] = None
+    """Decoding processes. The bytes out do not depend on it."""
+    on_error: Literal["continue", "stop"] = "continue"
+    """A damaged corpus file: continue (counted) or stop."""
+    dedup: Literal["near", "exact", "off"] = "near"
+    """near: one of re-encoded, resized, cropped, mirrored, recolored copies is kept. exact: only
+    equal bytes are dropped. off."""
+    exclude_eval: str | None = None
+    """An evaluation set, written like a corpus: its images and what is like them are taken out of
+    the pool and listed. Its labels are not read."""
 
 
-def prepare(
-    *,
-    corpus: str,
-    runs: Path,
-    teacher: str | None = None,
-    method: str | None = None,
-    settings: Sequence[str] = (),
-    score_set: str | None = None,
-    keys: Path | None = None,
-    export: Path | None = None,
-    n: int = 50_000,
-    seed: int = 0,
-    out: Path | None = None,
-    tower: str | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    on_error: str = "continue",
-    dedup: str = "near",
-    protect: str | None = None,
-    trust_builder: bool = False,
-    say: Callable[[str], None] = print,
-) -> Run:
-    """A Run from what a user types; ValueError (a subclass) says what does not exist or fit."""
-    if on_error not in ("continue", "stop"):
-        raise ValueError(f"--on-error is continue or stop, not {on_error!r}")
-    if dedup not in MODES:
-        raise ValueError(f"--dedup is {', '.join(MODES)}, not {dedup!r}")
-    module, name, digest, config = load_method(method, settings, score_set, keys)
-    where = devices.choose(device)
-    opened = load_teacher(resolve_teacher(teacher, runs), device=where, trust_builder=trust_builder)
-    return Run(
-        corpus=open_corpus(corpus),
-        teacher=opened,
-        method=module,
-        method_name=name,
-        method_digest=digest,
-        config=config,
-        n=n,
-        seed=seed,
-        runs=runs,
-        device=where,
-        workers=workers if workers is not None else max(1, devices.cores() - 1),
-        tower=ClipTower(tower, where) if tower else None,
-        on_error=on_error,
-        dedup=dedup,
-        protect=open_corpus(protect) if protect else None,
-        out=out,
-        keys=keys,
-        export=export,
-        say=say,
-    )
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig(RunConfig):
+    """Generate: train a generator on curated shards under the teacher's eyes, write synthetic ones.
 
+    The synthetic images carry the teacher's targets and are read as any other shards. Run the same
+    command again after a kill and it goes on; ask for another -n and the generator is not trained
+    again. The generator lies under RUNS/generators.
 
-def load_method(
-    method: str | None, settings: Sequence[str], score_set: str | None, keys: Path | None
-) -> tuple[Any, str, str, Choice]:
-    """(method, its name, its digest, its configuration) from the flags that may say which."""
-    if keys is not None:
-        if method or settings or score_set:
-            raise ValueError("--keys names the images: leave out --method, --set and --score-set")
-        if not keys.is_file():
-            raise ValueError(f"--keys {keys}: there is no such file")
-        digest = artifact.sha256(keys)
-        return Listed(keys), "keys", digest, Listed.Config(sha256=digest)
-    if score_set is not None:
-        if method not in (None, "mix"):
-            raise ValueError(f"--score-set is a method of its own: leave out --method {method}")
-        method, settings = "mix", [*settings, f"terms={','.join(score_set.split())}"]
-    method = method or DEFAULT_METHOD
-    module: Any = plugins.find("pipeline.methods", method)
-    digest = artifact.sha256(method) if method.endswith(".py") else method
-    return module, Path(method).stem, digest, plugins.configure(module.Config, settings)
+    Example: winnow generate --shards runs/shards/lake-winnow-0123456789 -n 50000
+    """
+
+    shards: Path | str | Shards
+    """The curated shards to learn from: a few thousand images are enough."""
+    n: Annotated[int, Option(flags=("--n", "-n"), min=1)] = 50_000
+    """Images to generate."""
+    generator: str = "hidfd"
+    """hidfd, or your own .py file."""
+    preset: str | None = None
+    """A named set of settings: faithful (as published), small (for a CPU)."""
+    settings: Annotated[Settings, Option(flags=("--set",))] = ()
+    """A setting of the generator, key=value; repeat or space-separate."""
+    keep: Literal["all", "agreeing"] = "all"
+    """all, or agreeing: only images in which the teacher sees the requested class."""
+    teacher: Annotated[str | Path | Teacher | None, Option(type=str)] = None
+    """A teacher directory or name. Default: the one that the shards name."""
+    seed: Annotated[int, Option(min=0)] = 0
+    """Initial weights, order, what is generated."""
+    out: Path | None = None
+    """The synthetic shards' directory. Default: under RUNS/shards."""

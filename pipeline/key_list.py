@@ -121,7 +121,9 @@ def find(path: Path, pool: Pool) -> Found:
     places = places[np.argsort(row_of[places])]
     places = places[pool.column("reason")[row_of[places]] != REASONS.index("protected")]
     if not len(places):
-        raise ArtifactError(f"{path}: --protect takes every image of it that is in this corpus")
+        raise ArtifactError(
+            f"{path}: --exclude-eval takes every image of it that is in this corpus"
+        )
     weight, score = (table[name].to_numpy()[places] for name in ("weight", "score"))
     if len(places) < len(keys):
         weight = (weight / weight.mean(dtype=np.float64)).astype(np.float32)
@@ -193,5 +195,5 @@ def select(pool: Pool, path: Path, directory: Path) -> tuple[Selection, dict[str
     counts -= np.bincount(pool.column("reason")[found.rows], minlength=len(counts))
     dropped = dict(zip((*REASONS[1:], "not_selected"), np.roll(counts, -1).tolist(), strict=True))
     histogram = np.bincount(pool.column("label")[found.rows], minlength=len(pool.classes))
-    note = {"asked": found.num_listed, "missing": found.missing, "changed": found.changed}
+    note = {"num_requested": found.num_listed, "missing": found.missing, "changed": found.changed}
     return Selection(len(found.rows), dropped, 0, histogram), note

@@ -51,10 +51,26 @@ class Choice:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in base}
 
 
+@dataclass(frozen=True)
+class Method:
+    """A method of selection with its settings; `digest` tells its code from any other."""
+
+    module: OfflineMethod
+    name: str
+    digest: str
+    config: Choice
+
+    def score(self, pool: Pool, seed: int) -> Scored:
+        """The method's columns, block by block."""
+        return self.module.score(pool, self.config, seed)
+
+
 class OfflineMethod(Protocol):
     """A module in pipeline/methods, or a user's own file."""
 
-    Config: type[Choice]
+    @property
+    def Config(self) -> type[Choice]:
+        """The method's own settings."""
 
     def score(self, pool: Pool, config: Any, seed: int) -> Scored:
         """Blocks of named columns float32 [n]; `score` is the one that selects."""

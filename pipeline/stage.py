@@ -2,81 +2,174 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from indexes import artifact, embeddings
-from pipeline.config import Run
+from indexes import artifact, devices, plugins
+from indexes.embeddings import open_embeddings
+from indexes.models.teacher import Teacher, load_teacher, resolve_teacher
+from pipeline.config import SelectConfig
+from pipeline.corpus import Corpus, open_corpus
+from pipeline.embedding.clip import ClipTower
+from pipeline.key_list import Listed
+from pipeline.method import Method
 from pipeline.pool import Pool
+
+log = logging.getLogger(__name__)
+DEFAULT_METHOD = "winnow"
 
 
 @dataclass(frozen=True)
-class Made:
-    """A whole artifact: its directory and the digest of what it was made from."""
+class Artifact:
+    """An artifact: its directory, and the digest of what it is made from."""
 
     directory: Path
     digest: str
-    beside: Mapping[str, Path] = field(default_factory=dict)
-    """Where the other columns of its pool lie: raw, dedup."""
 
     def load(self, name: str) -> npt.NDArray[Any]:
-        """An array of the artifact, memory-mapped."""
+        """The array `name` of the artifact, memory-mapped."""
         array: npt.NDArray[Any] = np.load(
             self.directory / f"{name}.npy", mmap_mode="r", allow_pickle=False
         )
         return array
 
 
-class Shelf(Protocol):
-    """Where a stage puts what it makes, and whom it tells."""
+class HasRuns(Protocol):
+    """A run, as far as a stage looks at it."""
 
     @property
     def runs(self) -> Path:
-        """The directory of every artifact."""
-
-    @property
-    def say(self) -> Callable[[str], None]:
-        """Takes a line for the user."""
+        """The directory of all artifacts."""
 
 
 def stage(
-    run: Shelf,
+    run: HasRuns,
     kind: str,
     name: str,
-    inputs: dict[str, Any],
-    make: Callable[[Made], None],
+    inputs: Mapping[str, Any],
+    write: Callable[[Artifact], Mapping[str, Any] | None],
     directory: Path | None = None,
-) -> Made:
-    """runs/<kind>/<name>-<digest of inputs>, made unless it is there, whole.
+) -> Artifact:
+    """RUNS/kind/name-<digest of inputs>, made unless it is there, whole.
 
-    `make` writes into the directory and ends with a card that bears the digest. ArtifactError: a
-    directory given by hand that was made from something else.
+    `write` writes the files of the artifact and returns the body of the card, to which the digest
+    is added, or None where it has written a card with the digest itself. Raises ArtifactError for
+    a `directory` that was made from something else.
     """
-    key = artifact.digest({"kind": kind, "schema": artifact.SCHEMAS[kind], **inputs})
-    made = Made(directory or run.runs / kind / f"{name}-{key[:10]}", key)
+    digest = artifact.digest({"kind": kind, "schema": artifact.SCHEMAS[kind], **inputs})
+    made = Artifact(directory or run.runs / kind / f"{name}-{digest[:10]}", digest)
     if not artifact.is_done(made.directory):
         with artifact.locked(made.directory):
             if not artifact.is_done(made.directory):  # else another process has just made it
-                make(made)
+                body = write(made)
+                if body is not None:
+                    artifact.write_card(made.directory, kind, {"digest": digest, **body})
+                log.info("%s: made, %s", kind, made.directory)
                 return made
-    found = artifact.read_card(made.directory, kind).get("digest")
-    if found != key:
+    recorded = artifact.read_card(made.directory, kind).get("digest")
+    if recorded != digest:
         raise artifact.ArtifactError(
             f"{made.directory} holds {kind} made from something else (digest "
-            f"{str(found)[:10]}, not {key[:10]}): delete it or name another directory"
+            f"{str(recorded)[:10]}, not {digest[:10]}): delete it or name another directory"
         )
-    run.say(f"{kind}: unchanged, {made.directory}")
+    log.info("%s: unchanged, %s", kind, made.directory)
     return made
 
 
-def open_pool(run: Run, embedded: Made, scores: Made) -> Pool:
-    """The pool of an embedded corpus with the columns of one artifact and those beside it."""
-    weight, bias = (value.detach().float().cpu().numpy() for value in run.teacher.head)
-    whole = embeddings.open_embeddings(embedded.directory)
-    classes = run.teacher.card.classes
-    return Pool(whole, (weight, bias), classes, scores.directory, **scores.beside)
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A SelectConfig with all that it names opened."""
+
+    config: SelectConfig
+    corpus: Corpus
+    teacher: Teacher
+    method: Method
+    tower: ClipTower | None
+    evaluation: Corpus | None
+    device: str
+    workers: int
+
+    @property
+    def runs(self) -> Path:
+        """The directory of all artifacts."""
+        return self.config.runs
+
+    @property
+    def name(self) -> str:
+        """The name of what depends on corpus and method."""
+        return f"{self.corpus.name}-{self.method.name}"
+
+    def open_pool(
+        self,
+        embedded: Artifact,
+        scratch: Artifact,
+        *,
+        raw: Artifact | None = None,
+        dedup: Artifact | None = None,
+    ) -> Pool:
+        """The pool of the embedded corpus; columns are written into `scratch`."""
+        weight, bias = (value.detach().float().cpu().numpy() for value in self.teacher.head)
+        return Pool(
+            open_embeddings(embedded.directory),
+            (weight, bias),
+            self.teacher.card.classes,
+            scratch.directory,
+            raw=raw.directory if raw else None,
+            dedup=dedup.directory if dedup else None,
+        )
+
+
+def open_run(config: SelectConfig) -> Run:
+    """Opens what a configuration names; ValueError says what does not exist or fit.
+
+    A teacher that is open already stays on its own device, and the run follows it there.
+    """
+    method = choose_method(config)
+    teacher, device = config.teacher, devices.choose(config.device)
+    if isinstance(teacher, Teacher):
+        device = str(teacher.head[0].device)
+    else:
+        directory = resolve_teacher(str(teacher) if teacher else None, config.runs)
+        teacher = load_teacher(directory, device=device, trust_builder=config.trust_builder)
+    workers = config.workers
+    return Run(
+        config=config,
+        corpus=open_corpus(config.corpus),
+        teacher=teacher,
+        method=method,
+        tower=ClipTower(config.tower, device) if config.tower else None,
+        evaluation=open_corpus(config.exclude_eval) if config.exclude_eval else None,
+        device=device,
+        workers=max(1, devices.cores() - 1) if workers is None else workers,
+    )
+
+
+def choose_method(config: SelectConfig) -> Method:
+    """The method that --method, --score-set or --keys name, with its settings."""
+    name, settings = config.method, config.settings
+    if config.keys is not None:
+        if name or settings or config.score_set:
+            raise ValueError("--keys names the images: leave out --method, --set and --score-set")
+        if not config.keys.is_file():
+            raise ValueError(f"--keys {config.keys}: there is no such file")
+        digest = artifact.sha256(config.keys)
+        return Method(Listed(config.keys), "keys", digest, Listed.Config(sha256=digest))
+    terms = {}
+    if config.score_set is not None:
+        if name not in (None, "mix"):
+            raise ValueError(f"--score-set is a method of its own: leave out --method {name}")
+        name, terms = "mix", {"terms": ",".join(config.score_set.split())}
+    name = name or DEFAULT_METHOD
+    module: Any = plugins.find("pipeline.methods", name)
+    return Method(
+        module,
+        Path(name).stem,
+        artifact.sha256(name) if name.endswith(".py") else name,
+        plugins.configure(module.Config, settings, **terms),
+    )

@@ -1,4 +1,4 @@
-"""The offline run, top to bottom: embed, index, dedup, score, select, weigh, shard.
+"""The offline run, top to bottom: embed, index, dedup, columns, score, select, weigh, shard.
 
 Every stage is a directory named by the digest of what it was made from. A whole one is reused, a
 cut-off one goes on, and a changed parameter gives a new name to what depends on it alone.
@@ -6,175 +6,296 @@ cut-off one goes on, and a changed parameter gives a new name to what depends on
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
+import logging
+from collections.abc import Mapping
+from typing import Any
 
 from indexes import artifact, devices, npy
+from indexes.embeddings import open_embeddings
 from indexes.models.teacher import teacher_record
-from pipeline import certificate, corpus_stages, key_list
-from pipeline.config import Run
+from indexes.shards.reader import Shards, open_shards
+from indexes.sources import locations
+from indexes.sources.spec import SourceError
+from indexes.vectors.build import build_index, embedding_parts, newest_index
+from indexes.vectors.index import Vectors
+from pipeline import certificate, key_list
+from pipeline.config import SelectConfig
+from pipeline.dedup.run import CONSTANTS, DedupSetup, dedup_rows
+from pipeline.embedding.embed import Embedder, embed_parts
+from pipeline.pool import Pool
+from pipeline.scores import columns, knn_distance, probe
 from pipeline.selection.top_n import select_top_n, starving
-from pipeline.stage import Made, open_pool, stage
+from pipeline.stage import Artifact, Run, open_run, stage
 from pipeline.weighting.weights import Weighed, weigh
 from pipeline.write_shards import gather_rows, write_shard_set
 
+log = logging.getLogger(__name__)
+Card = Mapping[str, Any]
+INDEX_BUDGET_BYTES = 4 << 30
 
-def select(run: Run) -> Path:
-    """The whole offline run; returns the shards' directory."""
-    embedded = corpus_stages.embed_corpus(run)
-    indexed = corpus_stages.index_vectors(run, embedded)
+
+def select(config: SelectConfig) -> Shards:
+    """Curates a corpus: the whole offline run, from the images to the shards.
+
+    Raises ValueError for what does not exist or does not fit, SourceError for a corpus that
+    cannot be read, ArtifactError for an artifact that is damaged or made from something else.
+
+    Example: `select(SelectConfig(corpus="demo", teacher="runs/teachers/r50", n=2_000)).funnel`
+    """
+    run = open_run(config)
+    embedded = embed_corpus(run)
+    indexed = index_vectors(run, embedded, "features")
     if run.tower:
-        corpus_stages.index_vectors(run, embedded, "tower")
-    deduped = corpus_stages.dedup_pool(run, embedded)
-    raw = corpus_stages.raw_columns(run, embedded, indexed, deduped)
-    scores = score_pool(run, embedded, raw)
-    selected = select_rows(run, embedded, scores)
-    weighted = weigh_rows(run, embedded, scores, selected)
-    shards = write_shards(run, embedded, scores, selected, weighted)
-    if run.export:
-        pool = open_pool(run, embedded, scores)
-        key_list.export(run.export, pool, selected.load("rows"), weighted.load("weight"))
+        index_vectors(run, embedded, "tower")
+    deduped = dedup_pool(run, embedded)
+    raw = raw_columns(run, embedded, indexed, deduped)
+    scores = score_pool(run, embedded, deduped, raw)
+    pool = run.open_pool(embedded, scores, raw=raw, dedup=deduped)
+    selected = select_rows(run, pool, scores)
+    weighted = weigh_rows(run, pool, selected)
+    shards = shard_rows(run, pool, deduped, selected, weighted)
+    if config.export:
+        key_list.export(config.export, pool, selected.load("rows"), weighted.load("weight"))
     artifact.write_json(run.runs / "last-shards.json", {"shards": str(shards.directory.resolve())})
-    return shards.directory
+    return open_shards(shards.directory)
 
 
-def score_pool(run: Run, embedded: Made, raw: Made) -> Made:
-    """The method's own columns over the whole pool, `score` above all."""
-    inputs = {
-        "columns": raw.digest,
-        "method": run.method_digest,
-        "config": run.config.scoring(),
-        "seed": run.seed,
+def embed_corpus(run: Run) -> Artifact:
+    """Every image through the teacher once; SourceError when none could be."""
+    parts, spec, device = run.corpus.parts, run.corpus.spec, run.device.split(":")[0]
+    embedder = Embedder(
+        teacher=run.teacher,
+        tower=run.tower,
+        device=run.device,
+        batch_size=128 if device == "cpu" else 256,
+        workers=run.workers,
+        on_error=run.config.on_error,
+        plugin=spec if spec.endswith(".py") else None,
+    )
+    settings = {
+        "schema": artifact.SCHEMAS["embeddings"],
+        "teacher": run.teacher.card.digest,
+        "tower": run.tower.digest if run.tower else None,
+        "precision": "bf16" if devices.has_bf16(run.device) else "fp32",
+        "device": device,
+        "batch_size": embedder.batch_size,
     }
-    beside = {"raw": raw.directory, **raw.beside}
+    inputs = {"parts": [(part.name, part.fingerprint()) for part in parts], **settings}
 
-    def make(made: Made) -> None:
-        pool = open_pool(run, embedded, dataclasses.replace(made, beside=beside))
-        pool.fill(run.method.score(pool, run.config, run.seed))
-        if "score" not in pool.scores:
-            raise ValueError(f"method {run.method_name} yields no column 'score'")
-        artifact.write_card(
+    def embed(made: Artifact) -> None:
+        embed_parts(
+            parts,
+            embedder,
             made.directory,
-            "scores",
-            {
+            settings=artifact.digest(settings),
+            body={
                 "digest": made.digest,
-                "method": run.method_name,
-                "config": run.config.scoring(),
-                "columns": pool.scores,
+                "corpus": run.corpus.name,
+                "teacher": teacher_record(run.teacher),
+                "tower": run.tower.name if run.tower else None,
+                "precision": settings["precision"],
             },
         )
-        run.say(f"scores: by {run.method_name}, {made.directory}")
 
-    made = stage(run, "scores", f"{run.corpus.name}-{run.method_name}", inputs, make)
-    return dataclasses.replace(made, beside=beside)
+    embedded = stage(run, "embeddings", run.corpus.name, inputs, embed)
+    tower = f"{run.tower.name}:{run.tower.weights}" if run.tower else None
+    locations.save(run.runs, embedded.directory.name, parts, tower)
+    card = artifact.read_card(embedded.directory, "embeddings")
+    if run.config.on_error == "stop" and card["damaged_parts"]:
+        raise SourceError(f"{card['damaged_parts'][0]}; mend or remove it, or --on-error continue")
+    if not card["num_samples"]:
+        drops = ", ".join(f"{count:,} {reason}" for reason, count in card["dropped"].items())
+        raise SourceError(
+            f"corpus {spec}: none of its {card['num_found']:,} samples could be embedded "
+            f"({drops or 'it is empty'})"
+        )
+    return embedded
 
 
-def select_rows(run: Run, embedded: Made, scores: Made) -> Made:
+def index_vectors(run: Run, embedded: Artifact, matrix: str) -> Artifact:
+    """A FAISS index of the teacher's `features`, or of the `tower`'s vectors.
+
+    What the last index holds of unchanged parts is taken over.
+    """
+    made_by = {
+        "corpus": run.corpus.name,
+        "matrix": matrix,
+        "teacher": run.teacher.card.digest if matrix == "features" else None,
+        "tower": run.tower.digest if run.tower and matrix == "tower" else None,
+    }
+
+    def build(made: Artifact) -> None:
+        build_index(
+            made.directory,
+            embedding_parts(open_embeddings(embedded.directory), matrix),
+            budget_bytes=INDEX_BUDGET_BYTES,
+            previous=newest_index(made.directory.parent, made_by),
+            body={"digest": made.digest, "embeddings": embedded.directory.name, **made_by},
+        )
+
+    name = run.corpus.name if matrix == "features" else f"{run.corpus.name}-{matrix}"
+    inputs = {"embeddings": embedded.digest, "budget": INDEX_BUDGET_BYTES, **made_by}
+    return stage(run, "vectors", name, inputs, build)
+
+
+def dedup_pool(run: Run, embedded: Artifact) -> Artifact:
+    """Why rows are out before anything is scored: copies, near duplicates, an evaluation set."""
+    evaluation = run.evaluation
+    inputs = {
+        "embeddings": embedded.digest,
+        "mode": run.config.dedup,
+        "exclude_eval": evaluation and [(p.name, p.fingerprint()) for p in evaluation.parts],
+        "constants": CONSTANTS,
+    }
+
+    def drop(made: Artifact) -> None:
+        setup = DedupSetup(
+            mode=run.config.dedup,
+            evaluation=evaluation,
+            geometry=run.teacher.geometry,
+            device=run.device,
+            workers=run.workers,
+        )
+        pool = run.open_pool(embedded, made, dedup=made)
+        dedup_rows(pool, made.directory, setup, digest=made.digest)
+
+    deduped = stage(run, "dedup", run.corpus.name, inputs, drop)
+    if not artifact.read_card(deduped.directory, "dedup")["num_candidates"]:
+        raise SourceError(
+            f"corpus {run.corpus.spec}: all of its images are in the evaluation set "
+            f"{run.config.exclude_eval}; name another"
+        )
+    return deduped
+
+
+def raw_columns(run: Run, embedded: Artifact, indexed: Artifact, deduped: Artifact) -> Artifact:
+    """The columns that any method may rank by, whatever the method."""
+    digests = {"embeddings": embedded.digest, "vectors": indexed.digest, "dedup": deduped.digest}
+    inputs = {**digests, "neighbors": knn_distance.K, "probe": probe.CONSTANTS}
+
+    def fill(made: Artifact) -> Card:
+        pool = run.open_pool(embedded, made, dedup=deduped)
+        class_names = run.tower.encode_names(run.teacher.card.classes) if run.tower else None
+        vectors = Vectors(indexed.directory)
+        neighbors = vectors.neighbors(pool.blocks, knn_distance.K, probes=vectors.card["nprobe"])
+        columns.fill(pool, (similarity for similarity, _ in neighbors), class_names)
+        pool.fill((b, {"proxy_kl": values}) for b, values in probe.proxy_kl(pool, run.device))
+        return {"columns": pool.scores}
+
+    return stage(run, "columns", run.corpus.name, inputs, fill)
+
+
+def score_pool(run: Run, embedded: Artifact, deduped: Artifact, raw: Artifact) -> Artifact:
+    """The method's own columns over the whole pool, `score` above all."""
+    scoring, seed = run.method.config.scoring(), run.config.seed
+    digests = {"columns": raw.digest, "method": run.method.digest}
+    inputs = {**digests, "config": scoring, "seed": seed}
+
+    def score(made: Artifact) -> Card:
+        pool = run.open_pool(embedded, made, raw=raw, dedup=deduped)
+        pool.fill(run.method.score(pool, seed))
+        if "score" not in pool.scores:
+            raise ValueError(f"method {run.method.name} yields no column 'score'")
+        return {"method": run.method.name, "config": scoring, "columns": pool.scores}
+
+    return stage(run, "scores", run.name, inputs, score)
+
+
+def select_rows(run: Run, pool: Pool, scores: Artifact) -> Artifact:
     """The rows to keep, ascending, and why the others are not."""
-    config = run.config
+    n, config = run.config.n, run.method.config
     inputs = {
         "scores": scores.digest,
-        "n": run.n if config.balance != "all" else None,
+        "n": n if config.balance != "all" else None,
         "balance": config.balance,
         "floor": config.floor_log_odds if config.balance == "quota_with_floor" else None,
     }
 
-    def make(made: Made) -> None:
-        pool = open_pool(run, embedded, scores)
-        out = made.directory / "rows.npy"
-        if run.keys:
-            chosen, note = key_list.select(pool, run.keys, made.directory)
+    def choose(made: Artifact) -> Card:
+        out, request = made.directory / "rows.npy", {"num_requested": n}
+        if run.config.keys:
+            chosen, request = key_list.select(pool, run.config.keys, made.directory)
         else:
-            chosen = select_top_n(pool, run.n, config.balance, config.floor_log_odds, out)
-            note = {"asked": run.n}
-        artifact.write_card(
-            made.directory,
-            "selection",
-            {
-                "digest": made.digest,
-                **note,
-                "kept": chosen.num_rows,
-                "dropped": chosen.dropped,
-                "below_floor": chosen.below_floor,
-                "class_histogram": chosen.histogram,
-                "starving": {
-                    name: {"kept": kept, "short": short}
-                    for name, kept, short in starving(chosen.histogram, pool.classes)
-                },
+            chosen = select_top_n(pool, n, config.balance, config.floor_log_odds, out)
+        return {
+            **request,
+            "kept": chosen.num_rows,
+            "dropped": chosen.dropped,
+            "below_floor": chosen.below_floor,
+            "class_histogram": chosen.histogram,
+            "starving": {
+                name: {"kept": kept, "short": short}
+                for name, kept, short in starving(chosen.histogram, pool.classes)
             },
-        )
-        run.say(f"selection: {chosen.num_rows:,} of {len(pool):,}, {made.directory}")
+        }
 
-    return stage(run, "selection", f"{run.corpus.name}-{run.method_name}", inputs, make)
+    return stage(run, "selection", run.name, inputs, choose)
 
 
-def weigh_rows(run: Run, embedded: Made, scores: Made, selected: Made) -> Made:
+def weigh_rows(run: Run, pool: Pool, selected: Artifact) -> Artifact:
     """One weight a selected row, mean 1, and the certificate of the selection so weighted."""
-    config = run.config
+    config, seed = run.method.config, run.config.seed
     inputs = {
         "selection": selected.digest,
         "weights": config.weights,
         "cap": config.weight_cap if config.weights != "none" else None,
         "floor": config.weight_floor if config.weights in ("soft_prior", "moment_match") else None,
-        "seed": run.seed,
+        "seed": seed,
     }
 
-    def make(made: Made) -> None:
-        pool, rows = open_pool(run, embedded, scores), selected.load("rows")
-        cap, floor = config.weight_cap, config.weight_floor
-        found = weigh(pool, rows, config.weights, cap=cap, floor=floor, seed=run.seed)
-        if run.keys:
-            found = Weighed(selected.load("weight"), {"weights": "listed"})
+    def certify(made: Artifact) -> Card:
+        rows, cap, floor = selected.load("rows"), config.weight_cap, config.weight_floor
+        weighed = weigh(pool, rows, config.weights, cap=cap, floor=floor, seed=seed)
+        if run.config.keys:
+            weighed = Weighed(selected.load("weight"), {"weights": "listed"})
         dropped = artifact.read_card(selected.directory, "selection")["dropped"]
-        figures, moments = certificate.certify(pool, rows, found.weight, dropped, run.seed)
-        npy.save(made.directory / "weight.npy", found.weight)
+        figures, moments = certificate.certify(pool, rows, weighed.weight, dropped, seed)
+        npy.save(made.directory / "weight.npy", weighed.weight)
         if moments is not None:
             npy.save(made.directory / "moments.npy", moments)
-        note = {"digest": made.digest, "weighing": found.note, "certificate": figures}
-        artifact.write_card(made.directory, "weights", note)
-        if "note" in found.note:
-            run.say(f"note: {found.note['note']}")
-        run.say(f"weights: {config.weights}, {made.directory}")
+        if "note" in weighed.note:
+            log.info("note: %s", weighed.note["note"])
+        return {"weighing": weighed.note, "certificate": figures}
 
-    return stage(run, "weights", f"{run.corpus.name}-{run.method_name}", inputs, make)
+    return stage(run, "weights", run.name, inputs, certify)
 
 
-def write_shards(run: Run, embedded: Made, scores: Made, selected: Made, weighted: Made) -> Made:
+def shard_rows(
+    run: Run, pool: Pool, deduped: Artifact, selected: Artifact, weighted: Artifact
+) -> Artifact:
     """The contract: tars, side-cars and the card with the funnel."""
-    inputs = {"weights": weighted.digest, "seed": run.seed}
 
-    def make(made: Made) -> None:
-        pool = open_pool(run, embedded, scores)
+    def write(made: Artifact) -> Card:
         rows, card = selected.load("rows"), pool.embeddings.card
-        choice = artifact.read_card(selected.directory, "selection")
+        selection = artifact.read_card(selected.directory, "selection")
         weighing = artifact.read_card(weighted.directory, "weights")
-        dropped = {**card["dropped"], **choice["dropped"]}
-        write_shard_set(
+        dropped = {**card["dropped"], **selection["dropped"]}
+        contents = write_shard_set(
             pool,
             run.corpus.parts,
             gather_rows(pool, rows, weighted.load("weight")),
             made.directory,
             plan_digest=made.digest,
-            seed=run.seed,
+            seed=run.config.seed,
             workers=devices.cores(),
-            body={
-                "digest": made.digest,
-                "corpus": run.corpus.name,
-                "teacher": teacher_record(run.teacher),
-                "method": run.method_name,
-                "config": dataclasses.asdict(run.config),
-                "seed": run.seed,
-                "dedup": artifact.read_card(scores.beside["dedup"], "dedup"),
-                "asked": choice["asked"],
-                "below_floor": choice["below_floor"],
-                "starving": choice["starving"],
-                "weighing": weighing["weighing"],
-                "certificate": weighing["certificate"],
-                **{name: choice[name] for name in ("missing", "changed") if name in choice},
-                "funnel": {"in": card["num_found"], "dropped": dropped, "kept": len(rows)},
-                "damaged_parts": card["damaged_parts"],
-            },
         )
+        return {
+            "corpus": run.corpus.name,
+            "teacher": teacher_record(run.teacher),
+            "method": run.method.name,
+            "config": run.method.config,
+            "seed": run.config.seed,
+            "dedup": artifact.read_card(deduped.directory, "dedup"),
+            "num_requested": selection["num_requested"],
+            "below_floor": selection["below_floor"],
+            "starving": selection["starving"],
+            "weighing": weighing["weighing"],
+            "certificate": weighing["certificate"],
+            **{name: selection[name] for name in ("missing", "changed") if name in selection},
+            "funnel": {"in": card["num_found"], "dropped": dropped, "kept": len(rows)},
+            "damaged_parts": card["damaged_parts"],
+            **contents,
+        }
 
-    name = f"{run.corpus.name}-{run.method_name}"
-    return stage(run, "shards", name, inputs, make, directory=run.out)
+    inputs = {"weights": weighted.digest, "seed": run.config.seed}
+    return stage(run, "shards", run.name, inputs, write, directory=run.config.out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +85,7 @@ def plan_shards(chosen: Chosen, seed: int) -> list[Array]:
 class Originals:
     """The selected images' own bytes, from their sources.
 
-    Parts without cheap random access (gzip, Parquet, painted) are streamed once and their wanted
+    Parts without cheap random access (gzip, Parquet, rendered) are streamed once and their wanted
     images kept in a spill file under `scratch`; the rest are read where they lie.
     """
 
@@ -160,10 +159,9 @@ def write_shard_set(
     *,
     plan_digest: str,
     seed: int,
-    body: Mapping[str, Any],
     workers: int = 1,
-) -> None:
-    """Writes every shard that is not there yet, then the card.
+) -> dict[str, Any]:
+    """Writes every shard that is not there yet; what the card says of the files.
 
     Memory: the chosen rows' columns and keys, and one shard's targets a worker.
     """
@@ -185,8 +183,9 @@ def write_shard_set(
     ):
         for count in threads.map(one, missing):
             progress.add(count)
-    writer.finish(len(shards), body)
+    contents = writer.contents(len(shards))
     shutil.rmtree(scratch, ignore_errors=True)
+    return contents
 
 
 def write_shard(

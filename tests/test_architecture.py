@@ -23,7 +23,7 @@ HEAVY = {
     "torch", "torchvision", "faiss", "webdataset", "pyarrow", "open_clip", "timm", "pandas",
     "PIL", "simplejpeg", "fsspec", "safetensors", "onnx", "onnxruntime", "onnxscript",
 }  # fmt: skip
-COMMANDS = ["demo", "select", "paint", "search", "corpora", "distill", "targets", "evaluate",
+COMMANDS = ["demo", "select", "generate", "search", "corpora", "distill", "targets", "evaluate",
             "train-teacher", "import-teacher", "students", "methods", "export", "inspect",
             "verify"]  # fmt: skip
 

@@ -2,8 +2,8 @@
 
 Paper: Hybrid Data-Free Distillation (arXiv 2412.13525, AAAI 2025); its code was read (SOURCE).
 L = align mean (P(f_S) - f_T)^2, P the projector of indexes/zoo/_reused.py. The other half of
-the method is its data: a few thousand curated images and many painted from them:
-  winnow paint --shards REAL -n 50000
+the method is its data: a few thousand curated images and many generated from them:
+  winnow generate --shards REAL -n 50000
   winnow distill --method hidfd --shards REAL --mix PAINTED
 Cost: the projector has D^2 (9 / 4 + 1 / 2) weights and more at D features of the teacher, which
 the student keeps; a step of a ResNet-8 takes about twice as long as with kd.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Array = npt.NDArray[Any]
-# Columns that every side-car has, and `intended` of painted images: the class asked for. Score
-# columns (float32) may follow.
+# Columns that every side-car has, and `requested` of synthetic images: the class that the
+# generator was given. Score columns (float32) may follow.
 COLUMNS: dict[str, Any] = {
     "offset": np.int64,
     "size": np.int64,
@@ -26,7 +26,7 @@ COLUMNS: dict[str, Any] = {
     "logsumexp": np.float32,
     "key_hash": np.uint64,
     "source_offset": np.int64,
-    "intended": np.int32,
+    "requested": np.int32,
 }
 
 

@@ -110,8 +110,8 @@ class ShardWriter:
             for label, weight, tail, source in zip(labels, weights, tails, sources, strict=True)
         ]
 
-    def finish(self, num_shards: int, body: Mapping[str, Any]) -> None:
-        """Writes card.json over shards 0..num_shards-1; ArtifactError if one is not whole."""
+    def contents(self, num_shards: int) -> dict[str, Any]:
+        """What a card says of shards 0..num_shards-1; ArtifactError if one is not whole."""
         files: list[dict[str, Any]] = []
         labels, weights = [], []
         for number in range(num_shards):
@@ -121,33 +121,31 @@ class ShardWriter:
             columns = sidecar.read_columns(table, ["label", "weight"])
             labels.append(columns["label"])
             weights.append(columns["weight"])
-            note = sidecar.manifest(table)
+            manifest = sidecar.manifest(table)
             files.append(
                 {
                     "name": shard_name(number),
-                    "bytes": int(note["bytes"]),
-                    "sha256": note["sha256"],
+                    "bytes": int(manifest["bytes"]),
+                    "sha256": manifest["sha256"],
                     "num_samples": len(columns["label"]),
                     "sidecar_sha256": artifact.sha256(table),
                 }
             )
         label, weight = np.concatenate(labels), np.concatenate(weights).astype(np.float64)
-        counts = np.bincount(label, minlength=len(self.classes))
-        artifact.write_card(
-            self.directory,
-            "shards",
-            {
-                "plan": self.plan,
-                "num_samples": len(label),
-                "num_shards": num_shards,
-                "num_bytes": sum(file["bytes"] for file in files),
-                "classes": self.classes,
-                "class_histogram": counts,
-                "effective_sample_size": effective_sample_size(weight),
-                **body,
-                "files": files,
-            },
-        )
+        return {
+            "plan": self.plan,
+            "num_samples": len(label),
+            "num_shards": num_shards,
+            "num_bytes": sum(file["bytes"] for file in files),
+            "classes": self.classes,
+            "class_histogram": np.bincount(label, minlength=len(self.classes)),
+            "effective_sample_size": effective_sample_size(weight),
+            "files": files,
+        }
+
+    def finish(self, num_shards: int, body: Mapping[str, Any]) -> None:
+        """Writes card.json over shards 0..num_shards-1: `body` and their contents."""
+        artifact.write_card(self.directory, "shards", {**body, **self.contents(num_shards)})
 
 
 def check_keys(keys: Sequence[str]) -> None:

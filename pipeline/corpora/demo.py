@@ -1,7 +1,7 @@
-"""The corpus `demo`: 12,000 images of a painted world, made on the spot, nothing to download.
+"""The corpus `demo`: 12,000 images of a drawn world, made on the spot, nothing to download.
 
 About three in ten show one of ten classes, in ten styles of which one is the lost style, that of
-the original which only `paint_labeled` paints. The rest are near misses, crowds of things and
+the original which only `render_labeled` renders. The rest are near misses, crowds of things and
 patterns; classes are imbalanced, some images are there twice or nearly so, some are damaged.
 Image i of a part is a pure function of (seed, i): the same bytes every time, in any order. OURS.
 """
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from indexes.artifact import digest, hash64, writing
 from indexes.shards.tar_writer import HashedTar
 from pipeline.corpora._misfits import CROWDS, NEAR_MISSES, PATTERNS
-from pipeline.corpora._painter import DRAWS, LOOKS, SIDE, paint
+from pipeline.corpora._renderer import DRAWS, LOOKS, SIDE, render
 from pipeline.corpora._shapes import CLASS_SHAPES
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ SUBJECTS = {"class": 0.3, "near miss": 0.22, "crowd": 0.14, "pattern": 0.34}
 CLASS_SHARES = (0.08, 0.17, 0.06, 0.14, 0.11, 0.03, 0.1, 0.07, 0.2, 0.04)
 # In the order of LOOKS: a fifth in the lost style, a quarter near it.
 LOOK_SHARES = (0.2, 0.25, 0.09, 0.09, 0.06, 0.06, 0.06, 0.08, 0.06, 0.05)
-# How many images of the ocean are not simply painted and encoded, by what is done to them.
+# How many images of the ocean are not simply rendered and encoded, by what is done to them.
 ODDITIES = {
     "truncated": 20,  # a JPEG cut off in the middle
     "empty": 20,  # no byte
@@ -53,16 +53,15 @@ ODDITIES = {
     "copy": 300,  # byte for byte another image of the ocean
     "echo": 400,  # another image moved by a pixel, brightened and encoded again
 }
-CORRUPT = ("truncated", "empty", "garbage")
 PNG_FRAC = 0.08
-# Images are painted in blocks: enough to fill vector registers, few enough to stay in cache.
+# Images are rendered in blocks: enough to fill vector registers, few enough to stay in cache.
 BLOCK = 500
 SHARD_IMAGES = 2_000
 _WEB_PAGE = b"<!DOCTYPE html><html><head><title>404 Not Found</title></head></html>\n"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Painted:
+class Truth:
     """What image i of the ocean shows: the truth, which no part ever yields."""
 
     key: str
@@ -90,7 +89,7 @@ def _pick(shares: Iterable[float], draw: npt.NDArray[np.float32]) -> npt.NDArray
 
 
 @cache
-def census(seed: int = SEED) -> tuple[Painted, ...]:
+def census(seed: int = SEED) -> tuple[Truth, ...]:
     """The truth about every image of the ocean, in the order of its parts."""
     draws = _draws(seed, "census", NUM_IMAGES, 3)
     subjects = [list(SUBJECTS)[i] for i in _pick(SUBJECTS.values(), draws[:, 0])]
@@ -114,7 +113,7 @@ def census(seed: int = SEED) -> tuple[Painted, ...]:
     for i in range(NUM_IMAGES):
         odd = oddity.get(i, "")
         source = regular[int(rng.integers(len(regular)))] if odd in ("copy", "echo") else i
-        result.append(Painted(_key(i // PART_IMAGES, i % PART_IMAGES), *show(source), odd, source))
+        result.append(Truth(_key(i // PART_IMAGES, i % PART_IMAGES), *show(source), odd, source))
     return tuple(result)
 
 
@@ -124,7 +123,7 @@ def corpus() -> list[Part]:
 
 
 class DemoPart:
-    """2,000 images of the ocean, painted while they are read; see indexes.sources.spec.Part."""
+    """2,000 images of the ocean, rendered while they are read; see indexes.sources.spec.Part."""
 
     def __init__(self, number: int, seed: int = SEED) -> None:
         self.number, self.seed = number, seed
@@ -137,30 +136,29 @@ class DemoPart:
 
     def __iter__(self) -> Iterator[Sample]:
         for start in range(0, PART_IMAGES, BLOCK):
-            yield from self._paint(range(start, min(start + BLOCK, PART_IMAGES)))
+            yield from self._render(range(start, min(start + BLOCK, PART_IMAGES)))
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
-        """The bytes of image `offset`, painted again. Raises SourceError for another key."""
+        """The bytes of image `offset`, rendered again. Raises SourceError for another key."""
         from indexes.sources.spec import SourceError
 
         if not 0 <= offset < PART_IMAGES or key != _key(self.number, offset):
             raise SourceError(f"{self.name} has no image {key!r} at {offset}; embed demo again")
-        return next(self._paint(range(offset, offset + 1))).data
+        return next(self._render(range(offset, offset + 1))).data
 
-    def _paint(self, indexes: range) -> Iterator[Sample]:
+    def _render(self, indexes: range) -> Iterator[Sample]:
         from indexes.sources.spec import Sample
 
         truth = census(self.seed)
-        here = [truth[self.number * PART_IMAGES + i] for i in indexes]
-        sources = np.array([one.source for one in here])
-        draws = _ocean_draws(self.seed)[sources]
-        images = paint([one.thing for one in here], [one.look for one in here], draws[:, 1:])
-        for index, one, image, draw in zip(indexes, here, images, draws, strict=True):
-            png = bool(draw[0] < PNG_FRAC) and one.oddity in ("", "copy", "echo")
-            png = png or one.oddity in ("alpha", "palette")
-            data = _spoil(_encode(image, one.oddity, png), one.oddity, float(draw[0]))
+        rows = [truth[self.number * PART_IMAGES + i] for i in indexes]
+        draws = _ocean_draws(self.seed)[np.array([row.source for row in rows])]
+        images = render([row.thing for row in rows], [row.look for row in rows], draws[:, 1:])
+        for index, row, image, draw in zip(indexes, rows, images, draws, strict=True):
+            png = bool(draw[0] < PNG_FRAC) and row.oddity in ("", "copy", "echo")
+            png = png or row.oddity in ("alpha", "palette")
+            data = _spoil(_encode(image, row.oddity, png), row.oddity, float(draw[0]))
             ext = "png" if png else "jpg"
-            yield Sample(key=one.key, ext=ext, data=data, offset=index, extras={})
+            yield Sample(key=row.key, ext=ext, data=data, offset=index, extras={})
 
 
 @cache
@@ -212,10 +210,10 @@ def _spoil(data: bytes, oddity: str, draw: float) -> bytes:
     return data
 
 
-def paint_labeled(
+def render_labeled(
     directory: str | Path, split: Literal["train", "test"], count: int, seed: int
 ) -> None:
-    """Paints `count` images of the lost original, classes in equal shares, into `directory`.
+    """Renders `count` images of the lost original, classes in equal shares, into `directory`.
 
     WebDataset tars `<split>-00000.tar` ... of 2,000: `<key>.jpg` [32, 32, 3] and `<key>.cls`, the
     index into CLASSES as text. The splits share no image, nor does either with the ocean.
@@ -233,7 +231,7 @@ def paint_labeled(
             for start in range(first, last, BLOCK):
                 rows = range(start, min(start + BLOCK, last))
                 things = [CLASSES[labels[row]] for row in rows]
-                images = paint(things, ["lost"] * len(rows), draws[rows.start : rows.stop, 1:])
+                images = render(things, ["lost"] * len(rows), draws[rows.start : rows.stop, 1:])
                 for row, image in zip(rows, images, strict=True):
                     tar.add(f"{split}-{row:06d}.jpg", _jpeg(image, ""))
                     tar.add(f"{split}-{row:06d}.cls", str(labels[row]).encode())

@@ -1,4 +1,4 @@
-"""What a file of pipeline/generators is: a Config, its presets, a trainer and a painter."""
+"""What a file of pipeline/generators is: a Config, its presets, a trainer and a sampler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from indexes.models.teacher import Teacher
-from pipeline.generation.dataset import Examples
+from pipeline.generation.dataset import TrainingImages
 
 # Classes [n] and a source of randomness -> images uint8 [n, P, P, 3].
 Sampler = Callable[[Tensor, torch.Generator], Tensor]
@@ -19,9 +19,9 @@ class Trainer(Protocol):
     """A generator in training. What step k computes depends on seed, state and k alone."""
 
     steps: int
-    per_step: int
+    batch_size: int
 
-    def take(self, step: int) -> dict[str, Tensor]:
+    def step(self, number: int) -> dict[str, Tensor]:
         """One step; its named terms, detached scalars. A term may be absent in some steps."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -31,7 +31,7 @@ class Trainer(Protocol):
         """Takes up what `state_dict` gave, with its tensors on the CPU."""
 
     def result(self) -> dict[str, Tensor]:
-        """The tensors that paint."""
+        """The tensors that a sampler needs."""
 
 
 class Generator(Protocol):
@@ -42,14 +42,14 @@ class Generator(Protocol):
     VERSION: int  # of what a training computes: another one is another artifact
 
     def side(self, config: Any, input_size: int) -> int:
-        """P, the side of what is painted for a teacher of this input size."""
+        """P, the side of the images for a teacher of this input size."""
 
     def trainer(
-        self, config: Any, examples: Examples, teacher: Teacher, *, seed: int, device: str
+        self, config: Any, images: TrainingImages, teacher: Teacher, *, seed: int, device: str
     ) -> Trainer:
         """The training of one generator, at its first step."""
 
-    def painter(
+    def sampler(
         self, config: Any, side: int, num_classes: int, tensors: Mapping[str, Tensor], device: str
     ) -> Sampler:
-        """What paints with the tensors of a finished training."""
+        """A function that draws images with the tensors of a finished training."""

@@ -1,8 +1,8 @@
 """A shard set as a generator sees it: its pixels, and what the teacher says of each of them.
 
-N images, P side of what is painted, D_T the teacher's features, C classes. The images have no
-labels and all count alike: the class of one is what the teacher answered when the shards were
-written. HiDFD is blamed for taking the teacher's word, but unlabeled images have no other.
+N images, P side of a synthetic image, D_T the teacher's features, C classes. The images have no
+labels and all count alike: the class of an image is the teacher's when the shards were written.
+HiDFD is blamed for taking the teacher's word, but unlabeled images have no other.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from indexes.models.teacher import Teacher
 from indexes.progress import Progress
 from indexes.shards.reader import Shards
 
-BLOCK = 128  # images of one forward: always the same, so that answers are
+BLOCK = 128  # images of one forward: always as many, so that the features are the same
 
 
 @dataclass(frozen=True)
-class Examples:
+class TrainingImages:
     """pixels uint8 [N, P, P, 3]; features [2, N, D_T] of each image as it is and mirrored; labels
     [N], the teacher's classes; all on one device.
     """
@@ -46,8 +46,8 @@ class Examples:
         return pixels * 2 - 1, self.features[mirrored_B, rows_B], self.labels[rows_B]
 
 
-def read_examples(shards: Shards, teacher: Teacher, side: int, device: str) -> Examples:
-    """All images of a shard set, decoded and answered; memory N (3 P^2 + 8 D_T) bytes.
+def read_images(shards: Shards, teacher: Teacher, side: int, device: str) -> TrainingImages:
+    """All images of a shard set, decoded, with their features; memory N (3 P^2 + 8 D_T) bytes.
 
     ArtifactError for shards of another teacher, ValueError for an image that is damaged.
     """
@@ -65,25 +65,25 @@ def read_examples(shards: Shards, teacher: Teacher, side: int, device: str) -> E
                 ) from error
             progress.add(1)
     whole = torch.from_numpy(pixels).to(device)
-    features = torch.stack([_features(whole, teacher, mirrored=one) for one in (False, True)])
+    features = torch.stack([_features(whole, teacher, mirrored=flip) for flip in (False, True)])
     labels = torch.from_numpy(shards.columns["label"].astype(np.int64)).to(device)
-    return Examples(whole, features, labels)
+    return TrainingImages(whole, features, labels)
 
 
 def _features(pixels_NPP3: Tensor, teacher: Teacher, *, mirrored: bool) -> Tensor:
     features = []
     with Progress("teacher, mirrored" if mirrored else "teacher", len(pixels_NPP3)) as progress:
-        for some in torch.split(pixels_NPP3, BLOCK):
-            pixels = to_unit(some)
+        for block in torch.split(pixels_NPP3, BLOCK):
+            pixels = to_unit(block)
             pixels = teacher_view(pixels.flip(3) if mirrored else pixels, teacher.geometry)
             with devices.autocast(str(pixels.device)):
                 features.append(teacher(pixels)[1])
-            progress.add(len(some))
+            progress.add(len(block))
     return torch.cat(features)
 
 
 def teacher_view(pixels_B3PP: Tensor, geometry: Geometry) -> Tensor:
-    """Painted pixels [B, 3, P, P] in [0, 1] -> [B, 3, S, S] as the teacher's geometry cuts them.
+    """Pixels [B, 3, P, P] in [0, 1] -> [B, 3, S, S] as the teacher's geometry cuts them.
 
     Differentiable, and as a reader of the file would see it but for the rounding to bytes (and
     for interpolations other than bilinear and bicubic, which are taken for bilinear).

@@ -1,189 +1,170 @@
-"""The run of `winnow paint`, top to bottom: read a shard set, train a generator on it, paint.
+"""The run of `winnow generate`, top to bottom: read a shard set, train a generator, sample it.
 
-The generator and the painted shards are artifacts, each named by the digest of what it was made
+The generator and the synthetic shards are artifacts, each named by the digest of what it was made
 from: whole ones are reused, cut-off ones go on.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
 from indexes import artifact, checkpoint, devices, plugins
 from indexes.models.teacher import Teacher, load_labeler, teacher_record
 from indexes.shards.reader import Shards, open_shards
+from pipeline.config import GenerateConfig
 from pipeline.generation.base import Generator
-from pipeline.generation.dataset import read_examples
-from pipeline.generation.sample import SOURCE, Keep, Tally, sample_blocks, write_generated_shards
+from pipeline.generation.dataset import read_images
+from pipeline.generation.sample import SOURCE, Tally, sample_blocks, write_synthetic_shards
 from pipeline.generation.train import fit_generator, read_generator
-from pipeline.stage import Made, stage
+from pipeline.stage import Artifact, stage
 
 PLUGINS = "pipeline.generators"
-DEFAULT_GENERATOR = "hidfd"
-PARTS = ("Config", "PRESETS", "VERSION", "side", "trainer", "painter")
+PARTS = ("Config", "PRESETS", "VERSION", "side", "trainer", "sampler")
+Card = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateRun:
-    """One run of painting: from which shards, by which generator, and where things go."""
+    """A GenerateConfig with all that it names opened.
 
+    name, digest, settings: of the generator; the digest tells its code from any other.
+    """
+
+    config: GenerateConfig
     shards: Shards
     teacher: Teacher
     generator: Generator
-    name: str
+    generator_name: str
     generator_digest: str
-    config: Any
-    n: int
-    keep: Keep
-    seed: int
-    runs: Path
+    settings: Any
     device: str
-    out: Path | None = None
-    say: Callable[[str], None] = print
+
+    @property
+    def runs(self) -> Path:
+        """The directory of all artifacts."""
+        return self.config.runs
+
+    @property
+    def name(self) -> str:
+        """The name of what is made."""
+        return f"{self.shards.directory.resolve().name}-{self.generator_name}"
 
 
-def prepare_generation(
-    *,
-    shards: Path,
-    runs: Path,
-    teacher: str | None = None,
-    generator: str = DEFAULT_GENERATOR,
-    preset: str | None = None,
-    settings: Sequence[str] = (),
-    n: int = 50_000,
-    keep: str = "all",
-    seed: int = 0,
-    out: Path | None = None,
-    device: str = "auto",
-    trust_builder: bool = False,
-    say: Callable[[str], None] = print,
-) -> GenerateRun:
-    """What a user types, opened; ValueError (a subclass) says what does not exist or fit."""
-    if keep not in get_args(Keep):
-        raise ValueError(f"--keep is {' or '.join(get_args(Keep))}, not {keep!r}")
-    module: Any = plugins.find(PLUGINS, generator)
+def generate(config: GenerateConfig) -> Shards:
+    """Trains a generator unless it is trained, samples it, and opens the synthetic shards.
+
+    Raises ValueError for what does not exist or does not fit, ArtifactError for shards of another
+    teacher or an artifact that is damaged.
+
+    Example: `generate(GenerateConfig(shards=shards, n=10_000, preset="small")).to_pandas()`
+    """
+    run = open_run(config)
+    trained = train_generator(run)
+    synthetic = write_synthetic(run, trained)
+    return open_shards(synthetic.directory)
+
+
+def open_run(config: GenerateConfig) -> GenerateRun:
+    """Opens what a configuration names; ValueError says what does not exist or fit."""
+    name = config.generator
+    module: Any = plugins.find(PLUGINS, name)
     lacking = [part for part in PARTS if not hasattr(module, part)]
     if lacking:
-        raise ValueError(
-            f"{generator} defines no {', '.join(lacking)}: see pipeline/generation/base.py"
-        )
-    known = plugins.preset(module, preset) if preset else {}
-    config = plugins.configure(module.Config, settings, **known)
-    where = devices.choose(device)
-    opened = open_shards(shards)
-    master = load_labeler(opened, teacher, runs, device=where, trust_builder=trust_builder)
+        raise ValueError(f"{name} defines no {', '.join(lacking)}: see pipeline/generation/base.py")
+    preset = plugins.preset(module, config.preset) if config.preset else {}
+    settings = plugins.configure(module.Config, config.settings, **preset)
+    device = devices.choose(config.device)
+    shards = config.shards if isinstance(config.shards, Shards) else open_shards(config.shards)
+    teacher = config.teacher
+    if isinstance(teacher, Teacher):
+        shards.check_teacher(teacher.card.digest)
+        device = str(teacher.head[0].device)
+    else:
+        trust, spec = config.trust_builder, str(teacher) if teacher else None
+        teacher = load_labeler(shards, spec, config.runs, device=device, trust_builder=trust)
     return GenerateRun(
-        shards=opened,
-        teacher=master,
-        generator=module,
-        name=Path(generator).stem,
-        generator_digest=artifact.sha256(generator) if generator.endswith(".py") else generator,
         config=config,
-        n=n,
-        keep="intended" if keep == "intended" else "all",
-        seed=seed,
-        runs=runs,
-        device=where,
-        out=out,
-        say=say,
+        shards=shards,
+        teacher=teacher,
+        generator=module,
+        generator_name=Path(name).stem,
+        generator_digest=artifact.sha256(name) if name.endswith(".py") else name,
+        settings=settings,
+        device=device,
     )
 
 
-def generate_images(run: GenerateRun) -> Path:
-    """Trains what is not trained and paints what is not painted; the painted shards' directory."""
-    learned = train_generator(run)
-    return write_generated(run, learned).directory
-
-
-def train_generator(run: GenerateRun) -> Made:
+def train_generator(run: GenerateRun) -> Artifact:
     """The generator, trained on the shard set."""
-    side = run.generator.side(run.config, run.teacher.card.input_size)
+    seed, device = run.config.seed, run.device
+    side = run.generator.side(run.settings, run.teacher.card.input_size)
     inputs = {
         "shards": artifact.digest(run.shards.card),
         "teacher": run.teacher.card.digest,
         "generator": run.generator_digest,
         "version": run.generator.VERSION,
-        "config": run.config,
-        "seed": run.seed,
+        "config": run.settings,
+        "seed": seed,
     }
 
-    def make(made: Made) -> None:
+    def fit(made: Artifact) -> Card:
         run.teacher.net.to(memory_format=torch.channels_last)
-        seen = read_examples(run.shards, run.teacher, side, run.device)
-        trainer = run.generator.trainer(
-            run.config, seen, run.teacher, seed=run.seed, device=run.device
-        )
-        body = fit_generator(trainer, made.directory, made.digest)
-        artifact.write_card(
-            made.directory,
-            "generators",
-            {
-                "digest": made.digest,
-                "generator": run.name,
-                "config": dataclasses.asdict(run.config),
-                "seed": run.seed,
-                "shards": str(run.shards.directory.resolve().name),
-                "num_images": len(run.shards),
-                "teacher": teacher_record(run.teacher),
-                "classes": run.teacher.card.classes,
-                "side": side,
-                **body,
-            },
-        )
+        images = read_images(run.shards, run.teacher, side, device)
+        trainer = run.generator.trainer(run.settings, images, run.teacher, seed=seed, device=device)
+        outcome = fit_generator(trainer, made.directory, made.digest)
         checkpoint.remove(made.directory)
-        run.say(f"generator: {body['steps']:,} steps, {made.directory}")
+        return {
+            "generator": run.generator_name,
+            "config": run.settings,
+            "seed": seed,
+            "shards": run.shards.directory.resolve().name,
+            "num_images": len(run.shards),
+            "teacher": teacher_record(run.teacher),
+            "classes": run.teacher.card.classes,
+            "side": side,
+            **outcome,
+        }
 
-    return stage(run, "generators", _name(run), inputs, make)
+    return stage(run, "generators", run.name, inputs, fit)
 
 
-def write_generated(run: GenerateRun, learned: Made) -> Made:
-    """The painted shards; the note that `winnow select` leaves of its last ones is not touched."""
-    inputs = {"generator": learned.digest, "n": run.n, "keep": run.keep}
+def write_synthetic(run: GenerateRun, trained: Artifact) -> Artifact:
+    """The synthetic shards; `last-shards.json` stays with those of `winnow select`."""
+    config, num_classes = run.config, len(run.teacher.card.classes)
+    inputs = {"generator": trained.digest, "n": config.n, "keep": config.keep}
 
-    def make(made: Made) -> None:
-        card = artifact.read_card(learned.directory, "generators")
-        num_classes = len(run.teacher.card.classes)
-        painter = run.generator.painter(
-            run.config,
-            card["side"],
-            num_classes,
-            read_generator(learned.directory, card),
-            run.device,
+    def write(made: Artifact) -> Card:
+        card = artifact.read_card(trained.directory, "generators")
+        tensors = read_generator(trained.directory, card)
+        sampler = run.generator.sampler(
+            run.settings, card["side"], num_classes, tensors, run.device
         )
-        tally = Tally.of(run.n, num_classes)
+        tally = Tally.of(config.n, num_classes)
         run.teacher.net.to(memory_format=torch.channels_last)
-        painted = sample_blocks(
-            painter, run.teacher, tally, seed=run.seed, keep=run.keep, device=run.device
+        blocks = sample_blocks(
+            sampler, run.teacher, tally, seed=config.seed, keep=config.keep, device=run.device
         )
-        body = {
-            "digest": made.digest,
+        contents = write_synthetic_shards(
+            blocks, tally, run.teacher, made.directory, plan_digest=made.digest, side=card["side"]
+        )
+        return {
             "corpus": SOURCE,
             "teacher": teacher_record(run.teacher),
-            "method": run.name,
-            "config": dataclasses.asdict(run.config),
-            "seed": run.seed,
-            "generator": {"name": learned.directory.name, "digest": learned.digest},
-            "painted_from": {"name": card["shards"], "num_images": card["num_images"]},
-            "asked": run.n,
-            "keep": run.keep,
+            "method": run.generator_name,
+            "config": run.settings,
+            "seed": config.seed,
+            "generator": {"name": trained.directory.name, "digest": trained.digest},
+            "learned_from": {"name": card["shards"], "num_images": card["num_images"]},
+            "num_requested": config.n,
+            "keep": config.keep,
+            **tally.figures(),
+            "funnel": tally.funnel(),
+            **contents,
         }
-        write_generated_shards(
-            painted,
-            tally,
-            run.teacher,
-            made.directory,
-            plan_digest=made.digest,
-            side=card["side"],
-            body=body,
-        )
 
-    return stage(run, "shards", _name(run), inputs, make, directory=run.out)
-
-
-def _name(run: GenerateRun) -> str:
-    return f"{run.shards.directory.resolve().name}-{run.name}"
+    return stage(run, "shards", run.name, inputs, write, directory=config.out)

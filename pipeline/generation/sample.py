@@ -1,4 +1,4 @@
-"""A trained generator paints: images with the teacher's answers, through the contract of shards.
+"""A trained generator is sampled: images with the teacher's targets, through the shards' contract.
 
 n images of a block, C classes, K stored logits. Blocks are always the same, so that the bytes are,
 however often a run was cut off.
@@ -7,14 +7,14 @@ however often a run was cut off.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 
 from indexes import devices
 from indexes.artifact import hash64
@@ -26,24 +26,26 @@ from pipeline.embedding.embed import teacher_columns
 from pipeline.generation.base import Sampler
 from pipeline.write_shards import SHARD_SAMPLES, check_disk
 
-Array = npt.NDArray[Any]
-Keep = Literal["all", "intended"]
+Columns = dict[str, NDArray[Any]]
+Keep = Literal["all", "agreeing"]
 BLOCK = 128
 SOURCE = "synthetic"
-MOST_TRIES = 8  # images painted for each one asked for, where not all are kept
+MOST_TRIES = 8  # images generated for each one requested, where not all are kept
 
 
 @dataclass
 class Tally:
-    """What was painted, and what became of it; [C] by class."""
+    """What was generated, and what became of it; arrays are int64 [C], a number per class.
 
-    quota: Array
-    kept: Array
-    """By the class asked for."""
-    seen: Array
-    """By the teacher's class."""
-    painted: int = 0
-    as_asked: int = 0
+    quota, kept: by the requested class. seen: by the teacher's class. agreeing: images of which
+    the two are one.
+    """
+
+    quota: NDArray[np.int64]
+    kept: NDArray[np.int64]
+    seen: NDArray[np.int64]
+    generated: int = 0
+    agreeing: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -51,11 +53,10 @@ class Tally:
         """Nothing yet of `num` images, even over the classes."""
         quota = np.full(num_classes, num // num_classes)
         quota[: num % num_classes] += 1
-        zeros = np.zeros(num_classes, np.int64)
-        return cls(quota, zeros, zeros.copy())
+        return cls(quota, np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64))
 
-    def next_classes(self) -> Array:
-        """The classes to ask for now, at most BLOCK: those that lack most first; [n]."""
+    def next_classes(self) -> NDArray[np.int64]:
+        """The classes to request now, at most BLOCK: those that lack most first; [n]."""
         lacking = self.quota - self.kept
         chosen: list[int] = []
         level = int(lacking.max())
@@ -64,52 +65,75 @@ class Tally:
             level -= 1
         return np.array(chosen[:BLOCK], np.int64)
 
+    def drop(self, reason: str, rows: NDArray[np.bool_]) -> None:
+        """Counts the rows of a mask [n] as dropped."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + int(rows.sum())
+
     def funnel(self) -> dict[str, Any]:
         """In, dropped by reason, kept."""
-        return {"in": self.painted, "dropped": self.dropped, "kept": int(self.kept.sum())}
+        return {"in": self.generated, "dropped": self.dropped, "kept": int(self.kept.sum())}
 
     def figures(self) -> dict[str, Any]:
-        """How often the teacher sees the class asked for, and how even its classes are."""
+        """How often the teacher sees the requested class, and how even its classes are."""
         return {
-            "as_asked_frac": self.as_asked / max(self.painted, 1),
-            "painted_histogram": self.seen,
+            "agreeing_frac": self.agreeing / max(self.generated, 1),
+            "synthetic_histogram": self.seen,
             "largest_to_smallest": float(self.seen.max() / max(int(self.seen.min()), 1)),
         }
 
 
 @dataclass(frozen=True)
 class Block:
-    """The kept ones of a block: keys, PNGs, columns and logits, [n] each."""
+    """The kept images of a block: keys, PNGs, columns [n] and matrices [n, K]."""
 
     keys: list[str]
     pngs: list[bytes]
-    columns: dict[str, Array]
-    matrices: dict[str, Array]
+    columns: Columns
+    matrices: Columns
+
+    @classmethod
+    def concatenate(cls, blocks: list[Block]) -> Block:
+        """Several blocks as one."""
+        first = blocks[0]
+        return cls(
+            [key for block in blocks for key in block.keys],
+            [png for block in blocks for png in block.pngs],
+            {n: np.concatenate([block.columns[n] for block in blocks]) for n in first.columns},
+            {n: np.concatenate([block.matrices[n] for block in blocks]) for n in first.matrices},
+        )
+
+    def rows(self, rows: slice) -> Block:
+        """Some of the images."""
+        return Block(
+            self.keys[rows],
+            self.pngs[rows],
+            {name: column[rows] for name, column in self.columns.items()},
+            {name: matrix[rows] for name, matrix in self.matrices.items()},
+        )
 
 
 def sample_blocks(
-    painter: Sampler, teacher: Teacher, tally: Tally, *, seed: int, keep: Keep, device: str
+    sampler: Sampler, teacher: Teacher, tally: Tally, *, seed: int, keep: Keep, device: str
 ) -> Iterator[Block]:
-    """Paints until every quota is full, or, where not all is kept, MOST_TRIES as many."""
+    """Samples until every quota is full, or, where not all is kept, MOST_TRIES as many images."""
     most = tally.quota.sum() * (1 if keep == "all" else MOST_TRIES)
     number = 0
-    while len(asked := tally.next_classes()[: max(0, most - tally.painted)]):
+    while len(requested := tally.next_classes()[: max(0, most - tally.generated)]):
         random = torch.Generator().manual_seed(hash64(f"{seed} paint {number}".encode()) >> 1)
-        pixels = painter(torch.from_numpy(asked), random).numpy()
-        pngs = [_png(one) for one in pixels]
-        first = tally.painted
-        tally.painted += len(asked)
-        matrices, columns = _answers(pngs, teacher, device)
-        fine = np.isfinite(columns["log_odds"]) & np.isfinite(matrices["logits"]).all(1)
-        same = fine & (columns["label"] == asked)
-        tally.as_asked += int(same.sum())
-        tally.seen += np.bincount(columns["label"][fine], minlength=len(tally.quota))
-        kept = np.flatnonzero(same if keep == "intended" else fine)
-        for reason, lost in (("not_finite", ~fine), ("not_intended", fine & ~same)):
-            if keep == "intended" or reason == "not_finite":
-                tally.dropped[reason] = tally.dropped.get(reason, 0) + int(lost.sum())
-        tally.kept += np.bincount(asked[kept], minlength=len(tally.quota))
-        columns |= {"intended": asked, "weight": np.ones(len(asked), np.float32)}
+        pngs = [_png(pixels) for pixels in sampler(torch.from_numpy(requested), random).numpy()]
+        first = tally.generated
+        tally.generated += len(requested)
+        matrices, columns = _targets(pngs, teacher, device)
+        finite = np.isfinite(columns["log_odds"]) & np.isfinite(matrices["logits"]).all(1)
+        agreeing = finite & (columns["label"] == requested)
+        tally.agreeing += int(agreeing.sum())
+        tally.seen += np.bincount(columns["label"][finite], minlength=len(tally.quota))
+        tally.drop("not_finite", ~finite)
+        if keep == "agreeing":
+            tally.drop("not_agreeing", finite & ~agreeing)
+        kept = np.flatnonzero(agreeing if keep == "agreeing" else finite)
+        tally.kept += np.bincount(requested[kept], minlength=len(tally.quota))
+        columns |= {"requested": requested, "weight": np.ones(len(requested), np.float32)}
         yield Block(
             [f"{SOURCE}-{first + row:08d}" for row in kept.tolist()],
             [pngs[row] for row in kept.tolist()],
@@ -119,75 +143,61 @@ def sample_blocks(
         number += 1
 
 
-def write_generated_shards(
-    painted: Iterator[Block],
+def write_synthetic_shards(
+    blocks: Iterator[Block],
     tally: Tally,
     teacher: Teacher,
     directory: Path,
     *,
     plan_digest: str,
     side: int,
-    body: Mapping[str, Any],
-) -> None:
-    """Writes every shard that is not there yet, then the card with funnel and figures.
+    shard_samples: int = SHARD_SAMPLES,
+) -> dict[str, Any]:
+    """Writes every shard that is not there yet; what the card says of the files.
 
-    What was painted before a cut is painted again, its whole shards are not written again.
-    Memory: the images of one shard.
+    What was generated before a cut is generated again, its whole shards are not written again.
+    Memory: the images of one shard. ValueError where no image is kept.
     """
     writer = ShardWriter(directory, plan_digest, teacher.card.classes)
     num = int(tally.quota.sum())
     check_disk(directory, num * 3 * side**2, num)
     waiting: list[Block] = []
     number = 0
-    with Progress("paint", num) as progress:
-        for block in painted:
+    with Progress("generate", num) as progress:
+        for block in blocks:
             waiting.append(block)
             progress.add(len(block.keys))
-            while sum(len(one.keys) for one in waiting) >= SHARD_SAMPLES:
-                waiting = _write_one(writer, number, waiting)
+            while sum(len(block.keys) for block in waiting) >= shard_samples:
+                joined = Block.concatenate(waiting)
+                _write_shard(writer, number, joined.rows(slice(shard_samples)))
+                waiting = [joined.rows(slice(shard_samples, None))]
                 number += 1
-    if any(one.keys for one in waiting):
-        _write_one(writer, number, waiting)
+    if any(block.keys for block in waiting):
+        _write_shard(writer, number, Block.concatenate(waiting))
         number += 1
     if not number:
         raise ValueError(
-            f"{tally.painted:,} images were painted, the teacher sees the class asked for in none: "
-            "the generator has learned too little; train longer, or --keep all"
+            f"{tally.generated:,} images were generated, the teacher sees the requested class in "
+            "none: the generator has learned too little; train longer, or --keep all"
         )
-    writer.finish(number, {**body, **tally.figures(), "funnel": tally.funnel()})
+    return writer.contents(number)
 
 
-def _write_one(writer: ShardWriter, number: int, waiting: list[Block]) -> list[Block]:
-    """One shard from the first SHARD_SAMPLES images of `waiting`; what is left over."""
-    keys = [key for one in waiting for key in one.keys]
-    pngs = [png for one in waiting for png in one.pngs]
-    columns = {n: np.concatenate([one.columns[n] for one in waiting]) for n in waiting[0].columns}
-    matrices = {
-        n: np.concatenate([one.matrices[n] for one in waiting]) for n in waiting[0].matrices
-    }
-    some, rest = slice(SHARD_SAMPLES), slice(SHARD_SAMPLES, None)
+def _write_shard(writer: ShardWriter, number: int, block: Block) -> None:
     if not writer.has(number):
         writer.write(
             number,
-            keys=keys[some],
-            exts=["png"] * len(keys[some]),
-            images=pngs[some],
-            columns={name: column[some] for name, column in columns.items()},
-            logits=matrices["logits"][some],
-            logit_classes=matrices["classes"][some] if "classes" in matrices else None,
-            sources=[SOURCE] * len(keys[some]),
+            keys=block.keys,
+            exts=["png"] * len(block.keys),
+            images=block.pngs,
+            columns=block.columns,
+            logits=block.matrices["logits"],
+            logit_classes=block.matrices.get("classes"),
+            sources=[SOURCE] * len(block.keys),
         )
-    return [
-        Block(
-            keys[rest],
-            pngs[rest],
-            {name: column[rest] for name, column in columns.items()},
-            {name: matrix[rest] for name, matrix in matrices.items()},
-        )
-    ]
 
 
-def _png(pixels_PP3: Array) -> bytes:
+def _png(pixels_PP3: NDArray[np.uint8]) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
@@ -195,10 +205,8 @@ def _png(pixels_PP3: Array) -> bytes:
     return buffer.getvalue()
 
 
-def _answers(
-    pngs: list[bytes], teacher: Teacher, device: str
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """What the teacher says of the files as any reader decodes them: matrices and columns."""
+def _targets(pngs: list[bytes], teacher: Teacher, device: str) -> tuple[Columns, Columns]:
+    """The teacher's outputs for the files as any reader decodes them: matrices and columns."""
     pixels = np.stack([load_view(png, teacher.geometry)[0] for png in pngs])
     with devices.autocast(device):
         _, features, logits = teacher(to_unit(torch.from_numpy(pixels).to(device)))

@@ -60,16 +60,16 @@ def fit_generator(trainer: Trainer, directory: Path, digest: str) -> dict[str, A
     terms, means = TermMeter(), dict[str, float]()
     log_steps = max(1, min(LOG_STEPS, trainer.steps // 20))
     save_at = time.monotonic() + CHECKPOINT_SECONDS
-    total = (trainer.steps - start) * trainer.per_step
+    total = (trainer.steps - start) * trainer.batch_size
     with checkpoint.stop_signal() as stop_asked, Progress("generator", total) as progress:
         for step in range(start, trainer.steps):
-            terms.add(trainer.take(step))
+            terms.add(trainer.step(step))
             done = step + 1
             last, due = done == trainer.steps, stop_asked() or time.monotonic() >= save_at
             if last or due or done % log_steps == 0:
                 means = terms.take(done)
                 checkpoint.write_log(directory, done, {"terms": means})
-            progress.add(trainer.per_step, note=f"step {done:,}  {_line(means)}")
+            progress.add(trainer.batch_size, note=f"step {done:,}  {_line(means)}")
             if due and not last:
                 state = {"digest": digest, "step": done, "trainer": trainer.state_dict()}
                 checkpoint.save(directory, state)
@@ -110,7 +110,7 @@ def _write(tensors: dict[str, Tensor], directory: Path) -> dict[str, Any]:
 
 
 def read_generator(directory: Path, card: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors that paint; ArtifactError unless they are those that the card describes."""
+    """The tensors that a sampler needs; ArtifactError unless the card describes them."""
     from safetensors.torch import load_file
 
     path, written = directory / WEIGHTS, card.get("weights") or {}
@@ -118,7 +118,7 @@ def read_generator(directory: Path, card: dict[str, Any]) -> dict[str, Tensor]:
         artifact.sha256(path) != written.get("sha256")
     ):
         raise ArtifactError(
-            f"{path} is not the file that its card describes: delete {directory} and paint again"
+            f"{path} is not the file that its card describes: delete {directory} and generate again"
         )
     tensors: dict[str, Tensor] = load_file(path)
     return tensors

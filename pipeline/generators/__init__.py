@@ -1,1 +1,1 @@
-"""Generators: what learns to paint images of the teacher's classes from a curated shard set."""
+"""Generators: what learns to generate images of the teacher's classes from a curated shard set."""

@@ -19,14 +19,14 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 Net = TypeVar("Net", bound=nn.Module)
 LATENT = 128
-SMALLEST, LARGEST = 8, 256  # sides that are painted, powers of two
+SMALLEST, LARGEST = 8, 256  # sides of images, powers of two
 START = 4  # side of the generator's first map
 LAST = 8  # side of the discriminator's last map
 MOST = 4  # widest layer, in widths
 
 
 def check_side(side: int) -> None:
-    """ValueError unless `side` is a power of two that these nets can paint."""
+    """ValueError unless `side` is a power of two that these nets can make."""
     if side & (side - 1) or not SMALLEST <= side <= LARGEST:
         raise ValueError(f"pixels={side}: a power of two from {SMALLEST} to {LARGEST}")
 
@@ -40,8 +40,8 @@ class ClassNorm(nn.Module):
         self.gain = nn.Embedding(num_classes, num_features)
         self.bias = nn.Embedding(num_classes, num_features)
         # Not ones and zeros: classes differ from the first step on.
-        for one in (self.gain, self.bias):
-            nn.init.orthogonal_(one.weight)
+        for embedding in (self.gain, self.bias):
+            nn.init.orthogonal_(embedding.weight)
 
     def forward(self, map_BDHW: Tensor, class_B: Tensor) -> Tensor:
         """[B, D, H, W] of classes [B], same shape."""
@@ -123,7 +123,7 @@ class Discriminator(nn.Module):
     """Images [B, 3, P, P] in [-1, 1] -> what is real, of which class, and in what features.
 
     Three heads on one trunk: adversarial [B], ADC [B, 2C] (column 2k: a real image of class k,
-    2k + 1: a painted one), and h_D [B, D_T] in the teacher's feature space.
+    2k + 1: a synthetic one), and h_D [B, D_T] in the teacher's feature space.
     """
 
     def __init__(self, side: int, width: int, num_classes: int, num_features: int) -> None:
@@ -148,50 +148,50 @@ class Discriminator(nn.Module):
             map_BDHW = block(map_BDHW)
         pooled_BD = F.relu(map_BDHW).float().sum((2, 3))
         with torch.autocast(pooled_BD.device.type, enabled=False):
-            told: Tensor = self.adversarial(pooled_BD).squeeze(1)
-            return told, self.adc(pooled_BD), self.features(pooled_BD)
+            realness_B: Tensor = self.adversarial(pooled_BD).squeeze(1)
+            return realness_B, self.adc(pooled_BD), self.features(pooled_BD)
 
 
 def _initialize(net: nn.Module) -> None:
     """Orthogonal weights, as BigGAN has them; norms are left as they are."""
-    for one in net.modules():
-        if isinstance(one, (nn.Conv2d, nn.Linear)):
-            nn.init.orthogonal_(one.weight)
-            assert one.bias is not None
-            nn.init.zeros_(one.bias)
+    for layer in net.modules():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.orthogonal_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
 
-def placed(net: Net, device: str) -> Net:
+def to_channels_last(net: Net, device: str) -> Net:
     """`net` on `device` in channels_last, in place."""
     net.to(device)
     net.to(memory_format=torch.channels_last)
     return net
 
 
-def normed(net: Net) -> Net:
+def with_spectral_norm(net: Net) -> Net:
     """`net` with spectral norm on every convolution and Linear, but the head `features`."""
-    for name, one in list(net.named_modules()):
-        if isinstance(one, (nn.Conv2d, nn.Linear)) and name != "features":
-            spectral_norm(one)
+    for name, layer in list(net.named_modules()):
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and name != "features":
+            spectral_norm(layer)
     return net
 
 
 @contextmanager
-def weights_made(*nets: nn.Module) -> Iterator[None]:
+def normed_weights_cached(*nets: nn.Module) -> Iterator[None]:
     """Within, every normed weight is made once, in float32 whatever autocast says."""
     with parametrize.cached():
         for net in nets:
-            for one in net.modules():
-                if parametrize.is_parametrized(one):
-                    assert isinstance(one.weight, Tensor)
+            for layer in net.modules():
+                if parametrize.is_parametrized(layer):
+                    assert isinstance(layer.weight, Tensor)
         yield
 
 
-def applied(net: nn.Module, like: nn.Module) -> dict[str, Tensor]:
+def weights_as_applied(net: nn.Module, like: nn.Module) -> dict[str, Tensor]:
     """The tensors of `net` by the names of `like`, the same net without spectral norm: normed."""
-    found = {}
+    tensors = {}
     with torch.no_grad():
         for key in like.state_dict():
-            place, _, name = key.rpartition(".")
-            found[key] = getattr(net.get_submodule(place), name)
-    return found
+            layer, _, name = key.rpartition(".")
+            tensors[key] = getattr(net.get_submodule(layer), name)
+    return tensors

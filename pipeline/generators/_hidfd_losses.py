@@ -46,26 +46,26 @@ def adc_generator(fake_BE: Tensor, fake_class_B: Tensor) -> Tensor:
     return real - F.cross_entropy(fake_BE, 2 * fake_class_B + 1)
 
 
-def distance(one_BD: Tensor, other_BD: Tensor) -> Tensor:
+def distance(first_BD: Tensor, second_BD: Tensor) -> Tensor:
     """Mean Euclidean distance of features [B, D_T], row by row: a scalar."""
-    same = one_BD.ndim == 2 and one_BD.shape == other_BD.shape
-    _expect(same, "features are [B, D_T] twice", one_BD, other_BD)
-    lengths_B: Tensor = torch.linalg.vector_norm(one_BD - other_BD, dim=1)
+    same = first_BD.ndim == 2 and first_BD.shape == second_BD.shape
+    _expect(same, "features are [B, D_T] twice", first_BD, second_BD)
+    lengths_B: Tensor = torch.linalg.vector_norm(first_BD - second_BD, dim=1)
     return lengths_B.mean()
 
 
 def transfer(
-    teacher_real_BD: Tensor, own_real_BD: Tensor, teacher_fake_BD: Tensor, own_fake_BD: Tensor
+    teacher_real_BD: Tensor, disc_real_BD: Tensor, teacher_fake_BD: Tensor, disc_fake_BD: Tensor
 ) -> Tensor:
     """L_trans = ||h_T(r) - h_D(r)|| + ||h_T(f) - h_D(f)||, means over B: a scalar."""
-    return distance(teacher_real_BD, own_real_BD) + distance(teacher_fake_BD, own_fake_BD)
+    return distance(teacher_real_BD, disc_real_BD) + distance(teacher_fake_BD, disc_fake_BD)
 
 
 def blend(
-    teacher_real_BD: Tensor, own_real_BD: Tensor, teacher_fake_BD: Tensor, own_fake_BD: Tensor
+    teacher_real_BD: Tensor, disc_real_BD: Tensor, teacher_fake_BD: Tensor, disc_fake_BD: Tensor
 ) -> Tensor:
     """L_blend = ||h_T(r) - h_D(f)|| + ||h_T(f) - h_D(r)||, means over B: a scalar."""
-    return distance(teacher_real_BD, own_fake_BD) + distance(teacher_fake_BD, own_real_BD)
+    return distance(teacher_real_BD, disc_fake_BD) + distance(teacher_fake_BD, disc_real_BD)
 
 
 def updated_counts(counts_C: Tensor, seen_C: Tensor) -> Tensor:
@@ -109,4 +109,4 @@ def _expect_adc(logits_BE: Tensor, class_B: Tensor) -> None:
 
 def _expect(fine: bool, wanted: str, *given: Tensor) -> None:
     if not fine:
-        raise LossError(f"{wanted}; not {', '.join(str(list(one.shape)) for one in given)}")
+        raise LossError(f"{wanted}; not {', '.join(str(list(tensor.shape)) for tensor in given)}")

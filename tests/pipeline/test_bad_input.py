@@ -67,7 +67,7 @@ def test_on_error_stop_names_the_file(tmp_path: Path) -> None:
     cut = corpora.good_tar(tmp_path / "c" / "cut.tar", 10)
     cut.write_bytes(cut.read_bytes()[:5000])
     result = select(tmp_path / "c", tmp_path / "runs", "--on-error", "stop")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "cut.tar" in result.output
 
 
@@ -94,11 +94,11 @@ def test_n_beyond_the_pool_and_classes_that_nobody_predicts(tmp_path: Path) -> N
 def test_an_empty_corpus_and_one_of_rubbish(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     result = select(tmp_path / "none", tmp_path / "runs")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "none" in result.output
     corpora.tar_of(tmp_path / "bad.tar", [("a.jpg", b"rubbish"), ("b.jpg", b"")])
     result = select(tmp_path / "bad.tar", tmp_path / "runs")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "none of its 2 samples could be embedded" in result.output
 
 
@@ -112,7 +112,7 @@ def test_another_teacher_makes_another_artifact(tmp_path: Path) -> None:
     assert select(tmp_path / "c.tar", runs, "-n", "3", teacher=second).exit_code == 0
     assert shards_of(runs) != before
     refused = select(tmp_path / "c.tar", runs, "-n", "3", "--out", str(before), teacher=second)
-    assert refused.exit_code == 2
+    assert refused.exit_code == 3
     assert "made from something else" in refused.output
 
 
@@ -130,7 +130,7 @@ def test_a_corpus_that_changed_underneath_is_refused(tmp_path: Path) -> None:
         file.write(b"\0" * (stat.st_size - path.stat().st_size))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     result = select(path, runs, "-n", "3")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "not what was embedded" in result.output
 
 
@@ -147,12 +147,12 @@ def test_a_full_disk_is_one_line_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(embeddings, "write_block", full)
         result = select(tmp_path / "c.tar", runs, "-n", "3")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "the disk is full" in result.output
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9))
         result = select(tmp_path / "c.tar", runs, "-n", "3")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "make room" in result.output
     assert select(tmp_path / "c.tar", runs, "-n", "3").exit_code == 0
 
@@ -164,7 +164,7 @@ def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
     (card,) = (runs / "embeddings").glob("*/card.json")
     card.write_text("{")
     result = select(tmp_path / "c.tar", runs, "-n", "3")
-    assert result.exit_code == 2
+    assert result.exit_code == 3
     assert "damaged" in result.output
 
 
@@ -172,7 +172,7 @@ def test_a_store_that_fails_is_tried_again(tmp_path: Path) -> None:
     lake = tmp_path / "flaky.py"
     lake.write_text(
         "from dataclasses import dataclass\nfrom pathlib import Path\n"
-        "from indexes.sources.spec import Sample\nfrom tests.pipeline.worlds import encoded\n"
+        "from indexes.sources.spec import Sample\nfrom tests.support.corpora import encoded\n"
         "@dataclass(frozen=True)\nclass Lake:\n    name: str\n    random_access = False\n"
         "    def fingerprint(self):\n        return 'v1'\n"
         "    def __iter__(self):\n"
@@ -184,7 +184,7 @@ def test_a_store_that_fails_is_tried_again(tmp_path: Path) -> None:
     (tmp_path / "down").touch()
     runs = tmp_path / "runs"
     result = select(lake, runs, "--method", "all")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "1 of 3 parts could not be read" in result.output
     assert "the store is away" in result.output
     (tmp_path / "down").unlink()
@@ -209,7 +209,7 @@ def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
         "def corpus():\n    return [Lake()]\n"
     )
     result = select(lake, tmp_path / "runs", "--workers", "1")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "a decoding process ended" in result.output
 
 
@@ -226,17 +226,17 @@ def test_answers_that_are_not_finite_are_dropped(tmp_path: Path) -> None:
     save_teacher(runs / "teachers" / "t", net, classes=corpora.CLASSES, input_size=32)
     corpora.good_tar(tmp_path / "c.tar", 6)
     result = select(tmp_path / "c.tar", runs, "-n", "3")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "none of its 6 samples could be embedded (6 not_finite)" in result.output
 
 
 def test_unknown_method_and_corpus_suggest(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 2)
     result = select(tmp_path / "c.tar", tmp_path / "runs", "--method", "dfdn")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "Did you mean 'dfnd'" in result.output
     result = select("imagnet21k", tmp_path / "runs")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "imagenet21k" in result.output
 
 
@@ -244,5 +244,5 @@ def test_no_teacher_shows_how_to_import_one(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 2)
     (tmp_path / "runs" / "teachers").mkdir(parents=True)
     result = select(tmp_path / "c.tar", tmp_path / "runs")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "import-teacher" in result.output

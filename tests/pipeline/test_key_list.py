@@ -48,7 +48,14 @@ def test_there_and_back(world: tuple[Path, Path], tmp_path: Path) -> None:
     assert first.columns.keys() == second.columns.keys()
     for name, column in first.columns.items():
         np.testing.assert_array_equal(column, second.columns[name])
-    same = ("funnel", "asked", "class_histogram", "effective_sample_size", "starving", "seed")
+    same = (
+        "funnel",
+        "num_requested",
+        "class_histogram",
+        "effective_sample_size",
+        "starving",
+        "seed",
+    )
     assert {k: first.card[k] for k in same} == {k: second.card[k] for k in same}
     assert (first.card["method"], second.card["method"]) == ("winnow", "keys")
     assert second.card["config"]["sha256"]
@@ -79,7 +86,7 @@ def test_missing_and_changed_are_counted_and_named(
     assert "warning: 5 of the listed images are missing: a.tar: im00025, a.tar: im00026" in output
     assert "warning: 1 of the listed images are changed: a.tar: im00003" in output
     assert len(shards) == 34
-    assert shards.card["asked"] == 40
+    assert shards.card["num_requested"] == 40
     assert shards.card["missing"] == [f"a.tar: im{seed:05d}" for seed in range(25, 30)]
     assert shards.columns["weight"].mean() == pytest.approx(1, abs=1e-6)
 
@@ -90,7 +97,7 @@ def test_of_another_corpus(world: tuple[Path, Path], tmp_path: Path) -> None:
     made(corpus, runs, "-n", "5", "--export", str(listed))
     corpora.good_tar(tmp_path / "d.tar", 6)
     result = select(tmp_path / "d.tar", runs, "--keys", str(listed))
-    assert result.exit_code == 2
+    assert result.exit_code == 3
     assert "exported from another corpus" in result.output
 
 
@@ -116,7 +123,7 @@ def test_no_list_of_keys(tmp_path: Path) -> None:
     [
         (["--keys", "none.parquet"], "no such file"),
         (["--keys", "KEYS", "--method", "dfnd"], "leave out --method"),
-        (["--score-set", "bn=1", "--method", "dfnd"], "leave out --method dfnd"),
+        (["--score-set", "bn_distance=1", "--method", "dfnd"], "leave out --method dfnd"),
         (["--score-set", "entropi=1"], "Did you mean 'entropy'"),
     ],
 )
@@ -125,19 +132,19 @@ def test_flags_that_do_not_go_together(tmp_path: Path, flags: list[str], message
     given = [str(tmp_path / "k.parquet") if flag == "KEYS" else flag for flag in flags]
     corpora.good_tar(tmp_path / "c.tar", 3)
     result = select(tmp_path / "c.tar", tmp_path / "runs", *given)
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert message in result.output
 
 
 def test_score_set_is_the_method_mix(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 20)
     runs = tmp_path / "runs"
-    one, _ = made(tmp_path / "c.tar", runs, "-n", "8", "--score-set", "log_odds=1 bn=-0.5")
-    two, output = made(
-        tmp_path / "c.tar", runs, "-n", "8", "--method", "mix", "--set", "terms=log_odds=1,bn=-0.5"
-    )
+    one, _ = made(tmp_path / "c.tar", runs, "-n", "8", "--score-set", "log_odds=1 bn_distance=-0.5")
+    mix = ["--method", "mix", "--set", "terms=log_odds=1,bn_distance=-0.5"]
+    two, output = made(tmp_path / "c.tar", runs, "-n", "8", *mix)
     assert "shards: unchanged" in output
-    assert one.card["config"]["terms"] == two.card["config"]["terms"] == "log_odds=1,bn=-0.5"
+    assert one.card["config"]["terms"] == two.card["config"]["terms"]
+    assert one.card["config"]["terms"] == "log_odds=1,bn_distance=-0.5"
     assert {"bn_distance", "energy", "outlier", "score", "scarcity"} < one.columns.keys()
 
 
@@ -146,14 +153,18 @@ def test_a_list_brings_no_protected_image_in(world: tuple[Path, Path], tmp_path:
     listed = tmp_path / "keys.parquet"
     first, _ = made(corpus, runs, "--method", "all", "--export", str(listed))
     corpora.tar_of(tmp_path / "eval.tar", [("seen.jpg", first.read(0))])
-    second, _ = made(corpus, runs, "--keys", str(listed), "--protect", str(tmp_path / "eval.tar"))
+    second, _ = made(
+        corpus, runs, "--keys", str(listed), "--exclude-eval", str(tmp_path / "eval.tar")
+    )
     dropped = second.card["funnel"]["dropped"]["protected"]
     assert dropped >= 1
-    assert second.card["asked"] == len(first) == len(second) + dropped
+    assert second.card["num_requested"] == len(first) == len(second) + dropped
     assert first.keys[0] not in set(second.keys)
     assert second.columns["weight"].mean() == pytest.approx(1, abs=1e-4)
     only, _ = made(corpus, runs, "-n", "1", "--export", str(listed))
     corpora.tar_of(tmp_path / "one.tar", [("seen.jpg", only.read(0))])
-    result = select(corpus, runs, "--keys", str(listed), "--protect", str(tmp_path / "one.tar"))
-    assert result.exit_code == 2
-    assert "--protect takes every image" in result.output
+    result = select(
+        corpus, runs, "--keys", str(listed), "--exclude-eval", str(tmp_path / "one.tar")
+    )
+    assert result.exit_code == 3
+    assert "--exclude-eval takes every image" in result.output

@@ -177,7 +177,7 @@ def test_own_method_file(tmp_path: Path) -> None:
     assert select(tmp_path / "c.tar", runs, "-n", "2", "--method", str(method)).exit_code == 0
     assert set(open_shards(shards_of(runs)).keys) == {"im00000", "im00001"}
     result = select(tmp_path / "c.tar", runs, "--method", str(method), "--set", "sing=1")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "Did you mean 'sign'" in result.output
 
 
@@ -185,7 +185,7 @@ def test_own_corpus_file_with_its_own_parts(tmp_path: Path) -> None:
     lake = tmp_path / "lake.py"
     lake.write_text(
         "from dataclasses import dataclass\nfrom indexes.sources.spec import Sample\n"
-        "from tests.pipeline.worlds import encoded\n"
+        "from tests.support.corpora import encoded\n"
         "@dataclass(frozen=True)\nclass Lake:\n    name: str = 'lake'\n    random_access = False\n"
         "    def fingerprint(self):\n        return 'v1'\n"
         "    def __iter__(self):\n"

@@ -13,7 +13,7 @@ from indexes.models.net import build_net
 from indexes.models.teacher import Teacher, load_teacher, save_teacher
 from indexes.shards.reader import Shards, open_shards
 from indexes.shards.writer import ShardWriter
-from pipeline.generation.dataset import read_examples
+from pipeline.generation.dataset import read_images
 from pipeline.generation.train import fit_generator, read_generator
 from pipeline.generators import hidfd
 from pipeline.generators._hidfd_training import Training
@@ -39,10 +39,10 @@ def color_teacher(directory: Path, *, seed: int = 8) -> Teacher:
     return load_teacher(directory)
 
 
-def shards_of(directory: Path, teacher: Teacher, num: int = 24) -> Shards:
+def make_shards(directory: Path, teacher: Teacher, num: int = 24) -> Shards:
     """`num` pictures, labeled by the teacher."""
     images = [encoded(number) for number in range(num)]
-    pixels = np.stack([load_view(one, teacher.geometry)[0] for one in images])
+    pixels = np.stack([load_view(image, teacher.geometry)[0] for image in images])
     _, _, logits = teacher(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
     writer = ShardWriter(directory, "plan", CLASSES)
     writer.write(
@@ -58,14 +58,14 @@ def shards_of(directory: Path, teacher: Teacher, num: int = 24) -> Shards:
     return open_shards(directory)
 
 
-def training(shards: Shards, teacher: Teacher, **settings: Any) -> Training:
-    """One at its first step."""
+def start_training(shards: Shards, teacher: Teacher, **settings: Any) -> Training:
+    """A training of hidfd at its first step."""
     config = hidfd.Config(**{**TINY, **settings})
-    seen = read_examples(shards, teacher, hidfd.side(config, SIDE), "cpu")
-    return hidfd.trainer(config, seen, teacher, seed=0, device="cpu")
+    images = read_images(shards, teacher, hidfd.side(config, SIDE), "cpu")
+    return hidfd.trainer(config, images, teacher, seed=0, device="cpu")
 
 
-def learned(one: Training, directory: Path) -> dict[str, torch.Tensor]:
+def train_to_end(trainer: Training, directory: Path) -> dict[str, torch.Tensor]:
     """The tensors of a training to its end."""
-    body = fit_generator(one, directory, "digest")
+    body = fit_generator(trainer, directory, "digest")
     return read_generator(directory, body)

@@ -16,7 +16,9 @@ from PIL import Image
 
 from indexes.sources.spec import Sample, SourceError
 from pipeline.corpora import demo
-from pipeline.corpora._painter import DRAWS, LOOKS, THINGS, paint
+from pipeline.corpora._renderer import DRAWS, LOOKS, THINGS, render
+
+CORRUPT = ("truncated", "empty", "garbage")
 
 
 @pytest.fixture(scope="module")
@@ -91,15 +93,15 @@ def test_another_seed_is_another_ocean(ocean: list[Sample]) -> None:
 
 
 def test_the_corrupt_files_are_those_planted(ocean: list[Sample]) -> None:
-    planted = [one.key for one in demo.census() if one.oddity in demo.CORRUPT]
-    assert len(planted) == sum(demo.ODDITIES[name] for name in demo.CORRUPT) == 60
+    planted = [one.key for one in demo.census() if one.oddity in CORRUPT]
+    assert len(planted) == sum(demo.ODDITIES[name] for name in CORRUPT) == 60
     assert [sample.key for sample in ocean if not decodes(sample.data)] == planted
 
 
 def test_every_other_image_is_what_it_says(ocean: list[Sample]) -> None:
     shapes: Counter[tuple[str, str, int]] = Counter()
     for sample, truth in zip(ocean, demo.census(), strict=True):
-        if truth.oddity not in demo.CORRUPT:
+        if truth.oddity not in CORRUPT:
             with Image.open(io.BytesIO(sample.data)) as picture:
                 assert picture.format == {"jpg": "JPEG", "png": "PNG"}[sample.ext]
                 shapes[truth.oddity, picture.mode, picture.width] += 1
@@ -154,19 +156,19 @@ def test_the_mixture_is_the_stated_one() -> None:
 def test_pixels_do_not_depend_on_the_neighbors(seed: int, picks: list[tuple[str, str]]) -> None:
     draws = np.random.default_rng(seed).random((len(picks), DRAWS), np.float32)
     things, looks = zip(*picks, strict=True)
-    together = paint(things, looks, draws)
-    backwards = paint(things[::-1], looks[::-1], draws[::-1])[::-1]
+    together = render(things, looks, draws)
+    backwards = render(things[::-1], looks[::-1], draws[::-1])[::-1]
     assert together.shape == (len(picks), 32, 32, 3)
     assert np.array_equal(together, backwards)
-    alone = paint(things[:1], looks[:1], draws[:1])
+    alone = render(things[:1], looks[:1], draws[:1])
     assert np.array_equal(together[0], alone[0])
 
 
 @pytest.mark.parametrize("thing", sorted(set(THINGS) - {"nothing"}))
 def test_every_thing_stands_out_from_its_ground(thing: str) -> None:
     draws = np.random.default_rng(5).random((16, DRAWS), np.float32)
-    there = paint([thing] * 16, ["sketch"] * 16, draws).astype(int)
-    ground = paint(["nothing"] * 16, ["sketch"] * 16, draws).astype(int)
+    there = render([thing] * 16, ["sketch"] * 16, draws).astype(int)
+    ground = render(["nothing"] * 16, ["sketch"] * 16, draws).astype(int)
     changed = (np.abs(there - ground).max(3) > 40).mean((1, 2))
     assert changed.min() > 0.01
     assert there.std((1, 2)).max() > 20
@@ -185,7 +187,7 @@ def members(directory: Path) -> dict[str, bytes]:
 
 def test_the_lost_original_is_labeled_balanced_and_repeatable(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        demo.paint_labeled(tmp_path / name, "train", 2_010, seed=3)
+        demo.render_labeled(tmp_path / name, "train", 2_010, seed=3)
     names = ["train-00000.tar", "train-00001.tar"]
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == names
     for name in names:
@@ -203,7 +205,7 @@ def test_no_original_is_in_the_other_split_or_in_the_ocean(
     tmp_path: Path, ocean: list[Sample]
 ) -> None:
     for split, seed in (("train", 0), ("test", 0), ("train", 1)):
-        demo.paint_labeled(tmp_path / f"{split}{seed}", split, 300, seed)  # type: ignore[arg-type]
+        demo.render_labeled(tmp_path / f"{split}{seed}", split, 300, seed)  # type: ignore[arg-type]
     seen = {sample.data for sample in ocean}
     for directory in sorted(tmp_path.iterdir()):
         own = {data for name, data in members(directory).items() if name.endswith(".jpg")}

@@ -1,4 +1,4 @@
-"""Painting: `winnow paint` end to end, its shards read as any others, its bytes always the same."""
+"""`winnow generate` end to end, its shards read as any others, its bytes always the same."""
 
 from __future__ import annotations
 
@@ -21,33 +21,32 @@ from indexes.images.decode import Geometry, load_view, to_unit
 from indexes.models.teacher import Teacher, load_teacher
 from indexes.shards.reader import Shards, open_shards
 from indexes.shards.verify import verify_shards
-from pipeline.generation import sample
-from pipeline.generation.sample import BLOCK, Keep, Tally, sample_blocks, write_generated_shards
+from pipeline.generation.sample import BLOCK, Keep, Tally, sample_blocks, write_synthetic_shards
 from tests.support.corpora import encoded, files_of
-from tests.support.generators import SIDE, color_teacher, shards_of
+from tests.support.generators import SIDE, color_teacher, make_shards
 
 NUM = 300  # more than two blocks
 SETTINGS = "width=2 batch=8 epochs=2 update_steps=2"
 
 
-def paint(runs: Path, *more: str, n: int = NUM) -> Any:
-    """`winnow paint` in this process."""
-    arguments = ["paint", "--runs", str(runs), "--shards", str(runs / "shards" / "real")]
+def generate(runs: Path, *more: str, n: int = NUM) -> Any:
+    """`winnow generate` in this process."""
+    arguments = ["generate", "--runs", str(runs), "--shards", str(runs / "shards" / "real")]
     arguments += ["-n", str(n), "--set", SETTINGS, "--device", "cpu"]
     return CliRunner().invoke(winnow.app, [*arguments, *more], catch_exceptions=False)
 
 
-def painted_in(runs: Path) -> list[Path]:
+def synthetic_in(runs: Path) -> list[Path]:
     return sorted((runs / "shards").glob("real-hidfd-*"))
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs with a teacher, 24 real images and NUM painted ones."""
+    """Runs with a teacher, 24 real images and NUM synthetic ones."""
     runs = tmp_path_factory.mktemp("runs")
     teacher = color_teacher(runs / "teachers" / "t")
-    shards_of(runs / "shards" / "real", teacher)
-    result = paint(runs)
+    make_shards(runs / "shards" / "real", teacher)
+    result = generate(runs)
     assert result.exit_code == 0, result.output
     return runs
 
@@ -60,39 +59,39 @@ def runs(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def painted(made: Path) -> Shards:
-    return open_shards(painted_in(made)[0])
+def synthetic(made: Path) -> Shards:
+    return open_shards(synthetic_in(made)[0])
 
 
-def test_the_contract_holds(made: Path, painted: Shards) -> None:
-    assert verify_shards(painted.directory) == NUM
-    assert painted.card["funnel"] == {"in": NUM, "dropped": {"not_finite": 0}, "kept": NUM}
-    assert painted.card["method"] == "hidfd"
-    assert painted.card["config"]["width"] == 2
-    assert painted.card["seed"] == 0
-    assert sum(painted.card["class_histogram"]) == NUM
-    assert list(painted.keys[:2]) == ["synthetic-00000000", "synthetic-00000001"]
-    assert set(painted.sources) == {"synthetic"}
-    assert (painted.columns["weight"] == 1).all()
-    assert np.bincount(painted.columns["intended"]).tolist() == [NUM // 3] * 3
-    assert painted.columns["intended"].dtype == np.int32
-    same = painted.columns["label"] == painted.columns["intended"]
-    assert painted.card["as_asked_frac"] == pytest.approx(same.mean())
+def test_the_contract_holds(made: Path, synthetic: Shards) -> None:
+    assert verify_shards(synthetic.directory) == NUM
+    assert synthetic.card["funnel"] == {"in": NUM, "dropped": {"not_finite": 0}, "kept": NUM}
+    assert synthetic.card["method"] == "hidfd"
+    assert synthetic.card["config"]["width"] == 2
+    assert synthetic.card["seed"] == 0
+    assert sum(synthetic.card["class_histogram"]) == NUM
+    assert list(synthetic.keys[:2]) == ["synthetic-00000000", "synthetic-00000001"]
+    assert set(synthetic.sources) == {"synthetic"}
+    assert (synthetic.columns["weight"] == 1).all()
+    assert np.bincount(synthetic.columns["requested"]).tolist() == [NUM // 3] * 3
+    assert synthetic.columns["requested"].dtype == np.int32
+    same = synthetic.columns["label"] == synthetic.columns["requested"]
+    assert synthetic.card["agreeing_frac"] == pytest.approx(same.mean())
     assert not (made / "last-shards.json").exists()
 
 
-def test_answers_are_the_teachers_to_the_very_bytes(made: Path, painted: Shards) -> None:
+def test_answers_are_the_teachers_to_the_very_bytes(made: Path, synthetic: Shards) -> None:
     teacher = load_teacher(made / "teachers" / "t")
-    pixels = [load_view(painted.read(row), teacher.geometry)[0] for row in range(40)]
+    pixels = [load_view(synthetic.read(row), teacher.geometry)[0] for row in range(40)]
     with devices.autocast("cpu"):
         logits = teacher(to_unit(torch.from_numpy(np.stack(pixels))))[2]
-    np.testing.assert_allclose(painted.logits[:40], logits, atol=0.1)
-    assert (painted.columns["label"] == painted.logits.argmax(1)).all()
-    assert Image.open(io.BytesIO(painted.read(0))).size == (SIDE, SIDE)
+    np.testing.assert_allclose(synthetic.logits[:40], logits, atol=0.1)
+    assert (synthetic.columns["label"] == synthetic.logits.argmax(1)).all()
+    assert Image.open(io.BytesIO(synthetic.read(0))).size == (SIDE, SIDE)
 
 
-def test_stock_webdataset_reads_it(painted: Shards) -> None:
-    found = list(wds.WebDataset(str(painted.tars[0]), shardshuffle=False).decode("pil"))
+def test_stock_webdataset_reads_it(synthetic: Shards) -> None:
+    found = list(wds.WebDataset(str(synthetic.tars[0]), shardshuffle=False).decode("pil"))
     assert len(found) == NUM
     assert found[0]["json"]["source"] == "synthetic"
     assert found[0]["logits.npy"].shape == (3,)
@@ -101,8 +100,8 @@ def test_stock_webdataset_reads_it(painted: Shards) -> None:
 
 @pytest.mark.parametrize("mixed", [False, True])
 def test_students_learn_from_it_as_from_any_other(runs: Path, mixed: bool) -> None:
-    real, painted = str(runs / "shards" / "real"), str(painted_in(runs)[0])
-    flags = ["--shards", real, "--mix", painted] if mixed else ["--shards", painted]
+    real, synthetic = str(runs / "shards" / "real"), str(synthetic_in(runs)[0])
+    flags = ["--shards", real, "--mix", synthetic] if mixed else ["--shards", synthetic]
     flags += ["--runs", str(runs), "--student", "resnet8", "--steps", "2", "--batch-size", "16"]
     result = CliRunner().invoke(
         winnow.app, ["distill", *flags, "--device", "cpu"], catch_exceptions=False
@@ -112,54 +111,54 @@ def test_students_learn_from_it_as_from_any_other(runs: Path, mixed: bool) -> No
 
 
 def test_the_output_teaches(made: Path, runs: Path) -> None:
-    text = paint(runs).output
+    text = generate(runs).output
     assert f"{NUM} in" in text
     assert f"{NUM} kept" in text
-    assert "the teacher sees the class asked for in" in text
+    assert "the teacher sees the requested class in" in text
     assert "(chance 33.3 %)" in text
     assert "largest to smallest of its classes" in text
-    assert f"shards: {painted_in(runs)[0]}" in text
+    assert f"shards: {synthetic_in(runs)[0]}" in text
     assert text.count("unchanged") == 2
 
 
 def test_the_same_bytes_again_and_after_a_cut(made: Path, runs: Path) -> None:
-    before = files_of(painted_in(made)[0])
-    for directory in (painted_in(runs)[0], next((runs / "generators").iterdir())):
+    before = files_of(synthetic_in(made)[0])
+    for directory in (synthetic_in(runs)[0], next((runs / "generators").iterdir())):
         shutil.rmtree(directory)
-    assert paint(runs).exit_code == 0
-    assert files_of(painted_in(runs)[0]) == before
-    (painted_in(runs)[0] / "card.json").unlink()
-    assert "generators: unchanged" in paint(runs).output
-    assert files_of(painted_in(runs)[0]) == before
+    assert generate(runs).exit_code == 0
+    assert files_of(synthetic_in(runs)[0]) == before
+    (synthetic_in(runs)[0] / "card.json").unlink()
+    assert "generators: unchanged" in generate(runs).output
+    assert files_of(synthetic_in(runs)[0]) == before
 
 
-def test_what_was_painted_from_something_else_is_refused(runs: Path) -> None:
+def test_what_was_generated_from_something_else_is_refused(runs: Path) -> None:
     (generator,) = (runs / "generators").iterdir()
     card = artifact.read_json(generator / "card.json")
     artifact.write_json(generator / "card.json", {**card, "digest": "0" * 64})
-    result = paint(runs)
-    assert result.exit_code == 2
+    result = generate(runs)
+    assert result.exit_code == 3
     assert "generators made from something else" in result.output
     artifact.write_json(generator / "card.json", {**card, "schema": 0})
-    assert "make it again with this version" in paint(runs).output
+    assert "make it again with this version" in generate(runs).output
     artifact.write_json(generator / "card.json", card)
-    shutil.rmtree(painted_in(runs)[0])
+    shutil.rmtree(synthetic_in(runs)[0])
     weights = generator / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert "not the file that its card describes" in paint(runs).output
+    assert "not the file that its card describes" in generate(runs).output
 
 
 def test_other_settings_make_another_generator(runs: Path) -> None:
-    assert paint(runs, "--set", "frequency=0", n=6).exit_code == 0
+    assert generate(runs, "--set", "frequency=0", n=6).exit_code == 0
     assert len(list((runs / "generators").iterdir())) == 2
-    assert paint(runs, "--seed", "1", n=6).exit_code == 0
+    assert generate(runs, "--seed", "1", n=6).exit_code == 0
     assert len(list((runs / "generators").iterdir())) == 3
 
 
 def test_another_teacher_is_refused(runs: Path) -> None:
     color_teacher(runs / "teachers" / "other", seed=6)
-    result = paint(runs, "--teacher", "other")
-    assert result.exit_code == 2
+    result = generate(runs, "--teacher", "other")
+    assert result.exit_code == 3
     assert "labeled by another teacher" in result.output
 
 
@@ -170,20 +169,19 @@ def test_another_teacher_is_refused(runs: Path) -> None:
         (["--preset", "faithfull"], "no preset 'faithfull'. Did you mean 'faithful'?"),
         (["--set", "widht=4"], "no setting 'widht'. Did you mean 'width'?"),
         (["--set", "pixels=12"], "a power of two from 8 to 256"),
-        (["--keep", "some"], "--keep is all or intended"),
         (["--shards", "nowhere"], "no shards at nowhere"),
     ],
 )
-def test_slips_are_told(made: Path, flags: list[str], message: str) -> None:
-    result = paint(made, *flags)
-    assert result.exit_code == 2
+def test_slips_have_a_message(made: Path, flags: list[str], message: str) -> None:
+    result = generate(made, *flags)
+    assert result.exit_code == (3 if "nowhere" in flags else 1)
     assert message in " ".join(result.output.split())
 
 
 def test_a_generator_of_ones_own(runs: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text("from pipeline.generators.hidfd import *\n")
-    assert paint(runs, "--generator", str(own), n=6).exit_code == 0
+    assert generate(runs, "--generator", str(own), n=6).exit_code == 0
     (directory,) = (runs / "shards").glob("real-own-*")
     assert open_shards(directory).card["method"] == "own"
 
@@ -191,11 +189,11 @@ def test_a_generator_of_ones_own(runs: Path, tmp_path: Path) -> None:
 def test_a_generator_that_lacks_something(made: Path, tmp_path: Path) -> None:
     own = tmp_path / "short.py"
     own.write_text("from pipeline.generators.hidfd import Config, PRESETS, VERSION\n")
-    assert "defines no side, trainer, painter" in paint(made, "--generator", str(own)).output
+    assert "defines no side, trainer, sampler" in generate(made, "--generator", str(own)).output
 
 
 class Half:
-    """Paints what the teacher takes for the class asked for in the first half of a block, and
+    """Draws what the teacher takes for the requested class in the first half of a block, and
     another class in the second.
     """
 
@@ -209,49 +207,49 @@ class Half:
         return self.of[(classes + late) % 3]
 
 
-@pytest.mark.parametrize(("keep", "painted"), [("all", 300), ("intended", 596)])
-def test_funnels_add_up(made: Path, tmp_path: Path, keep: Keep, painted: int) -> None:
+@pytest.mark.parametrize(("keep", "generated"), [("all", 300), ("agreeing", 596)])
+def test_funnels_add_up(made: Path, tmp_path: Path, keep: Keep, generated: int) -> None:
     teacher = load_teacher(made / "teachers" / "t")
     tally = Tally.of(300, 3)
-    some = sample_blocks(Half(teacher), teacher, tally, seed=0, keep=keep, device="cpu")
+    blocks = sample_blocks(Half(teacher), teacher, tally, seed=0, keep=keep, device="cpu")
     note = {"digest": teacher.card.digest, "input_size": SIDE}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sample, "SHARD_SAMPLES", 110)
-        write_generated_shards(some, tally, teacher, tmp_path / "s", plan_digest="p",
-                       side=SIDE, body={"teacher": note})  # fmt: skip
+    directory = tmp_path / "s"
+    contents = write_synthetic_shards(
+        blocks, tally, teacher, directory, plan_digest="p", side=SIDE, shard_samples=110
+    )
+    body = {"teacher": note, "funnel": tally.funnel(), **tally.figures(), **contents}
+    artifact.write_card(directory, "shards", body)
     assert verify_shards(tmp_path / "s") == 300
     shards = open_shards(tmp_path / "s")
     assert [file["num_samples"] for file in shards.card["files"]] == [110, 110, 80]
-    assert shards.card["funnel"]["in"] == painted
-    assert shards.card["funnel"]["dropped"].get("not_intended", 0) == painted - 300
-    assert shards.card["as_asked_frac"] == pytest.approx(0.5, abs=0.01)
-    assert np.bincount(shards.columns["intended"]).tolist() == [100] * 3
-    same = shards.columns["label"] == shards.columns["intended"]
-    assert same.all() == (keep == "intended")
+    assert shards.card["funnel"]["in"] == generated
+    assert shards.card["funnel"]["dropped"].get("not_agreeing", 0) == generated - 300
+    assert shards.card["agreeing_frac"] == pytest.approx(0.5, abs=0.01)
+    assert np.bincount(shards.columns["requested"]).tolist() == [100] * 3
+    same = shards.columns["label"] == shards.columns["requested"]
+    assert same.all() == (keep == "agreeing")
 
 
-def test_a_generator_that_has_learned_nothing_is_told(made: Path, tmp_path: Path) -> None:
+def test_a_generator_that_has_learned_nothing_is_an_error(made: Path, tmp_path: Path) -> None:
     teacher = load_teacher(made / "teachers" / "t")
     wrong = Half(teacher)
     wrong.of = wrong.of.roll(1, 0)
     tally = Tally.of(1, 3)
-    some = sample_blocks(wrong, teacher, tally, seed=0, keep="intended", device="cpu")
-    with pytest.raises(ValueError, match=r"8 images were painted.*--keep all"):
-        write_generated_shards(
-            some, tally, teacher, tmp_path / "s", plan_digest="p", side=8, body={}
-        )
+    blocks = sample_blocks(wrong, teacher, tally, seed=0, keep="agreeing", device="cpu")
+    with pytest.raises(ValueError, match=r"8 images were generated.*--keep all"):
+        write_synthetic_shards(blocks, tally, teacher, tmp_path / "s", plan_digest="p", side=8)
     assert tally.funnel() == {
-        "in": 8, "dropped": {"not_finite": 0, "not_intended": 8}, "kept": 0
+        "in": 8, "dropped": {"not_finite": 0, "not_agreeing": 8}, "kept": 0
     }  # fmt: skip
 
 
-def test_classes_are_asked_for_evenly_at_any_time() -> None:
+def test_classes_are_requested_evenly_at_any_time() -> None:
     tally = Tally.of(1000, 300)
-    asked = np.zeros(300, int)
+    requested = np.zeros(300, int)
     while len(classes := tally.next_classes()):
         assert len(classes) <= BLOCK
         tally.kept += np.bincount(classes, minlength=300)
-        asked = tally.kept
-        assert asked.max() - asked.min() <= 2
-    assert asked.sum() == 1000
-    assert sorted(set(asked.tolist())) == [3, 4]
+        requested = tally.kept
+        assert requested.max() - requested.min() <= 2
+    assert requested.sum() == 1000
+    assert sorted(set(requested.tolist())) == [3, 4]

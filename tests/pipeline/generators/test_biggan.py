@@ -21,12 +21,12 @@ def test_shapes(side: int) -> None:
     images = Generator(side, 2, 3)(z, classes)
     assert images.shape == (6, 3, side, side)
     assert images.abs().max() <= 1
-    told, adc, features = Discriminator(side, 2, 3, 5)(images)
-    assert [tuple(one.shape) for one in (told, adc, features)] == [(6,), (6, 6), (6, 5)]
+    realness, adc, features = Discriminator(side, 2, 3, 5)(images)
+    assert [tuple(head.shape) for head in (realness, adc, features)] == [(6,), (6, 6), (6, 5)]
 
 
 @pytest.mark.parametrize("side", [0, 4, 24, 512])
-def test_sides_that_cannot_be_painted(side: int) -> None:
+def test_sides_that_the_nets_cannot_make(side: int) -> None:
     with pytest.raises(ValueError, match=f"pixels={side}: a power of two"):
         Generator(side, 2, 3)
     with pytest.raises(ValueError, match="a power of two"):
@@ -49,10 +49,10 @@ def test_the_class_matters() -> None:
 
 def test_every_weight_but_the_feature_head_has_norm_one() -> None:
     torch.manual_seed(0)
-    net = _biggan.normed(Discriminator(16, 4, 3, 5))
+    net = _biggan.with_spectral_norm(Discriminator(16, 4, 3, 5))
     images = torch.rand(4, 3, 16, 16)
     for _ in range(200):
-        with _biggan.weights_made(net):
+        with _biggan.normed_weights_cached(net):
             net(images)
     for name, one in net.named_modules():
         if name != "features" and parametrize.is_parametrized(one):
@@ -63,19 +63,19 @@ def test_every_weight_but_the_feature_head_has_norm_one() -> None:
 
 def test_applied_weights_in_a_plain_net_are_the_same_function() -> None:
     torch.manual_seed(0)
-    plain, net = Generator(16, 2, 3), _biggan.normed(Generator(16, 2, 3))
+    plain, net = Generator(16, 2, 3), _biggan.with_spectral_norm(Generator(16, 2, 3))
     z, classes = drawn()
     net(z, classes)
     net.eval()
-    plain.eval().load_state_dict(_biggan.applied(net, plain))
+    plain.eval().load_state_dict(_biggan.weights_as_applied(net, plain))
     torch.testing.assert_close(plain(z, classes), net(z, classes))
 
 
 def test_weights_are_made_in_float32_under_autocast() -> None:
-    net = _biggan.normed(Discriminator(8, 2, 3, 5))
-    with _biggan.weights_made(net), torch.autocast("cpu", torch.bfloat16):
-        told, _, features = net(torch.rand(4, 3, 8, 8))
+    net = _biggan.with_spectral_norm(Discriminator(8, 2, 3, 5))
+    with _biggan.normed_weights_cached(net), torch.autocast("cpu", torch.bfloat16):
+        realness, _, features = net(torch.rand(4, 3, 8, 8))
         assert net.blocks[0].conv1.weight.dtype == torch.float32
-    assert told.dtype == features.dtype == torch.float32
-    (told.sum() + features.sum()).backward()
+    assert realness.dtype == features.dtype == torch.float32
+    (realness.sum() + features.sum()).backward()
     assert net.blocks[0].conv1.parametrizations.weight.original.grad is not None

@@ -20,13 +20,20 @@ from indexes.images.decode import Geometry, load_view, to_unit
 from indexes.models.teacher import Teacher
 from indexes.plugins import configure, find, names
 from indexes.shards.reader import Shards
-from pipeline.generation.dataset import Examples, read_examples, teacher_view
+from pipeline.generation.dataset import TrainingImages, read_images, teacher_view
 from pipeline.generation.train import WEIGHTS, fit_generator, read_generator
 from pipeline.generators import _hidfd_losses as losses
 from pipeline.generators import hidfd
 from pipeline.generators._hidfd_training import Training
 from tests.support.corpora import encoded, picture
-from tests.support.generators import SIDE, TINY, color_teacher, learned, shards_of, training
+from tests.support.generators import (
+    SIDE,
+    TINY,
+    color_teacher,
+    make_shards,
+    start_training,
+    train_to_end,
+)
 
 World = tuple[Shards, Teacher]
 
@@ -35,7 +42,7 @@ World = tuple[Shards, Teacher]
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     place = tmp_path_factory.mktemp("world")
     teacher = color_teacher(place / "teacher")
-    return shards_of(place / "shards", teacher), teacher
+    return make_shards(place / "shards", teacher), teacher
 
 
 @pytest.fixture(autouse=True)
@@ -57,56 +64,56 @@ def slopes(one: torch.nn.Module, prefix: str) -> float:
 
 
 @pytest.mark.parametrize("name", names("pipeline.generators"))
-def test_every_generator_learns_resumes_bit_equal_and_paints(
+def test_every_generator_learns_resumes_bit_equal_and_samples(
     world: World, tmp_path: Path, name: str
 ) -> None:
     shards, teacher = world
     module = find("pipeline.generators", name)
     config = module.Config(**TINY)
     side = module.side(config, SIDE)
-    seen = read_examples(shards, teacher, side, "cpu")
+    seen = read_images(shards, teacher, side, "cpu")
 
     def fresh() -> Any:
         return module.trainer(config, seen, teacher, seed=0, device="cpu")
 
-    whole = learned(fresh(), tmp_path / "whole")
+    whole = train_to_end(fresh(), tmp_path / "whole")
     steps = fresh().steps
     for cut_at in (1, steps - 1):
         place = tmp_path / f"cut-{cut_at}"
         one = fresh()
         one.steps = cut_at  # what was done before a kill
         for step in range(cut_at):
-            one.take(step)
+            one.step(step)
         checkpoint.save(place, {"digest": "digest", "step": cut_at, "trainer": one.state_dict()})
-        assert same(learned(fresh(), place), whole)
+        assert same(train_to_end(fresh(), place), whole)
     other = module.trainer(config, seen, teacher, seed=1, device="cpu")
-    assert not same(learned(other, tmp_path / "other"), whole)
-    paint = module.painter(config, side, 3, whole, "cpu")
-    pixels = paint(torch.arange(6) % 3, torch.Generator().manual_seed(0))
+    assert not same(train_to_end(other, tmp_path / "other"), whole)
+    sample = module.sampler(config, side, 3, whole, "cpu")
+    pixels = sample(torch.arange(6) % 3, torch.Generator().manual_seed(0))
     assert pixels.shape == (6, side, side, 3)
     assert pixels.dtype == torch.uint8
-    assert torch.equal(pixels, paint(torch.arange(6) % 3, torch.Generator().manual_seed(0)))
+    assert torch.equal(pixels, sample(torch.arange(6) % 3, torch.Generator().manual_seed(0)))
 
 
 def test_a_signal_saves_and_the_log_has_named_terms(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = learned(training(*world), tmp_path / "whole")
-    one, take = training(*world), Training.take
+    whole = train_to_end(start_training(*world), tmp_path / "whole")
+    one, step_of = start_training(*world), Training.step
 
-    def struck(self: Training, step: int) -> dict[str, Tensor]:
-        if step == 2:
+    def struck(self: Training, number: int) -> dict[str, Tensor]:
+        if number == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return take(self, step)
+        return step_of(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "take", struck)
+        patch.setattr(Training, "step", struck)
         with pytest.raises(KeyboardInterrupt):
             fit_generator(one, tmp_path / "cut", "digest")
     assert checkpoint.found(tmp_path / "cut")
     with pytest.raises(ArtifactError, match="of another training"):
-        fit_generator(training(*world), tmp_path / "cut", "other")
-    assert same(learned(training(*world), tmp_path / "cut"), whole)
+        fit_generator(start_training(*world), tmp_path / "cut", "other")
+    assert same(train_to_end(start_training(*world), tmp_path / "cut"), whole)
     lines = [json.loads(x) for x in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert {"d_adv", "d_adc", "trans", "blend", "g_adv", "g_adc", "frequency"} <= set(
@@ -115,14 +122,14 @@ def test_a_signal_saves_and_the_log_has_named_terms(
 
 
 def test_what_is_not_finite_stops_the_training(world: World, tmp_path: Path) -> None:
-    one = training(*world, lr_generator=1e38)
+    one = start_training(*world, lr_generator=1e38)
     with pytest.raises(ValueError, match=r"not finite.*lr_generator"):
         fit_generator(one, tmp_path, "digest")
     assert not (tmp_path / WEIGHTS).exists()
 
 
 def test_altered_weights_are_refused(world: World, tmp_path: Path) -> None:
-    body = fit_generator(training(*world), tmp_path, "digest")
+    body = fit_generator(start_training(*world), tmp_path, "digest")
     path = tmp_path / WEIGHTS
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError, match="not the file that its card describes"):
@@ -132,7 +139,7 @@ def test_altered_weights_are_refused(world: World, tmp_path: Path) -> None:
 def test_feature_integration_teaches_the_discriminator_and_nobody_else(world: World) -> None:
     """The release computes it without gradients."""
     _, teacher = world
-    one = training(*world)
+    one = start_training(*world)
     before = {name: value.clone() for name, value in teacher.net.state_dict().items()}
     net = one.discriminator
     found: dict[str, float] = {}
@@ -144,8 +151,8 @@ def test_feature_integration_teaches_the_discriminator_and_nobody_else(world: Wo
             found["others"] = slopes(net, "adversarial") + slopes(net, "adc")
             found["generator"] = slopes(one.generator, "")
 
-    one._learn = note  # type: ignore[method-assign,assignment]
-    one.take(0)
+    one._backward = note  # type: ignore[method-assign,assignment]
+    one.step(0)
     assert found["head"] > 0
     assert found["trunk"] > 0
     assert found["others"] == found["generator"] == 0
@@ -155,7 +162,7 @@ def test_feature_integration_teaches_the_discriminator_and_nobody_else(world: Wo
 
 
 def test_smoothing_reaches_the_generator_through_the_teacher(world: World) -> None:
-    one = training(*world)
+    one = start_training(*world)
     found: dict[str, float] = {}
 
     def note(which: str, terms: dict[str, Tensor]) -> None:
@@ -164,8 +171,8 @@ def test_smoothing_reaches_the_generator_through_the_teacher(world: World) -> No
             found["generator"] = slopes(one.generator, "first")
             found["discriminator"] = slopes(one.discriminator, "")
 
-    one._learn = note  # type: ignore[method-assign,assignment]
-    one.take(0)
+    one._backward = note  # type: ignore[method-assign,assignment]
+    one.step(0)
     assert found["generator"] > 0
     assert found["discriminator"] == 0
     assert all(p.requires_grad for p in one.discriminator.parameters())
@@ -173,10 +180,10 @@ def test_smoothing_reaches_the_generator_through_the_teacher(world: World) -> No
 
 def test_counts_are_updated_and_weights_leave_one(world: World) -> None:
     """In the release they never are: v stays 1."""
-    one = training(*world, batch=24)
+    one = start_training(*world, batch=24)
     for step in range(2):
         assert torch.equal(one.counts_C, torch.ones(3))
-        one.take(step)
+        one.step(step)
     assert one.counts_C.sum() > 3
     assert one.seen_C.sum() == 0
     weights = losses.class_weights(one.counts_C, one.config.beta)
@@ -198,10 +205,10 @@ def test_the_teacher_sees_pixels_from_0_to_1_under_its_own_normalization(
         return forward(self, pixels)
 
     monkeypatch.setattr(type(teacher.net), "__call__", note)
-    one = training(*world)
+    one = start_training(*world)
     seen.clear()
     one.generator.last.register_forward_hook(lambda net, given, out: out * 0 + 9)  # tanh: white
-    one.take(0)
+    one.step(0)
     assert len(seen) == 1
     assert seen[0].shape == (TINY["batch"], 3, SIDE, SIDE)
     torch.testing.assert_close(seen[0], torch.ones_like(seen[0]))
@@ -211,11 +218,11 @@ def test_real_images_come_once_an_epoch_mirrored_or_not_with_the_teachers_word(
     world: World,
 ) -> None:
     shards, teacher = world
-    one = training(*world, epochs=1.0)
+    one = start_training(*world, epochs=1.0)
     rows: list[Tensor] = []
-    view = Examples.view
+    view = TrainingImages.view
 
-    class Noted(Examples):
+    class Noted(TrainingImages):
         def view(self, rows_B: Tensor, mirrored_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             rows.append(rows_B)
             images, features, labels = view(self, rows_B, mirrored_B)
@@ -223,18 +230,18 @@ def test_real_images_come_once_an_epoch_mirrored_or_not_with_the_teachers_word(
             torch.testing.assert_close(teacher(pixels)[1], features, atol=0.05, rtol=0.05)
             return images, features, labels
 
-    one.examples = Noted(one.examples.pixels, one.examples.features, one.examples.labels)
+    one.images = Noted(one.images.pixels, one.images.features, one.images.labels)
     for step in range(one.steps):
-        one.take(step)
+        one.step(step)
     assert torch.cat(rows).sort().values.tolist() == list(range(len(shards)))
-    assert one.examples.labels.tolist() == shards.columns["label"].tolist()
+    assert one.images.labels.tolist() == shards.columns["label"].tolist()
 
 
 def test_another_side_than_the_teachers_and_rare_looks(world: World, tmp_path: Path) -> None:
-    one = training(*world, pixels=8, teacher_every=2, pairs="batch", epochs=1.0)
-    first, second = one.take(0), one.take(1)
-    assert {"frequency", "as_asked"} <= first.keys()
-    assert not {"frequency", "as_asked"} & second.keys()
+    one = start_training(*world, pixels=8, teacher_every=2, pairs="batch", epochs=1.0)
+    first, second = one.step(0), one.step(1)
+    assert {"frequency", "agreeing_frac"} <= first.keys()
+    assert not {"frequency", "agreeing_frac"} & second.keys()
     assert {"trans", "blend"} <= second.keys()
     assert one.result()["last.weight"].isfinite().all()
 
@@ -254,7 +261,7 @@ def test_the_teacher_sees_what_a_reader_of_the_file_would(
 def test_shards_of_another_teacher_are_refused(world: World, tmp_path: Path) -> None:
     other = color_teacher(tmp_path / "other", seed=6)
     with pytest.raises(ArtifactError, match="another teacher"):
-        read_examples(world[0], other, SIDE, "cpu")
+        read_images(world[0], other, SIDE, "cpu")
 
 
 @pytest.mark.parametrize("name", names("pipeline.generators"))

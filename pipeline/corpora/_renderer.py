@@ -1,7 +1,7 @@
 """Draws the demo world: a thing, a look and a row of uniform draws become 32 x 32 pixels.
 
 Everything is elementwise over [n, 32, 32] float32, so the pixels of an image depend on its own
-thing, look and draws alone, not on the images that are painted beside it.
+thing, look and draws alone, not on the images that are rendered beside it.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _fill(canvas: Floats, layers: Layers, tones: Sequence[Floats], pixels: Float
     return union
 
 
-def paint(things: Sequence[str], looks: Sequence[str], draws: Floats) -> npt.NDArray[np.uint8]:
+def render(things: Sequence[str], looks: Sequence[str], draws: Floats) -> npt.NDArray[np.uint8]:
     """uint8 [n, 32, 32, 3]; `draws` [n, DRAWS] uniform in [0, 1).
 
     Image i depends on (things[i], looks[i], draws[i]) alone.
@@ -223,11 +223,11 @@ def paint(things: Sequence[str], looks: Sequence[str], draws: Floats) -> npt.NDA
     result = np.empty((len(look), SIDE, SIDE, 3), np.uint8)
     for number, name in enumerate(names):
         rows = np.flatnonzero(rows_of == number)
-        result[rows] = _paint_thing(str(name), look[rows], draws[rows])
+        result[rows] = _render_thing(str(name), look[rows], draws[rows])
     return result
 
 
-def _paint_thing(thing: str, look: npt.NDArray[np.int64], draws: Floats) -> Floats:
+def _render_thing(thing: str, look: npt.NDArray[np.int64], draws: Floats) -> Floats:
     ranges = _ranges()[look]
     drawn = ranges[..., 0] + (ranges[..., 1] - ranges[..., 0]) * draws[:, : len(FIELDS)]
     knob = {name: drawn[:, i, None, None] for i, name in enumerate(FIELDS)}
