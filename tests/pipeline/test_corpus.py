@@ -38,13 +38,13 @@ def test_a_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "returned", ["SHARD", "[SHARD]", "[SHARD, SHARD]", "parts(SHARD)", "(s for s in [SHARD])"]
+    "returned", ["SHARD", "[SHARD]", "[SHARD, SHARD]", "open_parts(SHARD)", "(s for s in [SHARD])"]
 )
 def test_a_python_file(tmp_path: Path, returned: str) -> None:
     place = shard(tmp_path / "0.tar")
     file = tmp_path / "my_lake.py"
     file.write_text(
-        f"from indexes.sources.spec import parts\nSHARD = {place!r}\ndef corpus():\n"
+        f"from indexes.sources.spec import open_parts\nSHARD = {place!r}\ndef corpus():\n"
         f"    return {returned}\n"
     )
     corpus = open_corpus(str(file))

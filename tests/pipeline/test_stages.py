@@ -69,7 +69,7 @@ def test_local_density_is_written_whatever_the_method(tmp_path: Path) -> None:
     cosines = rows @ rows.T
     np.fill_diagonal(cosines, -1)
     tenth = np.sort(cosines, axis=1)[:, -knn_distance.K]
-    found = np.load(next((runs / "columns").glob("*-*")) / "local.npy")
+    found = np.load(next((runs / "columns").glob("*-*")) / "knn_distance.npy")
     np.testing.assert_allclose(found, 1 - tenth, atol=2e-3)
 
 
