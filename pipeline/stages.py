@@ -30,8 +30,8 @@ from pipeline.weighting.weights import Weighed, weigh
 from pipeline.write_shards import gather_rows, write_shard_set
 
 log = logging.getLogger(__name__)
-Card = Mapping[str, Any]
 INDEX_BUDGET_BYTES = 4 << 30
+Card = Mapping[str, Any]
 
 
 def select(config: SelectConfig) -> Shards:
@@ -149,6 +149,7 @@ def dedup_pool(run: Run, embedded: Artifact) -> Artifact:
     }
 
     def drop(made: Artifact) -> None:
+        pool = run.open_pool(embedded, made, dedup=made)
         setup = DedupSetup(
             mode=run.config.dedup,
             evaluation=evaluation,
@@ -156,7 +157,6 @@ def dedup_pool(run: Run, embedded: Artifact) -> Artifact:
             device=run.device,
             workers=run.workers,
         )
-        pool = run.open_pool(embedded, made, dedup=made)
         dedup_rows(pool, made.directory, setup, digest=made.digest)
 
     deduped = stage(run, "dedup", run.corpus.name, inputs, drop)
