@@ -10,13 +10,18 @@ import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from indexes import artifact, npy
-from indexes.embeddings import COLUMNS, Block, Embeddings
+from indexes.embeddings import COLUMNS, Block, Embeddings, open_embeddings
+from indexes.models.teacher import Teacher, load_labeler
+from indexes.shards.reader import Shards, open_shards
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = npt.NDArray[Any]
 REASONS = ("candidate", "duplicate_content", "near_duplicate", "protected")
@@ -32,7 +37,8 @@ class Pool:
     classifier: (weight float32 [C, D], bias float32 [C]), the teacher's own last layer.
     column(name): a memory-mapped column [N] (indexes.embeddings.COLUMNS) or a score made before.
     scratch: the directory of the score columns; raw: that of the columns that every method may
-    use; dedup: that of `reason`, uint8 [N], 0 for the rows that are candidates.
+    use; dedup: that of `reason`, uint8 [N], 0 for the rows that are candidates; selection: that
+    of the selected rows.
     """
 
     def __init__(
@@ -44,9 +50,10 @@ class Pool:
         *,
         raw: Path | None = None,
         dedup: Path | None = None,
+        selection: Path | None = None,
     ) -> None:
         self.embeddings, self.classifier, self.classes = embeddings, classifier, classes
-        self.scratch, self.raw = scratch, raw
+        self.scratch, self.raw, self.selection = scratch, raw, selection
         self._folders = [folder for folder in (scratch, raw, dedup) if folder is not None]
         self._gathering = threading.Lock()  # shards are written by threads that ask for columns
 
@@ -143,6 +150,65 @@ class Pool:
             label, reason = self.column("label")[rows], self.column("reason")[rows]
             counts += np.bincount(label[reason == 0], minlength=len(counts))
         return counts
+
+    def to_pandas(self) -> pd.DataFrame:
+        """All N rows as one table in memory: key, source, class, every column, and `reason`.
+
+        `reason` is why a row was dropped, such as near_duplicate or not_selected, else "kept";
+        before a selection it is "candidate" for the rows that remain.
+
+        Example: `open_pool(shards).to_pandas().groupby("reason").log_odds.describe()`
+        """
+        import pandas as pd
+
+        names, codes = list(REASONS), np.array(self.column("reason"))
+        if self.selection is not None:
+            names = ["not_selected", *REASONS[1:], "kept"]
+            rows = np.load(self.selection / "rows.npy", mmap_mode="r", allow_pickle=False)
+            codes[rows] = len(REASONS)
+        columns = {name: self.column(name) for name in dict.fromkeys([*COLUMNS, *self.scores])}
+        return pd.DataFrame(
+            {
+                "key": [key for block in self.blocks for key in block.strings("key")],
+                "source": [block.source for block in self.blocks for _ in range(len(block))],
+                "class": np.array(self.classes, object)[columns["label"]],
+                **columns,
+                "reason": pd.Categorical.from_codes(codes, names),
+            }
+        )
+
+
+def open_pool(
+    shards: Shards | str | Path, runs: str | Path = "runs", teacher: Teacher | None = None
+) -> Pool:
+    """The whole pool that shards were selected from, with every column of that run.
+
+    The teacher is found under RUNS by its digest unless it is given. Raises ArtifactError for
+    shards that were not selected from a pool, or where an artifact of the run is gone.
+
+    Example: `open_pool("runs/shards/demo-winnow-0123456789").to_pandas()`
+    """
+    shards = shards if isinstance(shards, Shards) else open_shards(shards)
+    if "artifacts" not in shards.card:
+        raise artifact.ArtifactError(f"{shards.directory} was not selected from a pool")
+    directories = {kind: Path(runs, kind, name) for kind, name in shards.card["artifacts"].items()}
+    for kind, directory in directories.items():
+        artifact.read_card(directory, kind)
+    return Pool(
+        open_embeddings(directories["embeddings"]),
+        classifier_of(teacher or load_labeler(shards, None, runs)),
+        shards.classes,
+        directories["scores"],
+        raw=directories["columns"],
+        dedup=directories["dedup"],
+        selection=directories["selection"],
+    )
+
+
+def classifier_of(teacher: Teacher) -> tuple[Array, Array]:
+    """The teacher's last layer: weight float32 [C, D] and bias float32 [C]."""
+    weight, bias = (value.detach().float().cpu().numpy() for value in teacher.head)
+    return weight, bias
 
 
 def chunks(total: int, size: int = 1 << 20) -> Iterator[slice]:

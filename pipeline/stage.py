@@ -19,7 +19,7 @@ from pipeline.corpus import Corpus, open_corpus
 from pipeline.embedding.clip import ClipTower
 from pipeline.key_list import Listed
 from pipeline.method import Method
-from pipeline.pool import Pool
+from pipeline.pool import Pool, classifier_of
 
 log = logging.getLogger(__name__)
 DEFAULT_METHOD = "winnow"
@@ -27,8 +27,9 @@ DEFAULT_METHOD = "winnow"
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact: its directory, and the digest of what it is made from."""
+    """An artifact: its kind and directory, and the digest of what it is made from."""
 
+    kind: str
     directory: Path
     digest: str
 
@@ -63,7 +64,7 @@ def stage(
     a `directory` that was made from something else.
     """
     digest = artifact.digest({"kind": kind, "schema": artifact.SCHEMAS[kind], **inputs})
-    made = Artifact(directory or run.runs / kind / f"{name}-{digest[:10]}", digest)
+    made = Artifact(kind, directory or run.runs / kind / f"{name}-{digest[:10]}", digest)
     if not artifact.is_done(made.directory):
         with artifact.locked(made.directory):
             if not artifact.is_done(made.directory):  # else another process has just made it
@@ -114,10 +115,9 @@ class Run:
         dedup: Artifact | None = None,
     ) -> Pool:
         """The pool of the embedded corpus; columns are written into `scratch`."""
-        weight, bias = (value.detach().float().cpu().numpy() for value in self.teacher.head)
         return Pool(
             open_embeddings(embedded.directory),
-            (weight, bias),
+            classifier_of(self.teacher),
             self.teacher.card.classes,
             scratch.directory,
             raw=raw.directory if raw else None,

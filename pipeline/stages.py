@@ -53,7 +53,8 @@ def select(config: SelectConfig) -> Shards:
     pool = run.open_pool(embedded, scores, raw=raw, dedup=deduped)
     selected = select_rows(run, pool, scores)
     weighted = weigh_rows(run, pool, selected)
-    shards = shard_rows(run, pool, deduped, selected, weighted)
+    sources = embedded, deduped, raw, scores, selected, weighted
+    shards = shard_rows(run, pool, {made.kind: made for made in sources})
     if config.export:
         key_list.export(config.export, pool, selected.load("rows"), weighted.load("weight"))
     artifact.write_json(run.runs / "last-shards.json", {"shards": str(shards.directory.resolve())})
@@ -161,10 +162,8 @@ def dedup_pool(run: Run, embedded: Artifact) -> Artifact:
 
     deduped = stage(run, "dedup", run.corpus.name, inputs, drop)
     if not artifact.read_card(deduped.directory, "dedup")["num_candidates"]:
-        raise SourceError(
-            f"corpus {run.corpus.spec}: all of its images are in the evaluation set "
-            f"{run.config.exclude_eval}; name another"
-        )
+        spec = f"corpus {run.corpus.spec}"
+        raise SourceError(f"{spec}: all of its images are in the evaluation set; name another")
     return deduped
 
 
@@ -217,16 +216,14 @@ def select_rows(run: Run, pool: Pool, scores: Artifact) -> Artifact:
             chosen, request = key_list.select(pool, run.config.keys, made.directory)
         else:
             chosen = select_top_n(pool, n, config.balance, config.floor_log_odds, out)
+        shortages = starving(chosen.histogram, pool.classes)
         return {
             **request,
             "kept": chosen.num_rows,
             "dropped": chosen.dropped,
             "below_floor": chosen.below_floor,
             "class_histogram": chosen.histogram,
-            "starving": {
-                name: {"kept": kept, "short": short}
-                for name, kept, short in starving(chosen.histogram, pool.classes)
-            },
+            "starving": {name: {"kept": kept, "short": short} for name, kept, short in shortages},
         }
 
     return stage(run, "selection", run.name, inputs, choose)
@@ -260,10 +257,9 @@ def weigh_rows(run: Run, pool: Pool, selected: Artifact) -> Artifact:
     return stage(run, "weights", run.name, inputs, certify)
 
 
-def shard_rows(
-    run: Run, pool: Pool, deduped: Artifact, selected: Artifact, weighted: Artifact
-) -> Artifact:
-    """The contract: tars, side-cars and the card with the funnel."""
+def shard_rows(run: Run, pool: Pool, sources: Mapping[str, Artifact]) -> Artifact:
+    """The contract: tars, side-cars and the card with the funnel and the artifacts behind it."""
+    deduped, selected, weighted = (sources[kind] for kind in ("dedup", "selection", "weights"))
 
     def write(made: Artifact) -> Card:
         rows, card = selected.load("rows"), pool.embeddings.card
@@ -294,6 +290,7 @@ def shard_rows(
             **{name: selection[name] for name in ("missing", "changed") if name in selection},
             "funnel": {"in": card["num_found"], "dropped": dropped, "kept": len(rows)},
             "damaged_parts": card["damaged_parts"],
+            "artifacts": {kind: source.directory.name for kind, source in sources.items()},
             **contents,
         }
 

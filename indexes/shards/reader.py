@@ -12,7 +12,7 @@ import os
 from collections import OrderedDict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ import numpy.typing as npt
 from indexes import artifact
 from indexes.artifact import ArtifactError
 from indexes.shards import sidecar
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = npt.NDArray[Any]
 MAX_OPEN = 64
@@ -49,6 +52,39 @@ class Shards:
 
     def __len__(self) -> int:
         return len(self._shard_of)
+
+    @property
+    def funnel(self) -> dict[str, Any]:
+        """Counts: `in`, `dropped` by reason, `kept`."""
+        return dict(self.card["funnel"])
+
+    @property
+    def certificate(self) -> dict[str, float]:
+        """The figures of the selection by name; see pipeline.certificate. Empty if synthetic."""
+        return dict(self.card.get("certificate", {}))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The side-cars as one table, a row per image in shard order.
+
+        key, label, class, weight and source, then every other column: scores, logsumexp, and
+        where the image lies. The whole table is in memory; the logits are in `logits`.
+
+        Example: `open_shards("runs/shards/NAME").to_pandas().groupby("class").weight.sum()`
+        """
+        import pandas as pd
+
+        columns = dict(self.columns)
+        label, weight = columns.pop("label"), columns.pop("weight")
+        return pd.DataFrame(
+            {
+                "key": self.keys.tolist(),
+                "label": label,
+                "class": np.array(self.classes, object)[label],
+                "weight": weight,
+                "source": self.sources.tolist(),
+                **columns,
+            }
+        )
 
     def check_teacher(self, digest: str) -> None:
         """ArtifactError unless the teacher of this digest labeled these shards."""

@@ -10,15 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pipeline
 from indexes import artifact
 from indexes.embeddings import open_embeddings
+from indexes.models.teacher import load_teacher
 from indexes.shards.reader import open_shards
 from indexes.shards.verify import verify_shards
 from indexes.vectors.index import normalize_rows
+from pipeline.config import SelectConfig
 from pipeline.embedding import embed
 from pipeline.scores import knn_distance
 from tests.support import corpora
 from tests.support.corpora import select, shards_of
+from tests.support.shards import write_shards
 
 
 def test_the_main_job(tmp_path: Path) -> None:
@@ -39,12 +43,43 @@ def test_the_main_job(tmp_path: Path) -> None:
     assert again.output.count("unchanged") == 8
 
 
+def test_select_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    corpora.tar_of(tmp_path / "twin.tar", [("twin.jpg", corpora.encoded(3))])
+    corpora.good_tar(tmp_path / "c.tar", 30)
+    teacher = load_teacher(corpora.small_teacher(tmp_path / "teacher"))
+    config = SelectConfig(
+        corpus=f"{tmp_path / 'c.tar'},{tmp_path / 'twin.tar'}",
+        teacher=teacher,
+        n=12,
+        settings={"hardness_weight": 0.0, "weights": "none"},
+        runs=tmp_path / "runs",
+        workers=0,
+    )
+    shards = pipeline.select(config)
+    assert shards.funnel["kept"] == len(shards) == 12
+    assert shards.certificate["effective_frac"] == 1
+    pool = pipeline.open_pool(shards, tmp_path / "runs", teacher)
+    table = pool.to_pandas()
+    assert len(table) == len(pool) == 31
+    assert {"score", "outlier", "knn_distance", "log_odds", "class"} <= set(table.columns)
+    counts = {name: count for name, count in table.reason.value_counts().items() if count}
+    dropped = {name: count for name, count in shards.funnel["dropped"].items() if count}
+    assert counts == {"kept": 12, **dropped}
+    assert set(table[table.reason == "kept"].key) == set(shards.keys.tolist())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_shards_from_elsewhere_have_no_pool(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    with pytest.raises(artifact.ArtifactError, match="not selected from a pool"):
+        pipeline.open_pool(tmp_path)
+
+
 def test_targets_are_the_teachers_answers(tmp_path: Path) -> None:
     import torch
 
     from indexes import devices
     from indexes.images.decode import load_view
-    from indexes.models.teacher import load_teacher
 
     corpora.good_tar(tmp_path / "c.tar", 12)
     runs = tmp_path / "runs"
