@@ -119,7 +119,7 @@ def ours(source: Path, out: Path, rows: int, budget: int) -> dict[str, Any]:
     """`indexes.vectors.index.build` over parts of 32,768 rows."""
     import torch  # noqa: F401, as every `winnow select` has: larger than what is measured
 
-    from indexes.vectors.build import VectorPart, build_index
+    from indexes.vectors.build import IndexConfig, VectorPart, build_index
     from indexes.vectors.index import Vectors
 
     few = VectorPart("few", 64, lambda: np.eye(64))
@@ -135,7 +135,7 @@ def ours(source: Path, out: Path, rows: int, budget: int) -> dict[str, Any]:
                      lambda one=one: read(one, min(one + PART_ROWS, rows)))
         for one in starts
     ]  # fmt: skip
-    result = measured(lambda: build_index(out, parts, budget_bytes=budget))
+    result = measured(lambda: build_index(out, parts, IndexConfig(budget_bytes=budget)))
     card = Vectors(out).card
     return {**result, "chosen": f"{card['factory']} nprobe={card['nprobe']}"}
 
@@ -144,23 +144,23 @@ def plain(source: Path, out: Path, budget: int) -> dict[str, Any]:
     """FAISS alone, with our lists and codes: train on a random sample, add."""
     import faiss
 
-    from indexes.vectors.build import plan_index
+    from indexes.vectors.build import IndexConfig, plan_index
 
     vectors = np.load(source, mmap_mode="r")
     rows, dimension = vectors.shape
-    asked = plan_index(rows, dimension, budget)
-    index = faiss.index_factory(dimension, asked.factory, faiss.METRIC_INNER_PRODUCT)
+    plan = plan_index(rows, dimension, IndexConfig(budget_bytes=budget))
+    index = faiss.index_factory(dimension, plan.factory, faiss.METRIC_INNER_PRODUCT)
 
     def job() -> None:
         generator = np.random.default_rng(0)
-        own = np.sort(generator.choice(rows, asked.train_rows, replace=False))
-        index.train(vectors[own].astype(np.float32))
+        sample = np.sort(generator.choice(rows, plan.train_rows, replace=False))
+        index.train(vectors[sample].astype(np.float32))
         for block in blocks(source):
             index.add(block)
         faiss.write_index(index, str(out))
 
     result = measured(job)
-    return {**result, "chosen": asked.factory}
+    return {**result, "chosen": plan.factory}
 
 
 def search(source: Path, index_file: Path, chosen: str, exact_file: Path) -> dict[str, float]:
@@ -170,7 +170,7 @@ def search(source: Path, index_file: Path, chosen: str, exact_file: Path) -> dic
     index = faiss.read_index(str(index_file), faiss.IO_FLAG_MMAP if "IVF" in chosen else 0)
     faiss.ParameterSpace().set_index_parameters(index, chosen.split(" ", 1)[1])
     exact = np.load(exact_file)
-    queries = np.load(source, mmap_mode="r")[exact["own"]].astype(np.float32)
+    queries = np.load(source, mmap_mode="r")[exact["sample"]].astype(np.float32)
     index.search(queries[:8], 11)
     cpu = cpu_seconds()
     _, found = index.search(queries, 11)

@@ -16,7 +16,7 @@ from indexes.models.teacher import teacher_record
 from indexes.shards.reader import Shards, open_shards
 from indexes.sources import locations
 from indexes.sources.spec import SourceError
-from indexes.vectors.build import build_index, embedding_parts, newest_index
+from indexes.vectors.build import IndexConfig, build_index, embedding_parts, newest_index
 from indexes.vectors.index import Vectors
 from pipeline import certificate, key_list
 from pipeline.config import SelectConfig
@@ -129,7 +129,7 @@ def index_vectors(run: Run, embedded: Artifact, matrix: str) -> Artifact:
         build_index(
             made.directory,
             embedding_parts(open_embeddings(embedded.directory), matrix),
-            budget_bytes=INDEX_BUDGET_BYTES,
+            IndexConfig(budget_bytes=INDEX_BUDGET_BYTES),
             previous=newest_index(made.directory.parent, made_by),
             body={"digest": made.digest, "embeddings": embedded.directory.name, **made_by},
         )

@@ -30,9 +30,10 @@ from indexes.vectors.index import (
     serialize_index,
 )
 
-Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+AnyFloats = npt.NDArray[np.floating[Any]]
 TRAINED, TRAINING, PARTS = "trained.faiss", "training.json", "parts"
-EXACT_ROWS = 16_384
 TRAIN_ROWS_PER_LIST = 32
 CODE_ROWS = 4096  # that 8-bit codes are trained on
 STEP_BYTES = 1 << 26  # of float32 rows that are worked on at a time, at most
@@ -45,14 +46,14 @@ class VectorPart:
 
     digest: str
     num_rows: int
-    rows: Callable[[], Array]
+    rows: Callable[[], AnyFloats]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an index is: inverted lists, FAISS code, rows to train on, rows of a part at most."""
+    """An index to build: inverted lists, FAISS code, rows to train on, rows of a part at most."""
 
-    lists: int
+    num_lists: int
     code: str
     train_rows: int
     part_rows: int
@@ -60,22 +61,41 @@ class Plan:
     @property
     def factory(self) -> str:
         """The FAISS factory string."""
-        return f"IVF{self.lists},{self.code}"
+        return f"IVF{self.num_lists},{self.code}"
 
 
-def plan_index(num_vectors: int, dimension: int, budget_bytes: int) -> Plan:
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig:
+    """How an index is built."""
+
+    seed: int = 0
+    budget_bytes: int = 4 << 30
+    """Memory of the build and of an all-pairs search, at least 100 MiB, whatever N."""
+    recall: float = 0.95
+    """Share of the 10 nearest neighbors that a search is to find; the lists that it looks into are
+    chosen for it on held-out rows, and the card says what was reached."""
+    close: float = 0.9
+    """Similarity above which `Vectors.neighbors` is to find .999 of these ten."""
+    exact_rows: int = 16_384
+    """Up to so many vectors there is a single list, which is exact."""
+
+
+DEFAULTS = IndexConfig()
+
+
+def plan_index(num_vectors: int, dimension: int, config: IndexConfig = DEFAULTS) -> Plan:
     """The index for N vectors of width D within a memory budget.
 
     4 sqrt(N) lists (OURS; FAISS' own advice is 4 to 16), as far as a training sample in a
     quarter of the budget can feed them.
     """
-    row_bytes = dimension * 2
+    row_bytes, budget_bytes = dimension * 2, config.budget_bytes
     sample = max(1024, budget_bytes // 4 // row_bytes)
     num_lists = 1
-    if num_vectors > EXACT_ROWS:
+    if num_vectors > config.exact_rows:
         num_lists = max(1, min(round(4 * num_vectors**0.5), sample // TRAIN_ROWS_PER_LIST))
     return Plan(
-        lists=num_lists,
+        num_lists=num_lists,
         code="SQfp16" if num_vectors * row_bytes <= budget_bytes else "SQ8",
         train_rows=min(num_vectors, sample, max(TRAIN_ROWS_PER_LIST * num_lists, 8192)),
         part_rows=max(1024, budget_bytes // 16 // row_bytes),
@@ -85,22 +105,20 @@ def plan_index(num_vectors: int, dimension: int, budget_bytes: int) -> Plan:
 def build_index(
     directory: str | Path,
     parts: Sequence[VectorPart],
+    config: IndexConfig = DEFAULTS,
     *,
-    seed: int = 0,
-    budget_bytes: int = 4 << 30,
-    recall: float = 0.95,
-    close: float = 0.9,
     previous: str | Path | None = None,
     body: Mapping[str, Any] | None = None,
 ) -> None:
     """Builds an index of all rows of `parts`, in their order, into a directory; resumable.
 
-    recall: share of the 10 nearest neighbors that a search is to find; the lists that it looks
-    into are chosen for it on held-out rows, and the card says what was reached.
-    close: similarity above which `Vectors.neighbors` is to find .999 of these ten.
-    previous: an older index whose training (while N is within half and twice of what it was
-    trained on) and whose parts of equal digest are taken over.
-    Memory: the larger of `budget_bytes` and 100 MiB, whatever N.
+    previous: an older index, whose training (while N is within half and twice of what it was
+    trained on) and whose parts of equal digest are taken over. body: fields of the card.
+    Raises ArtifactError where there are no vectors, or a file is damaged.
+
+    Example:
+        >>> part = VectorPart("all", len(rows), lambda: rows)
+        >>> build_index("vectors", [part], IndexConfig(recall=0.99))
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -108,36 +126,47 @@ def build_index(
     if not parts:
         raise ArtifactError(f"{directory}: no vectors to index")
     total, dimension = sum(part.num_rows for part in parts), parts[0].rows().shape[1]
-    asked = plan_index(total, dimension, budget_bytes)
+    plan = plan_index(total, dimension, config)
     if previous is not None and not (directory / TRAINING).exists():
-        _adopt_training(Path(previous), directory, asked, total, dimension)
+        _adopt_training(Path(previous), directory, plan, total, dimension)
     if not (directory / TRAINING).exists():
-        _train(directory, parts, asked, seed)
+        _train(directory, parts, plan, config.seed)
     index, training = _trained(directory)
     files = []
     with Progress("index", total, "vectors") as progress:
-        for part in _split(parts, asked.part_rows):
+        for part in _split(parts, plan.part_rows):
             name = artifact.digest([part.digest, training["sha256"]])[:32]
-            files.append((directory / PARTS / f"{name}.lists", part.num_rows))
-            size = part.num_rows * (8 + index.sq.code_size)
-            if not _adopted(files[-1][0], size, previous):
-                _add(index, part, files[-1][0], budget_bytes)
+            file = directory / PARTS / f"{name}.lists"
+            files.append((file, part.num_rows))
+            if not _adopt_part(file, part.num_rows * (8 + index.sq.code_size), previous):
+                _add(index, part, file, config.budget_bytes)
             progress.add(part.num_rows)
     index.ntotal = total
-    where, head = directory / INDEX, serialize_index(index)
-    invlists.merge(where, head, files, index.nlist, index.sq.code_size, budget_bytes // 8)
-    own, queries = random_rows(parts, min(NUM_QUERIES, total), np.random.default_rng([seed, 1]))
-    blocks = (block for part in parts for block in _blocks(part, budget_bytes))
-    card = {
-        "factory": f"IVF{index.nlist},{asked.code}",
+    path, head = directory / INDEX, serialize_index(index)
+    chunk_bytes = config.budget_bytes // 8
+    invlists.merge_parts(path, head, files, index.nlist, index.sq.code_size, chunk_bytes)
+    body = {
+        **(body or {}),
+        "factory": f"IVF{index.nlist},{plan.code}",
         "num_vectors": total,
         "dimension": dimension,
-        "budget_bytes": budget_bytes,
+        "budget_bytes": config.budget_bytes,
         "trained_on": training["num_vectors"],
-        "bytes": where.stat().st_size,
-        **autotune.tuned(where, own, normalize_rows(queries), blocks, recall, close),
+        "bytes": path.stat().st_size,
+        **_tuned(path, parts, total, config),
     }
-    artifact.write_card(directory, "vectors", {**(body or {}), **card})
+    artifact.write_card(directory, "vectors", body)
+
+
+def _tuned(
+    path: Path, parts: Sequence[VectorPart], total: int, config: IndexConfig
+) -> dict[str, Any]:
+    """The lists to look into, measured on rows of the corpus itself."""
+    generator = np.random.default_rng([config.seed, 1])
+    row_ids, queries = random_rows(parts, min(NUM_QUERIES, total), generator)
+    blocks = (block for part in parts for block in _blocks(part, config.budget_bytes))
+    recall, close = config.recall, config.close
+    return autotune.tune_nprobe(path, row_ids, normalize_rows(queries), blocks, recall, close)
 
 
 def embedding_parts(whole: Embeddings, matrix: str) -> list[VectorPart]:
@@ -147,7 +176,7 @@ def embedding_parts(whole: Embeddings, matrix: str) -> list[VectorPart]:
         note = whole.card["parts"][block.part]
         made_from = [note["name"], note["fingerprint"], note["settings"], block.stem.suffix, matrix]
 
-        def rows(block: Block = block) -> Array:
+        def rows(block: Block = block) -> AnyFloats:
             return block.matrix(matrix)
 
         parts.append(VectorPart(artifact.digest(made_from), len(block), rows))
@@ -156,13 +185,13 @@ def embedding_parts(whole: Embeddings, matrix: str) -> list[VectorPart]:
 
 def newest_index(folder: Path, made_by: Mapping[str, Any]) -> Path | None:
     """The index in `folder` that was written last of those whose card says `made_by`."""
-    found = []
+    cards = []
     for card in folder.glob(f"*/{artifact.CARD}"):
         with contextlib.suppress(ArtifactError):  # one of another version, or damaged
             body = artifact.read_card(card.parent, "vectors")
             if all(body.get(name) == value for name, value in made_by.items()):
-                found.append(card)
-    return max(found, key=lambda card: card.stat().st_mtime_ns).parent if found else None
+                cards.append(card)
+    return max(cards, key=lambda card: card.stat().st_mtime_ns).parent if cards else None
 
 
 def _split(parts: Iterable[VectorPart], most: int) -> Iterator[VectorPart]:
@@ -171,7 +200,7 @@ def _split(parts: Iterable[VectorPart], most: int) -> Iterator[VectorPart]:
         for start in range(0, part.num_rows, most):
             stop = min(start + most, part.num_rows)
 
-            def rows(part: VectorPart = part, start: int = start, stop: int = stop) -> Array:
+            def rows(part: VectorPart = part, start: int = start, stop: int = stop) -> AnyFloats:
                 return part.rows()[start:stop]
 
             digest = f"{part.digest}[{start}:{stop}]"
@@ -179,7 +208,7 @@ def _split(parts: Iterable[VectorPart], most: int) -> Iterator[VectorPart]:
 
 
 def _adopt_training(
-    previous: Path, directory: Path, asked: Plan, total: int, dimension: int
+    previous: Path, directory: Path, plan: Plan, total: int, dimension: int
 ) -> None:
     """Takes over the training of an older index where it still suits."""
     try:
@@ -190,16 +219,16 @@ def _adopt_training(
     num_lists, _, code = card["factory"].removeprefix("IVF").partition(",")
     same = (card["dimension"], code, int(num_lists) == 1) == (
         dimension,
-        asked.code,
-        asked.lists == 1,
+        plan.code,
+        plan.num_lists == 1,
     )
     if same and training["num_vectors"] / 2 <= total < training["num_vectors"] * 2:
         _link(previous / TRAINED, directory / TRAINED)
         artifact.write_json(directory / TRAINING, training)
 
 
-def _adopted(path: Path, size: int, previous: str | Path | None) -> bool:
-    """Whether a part's file is there in full, taken over from an older index if need be."""
+def _adopt_part(path: Path, size: int, previous: str | Path | None) -> bool:
+    """Takes a part's file over from an older index if need be; whether it is there in full."""
     if previous is not None and not artifact.is_whole(path, size):
         older = Path(previous) / PARTS / path.name
         if artifact.is_whole(older, size):
@@ -212,11 +241,11 @@ def _link(source: Path, target: Path) -> None:
         artifact.link(source, aside)
 
 
-def _train(directory: Path, parts: Sequence[VectorPart], asked: Plan, seed: int) -> None:
+def _train(directory: Path, parts: Sequence[VectorPart], plan: Plan, seed: int) -> None:
     """Trains an empty index on a random sample of all parts."""
-    _, sample = random_rows(parts, asked.train_rows, np.random.default_rng([seed, 0]))
-    means = kmeans.train(sample, asked.lists, seed)
-    index = empty_index(asked.factory, means, normalize_rows(sample[:CODE_ROWS]))
+    _, sample = random_rows(parts, plan.train_rows, np.random.default_rng([seed, 0]))
+    centroids = kmeans.train_centroids(sample, plan.num_lists, seed)
+    index = empty_index(plan.factory, centroids, normalize_rows(sample[:CODE_ROWS]))
     with artifact.writing(directory / TRAINED) as aside:
         aside.write_bytes(serialize_index(index))
     total, sha256 = sum(part.num_rows for part in parts), artifact.sha256(directory / TRAINED)
@@ -234,23 +263,25 @@ def _trained(directory: Path) -> tuple[Any, dict[str, Any]]:
 
 def random_rows(
     parts: Sequence[VectorPart], num_rows: int, generator: np.random.Generator
-) -> tuple[Array, Array]:
+) -> tuple[Rows, npt.NDArray[np.float16]]:
     """(row numbers int64 [m], unit rows float16 [m, D]): drawn evenly over all parts, shuffled."""
     sizes = np.array([part.num_rows for part in parts])
     drawn = generator.multivariate_hypergeometric(sizes, num_rows, method="marginals")
-    place = np.split(generator.permutation(num_rows), np.cumsum(drawn)[:-1])
+    positions = np.split(generator.permutation(num_rows), np.cumsum(drawn)[:-1])
+    firsts = np.cumsum(sizes) - sizes
     rows, sample = np.empty(num_rows, np.int64), None
-    for part, first, count, at in zip(parts, np.cumsum(sizes) - sizes, drawn, place, strict=True):
+    for part, first, count, at in zip(parts, firsts, drawn, positions, strict=True):
         if count:
             local = np.sort(generator.choice(part.num_rows, count, replace=False))
-            found = normalize_rows(part.rows()[local]).astype(np.float16)
-            sample = np.empty((num_rows, found.shape[1]), np.float16) if sample is None else sample
-            rows[at], sample[at] = first + local, found
+            vectors = normalize_rows(part.rows()[local]).astype(np.float16)
+            if sample is None:
+                sample = np.empty((num_rows, vectors.shape[1]), np.float16)
+            rows[at], sample[at] = first + local, vectors
     assert sample is not None
     return rows, sample
 
 
-def _blocks(part: VectorPart, budget_bytes: int) -> Iterator[Array]:
+def _blocks(part: VectorPart, budget_bytes: int) -> Iterator[Floats]:
     """A part's unit rows float32, a few at a time."""
     rows = part.rows()
     step = max(1, min(STEP_BYTES, budget_bytes // 16) // (4 * rows.shape[1]))
@@ -260,12 +291,12 @@ def _blocks(part: VectorPart, budget_bytes: int) -> Iterator[Array]:
 
 def _add(index: Any, part: VectorPart, path: Path, budget_bytes: int) -> None:
     """Assigns a part's rows to lists and writes their codes."""
-    where, codes = [], []
-    means = index.quantizer.reconstruct_n(0, index.nlist)
+    lists, codes = [], []
+    centroids = index.quantizer.reconstruct_n(0, index.nlist)
     for block in _blocks(part, budget_bytes):
-        where.append(kmeans.nearest(block, means))
+        lists.append(kmeans.nearest_centroid(block, centroids))
         codes.append(index.sq.compute_codes(block))
-    found = sum(map(len, codes))
-    if found != part.num_rows:
-        raise ArtifactError(f"part {part.digest}: {found:,} vectors, not {part.num_rows:,}")
-    invlists.write_part(path, np.concatenate(where), np.concatenate(codes))
+    num_rows = sum(map(len, codes))
+    if num_rows != part.num_rows:
+        raise ArtifactError(f"part {part.digest}: {num_rows:,} vectors, not {part.num_rows:,}")
+    invlists.write_part(path, np.concatenate(lists), np.concatenate(codes))

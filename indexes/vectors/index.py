@@ -15,9 +15,12 @@ import numpy.typing as npt
 
 from indexes import artifact
 from indexes.artifact import ArtifactError
-from indexes.vectors import invlists, knn
+from indexes.vectors import knn
+from indexes.vectors.invlists import InvertedLists
 
-Array = npt.NDArray[Any]
+Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+AnyFloats = npt.NDArray[np.floating[Any]]
 INDEX = "index.faiss"
 
 
@@ -27,7 +30,7 @@ def _faiss() -> Any:
     return faiss
 
 
-def normalize_rows(vectors: Array) -> Array:
+def normalize_rows(vectors: AnyFloats) -> Floats:
     """Rows [n, D] scaled to length 1, contiguous float32."""
     scaled = np.array(vectors, np.float32, order="C")
     lengths = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))
@@ -35,12 +38,12 @@ def normalize_rows(vectors: Array) -> Array:
     return scaled
 
 
-def empty_index(factory: str, means: Array, sample: Array) -> Any:
+def empty_index(factory: str, centroids: Floats, sample: Floats) -> Any:
     """An index of inverted lists about centroids [L, D], its codes trained on unit rows [m, D]."""
     faiss = _faiss()
-    index = faiss.index_factory(means.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(centroids.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = False  # codes of the vectors themselves: whole lists are decoded at once
-    index.quantizer.add(means)
+    index.quantizer.add(centroids)
     index.train(sample)
     return index
 
@@ -65,7 +68,7 @@ def map_index(path: Path) -> Any:
         raise ArtifactError(f"{path} is damaged ({error}): delete its folder and rerun") from None
 
 
-def flat_index(queries: Array, blocks: Iterable[Array], k: int) -> tuple[Array, Array]:
+def exact_neighbors(queries: Floats, blocks: Iterable[Floats], k: int) -> tuple[Floats, Rows]:
     """(similarity [q, k], row [q, k]) of unit rows [q, D] by a scan of all rows, in blocks."""
     from faiss.contrib import exhaustive_search
 
@@ -75,7 +78,11 @@ def flat_index(queries: Array, blocks: Iterable[Array], k: int) -> tuple[Array, 
 
 
 class Vectors:
-    """An opened index: `search` and `neighbors` by cosine similarity."""
+    """An opened index: `search` and `neighbors` by cosine similarity.
+
+    Example:
+        >>> similarity, rows = Vectors("runs/vectors/demo-0123456789").search(queries, 10)
+    """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
@@ -86,7 +93,7 @@ class Vectors:
         self.index = map_index(path)
         self.index.nprobe = self.card["nprobe"]
 
-    def search(self, queries: Array, k: int) -> tuple[Array, Array]:
+    def search(self, queries: AnyFloats, k: int) -> tuple[Floats, Rows]:
         """(similarity float32 [q, k], row int64 [q, k]) of queries [q, D]; -1: no such row."""
         if queries.shape[1] != self.index.d:
             raise ValueError(f"queries have width {queries.shape[1]}, the index {self.index.d}")
@@ -94,27 +101,39 @@ class Vectors:
         return similarity, rows
 
     def neighbors(
-        self, blocks: Iterable[Sized], k: int, *, probes: int | None = None
-    ) -> Iterator[tuple[Array, Array]]:
+        self,
+        blocks: Iterable[Sized],
+        k: int,
+        *,
+        probes: int | None = None,
+        sizes: knn.TileSizes = knn.SIZES,
+    ) -> Iterator[tuple[Floats, Rows]]:
         """For each block of the corpus its rows' k nearest others: (similarity float32 [n, k],
         row int64 [n, k]), nearest first; -1 and similarity -inf where there are no more.
 
-        blocks: whose lengths add up to N, in row order. probes: how many lists are looked into;
+        blocks: their lengths add up to N, in row order. probes: how many lists are looked into;
         by default as many as find .999 of the neighbors that the build calls close (the card
         says what was reached). `card["nprobe"]` finds what a search finds, at a third of the time.
         Memory: an eighth of the budget; the N x k results lie in a nameless file beside the index.
         """
-        return knn.all_pairs(
-            invlists.Lists(self.directory / INDEX, self.index),
+        return knn.all_neighbors(
+            InvertedLists(self.directory / INDEX, self.index),
             blocks,
             k,
             probes=probes or self.card["nprobe_close"],
             budget_bytes=self.card["budget_bytes"] // 8,
+            sizes=sizes,
         )
 
 
-def train_kmeans(vectors: Array, num_centroids: int, *, seed: int, spherical: bool = True) -> Array:
-    """Centroids float32 [num_centroids, D] of rows [n, D] (unit vectors when spherical)."""
+def train_kmeans(
+    vectors: AnyFloats, num_centroids: int, *, seed: int, spherical: bool = True
+) -> Floats:
+    """Centroids float32 [num_centroids, D] of rows [n, D] (unit vectors when spherical).
+
+    For a few clusters of many rows, where the best of several starts counts; the lists of an index
+    are trained by indexes.vectors.kmeans.
+    """
     model = _faiss().Kmeans(
         vectors.shape[1],
         num_centroids,
@@ -125,5 +144,5 @@ def train_kmeans(vectors: Array, num_centroids: int, *, seed: int, spherical: bo
         min_points_per_centroid=1,
     )
     model.train(np.ascontiguousarray(vectors, np.float32))
-    found: Array = model.centroids
-    return found
+    centroids: Floats = model.centroids
+    return centroids

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from indexes import npy
 from indexes.images.decode import Pixels
-from indexes.vectors.build import VectorPart, build_index
+from indexes.vectors.build import IndexConfig, VectorPart, build_index
 from indexes.vectors.index import Vectors
 from pipeline.dedup.similarity import signatures
 from pipeline.pool import Pool
@@ -50,5 +50,5 @@ def _built(pieces: Iterable[tuple[int, npt.NDArray[np.floating]]], directory: Pa
     parts = [
         VectorPart(f"from {start}", len(rows), partial(np.asarray, rows)) for start, rows in pieces
     ]
-    build_index(directory, parts, recall=RECALL, close=CANDIDATE_THRESHOLD)
+    build_index(directory, parts, IndexConfig(recall=RECALL, close=CANDIDATE_THRESHOLD))
     return Vectors(directory)

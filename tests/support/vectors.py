@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes.vectors.build import VectorPart, build_index
+from indexes.vectors.build import IndexConfig, VectorPart, build_index
 from indexes.vectors.index import Vectors, normalize_rows
 
 Array = npt.NDArray[Any]
@@ -18,8 +18,8 @@ def clustered(rows: int, dimension: int = 24, *, clusters: int = 40, seed: int =
     """Overlapping clusters, one after the other, float16 [rows, dimension]."""
     generator = np.random.default_rng(seed)
     centers = generator.normal(size=(clusters, dimension))
-    own = np.sort(np.arange(rows) % clusters)
-    return (centers[own] + 0.7 * generator.normal(size=(rows, dimension))).astype(np.float16)
+    cluster = np.sort(np.arange(rows) % clusters)
+    return (centers[cluster] + 0.7 * generator.normal(size=(rows, dimension))).astype(np.float16)
 
 
 def parts_of(rows: Array, size: int, *, prefix: str = "") -> list[VectorPart]:
@@ -31,9 +31,18 @@ def parts_of(rows: Array, size: int, *, prefix: str = "") -> list[VectorPart]:
     ]
 
 
-def built(directory: Path, rows: Array, size: int = 1000, **settings: Any) -> Vectors:
-    """An index of `rows`."""
-    build_index(directory, parts_of(rows, size), **settings)
+def built(
+    directory: Path,
+    rows: Array,
+    size: int = 1000,
+    *,
+    previous: Path | None = None,
+    body: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Vectors:
+    """An index of `rows` by `settings`."""
+    config = IndexConfig(**settings)
+    build_index(directory, parts_of(rows, size), config, previous=previous, body=body)
     return Vectors(directory)
 
 

@@ -6,27 +6,29 @@ import itertools
 import resource
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from indexes import artifact
 from indexes.artifact import ArtifactError
-from indexes.vectors import autotune, build, kmeans
-from indexes.vectors.build import VectorPart, build_index, newest_index, plan_index, random_rows
-from indexes.vectors.index import Vectors, normalize_rows
-from tests.support.vectors import built, clustered, nearest, parts_of, recall
+from indexes.vectors.build import (
+    IndexConfig,
+    VectorPart,
+    build_index,
+    newest_index,
+    plan_index,
+    random_rows,
+)
+from indexes.vectors.index import Vectors
+from tests.support import vectors
+from tests.support.vectors import clustered, nearest, parts_of, recall
 
 ROWS = clustered(6000)
-
-
-@pytest.fixture(autouse=True)
-def many_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Inverted lists although the corpus is small."""
-    monkeypatch.setattr(build, "EXACT_ROWS", 100)
+built = partial(vectors.built, exact_rows=100)
+"""Inverted lists although the corpus is small."""
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -50,25 +52,6 @@ def test_class_order_finds_as_much_as_shuffled_order(tmp_path: Path) -> None:
     assert abs(reached[0] - reached[1]) < 0.03
 
 
-def test_the_card_tells_the_recall_that_was_asked_for(tmp_path: Path) -> None:
-    low = built(tmp_path / "low", ROWS, recall=0.5)
-    high = built(tmp_path / "high", ROWS, recall=0.99)
-    assert low.card["nprobe"] < high.card["nprobe"]
-    assert high.card["recall_at_10"] >= 0.99
-    assert built(tmp_path / "near", ROWS, close=0.95).card["recall_close"] >= 0.999
-    found = high.search(ROWS[::7], 10)[1]
-    assert recall(found, nearest(ROWS[::7], ROWS, 10)[1]) > 0.97
-
-
-@given(st.floats(0, 1), st.integers(1, 300))
-@settings(max_examples=50, deadline=None)
-def test_the_least_number_of_lists_is_found(wanted: float, high: int) -> None:
-    at, value = autotune._least(lambda n: n / high, wanted, 1, high)
-    assert value == at / high
-    assert value >= wanted
-    assert at <= np.ceil(wanted * high) * 17 / 16 + 1
-
-
 def test_the_training_sample_is_drawn_over_all_parts() -> None:
     blocks = [np.full((500, 2), value, np.float16) for value in (1, 2)]
     blocks[1][:, 1] = -2
@@ -79,22 +62,6 @@ def test_the_training_sample_is_drawn_over_all_parts() -> None:
     np.testing.assert_array_equal(second, rows >= 500)
     assert 30 < second.sum() < 70
     assert 10 < second[:50].sum() < 40, "in no order"
-
-
-def test_centroids_are_the_modes_and_no_list_stays_empty() -> None:
-    modes = normalize_rows(np.eye(4))
-    rows = np.repeat(modes, [500, 5, 5, 5], axis=0)
-    rows = normalize_rows(rows + np.random.default_rng(0).normal(scale=0.02, size=rows.shape))
-    order = np.random.default_rng(1).permutation(len(rows))
-    found = kmeans.train(rows[order], 8, seed=0)
-    assert found.shape == (8, 4)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    np.testing.assert_array_equal(found, kmeans.train(rows[order], 8, seed=0))
-    own, near = kmeans.near(rows, found, 3)
-    exact = (rows @ found.T).argmax(1)
-    assert (kmeans.nearest(rows, found) == exact).mean() > 0.5  # bf16 splits hairs differently
-    assert np.bincount(own, minlength=len(rows)).max() <= 3
-    assert set(near.tolist()) <= set(range(8))
 
 
 def test_resumed_anywhere_it_is_the_same_file(
@@ -141,14 +108,16 @@ def test_an_older_index_gives_its_training_and_its_unchanged_parts(tmp_path: Pat
     more = np.concatenate([ROWS[:2000], clustered(1000, seed=9), ROWS[3000:], ROWS[:500]])
     new = built(tmp_path / "new", more, previous=tmp_path / "old")
     assert new.card["trained_on"] == 6000
-    mine, theirs = ({p.name: p.stat().st_ino for p in (tmp_path / name / "parts").iterdir()}
-                    for name in ("new", "old"))  # fmt: skip
-    assert len(mine) == 7
-    assert sum(theirs.get(name) == inode for name, inode in mine.items()) == 5, "linked"
+    inodes, old_inodes = (
+        {part.name: part.stat().st_ino for part in (tmp_path / name / "parts").iterdir()}
+        for name in ("new", "old")
+    )
+    assert len(inodes) == 7
+    assert sum(old_inodes.get(name) == inode for name, inode in inodes.items()) == 5, "linked"
     rows = new.search(more[::50], 1)[1][:, 0]
     same = [
-        np.array_equal(more[row], more[own])
-        for row, own in zip(rows, range(0, 6500, 50), strict=True)
+        np.array_equal(more[row], more[query])
+        for row, query in zip(rows, range(0, 6500, 50), strict=True)
     ]
     assert np.mean(same) > 0.95, "rows are numbered by the new order"
     assert new.card["recall_at_10"] >= 0.95
@@ -182,23 +151,24 @@ def test_large_parts_are_cut_to_the_budget(tmp_path: Path) -> None:
     assert len(list((tmp_path / "cut" / "parts").iterdir())) == 6000 // 1024 + 1
     assert index.card["factory"].endswith("SQfp16")
     assert built(tmp_path / "small", ROWS, budget_bytes=budget // 4).card["factory"].endswith("SQ8")
-    assert plan_index(10**9, 512, 4 << 30).code == "SQ8"
-    assert plan_index(10**9, 512, 4 << 30).train_rows * 512 * 2 <= 1 << 30
+    assert plan_index(10**9, 512, IndexConfig(budget_bytes=4 << 30)).code == "SQ8"
+    assert plan_index(10**9, 512, IndexConfig(budget_bytes=4 << 30)).train_rows * 512 * 2 <= 1 << 30
 
 
 def test_a_build_ten_times_larger_stays_in_the_budget() -> None:
     script = """
 import numpy as np, resource, tempfile
-from indexes import indexing
+from indexes.vectors import build
 def part(number):
     def rows():
         return np.random.default_rng(number).normal(size=(2000, 128)).astype(np.float16)
-    return indexing.Part(str(number), 2000, rows)
+    return build.VectorPart(str(number), 2000, rows)
 peaks = []
 for count, budget_bytes in ((2, 1 << 20), (8, 8 << 20), (80, 8 << 20)):
     with tempfile.TemporaryDirectory() as folder:
         parts = [part(n) for n in range(count)]
-        indexing.build(folder, parts, budget_bytes=budget_bytes, recall=0.1)
+        config = build.IndexConfig(budget_bytes=budget_bytes, recall=0.1)
+        build.build_index(folder, parts, config)
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
 print(*peaks)
 """

@@ -1,0 +1,42 @@
+"""How many lists a search looks into: the least that reaches the recall."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexes.vectors.autotune import hit_frac, least_sufficient
+from tests.support import vectors
+from tests.support.vectors import clustered, nearest, recall
+
+ROWS = clustered(6000)
+built = partial(vectors.built, exact_rows=100)
+
+
+def test_the_card_tells_the_recall_that_was_asked_for(tmp_path: Path) -> None:
+    low = built(tmp_path / "low", ROWS, recall=0.5)
+    high = built(tmp_path / "high", ROWS, recall=0.99)
+    assert low.card["nprobe"] < high.card["nprobe"]
+    assert high.card["recall_at_10"] >= 0.99
+    assert built(tmp_path / "near", ROWS, close=0.95).card["recall_close"] >= 0.999
+    found = high.search(ROWS[::7], 10)[1]
+    assert recall(found, nearest(ROWS[::7], ROWS, 10)[1]) > 0.97
+
+
+@given(st.floats(0, 1), st.integers(1, 300))
+@settings(max_examples=50, deadline=None)
+def test_the_least_number_of_lists_is_found(wanted: float, high: int) -> None:
+    at, value = least_sufficient(lambda n: n / high, wanted, 1, high)
+    assert value == at / high
+    assert value >= wanted
+    assert at <= np.ceil(wanted * high) * 17 / 16 + 1
+
+
+def test_a_share_of_nothing_is_whole() -> None:
+    hits = np.array([[True, False]])
+    assert hit_frac(hits, np.array([[True, True]])) == 0.5
+    assert hit_frac(hits, np.array([[False, False]])) == 1
