@@ -26,9 +26,9 @@ Pixels = npt.NDArray[np.uint8]
 REASONS = ("empty", "corrupt", "truncated", "too_large", "unsupported")
 MAX_PIXELS = 100_000_000
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-# Asked for by name, so that no other decoder of the library ever sees untrusted bytes.
+# Named, so that no other decoder of the library ever sees untrusted bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM")
-# Images, but of a kind that is not read: worth another word than "corrupt".
+# Images of a kind that is not read: "unsupported" rather than "corrupt".
 FOREIGN = (
     b"8BPS",
     b"\0\0\1\0",
@@ -38,12 +38,12 @@ FOREIGN = (
     b"<svg",
     b"%PDF",
 )
-# A JPEG is decoded at no less than this times the side asked for: the resize still does the
+# A JPEG is decoded at no less than this times the side of the view: the resize still does the
 # smoothing, so that the view is that of a full decode but for about a level.
 MARGIN = 1.5
 # n of the DCT's n/8 scaling: scaling by more than 4/8 costs more time than it saves.
 SCALES = (1, 2, 3, 4)
-WORDS_OF_A_CUT = ("truncated", "premature end", "unexpected end", "end of file", "not enough")
+TRUNCATION_WORDS = ("truncated", "premature end", "unexpected end", "end of file", "not enough")
 
 
 class BadImage(ValueError):
@@ -96,14 +96,17 @@ def load_view(data: bytes, geometry: Geometry) -> tuple[Pixels, int, int]:
 
     The longer side becomes int(R * long / short) and the crop starts at round((side - S) / 2),
     as torchvision's Resize and CenterCrop have it. Raises BadImage.
+
+    Example: `load_view(Path("cat.jpg").read_bytes(), Geometry(224, 0.875))[0].shape`
     """
     pixels, width, height = _decode(data, MARGIN * max(geometry.shorter_side, thumbnails.SIDE))
     return _view(pixels, width, height, geometry), width, height
 
 
 def probe_image(data: bytes, geometry: Geometry) -> tuple[Pixels, Pixels, int, int]:
-    """What `load` gives, and the whole image's thumb uint8 [thumbs.WIDTH] of the same decode:
-    (view, thumb, width, height). Raises BadImage.
+    """(view, thumb, width, height): `load_view` and the whole image's thumb, by one decode.
+
+    The thumb is uint8 [thumbnails.WIDTH]. Raises BadImage.
     """
     pixels, width, height = _decode(data, MARGIN * max(geometry.shorter_side, thumbnails.SIDE))
     return _view(pixels, width, height, geometry), thumbnails.thumb(pixels), width, height
@@ -171,7 +174,7 @@ def _decode_any(data: bytes) -> tuple[Pixels, int]:
         with _quiet(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(*image.size)
             image.load()
-            # Asked after load: TIFF comes out upright and PNG may carry EXIF behind its pixels.
+            # Read after load: TIFF comes out upright and PNG may carry EXIF behind its pixels.
             return _rgb(image), _orientation(image)
     except BadImage:
         raise
@@ -196,7 +199,7 @@ def _reason(error: Exception, data: bytes) -> str:
     text = str(error).lower().replace("premature end of data segment", "")
     if data[:2] == b"\xff\xd8" and data.rfind(b"\xff\xd9") < 0:
         return "truncated"  # no end mark: the decoders do not always say so
-    return "truncated" if any(words in text for words in WORDS_OF_A_CUT) else "corrupt"
+    return "truncated" if any(words in text for words in TRUNCATION_WORDS) else "corrupt"
 
 
 def _rgb(image: Image.Image) -> Pixels:
@@ -218,7 +221,7 @@ def _rgb(image: Image.Image) -> Pixels:
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
-def _eight_bits(values: npt.NDArray[Any]) -> Pixels:
+def _eight_bits(values: npt.NDArray[np.integer[Any] | np.floating[Any]]) -> Pixels:
     """[H, W] of 16 or 32-bit integers or floats, scaled to 0..255.
 
     Integers up to 65535 span 16 bits. Floats within [0, 1] or [0, 255] span these; all else has
@@ -258,7 +261,7 @@ def _view(pixels: Pixels, width: int, height: int, geometry: Geometry) -> Pixels
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(0x0112, 1)
-    except Exception:  # a broken EXIF block says nothing of the pixels
+    except Exception:  # a broken EXIF block does not concern the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -1,18 +1,29 @@
 """A square window of a resized image, at less than the cost of resizing the whole of it.
 
+torch resizes with Pillow's own weights, twice as fast, but only through private operators: the
+public ones derive the step from whole sides, and a window needs a step of its own. Without these
+operators Pillow does all the work; the result differs by a level or two of 256.
+
 H x W stored pixels, S the window's side.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Pixels = npt.NDArray[np.uint8]
 
-# torch resizes by Pillow's own weights, twice as fast, but from the upper left corner on: what lies
-# there before the window is thrown away, and may be so many times the window.
-TORCH = {"bilinear": "_upsample_bilinear2d_aa", "bicubic": "_upsample_bicubic2d_aa"}
+OPERATORS = {"bilinear": "_upsample_bilinear2d_aa", "bicubic": "_upsample_bicubic2d_aa"}
+# torch resizes from the upper left corner on: what lies before the window is thrown away, and may
+# be many times the window.
 MOST_WASTE = 4
 
 
@@ -28,23 +39,62 @@ def resize_window(
     `steps` are stored pixels for one of the resized image, down and across. As torchvision resizes
     and crops, antialiased, within a level or two of 256.
     """
-    (top, left), (down, across) = corner, steps
-    if interpolation in TORCH and (top + side) * (left + side) <= MOST_WASTE * side**2:
-        import torch
+    top, left = corner
+    if (top + side) * (left + side) <= MOST_WASTE * side**2:
+        operator = _operator(interpolation)
+        if operator is not None:
+            return _resize_by_torch(operator, pixels, corner, side, steps)
+    return _resize_by_pillow(pixels, corner, side, steps, interpolation)
 
-        resize = getattr(torch.ops.aten, TORCH[interpolation])
-        image_13HW = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels_last to torch
-        # A side that came out as long as the stored one would be left as it is, whatever the step.
-        ends = [c + side + (c + side == n) for c, n in zip(corner, pixels.shape, strict=False)]
-        resized_3HW = resize(image_13HW, ends, False, 1 / down, 1 / across)[0]
-        found = resized_3HW[:, top : top + side, left : left + side].permute(1, 2, 0)
-        return np.ascontiguousarray(found.numpy())
-    # Pillow resizes a box with the weights that the whole image would get, and reads the pixels
-    # around the box: the result is that of resize and crop, also for a 1 x 5000 image.
+
+@functools.cache
+def _operator(interpolation: str) -> Callable[..., Tensor] | None:
+    """torch's private operator, or None where this torch has none that takes our arguments."""
+    import torch
+
+    try:
+        operator: Callable[..., Tensor] = getattr(torch.ops.aten, OPERATORS[interpolation])
+        image_1443 = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
+        operator(image_1443.permute(0, 3, 1, 2), [2, 2], False, 0.5, 0.5)
+    except (KeyError, AttributeError, RuntimeError, TypeError):
+        return None
+    return operator
+
+
+def _resize_by_torch(
+    operator: Callable[..., Tensor],
+    pixels: Pixels,
+    corner: tuple[int, int],
+    side: int,
+    steps: tuple[float, float],
+) -> Pixels:
+    import torch
+
+    (top, left), (down, across) = corner, steps
+    image_13HW = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels_last to torch
+    # A side that came out as long as the stored one would be left as it is, whatever the step.
+    ends = [c + side + (c + side == n) for c, n in zip(corner, pixels.shape, strict=False)]
+    resized_3HW = operator(image_13HW, ends, False, 1 / down, 1 / across)[0]
+    window = resized_3HW[:, top : top + side, left : left + side].permute(1, 2, 0)
+    return np.ascontiguousarray(window.numpy())
+
+
+def _resize_by_pillow(
+    pixels: Pixels,
+    corner: tuple[int, int],
+    side: int,
+    steps: tuple[float, float],
+    interpolation: str,
+) -> Pixels:
+    """Resizes a box with the weights of the whole image, and reads the pixels around the box.
+
+    The result is that of resize and crop, also for a 1 x 5000 image.
+    """
     from PIL import Image
 
+    (top, left), (down, across) = corner, steps
     height, width = pixels.shape[:2]
     right, bottom = (left + side) * across, (top + side) * down
     box = (left * across, top * down, min(right, width), min(bottom, height))
-    how = Image.Resampling[interpolation.upper()]
-    return np.array(Image.fromarray(pixels).resize((side, side), how, box=box))
+    resampling = Image.Resampling[interpolation.upper()]
+    return np.array(Image.fromarray(pixels).resize((side, side), resampling, box=box))

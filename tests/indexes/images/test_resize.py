@@ -1,4 +1,4 @@
-"""images.load: torchvision's eval view, whatever the size, shape and JPEG scaling."""
+"""Resized views: torchvision's eval view, whatever the size, shape and JPEG scaling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from indexes.images import decode as images
+from indexes.images import decode, resize
 from indexes.images.decode import Geometry, decode_view, load_view
 from tests.support.lakes import saved, smooth
 
@@ -70,13 +70,34 @@ def test_same_size_is_untouched() -> None:
     assert np.array_equal(load_view(saved(wide, "PNG"), Geometry(32))[0], np.asarray(wide)[:, 8:40])
 
 
+@pytest.mark.parametrize("operator", ["_absent", "relu"])
+def test_pillow_stands_in_for_an_operator_that_torch_lacks(
+    operator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absent, or with another signature."""
+    data, geometry = saved(smooth(90, 70), "PNG"), Geometry(32, 0.875)
+    expected = load_view(data, geometry)[0]
+    monkeypatch.setattr(resize, "OPERATORS", {"bilinear": operator})
+    resize._operator.cache_clear()
+    assert resize._operator("bilinear") is None
+    pixels = load_view(data, geometry)[0]
+    resize._operator.cache_clear()
+    assert np.abs(pixels.astype(int) - expected).max() <= 2
+
+
+def test_torch_has_the_operators() -> None:
+    assert resize._operator("bilinear") is not None
+    assert resize._operator("bicubic") is not None
+    assert resize._operator("lanczos") is None
+
+
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (1000, 751), (333, 1999), (640, 640)])
 @pytest.mark.parametrize("side", [16, 32, 100, 224])
 def test_dct_scaling_stays_close_to_the_plain_way(size: tuple[int, int], side: int) -> None:
     geometry, data = Geometry(side, 0.9), saved(smooth(*size), "JPEG", quality=92)
     pixels, width, height = load_view(data, geometry)
     assert (width, height) == size
-    plain = images._view(decode_view(data), width, height, geometry)
+    plain = decode._view(decode_view(data), width, height, geometry)
     difference = np.abs(pixels.astype(int) - plain)
     assert difference.mean() < 2.0  # of a texture that is noise at the target's size
     assert difference.max() <= 12
