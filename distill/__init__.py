@@ -1,12 +1,58 @@
 """The training stage, once for any number of students: shards -> students.
 
-An image's way: `order` says which row comes at which step, `stock` reads it, `data` decodes it onto
-the device, `views` cuts the view that the student sees, `targets` has the teacher's answer to it
-(asked along, or kept by `asking`), and `train`, the loop, hands both to each `learner`: one student
-with its method (`method`, methods/, losses/), optimizer (`optim`, `muon`) and checkpoint.
+An image's way: `data` decides which row comes at which step, reads and decodes it onto the device
+and cuts the views that students see; `targets` gives the teacher's output for each view, computed
+online or cached; `train`, the loop, hands both to each learner of `training`: one student with its
+method (`method`, methods/, losses/), its optimizers and its checkpoint.
 
-`setting` builds all that from what `command` was told; `recipe` is how long and how fast, `pace`
-when it logs and saves, `group` who trains together. `reuse` is the teacher's own classifier in a
-student, `frozen` a teacher made fast, `lineage` where images came from. evaluation/ says what a
-student is worth, export/ ships it, students/ holds nets; `importing` and `teach` make teachers.
+`config` holds the options of the commands and `run` does their work; `recipe` is how long and how
+fast, `distributed` several processes, `provenance` where images came from, `feature_maps` how a
+teacher's map is learned. evaluation/ measures students, exporters/ write them for other programs,
+teachers/ import and train teachers.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill.cli import MethodEntry, list_methods, list_students
+    from distill.config import DistillConfig, TargetsConfig
+    from distill.method import Batch, Method, MethodError, Preset, weighted_mean
+    from distill.run import distill, precompute_targets
+    from distill.train import StudentRun
+
+__all__ = [
+    "Batch",
+    "DistillConfig",
+    "Method",
+    "MethodEntry",
+    "MethodError",
+    "Preset",
+    "StudentRun",
+    "TargetsConfig",
+    "distill",
+    "list_methods",
+    "list_students",
+    "precompute_targets",
+    "weighted_mean",
+]
+_MODULES = {
+    **dict.fromkeys(("MethodEntry", "list_methods", "list_students"), "cli"),
+    **dict.fromkeys(("DistillConfig", "TargetsConfig"), "config"),
+    **dict.fromkeys(("Batch", "Method", "MethodError", "Preset", "weighted_mean"), "method"),
+    **dict.fromkeys(("distill", "precompute_targets"), "run"),
+    "StudentRun": "train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the module of an exported name when the name is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,294 +2,198 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from distill import cli_students, cli_teachers
-from indexes.cli import Device, Runs, Trust, user_errors
+from distill.config import DistillConfig, TargetsConfig
+from indexes import plugins
+from indexes.console import Answer
+from indexes.options import CommandConfig, Option, command, docs_in
+
+if TYPE_CHECKING:
+    from distill.train import StudentRun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.add_typer(cli_teachers.app)
 app.add_typer(cli_students.app)
 
-
-Compile = Annotated[
-    bool | None,
-    typer.Option(
-        "--compile/--no-compile",
-        help="Compile the teacher's forward. Default: on a CPU, for more than 500,000 answers.",
-    ),
-]
+METHODS = "distill.methods"
+STATES = {"finished": "trained", "already": "was finished before"}
 
 
-class Keep(StrEnum):
-    """What of the teacher's answers is kept."""
+@command(app, DistillConfig)
+def distill(config: DistillConfig) -> Answer | None:
+    """What became of each student; the exit code is 1 where one was stopped."""
+    from distill.distributed import is_first_process
+    from distill.evaluation import report
+    from distill.run import distill_and_evaluate
+    from indexes import devices
 
-    logits = "logits"
-    features = "features"
-    map = "map"
+    devices.keep_memory(devices.choose(config.device))
+    runs, comparison = distill_and_evaluate(config)
+    if not is_first_process():
+        return None
+    document = {"students": [_summary(run) for run in runs], "evaluation": comparison}
+    lines = [_line(run) for run in runs]
+    lines += [] if comparison is None else report.lines(comparison)
+    return Answer(document, lines, 0 if all(run.is_trained for run in runs) else 1)
 
 
-@app.command()
-def distill(
-    shards: Annotated[
-        Path | None,
-        typer.Option(help="Curated shards. Default: the last ones that `winnow select` wrote."),
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="A teacher directory, or a name under RUNS/teachers. Default: the one that the "
-            "shards name; another one is refused."
-        ),
-    ] = None,
-    student: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A student: resnet8x4 (see `winnow students`), timm:NAME, torchvision:NAME, with "
-            "arguments behind it, as in timm:NAME:patch_size=4. Repeat, or separate by spaces: all "
-            "are fed by one pass over the images. "
-            "Default: resnet8x4 up to 64 pixels, timm:mobilenetv3_small_050 above."
-        ),
-    ] = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="winnow, kd, dfnd, odsd, eikd, kd3, hidfd (see `winnow methods`), or your own .py "
-            "file. winnow, kd3 and hidfd save the student with a projector: kd leaves it as it is."
-        ),
-    ] = "winnow",
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="A known setting of the method and its training, as cifar10_r34_r18 (see `winnow "
-            "methods`); what else you say here goes before it."
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A setting of the method, key=value; repeat or space-separate."),
-    ] = None,
-    mix: Annotated[
-        Path | None,
-        typer.Option(help="More shards, of the same teacher: painted ones beside real ones."),
-    ] = None,
-    mix_frac: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Their share of every batch.")
-    ] = 0.5,
-    epochs: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="How often each image is seen, in views. Default: 30."),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps of the optimizer, instead of --epochs.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=4, help="Views in a batch. Default: 128.")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate. Default: 0.1 per 128 in a batch.")
-    ] = None,
-    optimizer: Annotated[
-        str | None,
-        typer.Option(help="sgd or muon. Default: the method's; muon for winnow, sgd elsewhere."),
-    ] = None,
-    views: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="0: a fresh view at each visit, the teacher runs along. V: V fixed views of each "
-            "image; the teacher is asked about each one once, for every later seed and student.",
-        ),
-    ] = 0,
-    targets: Annotated[
-        Path | None,
-        typer.Option(help="Answers that `winnow targets` kept; their views are trained on."),
-    ] = None,
-    color: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Views vary in brightness, contrast, saturation by so much. Default: 0.",
-        ),
-    ] = None,
-    compiled: Compile = None,
-    accumulate: Annotated[
-        int, typer.Option(min=1, help="Parts that a batch is taken in, to save memory.")
-    ] = 1,
-    ema: Annotated[
-        float,
-        typer.Option(
-            min=0.0, max=0.99999, help="Save a running mean of the weights of this decay: 0.999."
-        ),
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Initial weights, order and fresh views.")] = 0,
-    evaluate_on: Annotated[
-        str | None,
-        typer.Option("--eval", help="A labeled set; read only after the last step."),
-    ] = None,
-    runs: Runs = Path("runs"),
-    out: Annotated[
-        Path | None,
-        typer.Option(help="The student's directory (of several: their parent). Default: in RUNS."),
-    ] = None,
-    device: Device = "auto",
-    memory_gib: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="Images stay decoded on the device where they fit so many GiB, else they are "
-            "streamed; 0: always. Default: half of its free memory, on a CPU at most 4.",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Decoding processes of a stream. Default: a core each, up to 8."),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Forget an earlier training in the same directory.")
-    ] = False,
-    trust_builder: Trust = False,
-) -> None:
-    """Train students on curated shards: they learn from the teacher, never from a label.
+def _summary(run: StudentRun) -> dict[str, Any]:
+    return {
+        "student": run.name,
+        "directory": run.directory,
+        "state": run.state,
+        "agreement": run.agreement,
+        "bytes": run.card["weights"]["bytes"] if run.is_trained else None,
+    }
 
-    Saves to RUNS/students/SHARDS-METHOD-STUDENT. After Ctrl-C run the same command again and it
-    goes on where it stopped; after a kill, from its last checkpoint (one a minute). Several GPUs
-    train together as torchrun --nproc-per-node 8 -m winnow distill ...
 
-    Example: winnow distill --student 'resnet8x4 timm:mobilenetv3_small_050' --eval /data/val
+def _line(run: StudentRun) -> str:
+    text = f"{run.name}: {STATES.get(run.state, run.state)}"
+    if run.is_trained:
+        text += f", {run.card['weights']['bytes'] / 1e6:.2f} MB"
+    if run.agreement is not None and run.state == "finished":
+        text += f", agrees with its teacher on {100 * run.agreement:.1f} % of held-out images"
+    return f"{text}: {run.directory}"
+
+
+@command(app, TargetsConfig)
+def targets(config: TargetsConfig) -> Answer | None:
+    """Where the targets are, and how large."""
+    from distill.distributed import is_first_process
+    from distill.run import precompute_targets
+    from indexes import artifact, devices
+
+    devices.keep_memory(devices.choose(config.device))
+    directory = precompute_targets(config)
+    if not is_first_process():
+        return None
+    card = artifact.read_card(directory, "targets")
+    num_bytes = sum(file.stat().st_size for file in directory.glob("*.npy"))
+    line = (
+        f"targets: {directory}: {config.keep} of {card['views']} views of {card['num_images']:,} "
+        f"images, {num_bytes / 1e6:.1f} MB; train with --targets {directory} or --views "
+        f"{card['views']}"
+    )
+    return Answer({"directory": directory, "bytes": num_bytes, **card}, [line])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentsConfig(CommandConfig):
+    """List the nets that --student and --builder take; with a word, search all three libraries.
+
+    Example: winnow students mobilenet
     """
-    with user_errors():
-        from distill import distributed
-        from distill.run import distill_students
 
-        with distributed.init_distributed(device) as (team, device):
-            num_stopped = distill_students(
-                shards=shards,
-                teacher=teacher,
-                students=student or [],
-                method=method,
-                preset=preset,
-                settings=settings or [],
-                mix=mix,
-                mix_frac=mix_frac,
-                epochs=epochs,
-                steps=steps,
-                batch_size=batch_size,
-                lr=lr,
-                optimizer=optimizer,
-                views=views,
-                targets=targets,
-                color=color,
-                compiled=compiled,
-                accumulate=accumulate,
-                ema=ema,
-                seed=seed,
-                evaluate_on=evaluate_on,
-                runs=runs,
-                out=out,
-                device=device,
-                memory_gib=memory_gib,
-                workers=workers,
-                fresh=fresh,
-                trust_builder=trust_builder,
-                group=team,
-            )
-    if num_stopped:
-        raise typer.Exit(1)
+    search: Annotated[str | None, Option(argument=True)] = None
+    """Part of a name: look in timm and torchvision too."""
 
 
-@app.command()
-def targets(
-    shards: Annotated[
-        Path | None,
-        typer.Option(help="Curated shards. Default: the last ones that `winnow select` wrote."),
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(help="Their teacher, if it is not under RUNS/teachers."),
-    ] = None,
-    views: Annotated[int, typer.Option(min=1, help="Views of each image.")] = 4,
-    keep: Annotated[
-        Keep,
-        typer.Option(
-            help="logits (kd, dfnd), features (odsd, eikd) or the whole last map (winnow, kd3, "
-            "hidfd) beside them."
-        ),
-    ] = Keep.logits,
-    top: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Logits kept of an answer of more than 1,024 classes; the others are kept as "
-            "their logsumexp. As many as there are classes: all.",
-        ),
-    ] = 256,
-    color: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="As --color of `winnow distill`.")
-    ] = 0.0,
-    compiled: Compile = None,
-    seed: Annotated[int, typer.Option(help="Draws the views.")] = 0,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Ask again about a sample; say how far answers are apart."),
-    ] = False,
-    runs: Runs = Path("runs"),
-    device: Device = "auto",
-    trust_builder: Trust = False,
-) -> None:
-    """Ask the teacher once about V views of every image, for all students and seeds to come.
+@command(app, StudentsConfig)
+def students(config: StudentsConfig) -> Answer:
+    """Names, by family where nothing is searched."""
+    names = list_students(config.search)
+    return Answer(names, names if config.search else _families())
 
-    Written to RUNS/targets; `winnow distill --views V` finds it (and makes it where it is not).
-    A second call goes on where the first stopped, or adds the views that are missing.
 
-    Example: winnow targets --views 8 --verify
+def list_students(search: str | None = None) -> list[str]:
+    """The names of our nets; with a word, those of all three libraries that contain it.
+
+    Raises ValueError where no name does.
+
+    Example: `list_students("mobilenetv3_small")`
     """
-    with user_errors():
-        from distill import distributed
-        from distill.run import make_targets
+    from indexes.models.net import students
 
-        with distributed.init_distributed(device) as (team, device):
-            make_targets(
-                shards=shards,
-                teacher=teacher,
-                views=views,
-                keep=keep.value,
-                top=top,
-                color=color,
-                compiled=compiled,
-                seed=seed,
-                verify=verify,
-                runs=runs,
-                device=device,
-                trust_builder=trust_builder,
-                group=team,
+    if search is None:
+        return list(students())
+    import timm
+    from torchvision import models
+
+    names = [name for name in students() if search in name]
+    names += [f"timm:{name}" for name in timm.list_models() if search in name]
+    names += [f"torchvision:{n}" for n in models.list_models(module=models) if search in n]
+    if not names:
+        raise ValueError(f"no net has {search!r} in its name")
+    return names
+
+
+def _families() -> Iterator[str]:
+    from indexes.models.net import students
+
+    family_of = students()
+    for family in dict.fromkeys(family_of.values()):
+        yield family
+        yield "  " + ", ".join(name for name in family_of if family_of[name] == family)
+    yield "timm:NAME and torchvision:NAME too: `winnow students mobilenet` searches them"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsConfig(CommandConfig):
+    """List the ways to distil, each with the settings that --set takes.
+
+    Example: winnow methods
+    """
+
+
+@command(app, MethodsConfig)
+def methods(config: MethodsConfig) -> Answer:
+    """Each method, its settings and its presets."""
+    entries = list_methods()
+    return Answer(entries, _method_lines(entries))
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method of distillation: settings are name -> (default, help)."""
+
+    name: str
+    summary: str
+    settings: dict[str, tuple[str, str]]
+    presets: tuple[str, ...]
+
+
+def list_methods() -> list[MethodEntry]:
+    """The methods, read from their files without running them.
+
+    Example: `[entry.name for entry in list_methods()]`
+    """
+    entries = []
+    for name in plugins.names(METHODS):
+        tree = plugins.source(METHODS, name)
+        config = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Config")
+        docs = docs_in(config)
+        settings = {
+            ast.unparse(field.target): (
+                ast.unparse(field.value),
+                docs.get(ast.unparse(field.target), ""),
             )
+            for field in config.body
+            if isinstance(field, ast.AnnAssign) and field.value is not None
+        }
+        presets = tuple(ast.literal_eval(key) for key in _preset_keys(tree))
+        entries.append(MethodEntry(name, plugins.first_line(tree), settings, presets))
+    return entries
 
 
-@app.command()
-def students(
-    search: Annotated[
-        str | None, typer.Argument(help="Part of a name: look in timm and torchvision too.")
-    ] = None,
-) -> None:
-    """List the nets that --student and --builder take; with a word, search all three libraries."""
-    with user_errors():
-        from distill import listing
-
-        for line in listing.student_lines(search):
-            print(line)
+def _preset_keys(tree: ast.Module) -> list[ast.expr]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRESETS":
+            assert isinstance(node.value, ast.Dict)
+            return [key for key in node.value.keys if key is not None]
+    return []
 
 
-@app.command()
-def methods() -> None:
-    """List the ways to distil, each with the settings that --set takes."""
-    with user_errors():
-        from distill import listing
-
-        for line in listing.method_lines():
-            print(line)
+def _method_lines(entries: list[MethodEntry]) -> Iterator[str]:
+    for entry in entries:
+        yield f"{entry.name}: {entry.summary}"
+        for name, (default, text) in entry.settings.items():
+            yield f"  {name}={default}  {text}"
+        if entry.presets:
+            yield f"  --preset {', '.join(entry.presets)}"

@@ -1,14 +1,15 @@
-"""Several processes that train as one: who they are, and what they say to each other.
+"""Several processes that train as one: their number, and their messages.
 
 `torchrun --nproc-per-node 8 -m winnow distill ...` starts one for each GPU. Each takes its share of
 every batch; gradients and running statistics are averaged in one message a step, so that after
-it all hold the same students, and the first one prints, logs and saves for all.
+it all hold the same students, and the first one logs and saves for all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, distributed
 
 from indexes import devices
+from indexes.console import PACKAGES, PROGRESS
 
 STOP_CHECK_STEPS = 10  # of several processes all must stop at one step; torchrun waits 30 seconds
 TIMEOUT = datetime.timedelta(hours=2)  # the first process may decode, evaluate and save alone
@@ -24,18 +26,18 @@ TIMEOUT = datetime.timedelta(hours=2)  # the first process may decode, evaluate 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among `num`. What it says to the others waits for all; alone it is nothing."""
+    """This process among `num`. Each message waits for all of them; a single process sends none."""
 
     rank: int = 0
     num: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that prints and writes."""
+        """Whether this is the process that logs and writes."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Goes on when all have come here."""
+        """Returns when all processes are here."""
         if self.num > 1:
             distributed.barrier()
 
@@ -45,13 +47,13 @@ class ProcessGroup:
             distributed.all_reduce(value)
         return value
 
-    def any_rank(self, step: int, asked: Callable[[], bool], device: str) -> bool:
-        """Whether one of them is asked to; of several, at steps where they tell each other."""
+    def any_rank(self, step: int, is_true: Callable[[], bool], device: str) -> bool:
+        """Whether it is true in any process; several processes ask at every tenth step alone."""
         if self.num == 1:
-            return asked()
+            return is_true()
         if step % STOP_CHECK_STEPS:
             return False
-        return bool(self.all_reduce(torch.tensor(float(asked()), device=device)) > 0)
+        return bool(self.all_reduce(torch.tensor(float(is_true()), device=device)) > 0)
 
     def broadcast(self, value: Tensor, owner: int) -> None:
         """`value` becomes that of the process `owner`."""
@@ -75,8 +77,8 @@ def average_gradients(
     flat = group.all_reduce(torch.cat([weight.float()[None], *sums, *shares]))
     total, *means = torch.split(flat, [1, *(part.numel() for part in (*grads, *buffers))])
     with torch.no_grad():
-        for place, (part, mean) in enumerate(zip((*grads, *buffers), means, strict=True)):
-            if place < len(grads):
+        for number, (part, mean) in enumerate(zip((*grads, *buffers), means, strict=True)):
+            if number < len(grads):
                 mean = mean / total.clamp_min(1e-12)
             part.copy_(mean.view_as(part))
 
@@ -85,24 +87,42 @@ def average_gradients(
 def init_distributed(device: str) -> Iterator[tuple[ProcessGroup, str]]:
     """The processes that torchrun started, and this one's device; a single one without torchrun.
 
-    All but the first are silent.
+    All but the first log nothing within the block.
     """
     device = devices.choose(device)
     num = int(os.environ.get("WORLD_SIZE", "1"))
     if num == 1:
-        yield ProcessGroup(), device
+        yield SINGLE, device
         return
     if device.startswith("cuda"):
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=TIMEOUT)
+    group = ProcessGroup(distributed.get_rank(), num)
     try:
-        with contextlib.ExitStack() as held:
-            group = ProcessGroup(distributed.get_rank(), num)
-            if not group.is_first:
-                nowhere = held.enter_context(open(os.devnull, "w"))
-                held.enter_context(contextlib.redirect_stdout(nowhere))
-                held.enter_context(contextlib.redirect_stderr(nowhere))
+        with contextlib.nullcontext() if group.is_first else _silenced():
             yield group, device
     finally:
         distributed.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all: the only one, or the first of torchrun's.
+
+    Example: `if is_first_process(): print("done")`
+    """
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Raises the levels of our loggers above all records, and puts them back."""
+    loggers = [logging.getLogger(name) for name in (*PACKAGES, PROGRESS)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

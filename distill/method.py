@@ -10,16 +10,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from distill.recipe import Optimizer
+from distill.recipe import Needs, Optimizer
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
-
-Needs = Literal["logits", "features", "map"]
 
 
 class MethodError(ValueError):
@@ -52,12 +50,12 @@ class Batch:
         assert self.features.ndim == 4
         return self.features
 
-    def take(self, rows: Tensor) -> Batch:
-        """The rows of these places [b]."""
-        features = None if self.features is None else self.features[rows]
-        return Batch(self.pixels[rows], self.weights[rows], self.logits[rows], features)
+    def rows(self, index: Tensor) -> Batch:
+        """The rows of this index [b]."""
+        features = None if self.features is None else self.features[index]
+        return Batch(self.pixels[index], self.weights[index], self.logits[index], features)
 
-    def weighed(self, factor_B: Tensor) -> Batch:
+    def reweighted(self, factor_B: Tensor) -> Batch:
         """The same with weights times `factor_B`."""
         return Batch(self.pixels, self.weights * factor_B, self.logits, self.features)
 
@@ -86,7 +84,7 @@ class Method(nn.Module):
 
     @classmethod
     def oversample(cls, config: Any) -> int:
-        """How many batches are read for each one that `select_batch` leaves."""
+        """Batches that are read for each one that `select_batch` returns."""
         return 1
 
     def eval_logits(self, pixels: Tensor) -> Tensor:
@@ -98,7 +96,7 @@ class Method(nn.Module):
         return logits_BC
 
     def select_batch(self, batch: Batch, progress: float) -> Batch:
-        """What of an over-read batch trains; called without gradients, before `losses`."""
+        """The rows of an oversampled batch that train; it is called without gradients."""
         return batch
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -140,16 +138,16 @@ def weighted_mean(values_B: Tensor, weights_B: Tensor) -> Tensor:
 
 def method_class(module: ModuleType) -> type[Method]:
     """The one Method subclass that a plug-in file defines; ValueError unless it has that."""
-    found = [
+    classes = [
         value
         for value in vars(module).values()
         if isinstance(value, type)
         and issubclass(value, Method)
         and value.__module__ == module.__name__
     ]
-    if len(found) != 1 or not hasattr(module, "Config"):
+    if len(classes) != 1 or not hasattr(module, "Config"):
         raise ValueError(
             f"{module.__file__} must define one subclass of distill.method.Method and a frozen "
-            f"dataclass Config; it has {len(found)} subclasses"
+            f"dataclass Config; it has {len(classes)} subclasses"
         )
-    return found[0]
+    return classes[0]

@@ -10,6 +10,8 @@ from indexes.shards.reader import Shards
 LR_PER_128 = 0.1
 TOP_LOGITS = 256
 Optimizer = Literal["sgd", "muon"]
+Needs = Literal["logits", "features", "map"]
+"""What of the teacher a method needs; with features or its map the logits too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +22,12 @@ class Recipe:
     batch_size: int = 128
     lr: float = LR_PER_128
     views: int = 0
-    """0: a fresh view at each visit; V: V views for ever, whatever the seed, and answers kept."""
+    """0: a fresh view at each visit; V: V fixed views, whatever the seed, with cached targets."""
     view_seed: int = 0
     """Draws the V views; fresh ones are drawn from `seed`."""
     top_logits: int = TOP_LOGITS
-    """Of an answer that is kept, above 1,024 classes; the others are kept as their logsumexp."""
-    color: float = 0.0
+    """Logits in a cached target above 1,024 classes; the others are stored as their logsumexp."""
+    color_jitter: float = 0.0
     """Brightness, contrast and saturation of a view vary by so much, in 0-1."""
     seed: int = 0
     compiled: bool = False
@@ -44,10 +46,10 @@ class Recipe:
             raise ValueError(
                 f"steps must be at least 1, batch size 4, views 0 and lr above 0: not {self}"
             )
-        if not (0 <= self.color <= 1 and 0 <= self.ema < 1):
-            raise ValueError(f"color is in 0-1 and ema in 0-1 but not 1: not {self}")
+        if not (0 <= self.color_jitter <= 1 and 0 <= self.ema < 1):
+            raise ValueError(f"color_jitter is in 0-1 and ema in 0-1 but not 1: not {self}")
         if self.top_logits < 1:
-            raise ValueError(f"at least 1 logit of an answer is kept, not {self.top_logits}")
+            raise ValueError(f"at least 1 logit of a target is stored, not {self.top_logits}")
         if self.accumulate < 1 or self.batch_size % self.accumulate:
             raise ValueError(
                 f"a batch of {self.batch_size} cannot be taken in {self.accumulate} equal parts"

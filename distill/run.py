@@ -1,190 +1,172 @@
-"""What the commands do once their options are read; imports torch, so `cli` imports it late."""
+"""Distillation and target caches from their configurations: the work of the two commands."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import logging
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
-from distill import train as training
 from distill.config import (
+    DistillConfig,
+    TargetsConfig,
     last_shards,
-    make_recipe,
-    split_builders,
+    resolve_recipe,
     student_directories,
-    view_settings,
 )
 from distill.data.augment import Augmentation
 from distill.data.sampler import split_heldout
-from distill.distributed import ProcessGroup
-from distill.evaluation import report
+from distill.distributed import ProcessGroup, init_distributed
+from distill.evaluation.compare import Comparison
 from distill.evaluation.config import EvaluateConfig
 from distill.evaluation.run import evaluate
-from distill.method import Needs, Preset
-from distill.targets.precompute import (
-    TargetBuilder,
-    compile_pays,
-    precompute_targets,
-    verify_targets,
-)
+from distill.method import Preset
+from distill.recipe import Mix
+from distill.targets.fast_teacher import compile_pays
+from distill.targets.precompute import TargetBuilder, build_target_cache, verify_targets
+from distill.train import StudentRun, train
+from distill.training.build import TrainingJob, build_learners, build_setup
 from indexes import artifact, plugins
-from indexes.models.teacher import WEIGHTS, load_labeler
-from indexes.shards.reader import open_shards
+from indexes.models.teacher import Teacher, load_labeler
+from indexes.shards.reader import Shards, open_shards
 from indexes.sources.spec import open_parts
 
-SMALL_PIXELS = 64
-SMALL_STUDENT, LARGE_STUDENT = "resnet8x4", "timm:mobilenetv3_small_050"
+log = logging.getLogger(__name__)
 
 
-def distill_students(
-    *,
-    shards: Path | None,
-    teacher: str | None,
-    students: Sequence[str],
-    method: str,
-    preset: str | None,
-    settings: Sequence[str],
-    mix: Path | None,
-    mix_frac: float,
-    epochs: float | None,
-    steps: int | None,
-    batch_size: int | None,
-    lr: float | None,
-    optimizer: str | None,
-    views: int,
-    targets: Path | None,
-    color: float | None,
-    compiled: bool | None,
-    accumulate: int,
-    ema: float,
-    seed: int,
-    evaluate_on: str | None,
-    runs: Path,
-    out: Path | None,
-    device: str,
-    memory_gib: float | None,
-    workers: int | None,
-    fresh: bool,
-    trust_builder: bool,
-    group: ProcessGroup,
-) -> int:
-    """Trains, evaluates and prints a line per student; the number of those that were stopped."""
-    opened = open_shards(shards or last_shards(runs))
-    master = load_labeler(opened, teacher, runs, device=device, trust_builder=trust_builder)
-    mixed = None
-    if mix is not None:
-        mixed = training.Mix(open_shards(mix, teacher_digest=master.card.digest), mix_frac)
-    if evaluate_on is not None:
-        open_parts(evaluate_on)  # a slip in the path is told now and not after the training
-    module = plugins.find("distill.methods", method)
-    known = plugins.preset(module, preset) if preset else Preset(config=module.Config())
-    config = plugins.configure(module.Config, settings, **vars(known.config))
-    small = opened.input_size <= SMALL_PIXELS
-    builders = split_builders(students) or [SMALL_STUDENT if small else LARGE_STUDENT]
-    said = dict(epochs=epochs, steps=steps, batch_size=batch_size, lr=lr, optimizer=optimizer)
-    given = {name: value for name, value in said.items() if value is not None}
-    num_images = len(split_heldout(opened.columns["key_hash"]).train) + (
-        len(mixed.shards) if mixed else 0
-    )
-    given |= {"seed": seed, "accumulate": accumulate, "ema": ema}
-    given |= view_settings(targets, views, color)
-    recipe = make_recipe(known.recipe, given, num_images)
-    num_asked = recipe.views * num_images or recipe.steps * recipe.batch_size
-    if compiled is None:
-        compiled = compile_pays(device, num_asked)
-    recipe = replace(recipe, compiled=compiled)
-    name = "-".join([Path(method).stem, *([preset] if preset else []), *(["mix"] if mix else [])])
-    places = student_directories(builders, opened, name, seed, runs, out)
-    with contextlib.ExitStack() as held:
-        for directory in places.values() if group.is_first else ():
-            held.enter_context(artifact.locked(directory, wait=False))
-        outcomes = training.train(
-            opened,
-            master,
-            places,
-            module,
-            config,
-            recipe,
-            mix=mixed,
-            device=device,
-            targets_in=runs / "targets",
-            fresh=fresh,
-            workers=workers,
-            budget_bytes=None if memory_gib is None else int(memory_gib * 2**30),
-            trust_builder=trust_builder,
-            kept_targets=targets,
-            group=group,
-        )
-    whole = [one.directory for one in outcomes if one.is_student]
-    if group.is_first:
-        for one in outcomes:
-            _tell(one)
-        if evaluate_on is not None and whole:
-            comparison = evaluate(
-                EvaluateConfig(
-                    students=whole,
-                    labeled=evaluate_on,
-                    teacher=master,
-                    runs=runs,
-                    device=device,
-                    trust_builder=trust_builder,
-                )
+def distill(config: DistillConfig) -> list[StudentRun]:
+    """Trains students on curated shards, one pass for all of them; what became of each.
+
+    Finished students are left alone and interrupted ones go on. With `evaluate_on` the students
+    are evaluated, too. Raises ValueError for options that do not fit, ArtifactError for a
+    directory of other settings or shards of another teacher, NetError for an unknown student,
+    KeyboardInterrupt after a checkpoint at Ctrl-C or SIGTERM.
+
+    Example:
+        `runs = distill(DistillConfig(shards="runs/shards/demo", students=["resnet8x4"]))`
+    """
+    runs, _ = distill_and_evaluate(config)
+    return runs
+
+
+def distill_and_evaluate(config: DistillConfig) -> tuple[list[StudentRun], Comparison | None]:
+    """As `distill`, with the evaluation of the trained students; None where there is none."""
+    comparison = None
+    with init_distributed(config.device) as (group, device):
+        job = resolve_job(config, device, group)
+        with contextlib.ExitStack() as locks:
+            for directory in job.students.values() if group.is_first else ():
+                locks.enter_context(artifact.locked(directory, wait=False))
+            runs = train_students(job)
+        trained = [run.directory for run in runs if run.is_trained]
+        if config.evaluate_on is not None and trained and group.is_first:
+            evaluation = EvaluateConfig(
+                students=trained,
+                labeled=config.evaluate_on,
+                teacher=job.teacher,
+                runs=config.runs,
+                device=device,
+                trust_builder=config.trust_builder,
             )
-            for line in report.lines(comparison):
-                print(line, flush=True)
-    group.wait()
-    return len(outcomes) - len(whole)
+            comparison = evaluate(evaluation)
+        group.wait()
+    return runs, comparison
 
 
-def make_targets(
-    *,
-    shards: Path | None,
-    teacher: str | None,
-    views: int,
-    keep: Needs,
-    top: int,
-    color: float,
-    compiled: bool | None,
-    seed: int,
-    verify: bool,
-    runs: Path,
-    device: str,
-    trust_builder: bool,
-    group: ProcessGroup,
-) -> None:
-    """Asks the teacher about the views of every image that are not answered yet; says where."""
-    opened = open_shards(shards or last_shards(runs))
-    master = load_labeler(opened, teacher, runs, device=device, trust_builder=trust_builder)
-    look = Augmentation(size=master.geometry.size, seed=seed, color=color)
+def train_students(job: TrainingJob) -> list[StudentRun]:
+    """Trains the students of a job that are not finished; what became of each, in its order."""
+    learners = build_learners(job)
+    runs = {run.name: run for run in train(build_setup(job, learners))} if learners else {}
+    return [
+        runs.get(name) or StudentRun(name, directory, "already", None)
+        for name, directory in job.students.items()
+    ]
+
+
+def resolve_job(config: DistillConfig, device: str, group: ProcessGroup) -> TrainingJob:
+    """The training that a configuration describes: everything is opened, checked and named."""
+    shards = _open_shards(config.shards or last_shards(config.runs))
+    teacher = _open_teacher(config, shards, device)
+    mix = None
+    if config.mix is not None:
+        mix = Mix(_open_shards(config.mix), config.mix_frac)
+        mix.shards.check_teacher(teacher.card.digest)
+    if config.evaluate_on is not None:
+        open_parts(config.evaluate_on)  # a slip in the path is reported before the training
+    method: ModuleType = plugins.find("distill.methods", config.method)
+    preset = Preset(config=method.Config())
+    if config.preset:
+        preset = plugins.preset(method, config.preset)
+    num_images = len(split_heldout(shards.columns["key_hash"]).train)
+    num_images += len(mix.shards) if mix else 0
+    recipe = resolve_recipe(config, preset.recipe, num_images)
+    compiled = config.compile
     if compiled is None:
-        compiled = compile_pays(device, views * len(opened))
-    who = TargetBuilder(
-        shards=opened,
-        teacher=master,
-        look=look,
-        kind=keep,
-        top=top,
+        num_views = recipe.views * num_images or recipe.steps * recipe.batch_size
+        compiled = compile_pays(device, num_views)
+    return TrainingJob(
+        shards=shards,
+        teacher=teacher,
+        students=student_directories(config, shards),
+        method=method,
+        config=plugins.configure(method.Config, config.settings, **vars(preset.config)),
+        recipe=replace(recipe, compiled=compiled),
+        targets_root=config.runs / "targets",
+        mix=mix,
+        targets=config.targets,
         device=device,
-        compiled=compiled,
-    )
-    place = precompute_targets(who, views, runs / "targets", group)
-    if verify and group.is_first:
-        for line in verify_targets(who, place):
-            print(line)
-    card = artifact.read_card(place, "targets")
-    size = sum(file.stat().st_size for file in place.glob("*.npy"))
-    print(
-        f"targets: {place}: {keep} of {card['views']} views of {len(opened):,} images, "
-        f"{size / 1e6:.1f} MB; train with --targets {place} or --views {card['views']}"
+        workers=config.workers,
+        budget_bytes=None if config.memory_gib is None else int(config.memory_gib * 2**30),
+        fresh=config.fresh,
+        trust_builder=config.trust_builder,
+        group=group,
     )
 
 
-def _tell(one: training.Outcome) -> None:
-    text = {"finished": "trained", "already": "was finished before"}
-    line = f"{one.student}: {text.get(one.state, one.state)}"
-    if one.is_student:
-        line += f", {(one.directory / WEIGHTS).stat().st_size / 1e6:.2f} MB"
-    if one.agreement is not None and one.state == "finished":
-        line += f", agrees with its teacher on {100 * one.agreement:.1f} % of held-out images"
-    print(f"{line}: {one.directory}", flush=True)
+def precompute_targets(config: TargetsConfig) -> Path:
+    """Computes the teacher's targets that are missing, and the directory of the cache.
+
+    Raises ArtifactError where `verify` finds targets that differ, OSError for a full disk.
+
+    Example: `precompute_targets(TargetsConfig(shards="runs/shards/demo", views=8))`
+    """
+    with init_distributed(config.device) as (group, device):
+        shards = _open_shards(config.shards or last_shards(config.runs))
+        teacher = _open_teacher(config, shards, device)
+        compiled = config.compile
+        if compiled is None:
+            compiled = compile_pays(device, config.views * len(shards))
+        builder = TargetBuilder(
+            shards=shards,
+            teacher=teacher,
+            augmentation=Augmentation(
+                size=teacher.geometry.size, seed=config.seed, color_jitter=config.color_jitter
+            ),
+            kind=config.keep,
+            top=config.top,
+            device=device,
+            compiled=compiled,
+        )
+        directory = build_target_cache(builder, config.views, config.runs / "targets", group)
+        if config.verify and group.is_first:
+            for line in verify_targets(builder, directory):
+                log.info("%s", line)
+    return directory
+
+
+def _open_shards(shards: Shards | Path) -> Shards:
+    return shards if isinstance(shards, Shards) else open_shards(shards)
+
+
+def _open_teacher(config: DistillConfig | TargetsConfig, shards: Shards, device: str) -> Teacher:
+    """The teacher that labeled the shards; ArtifactError for another one."""
+    if isinstance(config.teacher, Teacher):
+        shards.check_teacher(config.teacher.card.digest)
+        config.teacher.net.to(device)
+        return config.teacher
+    spec = None if config.teacher is None else str(config.teacher)
+    return load_labeler(
+        shards, spec, config.runs, device=device, trust_builder=config.trust_builder
+    )
+

@@ -7,160 +7,147 @@ native.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 
-from distill import provenance
-from distill.distributed import SINGLE, ProcessGroup
+from distill.data.loader import ViewBatch
 from distill.evaluation.accuracy import agreement, predict
-from distill.method import Batch, method_class
-from distill.recipe import LR_PER_128, Mix, Recipe
-from distill.training import build, optim
+from distill.method import Batch
+from distill.training import optim
+from distill.training.build import Setup
 from distill.training.cadence import Cadence
-from indexes import devices
-from indexes.checkpoint import stop_signal
-from indexes.models.teacher import Teacher
-from indexes.shards.reader import Shards
+from distill.training.learner import Learner
+from indexes import artifact, devices
+from indexes.checkpoint import LOG, stop_signal
 
-__all__ = ["LR_PER_128", "Mix", "Outcome", "Recipe", "train"]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StudentRun:
     """What became of a student.
 
     `state`: finished, already (was there before), or why it was stopped: diverged, out of memory,
-    refused (by its method).
+    refused (by its method). `agreement`: the share of held-out images that it puts in its
+    teacher's class, in 0-1.
     """
 
-    student: str
+    name: str
     directory: Path
     state: str
     agreement: float | None
 
     @property
-    def is_student(self) -> bool:
+    def is_trained(self) -> bool:
         """Whether there is a student now."""
         return self.state in ("finished", "already")
 
+    @property
+    def card(self) -> dict[str, Any]:
+        """The card of a trained student; ArtifactError where there is none."""
+        return artifact.read_card(self.directory, "teacher")
 
-def train(
-    shards: Shards,
-    teacher: Teacher,
-    students: Mapping[str, Path],
-    method: ModuleType,
-    config: Any,
-    recipe: Recipe,
-    *,
-    mix: Mix | None = None,
-    device: str = "cpu",
-    targets_in: Path,
-    fresh: bool = False,
-    workers: int | None = None,
-    budget_bytes: int | None = None,
-    trust_builder: bool = False,
-    kept_targets: Path | None = None,
-    group: ProcessGroup = SINGLE,
-) -> list[Outcome]:
-    """Trains `students` (builder -> directory) and saves each as a teacher directory.
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The lines of its log: a step, and mean terms or an agreement."""
+        return [json.loads(line) for line in (self.directory / LOG).read_text().splitlines()]
 
-    Resumes whatever was cut off, bit-equal on a CPU, and leaves finished students alone. `method`
-    is a file of distill/methods and `config` its Config; `mix` is a second shard set whose images
-    are so large a share of each batch; `targets_in` is where answers to kept views are looked for
-    and made, `kept_targets` names those to use. `group` are the processes that train together.
-    Raises ArtifactError for a directory of other settings or shards of another teacher, NetError
-    for an unknown student, KeyboardInterrupt after a checkpoint at SIGTERM or Ctrl-C.
+
+def train(setup: Setup) -> list[StudentRun]:
+    """Trains the learners to the last step and saves each student as a teacher directory.
+
+    Goes on from the learners' checkpoints, bit-equal on a CPU. Raises KeyboardInterrupt, after a
+    checkpoint, at Ctrl-C, and Terminated at SIGTERM.
     """
-    devices.keep_memory(device)
-    kind = method_class(method)
-    recipe = replace(recipe, optimizer=recipe.optimizer or kind.optimizer)  # recorded by its name
-    outcomes = {name: Outcome(name, place, "already", None) for name, place in students.items()}
-    with torch.random.fork_rng(devices=_cuda_index(device)):
-        inputs = build.training_inputs(shards, mix, teacher, method, config, recipe)
-        learners = build.build_learners(
-            students, kind, teacher, config, inputs, recipe, device, fresh, trust_builder, group
-        )
-        if not learners:
-            return list(outcomes.values())
-        feed, stock, heldout = build.build_loader(
-            shards, mix, teacher, kind, config, recipe, device, workers, budget_bytes, group
-        )
-        answers = build.build_targets(
-            stock, teacher, kind.needs(config), recipe, device, targets_in, kept_targets, group
-        )
-        weights_N, parts = stock.weights, recipe.accumulate
-        start = min(learner.step for learner in learners)
-        expected = predict(teacher.net, heldout, feed.look.size)
-        agreed: dict[str, float] = {}
-        num_views = feed.order.per_step * kind.views * parts
-        pace = Cadence(start, recipe.steps, num_views, len(heldout))
+    recipe, group, learners, loader = setup.recipe, setup.group, setup.learners, setup.loader
+    parts, size = recipe.accumulate, loader.augmentation.size
+    start = min(learner.num_steps for learner in learners)
+    teacher_classes = predict(setup.teacher.net, setup.heldout, size)
+    agreements: dict[str, float] = {}
+    cadence = Cadence(start, recipe.steps, setup.num_views, len(setup.heldout))
 
-        with stop_signal() as stop_asked:
-            stream = feed.steps(start * parts, recipe.steps * parts)
-            for step in range(start, recipe.steps):
-                progress = step / recipe.steps
-                lr = optim.learning_rate(progress, recipe.lr, recipe.drop_at)
-                # A student whose checkpoint is later than the others' waits for its step.
-                running = [one for one in learners if one.failure is None and one.step <= step]
-                for part in range(parts):
-                    seen = next(stream)
-                    answer = answers.answer(seen)
-                    weights_B = devices.send(weights_N[seen.index], device)
-                    batch = Batch(seen.pixels, weights_B, answer.logits_BC, answer.features)
-                    for learner in running:
-                        learner.learn(part, batch, progress=progress)
-                    running = [one for one in running if one.failure is None]
-                for learner in running:
-                    learner.take(lr=lr)
-                running = [one for one in running if one.failure is None]
+    with _global_state(setup.device), stop_signal() as stop:
+        batches = loader.steps(start * parts, recipe.steps * parts)
+        for step in range(start, recipe.steps):
+            progress = step / recipe.steps
+            lr = optim.learning_rate(progress, recipe.lr, recipe.drop_at)
+            # A student whose checkpoint is later than the others' waits for its step.
+            running = [learner for learner in learners if learner.num_steps <= step]
+            for part in range(parts):
+                batch = _batch(setup, next(batches))
+                for learner in _healthy(running):
+                    learner.backward(batch, part, progress=progress)
+            for learner in _healthy(running):
+                learner.step(lr=lr)
 
-                done = step + 1
-                last = done == recipe.steps
-                logging = last or done % pace.log_steps == 0
-                if logging:
-                    numbers = pace.numbers(done, feed.waited)
-                    for learner in running:
-                        learner.log(lr=lr, **numbers)
-                    running = [one for one in running if one.failure is None]
-                if (last or done % pace.agreement_steps == 0) and group.is_first:
-                    for learner in running:
-                        with learner.deployed() as net:
-                            share = agreement(net, heldout, expected, feed.look.size)
-                        agreed[learner.builder] = share
-                        learner.write(agreement=share)
-                if pace.print_due() or last:
-                    line = pace.line(done, pace.numbers(done, feed.waited), running, agreed)
-                    print(line, file=sys.stderr, flush=True)
-                stopping = group.any_rank(done, stop_asked, device)
-                if not last and (pace.checkpoint_due() or stopping):
-                    for learner in running:
-                        learner.save()
-                    if stopping:
-                        group.wait()  # who leaves first has torchrun end the others
-                        raise KeyboardInterrupt
-                if all(learner.failure is not None for learner in learners):
-                    break
-
-        origins = provenance.summarize_shards(shards, mix)
-        for learner in learners:
-            name = learner.builder
-            if learner.failure is None:
-                learner.finish(teacher.card, agreed.get(name, 0.0), origins)
-            state = learner.failure or "finished"
-            outcomes[name] = Outcome(name, learner.directory, state, agreed.get(name))
-        group.wait()
-    return list(outcomes.values())
+            done = step + 1
+            is_last = done == recipe.steps
+            if is_last or done % cadence.log_steps == 0:
+                numbers = {"lr": lr, **cadence.numbers(done, loader.waited)}
+                for learner in _healthy(running):
+                    learner.log_terms(numbers)
+            if (is_last or done % cadence.agreement_steps == 0) and group.is_first:
+                for learner in _healthy(running):
+                    with learner.deployed() as net:
+                        share = agreement(net, setup.heldout, teacher_classes, size)
+                    agreements[learner.builder] = share
+                    learner.checkpoint.write_log(done, {"agreement": share})
+            if cadence.report_due() or is_last:
+                numbers = cadence.numbers(done, loader.waited)
+                log.info("%s", cadence.line(done, numbers, _healthy(running), agreements))
+            stopping = group.any_rank(done, lambda: stop.received, setup.device)
+            if not is_last and (cadence.checkpoint_due() or stopping):
+                for learner in _healthy(running):
+                    learner.save()
+                if stopping:
+                    group.wait()  # torchrun kills the other ranks as soon as one exits
+                    stop.interrupt()
+            if not _healthy(learners):
+                break
+    return _finish(setup, agreements)
 
 
-def _cuda_index(device: str) -> list[int]:
-    """The GPUs whose random state is put back after a training."""
-    if not device.startswith("cuda"):
-        return []
+def _healthy(learners: Sequence[Learner]) -> list[Learner]:
+    return [learner for learner in learners if learner.failure is None]
+
+
+def _batch(setup: Setup, views: ViewBatch) -> Batch:
+    """Views with the teacher's targets and their weights, on the device."""
+    targets = setup.targets(views)
+    weights_B = devices.send(setup.weights[views.index], setup.device)
+    return Batch(views.pixels, weights_B, targets.logits_BC, targets.features)
+
+
+def _finish(setup: Setup, agreements: Mapping[str, float]) -> list[StudentRun]:
+    """Saves the students that were not stopped."""
+    runs = []
+    for learner in setup.learners:
+        name, directory = learner.builder, learner.checkpoint.directory
+        if learner.failure is None:
+            with learner.deployed() as net:
+                learner.checkpoint.save_student(
+                    net, setup.teacher.card, agreements.get(name, 0.0), setup.lineage
+                )
+        state = learner.failure or "finished"
+        runs.append(StudentRun(name, directory, state, agreements.get(name)))
+    setup.group.wait()
+    return runs
+
+
+@contextlib.contextmanager
+def _global_state(device: str) -> Iterator[None]:
+    """Puts torch's random state and cuDNN's setting back as they were when the block ends."""
+    before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
-    return [torch.device(device).index or 0]
+    try:
+        with torch.random.fork_rng(devices=devices.cuda_indices(device)):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = before

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from indexes import artifact
+from indexes.console import Terminated
+
+log = logging.getLogger(__name__)
 
 NAMES = "checkpoint-*.pt"
 LOG = "log.jsonl"
 KEEP = 2  # checkpoints, the newest ones: should the last be damaged, the one before serves
 
 
-def found(directory: Path) -> list[Path]:
+def find_checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in `directory`, newest first."""
     return sorted(directory.glob(NAMES), reverse=True)
 
@@ -31,28 +34,29 @@ def save(directory: Path, state: dict[str, Any]) -> None:
     """
     import torch
 
-    buffer = io.BytesIO()  # of a full disk torch's own writing says nothing that could be told
+    # Serialize to memory first: torch.save reports a full disk with an unusable message.
+    buffer = io.BytesIO()
     torch.save(state, buffer)
     with artifact.writing(directory / f"checkpoint-{state['step']:09d}.pt") as aside:
         aside.write_bytes(buffer.getbuffer())
-    for old in found(directory)[KEEP:]:
+    for old in find_checkpoints(directory)[KEEP:]:
         old.unlink()
 
 
 def load(directory: Path) -> dict[str, Any] | None:
-    """The newest whole one that `save` wrote, on the CPU; None where nothing is.
+    """The newest whole checkpoint that `save` wrote, on the CPU; None where there is none.
 
-    A damaged one is told on the way; ArtifactError where all are.
+    A damaged one is skipped with a warning; ArtifactError where all are damaged.
     """
     damaged = []
-    for path in found(directory):
+    for path in find_checkpoints(directory):
         try:
             state = _read(path)
         except artifact.ArtifactError as error:
             damaged.append(str(error))
             continue
         if damaged:
-            print(f"{'; '.join(damaged)}; going on from {path}", file=sys.stderr, flush=True)
+            log.warning("%s; going on from %s", "; ".join(damaged), path)
         return state
     if damaged:
         raise artifact.ArtifactError(f"{'; '.join(damaged)}: delete it to train anew")
@@ -74,7 +78,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def remove(directory: Path) -> None:
     """Deletes the checkpoints there are."""
-    for path in found(directory):
+    for path in find_checkpoints(directory):
         path.unlink()
 
 
@@ -101,22 +105,39 @@ def trim_log(directory: Path, step: int) -> None:
         aside.write_text("".join(kept))
 
 
+class StopSignal:
+    """SIGTERM or Ctrl-C, noted while a training runs on to where it can stop."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+
+    @property
+    def received(self) -> bool:
+        """Whether one came."""
+        return self._number is not None
+
+    def handle(self, number: int, frame: object) -> None:
+        """Notes the first signal; the second one interrupts at once."""
+        if self.received:
+            self.interrupt()
+        self._number = number
+
+    def interrupt(self) -> NoReturn:
+        """Raises Terminated after SIGTERM, else KeyboardInterrupt."""
+        raise Terminated if self._number == signal.SIGTERM else KeyboardInterrupt
+
+
 @contextmanager
-def stop_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGTERM or Ctrl-C came; a second one interrupts."""
-    came: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-
+def stop_signal() -> Iterator[StopSignal]:
+    """Notes SIGTERM and Ctrl-C within the block; only the main thread can, elsewhere none comes."""
+    stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread may listen
+        yield stop
         return
-    before = {which: signal.signal(which, note) for which in (signal.SIGTERM, signal.SIGINT)}
+    numbers = signal.SIGTERM, signal.SIGINT
+    before = {number: signal.signal(number, stop.handle) for number in numbers}
     try:
-        yield lambda: bool(came)
+        yield stop
     finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -78,6 +78,13 @@ def keep_memory(device: str) -> None:
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def cuda_indices(device: str) -> list[int]:
+    """The GPUs whose random state a fork on `device` covers: one, or none on a CPU."""
+    import torch
+
+    return [torch.device(device).index or 0] if device.startswith("cuda") else []
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` is torch's word for memory that could not be had, on a GPU or a CPU."""
     import torch

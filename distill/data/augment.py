@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indexes import devices
+from indexes.splitmix import Uint64, splitmix64
 
-VERSION = 2  # of what a view is: answers cached for views of another version are refused
+VERSION = 2  # of what a view is: targets cached for views of another version are refused
 SMALL = 64
 AREA = (0.35, 1.0)
 RATIO = (3 / 4, 4 / 3)
@@ -26,21 +27,12 @@ TRIES = 4  # draws for a box that fits the image, as in torchvision
 JITTERS = 3 + 2 * TRIES  # the first of the numbers that colors are drawn from
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in gray: ITU-R BT.601
 
-Uint64 = npt.NDArray[np.uint64]
 Boxes = npt.NDArray[np.float32]
 
 
 def stored_side(size: int) -> int:
     """R in pixels: S itself for small views, else round(8 S / 7), the usual 256 for 224."""
     return size if size <= SMALL else round(size * 8 / 7)
-
-
-def splitmix64(x: Uint64) -> Uint64:
-    """One step of splitmix64 (Steele et al. 2014), element by element: a hash of 64 bits."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def uniforms(
@@ -113,22 +105,22 @@ def _gray(pixels_B3SS: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """All that views depend on, but their image and number: what a cache of answers is told by."""
+    """All that views depend on beside their image and number."""
 
     size: int
     """S in pixels."""
     seed: int
-    color: float = 0.0
+    color_jitter: float = 0.0
     """Brightness, contrast and saturation vary by so much, in 0-1."""
 
     def __call__(
         self, images_BRR3: Tensor, key_hash: Uint64, view: npt.NDArray[np.int64]
     ) -> Tensor:
-        """The views of these numbers [B] of stored images [B, R, R, 3]: [B, 3, S, S], as `cut`."""
+        """Views [B, 3, S, S] of these numbers [B] of stored images [B, R, R, 3]."""
         boxes = draw_boxes(self.seed, key_hash, view, self.size)
         pixels = crop_views(images_BRR3, boxes, self.size)
-        if self.color:
-            pixels = apply_jitter(pixels, draw_jitter(self.seed, key_hash, view, self.color))
+        if self.color_jitter:
+            pixels = apply_jitter(pixels, draw_jitter(self.seed, key_hash, view, self.color_jitter))
         return pixels.contiguous(memory_format=torch.channels_last)
 
 
@@ -167,10 +159,10 @@ def _gather(images_BRR3: Tensor, boxes_B5: Tensor, size: int) -> Tensor:
     return pixels.view(num, size, size, 3).permute(0, 3, 1, 2).float().div_(255)
 
 
-def _reflect(place: Tensor, side: int) -> Tensor:
-    """Places outside 0..side-1 mirrored inwards, the edge itself not repeated."""
-    place = place.abs()
-    return torch.where(place < side, place, 2 * (side - 1) - place)
+def _reflect(position: Tensor, side: int) -> Tensor:
+    """Positions outside 0..side-1 mirrored inwards, the edge itself not repeated."""
+    position = position.abs()
+    return torch.where(position < side, position, 2 * (side - 1) - position)
 
 
 def _sample(images_BRR3: Tensor, boxes_B5: Tensor, size: int) -> Tensor:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from distill.data.augment import Uint64
 from distill.data.sampler import Rows, normalized_weights
 from indexes.shards.reader import Shards
+from indexes.splitmix import Uint64
 
 
 class ShardDataset:
-    """Who the images are, what each weighs and how to read it; `sets` are shards and their rows."""
+    """The training images: keys, weights and bytes; `sets` are shards and the rows of each."""
 
     def __init__(self, sets: Sequence[tuple[Shards, Rows]]) -> None:
         self.sets = list(sets)
@@ -38,8 +38,8 @@ class ShardDataset:
         )
 
     def read(self, index: int) -> tuple[bytes, str]:
-        """An image's own bytes, and what to call it in an error."""
-        which = int(np.searchsorted(self._ends, index, side="right"))
-        shards, rows = self.sets[which]
-        row = int(rows[index - self._ends[which]])  # from the end of its own set
+        """The bytes of an image, and its name in an error message."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        shards, rows = self.sets[number]
+        row = int(rows[index - self._ends[number]])  # counted from the end of the set
         return shards.read(row), f"{shards.directory}: {shards.keys[row]}"

@@ -1,12 +1,12 @@
 """Shards -> batches of stored images on the device, in an order that a step number determines.
 
-N training images, B images of a step, R side of a stored image (see `views.stored_side`).
+N training images, B images of a step, R side of a stored image (see `augment.stored_side`).
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +28,7 @@ from distill.distributed import SINGLE, ProcessGroup
 from indexes import devices
 from indexes.images.decode import BadImage, Geometry, load_view
 from indexes.progress import Progress
+from indexes.splitmix import Uint64
 
 CPU_BUDGET_BYTES = 4 << 30
 CHUNK, CHUNK_BYTES = 4096, 256 << 20  # at most so many decoded images, and bytes, at a time
@@ -35,6 +36,8 @@ TASK = 64  # images a thread decodes at a time
 WORKERS = 8  # decoding processes of a stream, unless told
 
 Pixels = npt.NDArray[np.uint8]
+
+log = logging.getLogger(__name__)
 
 
 def stored_geometry(geometry: Geometry) -> Geometry:
@@ -50,9 +53,9 @@ def decode_images(read: Sequence[tuple[bytes, str]], geometry: Geometry) -> Pixe
     ValueError names an image that cannot be decoded.
     """
     out = np.empty((len(read), geometry.size, geometry.size, 3), np.uint8)
-    for place, (blob, name) in enumerate(read):
+    for row, (blob, name) in enumerate(read):
         try:
-            out[place] = load_view(blob, geometry)[0]
+            out[row] = load_view(blob, geometry)[0]
         except BadImage as error:
             raise ValueError(
                 f"{name} cannot be decoded ({error.reason}): the shards are damaged; "
@@ -62,7 +65,7 @@ def decode_images(read: Sequence[tuple[bytes, str]], geometry: Geometry) -> Pixe
 
 
 def decode_chunks(
-    stock: ShardDataset, geometry: Geometry, starts: Iterable[int], most: int
+    dataset: ShardDataset, geometry: Geometry, starts: Iterable[int], most: int
 ) -> Iterator[tuple[int, Pixels]]:
     """From each of `starts` on, at most `most` stored images: (start, uint8 [n, R, R, 3]).
 
@@ -71,8 +74,8 @@ def decode_chunks(
 
     def read(start: int) -> list[Future[Pixels]]:
         # One thread reads, as Shards keeps its open files; the many decode.
-        chunk = [stock.read(index) for index in range(start, min(start + most, len(stock)))]
-        tasks = [chunk[place : place + TASK] for place in range(0, len(chunk), TASK)]
+        chunk = [dataset.read(index) for index in range(start, min(start + most, len(dataset)))]
+        tasks = [chunk[first : first + TASK] for first in range(0, len(chunk), TASK)]
         return [pool.submit(decode_images, task, geometry) for task in tasks]
 
     with ThreadPoolExecutor(devices.cores()) as pool:
@@ -92,19 +95,19 @@ def chunk_size(geometry: Geometry) -> int:
 
 
 def decode_all(
-    stock: ShardDataset, geometry: Geometry, device: str, group: ProcessGroup = SINGLE
+    dataset: ShardDataset, geometry: Geometry, device: str, group: ProcessGroup = SINGLE
 ) -> Tensor:
     """The stored images, uint8 [N, R, R, 3] on `device`; each process decodes its share for all."""
-    num, side, most = len(stock), geometry.size, chunk_size(geometry)
+    num, side, most = len(dataset), geometry.size, chunk_size(geometry)
     whole = torch.empty((num, side, side, 3), dtype=torch.uint8, device=device)
     starts = range(0, num, most)
     with Progress("decode", num) as progress:
-        mine = decode_chunks(stock, geometry, starts[group.rank :: group.num], most)
-        for place, start in enumerate(starts):
+        own_chunks = decode_chunks(dataset, geometry, starts[group.rank :: group.num], most)
+        for number, start in enumerate(starts):
             part = whole[start : start + most]
-            if place % group.num == group.rank:
-                part.copy_(torch.from_numpy(next(mine)[1]))
-            group.broadcast(part, place % group.num)
+            if number % group.num == group.rank:
+                part.copy_(torch.from_numpy(next(own_chunks)[1]))
+            group.broadcast(part, number % group.num)
             progress.add(len(part))
     return whole
 
@@ -119,24 +122,24 @@ class ImageSource(Protocol):
 class InMemory:
     """All training images decoded once, kept on the device."""
 
-    def __init__(self, pixels_NRR3: Tensor, order: StepSampler) -> None:
-        self.pixels_NRR3, self.order = pixels_NRR3, order
+    def __init__(self, pixels_NRR3: Tensor, sampler: StepSampler) -> None:
+        self.pixels_NRR3, self.sampler = pixels_NRR3, sampler
 
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """See Source."""
+        """See ImageSource."""
         for step in range(start, stop):
-            index = devices.send(self.order.indices(step)[0], self.pixels_NRR3.device)
+            index = devices.send(self.sampler.indices(step)[0], self.pixels_NRR3.device)
             yield self.pixels_NRR3.index_select(0, index)
 
 
 class _Steps(Dataset[Tensor]):
     """A map from step number to its stored images, for worker processes."""
 
-    def __init__(self, stock: ShardDataset, geometry: Geometry, order: StepSampler) -> None:
-        self.stock, self.geometry, self.order = stock, geometry, order
+    def __init__(self, dataset: ShardDataset, geometry: Geometry, sampler: StepSampler) -> None:
+        self.dataset, self.geometry, self.sampler = dataset, geometry, sampler
 
     def __getitem__(self, step: int) -> Tensor:
-        read = [self.stock.read(int(index)) for index in self.order.indices(step)[0]]
+        read = [self.dataset.read(int(index)) for index in self.sampler.indices(step)[0]]
         return torch.from_numpy(decode_images(read, self.geometry))
 
 
@@ -147,7 +150,7 @@ class Streaming:
         self.steps, self.device, self.workers = steps, device, workers
 
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """See Source."""
+        """See ImageSource."""
         options: dict[str, Any] = {}
         if self.workers:
             # Not fork: decoding threads and CUDA live in this process.
@@ -167,20 +170,20 @@ class Streaming:
 
 
 def open_image_source(
-    stock: ShardDataset,
+    dataset: ShardDataset,
     geometry: Geometry,
-    order: StepSampler,
+    sampler: StepSampler,
     *,
     device: str,
     workers: int | None = None,
     budget_bytes: int | None = None,
     group: ProcessGroup = SINGLE,
 ) -> ImageSource:
-    """Resident when the decoded images fit the budget, else streamed; the same batches either way.
+    """In memory if the decoded images fit the budget, else streaming; the same batches either way.
 
     The budget is half of the device's free memory, on a CPU at most 4 GiB, unless given.
     """
-    num_bytes = len(stock) * geometry.size**2 * 3
+    num_bytes = len(dataset) * geometry.size**2 * 3
     if budget_bytes is None:
         budget_bytes = free_bytes(device) // 2
         if not device.startswith("cuda"):
@@ -188,22 +191,23 @@ def open_image_source(
     # Another process's GPU may be fuller: all do the same.
     is_too_large = torch.tensor(float(num_bytes > budget_bytes), device=device)
     if not group.all_reduce(is_too_large):
-        return InMemory(decode_all(stock, geometry, device, group), order)
+        return InMemory(decode_all(dataset, geometry, device, group), sampler)
     if workers is None:
         workers = max(1, min(WORKERS, devices.cores() - 1))
-    who = f"{workers} worker{'s' * (workers != 1)}" if workers else "this very process"
-    print(
-        f"decoded images take {num_bytes / 2**30:.2f} GiB and {budget_bytes / 2**30:.2f} may be "
-        f"used: {who} will read and decode each at every visit",
-        file=sys.stderr,
-        flush=True,
+    readers = f"{workers} worker{'s' * (workers != 1)}" if workers else "this very process"
+    log.info(
+        "decoded images take %.2f GiB and %.2f may be used: %s will read and decode each at every "
+        "visit",
+        num_bytes / 2**30,
+        budget_bytes / 2**30,
+        readers,
     )
-    return Streaming(_Steps(stock, geometry, order), device, workers)
+    return Streaming(_Steps(dataset, geometry, sampler), device, workers)
 
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """What a step sees: pixels [k B, 3, S, S] in [0, 1], view by view; image index and visit."""
+    """The views of a step: pixels [k B, 3, S, S] in [0, 1], view by view; image index and visit."""
 
     pixels: Tensor
     index: Rows
@@ -211,7 +215,7 @@ class ViewBatch:
 
 
 class StepLoader:
-    """Source, order and views together: the pixels of any step.
+    """Source, sampler and views together: the pixels of any step.
 
     `per_image` is k, the views of an image in one step; an image's visits are numbered on and
     on, and visit v shows view v, or v modulo `num_views` where that is not 0. `waited` is for how
@@ -221,30 +225,32 @@ class StepLoader:
     def __init__(
         self,
         source: ImageSource,
-        order: StepSampler,
-        key_hash: augment.Uint64,
-        look: augment.Augmentation,
+        sampler: StepSampler,
+        key_hash: Uint64,
+        augmentation: augment.Augmentation,
         *,
         per_image: int,
         num_views: int,
     ) -> None:
-        self.source, self.order, self.key_hash, self.look = source, order, key_hash, look
+        self.source, self.sampler = source, sampler
+        self.key_hash, self.augmentation = key_hash, augmentation
         self.per_image, self.num_views = per_image, num_views
         self.waited = 0.0
 
     def steps(self, start: int, stop: int) -> Iterator[ViewBatch]:
-        """What each step in start..stop-1 sees."""
+        """The views of each step in start..stop-1."""
         batches = self.source.batches(start, stop)
         for step in range(start, stop):
             begin = time.monotonic()
             stored = next(batches)
             self.waited += time.monotonic() - begin
-            index, epoch = self.order.indices(step)
+            index, epoch = self.sampler.indices(step)
             visits = np.concatenate([epoch * self.per_image + j for j in range(self.per_image)])
             index = np.tile(index, self.per_image)
             view = visits % self.num_views if self.num_views else visits
             stored = stored.repeat(self.per_image, 1, 1, 1) if self.per_image > 1 else stored
-            yield ViewBatch(self.look(stored, self.key_hash[index], view), index, visits)
+            pixels = self.augmentation(stored, self.key_hash[index], view)
+            yield ViewBatch(pixels, index, visits)
 
 
 def free_bytes(device: str) -> int:

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from distill.data import augment
+from indexes.splitmix import Uint64, splitmix64
 
 HELDOUT_FRAC, MAX_HELDOUT = 0.02, 2000
 
@@ -26,13 +26,13 @@ class Split:
     heldout: Rows
 
 
-def split_heldout(key_hash: augment.Uint64) -> Split:
+def split_heldout(key_hash: Uint64) -> Split:
     """2 % of the rows (1 to 2,000) held out by key hash: the same ones in every run of a set."""
     num = len(key_hash)
     if num < 2:
         raise ValueError(f"these shards hold {num} images; at least 2 are needed to train")
     count = min(max(round(HELDOUT_FRAC * num), 1), MAX_HELDOUT)
-    order = np.argsort(augment.splitmix64(key_hash), kind="stable")
+    order = np.argsort(splitmix64(key_hash), kind="stable")
     return Split(np.sort(order[count:]), np.sort(order[:count]))
 
 
@@ -45,7 +45,7 @@ def normalized_weights(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float
 
 
 class StepSampler(Protocol):
-    """Which images a step visits, `per_step` of them."""
+    """The images of each step, `per_step` of them."""
 
     per_step: int
 
@@ -56,7 +56,7 @@ class StepSampler(Protocol):
 class EpochSampler:
     """An endless stream of shuffled epochs over N rows, cut into steps of B images.
 
-    Row number and epoch of an image are functions of (seed, step, place in the batch) alone, so
+    Row number and epoch of an image are functions of (seed, step, position in the batch) alone, so
     that a training is resumed by its step number; the tail of an epoch goes into the next one.
     """
 
@@ -65,13 +65,13 @@ class EpochSampler:
         self._shuffled: dict[int, Rows] = {}
 
     def indices(self, step: int) -> tuple[Rows, Rows]:
-        """See Visits."""
-        place = np.arange(step * self.per_step, (step + 1) * self.per_step)
-        epoch, within = np.divmod(place, self.num_rows)
-        index = np.empty_like(place)
-        for one in np.unique(epoch).tolist():
-            mine = epoch == one
-            index[mine] = self._epoch(one)[within[mine]]
+        """See StepSampler."""
+        position = np.arange(step * self.per_step, (step + 1) * self.per_step)
+        epoch, within = np.divmod(position, self.num_rows)
+        index = np.empty_like(position)
+        for number in np.unique(epoch).tolist():
+            in_epoch = epoch == number
+            index[in_epoch] = self._epoch(number)[within[in_epoch]]
         return index, epoch
 
     def _epoch(self, epoch: int) -> Rows:
@@ -83,7 +83,7 @@ class EpochSampler:
 
 
 class MixedSampler:
-    """Two orders side by side: so many images of the first set in each step, so many of the second.
+    """Two samplers side by side: each step has a fixed number of images of each set.
 
     The rows of the second set follow those of the first; in a step both sets are spread evenly, so
     that any piece of it holds both.
@@ -92,11 +92,11 @@ class MixedSampler:
     def __init__(self, first: EpochSampler, second: EpochSampler) -> None:
         self.first, self.second = first, second
         self.per_step = first.per_step + second.per_step
-        places = [(np.arange(n) + 0.5) / n for n in (first.per_step, second.per_step)]
-        self._spread = np.argsort(np.concatenate(places), kind="stable")
+        positions = [(np.arange(n) + 0.5) / n for n in (first.per_step, second.per_step)]
+        self._spread = np.argsort(np.concatenate(positions), kind="stable")
 
     def indices(self, step: int) -> tuple[Rows, Rows]:
-        """See Visits."""
+        """See StepSampler."""
         index, epoch = self.first.indices(step)
         other, other_epoch = self.second.indices(step)
         return (
@@ -106,7 +106,7 @@ class MixedSampler:
 
 
 class RankSampler:
-    """One process's rows of each step of an order: all processes together see the whole step.
+    """The rows of each step that one process takes: all processes together see the whole step.
 
     Shards of any number and size are even so: what is shared out is the stream of rows.
     """
@@ -117,7 +117,7 @@ class RankSampler:
         self.per_step = whole.per_step
 
     def indices(self, step: int) -> tuple[Rows, Rows]:
-        """See Visits."""
+        """See StepSampler."""
         index, epoch = self.whole.indices(step)
-        first, last = (len(index) * place // self.num_ranks for place in (self.rank, self.rank + 1))
+        first, last = (len(index) * rank // self.num_ranks for rank in (self.rank, self.rank + 1))
         return index[first:last], epoch[first:last]

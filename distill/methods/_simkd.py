@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from distill.feature_maps import probe_features, teacher_map
-from distill.method import Method, Needs
+from distill.method import Method
+from distill.recipe import Needs
 from indexes.models.net import Net, reuse_classifier_net
 from indexes.models.teacher import Teacher
 

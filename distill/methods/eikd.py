@@ -25,8 +25,9 @@ from distill.losses.kd import kd
 from distill.losses.relation_kl import relation_kl
 from distill.losses.rkd import rkd_angle, rkd_distance
 from distill.losses.similarity_preserving import similarity_preserving
-from distill.method import Batch, Method, Needs, Preset, weighted_mean
+from distill.method import Batch, Method, Preset, weighted_mean
 from distill.methods._class_threshold import largest
+from distill.recipe import Needs
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
 
@@ -100,7 +101,7 @@ class EIKD(Method):
         else:
             classes = batch.logits.argmax(1, keepdim=True)
             unlearned = 1 - logits.float().softmax(1).gather(1, classes).squeeze(1)
-        return batch.take(largest(unlearned, batch.weights, len(unlearned) // 2))
+        return batch.rows(largest(unlearned, batch.weights, len(unlearned) // 2))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"class_drop", "explicit", "implicit"}, each with its weight in it."""

@@ -106,7 +106,7 @@ class KD3(ReusedClassifier):
         kept, seen = self.sieve(mixed)
         self.observed.update(seen)
         rows = first_kept(kept, len(kept) // config.oversample)
-        return batch.take(rows).weighed(kept[rows])
+        return batch.rows(rows).reweighted(kept[rows])
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"align"} and, where it weighs anything, {"contrast"}."""

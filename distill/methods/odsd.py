@@ -21,8 +21,9 @@ from distill.losses.kd import kd
 from distill.losses.ntxent import ntxent
 from distill.losses.relation_kl import relation_kl
 from distill.losses.subspace import classifier_subspace, subspace
-from distill.method import Batch, Method, Needs, Preset, weighted_mean
+from distill.method import Batch, Method, Preset, weighted_mean
 from distill.methods._noisy_labels import NoisyLabels
+from distill.recipe import Needs
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
 

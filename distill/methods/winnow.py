@@ -77,7 +77,7 @@ class Winnow(ReusedClassifier):
             return batch
         unlearned = kd(self.eval_logits(batch.pixels), batch.logits, 1.0)
         num = len(unlearned) // self.config.oversample
-        return batch.take(largest(unlearned, batch.weights, num))
+        return batch.rows(largest(unlearned, batch.weights, num))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"align", "answers"}, each with its weight in it."""

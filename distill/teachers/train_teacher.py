@@ -21,13 +21,14 @@ from distill.recipe import LR_PER_128
 from distill.teachers.config import TrainTeacherConfig
 from distill.teachers.files import class_names
 from distill.training import optim
-from distill.training.resume import finished_or_refused
+from distill.training.resume import is_finished
 from indexes import artifact, devices
 from indexes.images.decode import BadImage, Geometry, Pixels, load_view
 from indexes.models.net import Net, build_net
 from indexes.models.teacher import Teacher, load_teacher, save_teacher
 from indexes.progress import Progress
 from indexes.sources.spec import open_labeled, open_parts
+from indexes.splitmix import Uint64
 
 log = logging.getLogger(__name__)
 CHUNK = 4096
@@ -59,7 +60,7 @@ def train_teacher(config: TrainTeacherConfig) -> Teacher:
             "size": size, "epochs": config.epochs, "batch": batch_size, "lr": lr, "seed": seed
         },
     }  # fmt: skip
-    if finished_or_refused(config.out, inputs):
+    if is_finished(config.out, inputs):
         log.info("%s holds this net already", config.out)
         return load_teacher(config.out, device=device)
     key_hash, labels_N, stored_NRR3 = _read(labeled, names, Geometry(size), device)
@@ -104,7 +105,7 @@ def _fit(
 
 def _read(
     labeled: str, classes: Sequence[str], geometry: Geometry, device: str
-) -> tuple[augment.Uint64, Tensor, Tensor]:
+) -> tuple[Uint64, Tensor, Tensor]:
     """Key hashes [N], labels [N] and stored images [N, R, R, 3]; what is dropped is logged."""
     geometry = stored_geometry(geometry)
     hashes, labels, pixels = [], [], []

@@ -1,218 +1,287 @@
-"""What a training starts from: its students, its images, their weights, and who answers for them.
+"""What a training starts from: learners, loader, teacher targets, weights, held-out images.
 
 N training rows, M held-out ones, R the side of a stored image.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from dataclasses import replace
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from distill.data import augment
+from distill import feature_maps, provenance
+from distill.data.augment import Augmentation
 from distill.data.dataset import ShardDataset
 from distill.data.loader import StepLoader, decode_all, open_image_source, stored_geometry
 from distill.data.sampler import EpochSampler, MixedSampler, RankSampler, StepSampler, split_heldout
-from distill.distributed import ProcessGroup
-from distill.method import Method, Needs
+from distill.distributed import SINGLE, ProcessGroup
+from distill.method import Method, method_class
 from distill.recipe import Mix, Recipe
 from distill.targets.cache import CachedTargets, OnlineTargets, TargetCache, Targets, find_targets
-from distill.targets.precompute import TargetBuilder, precompute_targets
+from distill.targets.precompute import TargetBuilder, build_target_cache
 from distill.training.learner import Learner
-from distill.training.resume import finished_or_refused, forget
-from indexes import artifact
+from distill.training.resume import StudentCheckpoint, forget, is_finished
+from indexes import artifact, devices
+from indexes.models.net import build_net
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
 
-CODE_VERSION = 3  # of what a training computes: a checkpoint of another one is refused
+CODE_VERSION = 4  # of what a training computes: a checkpoint of another one is refused
+
+log = logging.getLogger(__name__)
 
 
-def training_inputs(
-    shards: Shards,
-    mix: Mix | None,
-    teacher: Teacher,
-    method: ModuleType,
-    config: Any,
-    recipe: Recipe,
-) -> dict[str, Any]:
-    """All that a student's weights depend on, but its builder; people read it in the card."""
-    return {
-        "shards_digest": artifact.digest(shards.card),
-        "mix_digest": artifact.digest(mix.shards.card) if mix else None,
-        "mix_frac": mix.frac if mix else None,
-        "teacher_digest": teacher.card.digest,
-        "method": Path(str(method.__file__)).stem,
-        "method_sha256": _own_code(method),
-        "config": config,
-        "recipe": recipe,
-        "version": CODE_VERSION,
-    }
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """A training to be set up: what is trained, how, from what, and where.
+
+    `students` are builder -> directory, `method` is a file of distill/methods and `config` its
+    Config. Cached targets are looked for and made under `targets_root`; `targets` names a cache.
+    """
+
+    shards: Shards
+    teacher: Teacher
+    students: Mapping[str, Path]
+    method: ModuleType
+    config: Any
+    recipe: Recipe
+    targets_root: Path
+    mix: Mix | None = None
+    targets: Path | None = None
+    device: str = "cpu"
+    workers: int | None = None
+    budget_bytes: int | None = None
+    fresh: bool = False
+    trust_builder: bool = False
+    group: ProcessGroup = SINGLE
+
+    @cached_property
+    def method_class(self) -> type[Method]:
+        """The Method of the file."""
+        return method_class(self.method)
+
+    @cached_property
+    def resolved_recipe(self) -> Recipe:
+        """The recipe with the optimizer by its name."""
+        return replace(self.recipe, optimizer=self.recipe.optimizer or self.method_class.optimizer)
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """How views are drawn: fixed views are the same for every seed of a training."""
+        recipe = self.recipe
+        return Augmentation(
+            size=self.teacher.geometry.size,
+            seed=recipe.view_seed if recipe.views else recipe.seed,
+            color_jitter=recipe.color_jitter,
+        )
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """All that a student's weights depend on, but its builder; the card shows it."""
+        mix = self.mix
+        return {
+            "shards_digest": artifact.digest(self.shards.card),
+            "mix_digest": artifact.digest(mix.shards.card) if mix else None,
+            "mix_frac": mix.frac if mix else None,
+            "teacher_digest": self.teacher.card.digest,
+            "method": Path(str(self.method.__file__)).stem,
+            "method_sha256": _foreign_code(self.method),
+            "config": self.config,
+            "recipe": self.resolved_recipe,
+            "version": CODE_VERSION,
+        }
 
 
-def _own_code(method: ModuleType) -> str | None:
-    """The digest of a user's own file; a method of ours is told by CODE_VERSION."""
-    ours = method.__name__.startswith("distill.methods.")
-    return None if ours else artifact.sha256(str(method.__file__))
+def _foreign_code(method: ModuleType) -> str | None:
+    """The digest of a user's own file; CODE_VERSION stands for the methods of this package."""
+    is_ours = method.__name__.startswith("distill.methods.")
+    return None if is_ours else artifact.sha256(str(method.__file__))
 
 
-def build_learners(
-    students: Mapping[str, Path],
-    kind: type[Method],
-    teacher: Teacher,
-    config: Any,
-    inputs: Mapping[str, Any],
-    recipe: Recipe,
-    device: str,
-    fresh: bool,
-    trust_builder: bool,
-    group: ProcessGroup,
-) -> list[Learner]:
-    """A learner for each student that is not finished, at its checkpoint where it has one."""
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A training that is ready to go: what the loop takes.
+
+    A step of `loader` is one of `recipe.accumulate` equal parts of a batch of `num_views` views;
+    weights [N]; heldout: stored images [M, R, R, 3].
+    """
+
+    learners: Sequence[Learner]
+    loader: StepLoader
+    targets: Targets
+    weights: npt.NDArray[np.float32]
+    heldout: Tensor
+    num_views: int
+    recipe: Recipe
+    teacher: Teacher
+    lineage: Sequence[Mapping[str, Any]]
+    device: str
+    group: ProcessGroup
+
+
+def build_setup(job: TrainingJob, learners: Sequence[Learner]) -> Setup:
+    """Opens images and targets for the learners of `build_learners`.
+
+    Raises ValueError for a method that compares more views than there are, or too few images for
+    the processes; ArtifactError for targets of other shards, teacher or views.
+    """
+    recipe, views = job.resolved_recipe, job.method_class.views
+    if recipe.views and recipe.views < views:
+        raise ValueError(f"this method compares {views} views: --views 0, or at least that")
+    rows = split_heldout(job.shards.columns["key_hash"])
+    sets = [(job.shards, rows.train)]
+    if job.mix is not None:
+        sets.append((job.mix.shards, np.arange(len(job.mix.shards))))
+    dataset = ShardDataset(sets)
+    loader = _build_loader(job, dataset)
+    geometry = stored_geometry(job.teacher.geometry)
+    heldout = ShardDataset([(job.shards, rows.heldout)])
+    return Setup(
+        learners=learners,
+        loader=loader,
+        targets=_build_targets(job, dataset),
+        weights=dataset.weights,
+        heldout=decode_all(heldout, geometry, job.device, job.group),
+        num_views=loader.sampler.per_step * views * recipe.accumulate,
+        recipe=recipe,
+        teacher=job.teacher,
+        lineage=provenance.summarize_shards(job.shards, job.mix),
+        device=job.device,
+        group=job.group,
+    )
+
+
+def build_learners(job: TrainingJob) -> list[Learner]:
+    """A learner for each student that is not finished, at its checkpoint where it has one.
+
+    Raises ArtifactError for a directory of other settings, NetError for an unknown builder.
+    """
     learners = []
-    for builder, directory in students.items():
-        its_inputs = {**inputs, "student": builder}
-        if fresh and group.is_first:
+    for builder, directory in job.students.items():
+        inputs = {**job.inputs, "student": builder}
+        if job.fresh and job.group.is_first:
             forget(directory)
-        group.wait()
-        if finished_or_refused(directory, its_inputs):
+        job.group.wait()
+        if is_finished(directory, inputs):
             continue
         learner = Learner(
             builder,
-            directory,
-            its_inputs,
-            lambda net: kind(net, teacher, config),
-            teacher=teacher.card,
-            recipe=recipe,
-            device=device,
-            trust_builder=trust_builder,
-            group=group,
+            _build_method(job, builder),
+            job.resolved_recipe,
+            StudentCheckpoint(directory, inputs, job.group),
+            device=job.device,
+            group=job.group,
         )
-        if learner.step:
-            print(f"{builder}: goes on at step {learner.step:,}", file=sys.stderr, flush=True)
+        if learner.num_steps:
+            log.info("%s: goes on at step %s", builder, f"{learner.num_steps:,}")
         learners.append(learner)
     return learners
 
 
-def build_loader(
-    shards: Shards,
-    mix: Mix | None,
-    teacher: Teacher,
-    kind: type[Method],
-    config: Any,
-    recipe: Recipe,
-    device: str,
-    workers: int | None,
-    budget_bytes: int | None,
-    group: ProcessGroup,
-) -> tuple[StepLoader, ShardDataset, Tensor]:
-    """The feed, the images that it shows, and the stored held-out images [M, R, R, 3].
+def _build_method(job: TrainingJob, builder: str) -> Method:
+    """The student and its method, initialized from the recipe's seed."""
+    card = job.teacher.card
+    with torch.random.fork_rng(devices=devices.cuda_indices(job.device)):
+        torch.manual_seed(job.recipe.seed)
+        net = build_net(
+            builder,
+            num_classes=len(card.classes),
+            mean=card.mean,
+            std=card.std,
+            input_size=card.input_size,
+            trust=job.trust_builder,
+        )
+        feature_maps.probe_features(net, card.input_size)
+        return job.method_class(net, job.teacher, job.config)
 
-    Each step of the feed is one of `recipe.accumulate` equal parts of a batch.
-    """
-    if recipe.views and recipe.views < kind.views:
-        raise ValueError(f"this method compares {kind.views} views: --views 0, or at least that")
-    rows = split_heldout(shards.columns["key_hash"])
-    sets = [(shards, rows.train)]
-    part = recipe.batch_size // recipe.accumulate // kind.views
+
+def _build_loader(job: TrainingJob, dataset: ShardDataset) -> StepLoader:
+    recipe, group, views = job.recipe, job.group, job.method_class.views
+    part = recipe.batch_size // recipe.accumulate // views
     if part < group.num:
         raise ValueError(f"{part} images at a time are too few for {group.num} processes")
-    per_step = part * kind.oversample(config)
-    order: StepSampler = EpochSampler(len(rows.train), per_step, recipe.seed)
-    if mix is not None:
-        num_mixed = min(max(round(mix.frac * per_step), 1), per_step - 1)
-        whole = np.arange(len(mix.shards))
-        sets.append((mix.shards, whole))
-        order = MixedSampler(
-            EpochSampler(len(rows.train), per_step - num_mixed, recipe.seed),
-            EpochSampler(len(whole), num_mixed, recipe.seed + 1),
-        )
+    sampler = _build_sampler(job, dataset, part * job.method_class.oversample(job.config))
     if group.num > 1:
-        order = RankSampler(order, group.rank, group.num)
-    stock = ShardDataset(sets)
-    geometry = stored_geometry(teacher.geometry)
+        sampler = RankSampler(sampler, group.rank, group.num)
     source = open_image_source(
-        stock,
-        geometry,
-        order,
-        device=device,
-        workers=workers,
-        budget_bytes=budget_bytes,
+        dataset,
+        stored_geometry(job.teacher.geometry),
+        sampler,
+        device=job.device,
+        workers=job.workers,
+        budget_bytes=job.budget_bytes,
         group=group,
     )
-    look = augmentation_of(teacher, recipe)
-    feed = StepLoader(
-        source, order, stock.key_hash, look, per_image=kind.views, num_views=recipe.views
-    )
-    heldout = decode_all(ShardDataset([(shards, rows.heldout)]), geometry, device, group)
-    return feed, stock, heldout
-
-
-def augmentation_of(teacher: Teacher, recipe: Recipe) -> augment.Augmentation:
-    """How views look: those that are kept do so for every seed of a training."""
-    return augment.Augmentation(
-        size=teacher.geometry.size,
-        seed=recipe.view_seed if recipe.views else recipe.seed,
-        color=recipe.color,
+    return StepLoader(
+        source,
+        sampler,
+        dataset.key_hash,
+        job.augmentation,
+        per_image=views,
+        num_views=recipe.views,
     )
 
 
-def build_targets(
-    stock: ShardDataset,
-    teacher: Teacher,
-    needs: Needs,
-    recipe: Recipe,
-    device: str,
-    shelf: Path,
-    given: Path | None,
-    group: ProcessGroup,
-) -> Targets:
-    """Who answers: the teacher at each step, or its answers, which are made where they are not.
+def _build_sampler(job: TrainingJob, dataset: ShardDataset, per_step: int) -> StepSampler:
+    """Images of one set, or of two in the proportion of the mix."""
+    seed = job.recipe.seed
+    sizes = [len(rows) for _, rows in dataset.sets]
+    if job.mix is None:
+        return EpochSampler(sizes[0], per_step, seed)
+    num_mixed = min(max(round(job.mix.frac * per_step), 1), per_step - 1)
+    return MixedSampler(
+        EpochSampler(sizes[0], per_step - num_mixed, seed),
+        EpochSampler(sizes[1], num_mixed, seed + 1),
+    )
 
-    `given` are those to the first set of the stock; others are looked for on the shelf.
-    """
-    whose = [
+
+def _build_targets(job: TrainingJob, dataset: ShardDataset) -> Targets:
+    """Online targets, or cached ones, which are computed where they are missing."""
+    recipe, needs = job.recipe, job.method_class.needs(job.config)
+    builders = [
         TargetBuilder(
             shards=shards,
-            teacher=teacher,
-            look=augmentation_of(teacher, recipe),
+            teacher=job.teacher,
+            augmentation=job.augmentation,
             kind=needs,
             top=recipe.top_logits,
-            device=device,
+            device=job.device,
             compiled=recipe.compiled,
         )
-        for shards, _ in stock.sets
+        for shards, _ in dataset.sets
     ]
     if not recipe.views:
-        _hint_cached(whose[0], shelf, recipe)
-        return OnlineTargets(whose[0].ask)
+        _hint_cached(job, builders[0])
+        return OnlineTargets(builders[0].teacher_function)
     sets = []
-    for number, (asking, (shards, rows)) in enumerate(zip(whose, stock.sets, strict=True)):
-        place = given if number == 0 else None
-        place = place or find_targets(shelf, shards, asking.key, recipe.views)
-        place = place or precompute_targets(asking, recipe.views, shelf, group)
-        sets.append((TargetCache(place, asking.key, recipe.views), rows))
-        print(
-            f"the teacher's {needs} of {recipe.views} views an image are read from {place}: "
-            "it is not asked again",
-            file=sys.stderr,
-            flush=True,
+    named = [job.targets, *(None for _ in builders[1:])]
+    for directory, builder, (shards, rows) in zip(named, builders, dataset.sets, strict=True):
+        directory = directory or find_targets(job.targets_root, shards, builder.key, recipe.views)
+        if directory is None:
+            directory = build_target_cache(builder, recipe.views, job.targets_root, job.group)
+        sets.append((TargetCache(directory, builder.key, recipe.views), rows))
+        log.info(
+            "the teacher's %s of %d views an image are read from %s", needs, recipe.views, directory
         )
-    return CachedTargets(sets, recipe.views, len(teacher.card.classes), needs)
+    return CachedTargets(sets, recipe.views, len(job.teacher.card.classes), needs)
 
 
-def _hint_cached(asking: TargetBuilder, shelf: Path, recipe: Recipe) -> None:
-    """Says of kept answers that would serve, had they been asked for."""
-    key = replace(asking.key, seed=recipe.view_seed)
-    if (place := find_targets(shelf, asking.shards, key)) is not None:
-        print(
-            f"the teacher is asked at each step; {place} holds its answers: --targets {place} "
-            "trains on their views instead",
-            file=sys.stderr,
-            flush=True,
+def _hint_cached(job: TrainingJob, builder: TargetBuilder) -> None:
+    """Logs where cached targets are that would save the teacher's work."""
+    key = replace(builder.key, seed=job.recipe.view_seed)
+    if (directory := find_targets(job.targets_root, builder.shards, key)) is not None:
+        log.info(
+            "the teacher runs at each step; %s holds its targets: --targets %s trains on their "
+            "views instead",
+            directory,
+            directory,
         )

@@ -1,4 +1,4 @@
-"""When a training logs, prints, measures and saves, and what it says of its speed."""
+"""When a training logs, reports, measures and saves, and how fast it is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distill.training.learner import Learner
 from indexes.progress import clock
 
 LOG_STEPS = 50  # at most, between two lines of the log file
-PRINT_SECONDS = 10.0
+REPORT_SECONDS = 10.0
 CHECKPOINT_SECONDS = 60.0
 NUM_AGREEMENTS = 10  # measurements of teacher agreement in a training, at most
 # Held-out images for each one that trains, at most: they cost a third of its step, so 1 %.
@@ -27,18 +27,18 @@ class Cadence:
         """
         self.start, self.steps, self.per_step = start, steps, per_step
         self.log_steps = max(1, min(LOG_STEPS, steps // 20))
-        seldom = math.ceil(num_heldout / (HELDOUT_FRAC * per_step))
-        self.agreement_steps = max(1, steps // NUM_AGREEMENTS, seldom)
+        interval = math.ceil(num_heldout / (HELDOUT_FRAC * per_step))
+        self.agreement_steps = max(1, steps // NUM_AGREEMENTS, interval)
         now = time.monotonic()
         self._begun = now
-        self._print_at, self._save_at = now + PRINT_SECONDS, now + CHECKPOINT_SECONDS
+        self._report_at, self._save_at = now + REPORT_SECONDS, now + CHECKPOINT_SECONDS
 
-    def print_due(self) -> bool:
-        """Whether a line is due on the terminal; then not again for a while."""
+    def report_due(self) -> bool:
+        """Whether a log record is due; then not again for a while."""
         now = time.monotonic()
-        due = now >= self._print_at
+        due = now >= self._report_at
         if due:
-            self._print_at = now + PRINT_SECONDS
+            self._report_at = now + REPORT_SECONDS
         return due
 
     def checkpoint_due(self) -> bool:
@@ -68,7 +68,7 @@ class Cadence:
         done: int,
         numbers: Mapping[str, float],
         learners: Sequence[Learner],
-        agreed: Mapping[str, float],
+        agreements: Mapping[str, float],
     ) -> str:
         """Step, speed and time left; a row of named terms for each student."""
         text = (
@@ -76,12 +76,12 @@ class Cadence:
             f"data wait {100 * numbers['data_wait_frac']:.1f} %, "
             f"{clock(numbers['seconds_left'])} left"
         )
-        for one in learners:
-            shown = {**one.terms, **one.observed}
-            if not shown:  # nothing was logged yet since it was taken up
+        for learner in learners:
+            means = {**learner.terms, **learner.observed}
+            if not means:  # nothing was logged yet since it was taken up
                 continue
-            terms = "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-            text += f"\n  {one.builder}: {terms}"
-            if one.builder in agreed:
-                text += f"  agreement {100 * agreed[one.builder]:.1f} %"
+            terms = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
+            text += f"\n  {learner.builder}: {terms}"
+            if learner.builder in agreements:
+                text += f"  agreement {100 * agreements[learner.builder]:.1f} %"
         return text

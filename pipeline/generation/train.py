@@ -12,40 +12,13 @@ from torch import Tensor
 
 from indexes import artifact, checkpoint
 from indexes.artifact import ArtifactError
+from indexes.meter import TermMeter
 from indexes.progress import Progress
 from pipeline.generation.base import Trainer
 
 WEIGHTS = "model.safetensors"
 LOG_STEPS = 50  # at most, between two lines of the log file
 CHECKPOINT_SECONDS = 60.0
-
-
-class TermMeter:
-    """Means of named terms since they were last taken; a term may be absent in some steps."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.nums: dict[str, int] = {}
-
-    def add(self, terms: dict[str, Tensor]) -> None:
-        """Those of one step; nothing waits for the device."""
-        for name, value in terms.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.nums[name] = self.nums.get(name, 0) + 1
-
-    def take(self, step: int) -> dict[str, float]:
-        """Their means; ValueError where one is not finite."""
-        names = list(self.sums)
-        values = torch.stack([self.sums[name].float() for name in names]).tolist() if names else []
-        means = {n: v / self.nums[n] for n, v in zip(names, values, strict=True)}
-        bad = [name for name, value in means.items() if not math.isfinite(value)]
-        if bad:
-            raise ValueError(
-                f"{', '.join(bad)}: not finite by step {step:,}. Try lower learning rates: "
-                "--set lr_generator=1e-4 --set lr_discriminator=1e-4"
-            )
-        self.sums, self.nums = {}, {}
-        return means
 
 
 def fit_generator(trainer: Trainer, directory: Path, digest: str) -> dict[str, Any]:
@@ -61,23 +34,34 @@ def fit_generator(trainer: Trainer, directory: Path, digest: str) -> dict[str, A
     log_steps = max(1, min(LOG_STEPS, trainer.steps // 20))
     save_at = time.monotonic() + CHECKPOINT_SECONDS
     total = (trainer.steps - start) * trainer.batch_size
-    with checkpoint.stop_signal() as stop_asked, Progress("generator", total) as progress:
+    with checkpoint.stop_signal() as stop, Progress("generator", total) as progress:
         for step in range(start, trainer.steps):
             terms.add(trainer.step(step))
             done = step + 1
-            last, due = done == trainer.steps, stop_asked() or time.monotonic() >= save_at
+            last, due = done == trainer.steps, stop.received or time.monotonic() >= save_at
             if last or due or done % log_steps == 0:
-                means = terms.take(done)
+                means = terms.take()
+                _check_finite(means, done)
                 checkpoint.write_log(directory, done, {"terms": means})
             progress.add(trainer.batch_size, note=f"step {done:,}  {_line(means)}")
             if due and not last:
                 state = {"digest": digest, "step": done, "trainer": trainer.state_dict()}
                 checkpoint.save(directory, state)
                 save_at = time.monotonic() + CHECKPOINT_SECONDS
-                if stop_asked():
-                    raise KeyboardInterrupt
+                if stop.received:
+                    stop.interrupt()
     written = _write(trainer.result(), directory)
     return {"steps": trainer.steps, "weights": written, "terms": means}
+
+
+def _check_finite(means: dict[str, float], step: int) -> None:
+    """ValueError where a term is not finite."""
+    bad = [name for name, value in means.items() if not math.isfinite(value)]
+    if bad:
+        raise ValueError(
+            f"{', '.join(bad)}: not finite by step {step:,}. Try lower learning rates: "
+            "--set lr_generator=1e-4 --set lr_discriminator=1e-4"
+        )
 
 
 def _resumed(trainer: Trainer, directory: Path, digest: str) -> int:

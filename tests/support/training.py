@@ -12,7 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill import train
+from distill.recipe import Recipe
+from distill.run import train_students
+from distill.train import StudentRun
+from distill.training.build import TrainingJob
+from distill.training.cadence import Cadence
 from distill.training.learner import Learner
 from indexes.models.teacher import Teacher
 from indexes.models.weights import read_safetensors
@@ -24,7 +28,7 @@ VIT = "timm:vit_tiny_patch16_224:patch_size=8:depth=2:embed_dim=24:num_heads=2"
 """A student without BatchNorm, whose gradient does not depend on how a batch is split."""
 
 
-def run(
+def job(
     world: World,
     out: Path,
     method: str = "kd",
@@ -34,19 +38,24 @@ def run(
     config: Any = None,
     recipe: dict[str, Any] | None = None,
     **options: Any,
-) -> list[train.Outcome]:
+) -> TrainingJob:
     shards, teacher = world
     module = find("distill.methods", method)
-    return train.train(
-        shards,
-        teacher,
-        {name: out / name for name in students},
-        module,
-        config or module.Config(),
-        train.Recipe(**{"steps": steps, "batch_size": 16, **(recipe or {})}),
-        targets_in=out / "targets",
+    return TrainingJob(
+        shards=shards,
+        teacher=teacher,
+        students={name: out / name for name in students},
+        method=module,
+        config=config or module.Config(),
+        recipe=Recipe(**{"steps": steps, "batch_size": 16, **(recipe or {})}),
+        targets_root=out / "targets",
         **options,
     )
+
+
+def run(world: World, out: Path, *words: Any, **options: Any) -> list[StudentRun]:
+    """Trains what `job` describes."""
+    return train_students(job(world, out, *words, **options))
 
 
 def weights_of(directory: Path) -> dict[str, Tensor]:
@@ -65,16 +74,16 @@ def log_lines(directory: Path) -> list[dict[str, Any]]:
 @contextmanager
 def killed_at(step: int, *, save_at: int) -> Iterator[None]:
     """A checkpoint after `save_at` steps, death in step `step`."""
-    learn = Learner.learn
+    backward = Learner.backward
 
     def dying(self: Learner, *args: Any, **kwargs: Any) -> None:
-        if self.step == step:
+        if self.num_steps == step:
             raise RuntimeError("killed")
-        learn(self, *args, **kwargs)
+        backward(self, *args, **kwargs)
 
     calls = iter(range(1, 1000))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "learn", dying)
-        patch.setattr(train.Pace, "checkpoint_due", lambda self: next(calls) == save_at)
+        patch.setattr(Learner, "backward", dying)
+        patch.setattr(Cadence, "checkpoint_due", lambda self: next(calls) == save_at)
         with pytest.raises(RuntimeError, match="killed"):
             yield
