@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill import train
+from distill import DistillConfig, distill
 from distill.evaluation.accuracy import evaluate_net
-from distill.methods import kd
 from distill.teachers.config import TrainTeacherConfig
 from distill.teachers.train_teacher import train_teacher
 from indexes import artifact, devices
@@ -112,29 +111,21 @@ def contest(
     for method, directory in shards.items():
         found: dict[str, list[float]] = {student: [] for student in STUDENTS}
         for seed in range(seeds):
-            places = {
-                student: runs / "students" / f"{method}-{student}-seed{seed}"
-                for student in STUDENTS
-            }
-            train.train(
-                open_shards(directory, teacher_digest=teacher.card.digest),
-                teacher,
-                places,
-                kd,
-                kd.Config(),
-                train.Recipe(
-                    steps=STEPS,
-                    batch_size=BATCH,
-                    lr=train.LR_PER_128 * BATCH / 128,
-                    views=VIEWS,
-                    seed=seed,
-                ),
+            config = DistillConfig(
+                shards=directory,
+                teacher=teacher,
+                students=STUDENTS,
+                method="kd",
+                steps=STEPS,
+                batch_size=BATCH,
+                views=VIEWS,
+                seed=seed,
+                runs=runs,
                 device=device,
-                targets_in=runs / "targets",
             )
-            for student, place in places.items():
-                net = load_teacher(place, device=device)
-                found[student].append(evaluate_net(net, str(test), device=device).top1)
+            for trained in distill(config):
+                net = load_teacher(trained.directory, device=device)
+                found[trained.name].append(evaluate_net(net, str(test), device=device).top1)
         for student in STUDENTS:
             yield Cell(method, student, tuple(found[student]))
 

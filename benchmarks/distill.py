@@ -4,9 +4,9 @@ Command: python -m benchmarks.distill --shards DIR --teacher DIR [--student resn
 Figures: images per CPU-second (per second on a GPU) of the steps themselves; rounds alternate,
 medians. Floors: the loop that a user writes first (`naive`, by 0 or 2 loader processes, the better
 one), and the best one we can write (`best`: the fastest of `bare.VARIANTS` in a trial beforehand).
-Ours: `kd` through `distill.train.train`, the teacher asked at each step (`online`), that with its
-forward compiled, as `winnow distill` has it in a long training (`compiled`), and with its answers
-to V views kept before (`cached`). Peers: files of benchmarks/peers, run
+Ours: `kd` through `distill.run.train_students`, with the teacher at each step (`online`), with its
+forward compiled, as `winnow distill` has it in a long training (`compiled`), and with its targets
+for V views cached before (`cached`). Peers: files of benchmarks/peers, run
 by a Python that has them; one that is not installed is said to be so. `--only best ours` leaves out
 whoever's name begins otherwise: more rounds in less time.
 """

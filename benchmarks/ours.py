@@ -1,4 +1,4 @@
-"""`distill.train.train` as the benchmarks time it: the cost of its steps, and of the rest.
+"""`distill.run.train_students` as the benchmarks time it: the cost of its steps, and of the rest.
 
 The clock is read by the method itself, plain `kd`, as a step begins: between the first FEW steps
 and the last one lies all that steps do, the log and the measurements of agreement included.
@@ -22,7 +22,9 @@ from benchmarks.timing import Sample, cpu_seconds, synchronize
 from distill.method import Batch
 from distill.methods.kd import KD, Config
 from distill.recipe import Recipe
-from distill.train import train
+from distill.run import train_students
+from distill.training.build import TrainingJob
+from indexes import devices
 from indexes.models.teacher import load_teacher
 from indexes.shards.reader import open_shards
 
@@ -51,30 +53,30 @@ class Job:
 
 
 def run(job: Job, steps: int, seed: int = 1) -> list[Path]:
-    """One training from nothing; the students' directories. The one place that calls `train`."""
+    """One training from nothing; the students' directories. The one place that trains."""
     shards = open_shards(job.shards)
     teacher = load_teacher(job.teacher, device=job.device)
     places = {name: job.scratch / "students" / str(n) for n, name in enumerate(job.students)}
     for place in places.values():
         shutil.rmtree(place, ignore_errors=True)
-    train(
-        shards,
-        teacher,
-        places,
-        sys.modules[__name__],
-        Config(),
-        Recipe(
-            steps=steps,
-            batch_size=job.batch_size,
-            views=job.views,
-            seed=seed,
-            compiled=job.compiled,
-        ),
-        device=job.device,
-        targets_in=job.scratch / "targets",
-        workers=job.workers,
-        budget_bytes=job.budget_bytes,
-        trust_builder=True,
+    recipe = Recipe(
+        steps=steps, batch_size=job.batch_size, views=job.views, seed=seed, compiled=job.compiled
+    )
+    devices.keep_memory(job.device)
+    train_students(
+        TrainingJob(
+            shards=shards,
+            teacher=teacher,
+            students=places,
+            method=sys.modules[__name__],
+            config=Config(),
+            recipe=recipe,
+            targets_root=job.scratch / "targets",
+            device=job.device,
+            workers=job.workers,
+            budget_bytes=job.budget_bytes,
+            trust_builder=True,
+        )
     )
     return list(places.values())
 

@@ -1,7 +1,7 @@
 """Streaming: how long a step waits for its images, and how fast shards are read without a step.
 
 Command: python -m benchmarks.stream --shards DIR --teacher DIR [--workers 1]
-Waits: two trainings through `distill.train.train`, one with the decoded images in memory
+Waits: two trainings through `distill.run.train_students`, one with the decoded images in memory
 (`resident`) and one that reads and decodes them again at each visit (`streamed`); data_wait_frac of
 their logs over the later three quarters. Reading alone, rounds alternating, images per second: our
 stream, webdataset + DataLoader over the same shards to the same uint8 batches with as many

@@ -1,10 +1,10 @@
 """Several students in one pass against the sum of its parts, and against a run for each.
 
 Command: python -m benchmarks.students --shards DIR --teacher DIR [--students resnet8 resnet20 ...]
-All parts are trainings by `distill.train.train`, timed in one run, rounds alternating, seconds of
-a step. A student that is nothing (a Linear of the mean color) shows what images and teacher cost:
-with kept answers that is `views`, with the teacher asked `views + teacher`; a student's own cost is
-what its training takes more than that. Floor: `views + teacher` and every student's own cost.
+All parts are trainings by `distill.run.train_students`, timed in one run, rounds alternating,
+seconds of a step. A student that is nothing (a Linear of the mean color) shows what images and
+teacher cost: with cached targets that is `views`, with online ones `views + teacher`; a student's
+own cost is what its training takes more than that. Floor: `views + teacher` and every student's own cost.
 Peer: a run for each student, all that other projects offer.
 """
 
@@ -22,17 +22,17 @@ from benchmarks import ours, pair, timing
 from benchmarks.timing import Line, Sample, Target
 
 STUDENTS = ("resnet8", "resnet20", "wrn_16_1", "resnet8x4")
-PASS, ASKING, VIEWS = "one pass", "views + teacher", "views"
+PASS, ONLINE, VIEWS = "one pass", "views + teacher", "views"
 
 
 def parts(seconds: Mapping[str, float], students: Sequence[str]) -> dict[str, float]:
     """Seconds of a step: of each part, their sum, the one pass, and a run for each student."""
-    own = {name: seconds[name] - seconds[ASKING] for name in students}
+    own = {name: seconds[name] - seconds[ONLINE] for name in students}
     return {
         "views": seconds[VIEWS],
-        "teacher": seconds[ASKING] - seconds[VIEWS],
+        "teacher": seconds[ONLINE] - seconds[VIEWS],
         **own,
-        "sum of the parts": seconds[ASKING] + sum(own.values()),
+        "sum of the parts": seconds[ONLINE] + sum(own.values()),
         "one pass": seconds[PASS],
         "a run each": sum(seconds[name] for name in students),
     }
@@ -69,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> None:
         )
         jobs = {
             PASS: make(students=tuple(asked.students)),
-            ASKING: make(students=(ours.NOTHING,)),
+            ONLINE: make(students=(ours.NOTHING,)),
             VIEWS: make(students=(ours.NOTHING,), views=1),
             **{name: make(students=(name,)) for name in asked.students},
         }

@@ -29,7 +29,7 @@ SCHEMAS = {
     "weights": 2,
     "shards": 2,
     "generators": 1,
-    "targets": 1,
+    "targets": 2,
     "export": 1,
 }
 CARD = "card.json"

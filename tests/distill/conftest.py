@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -32,3 +33,9 @@ def one_thread() -> Iterator[None]:
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test asks how fast a net is, so none waits for a steady figure."""
     monkeypatch.setattr(cost, "RUN_SECONDS", 0.001)
+
+
+@pytest.fixture(autouse=True)
+def _logged(caplog: pytest.LogCaptureFixture) -> None:
+    """What a command would show: records of INFO and above."""
+    caplog.set_level(logging.INFO)

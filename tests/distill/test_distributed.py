@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 import winnow
 from distill import distributed, train
 from distill.methods import kd
-from distill.training import build
+from distill.recipe import Recipe
+from distill.training.build import TrainingJob, build_setup
+from distill.training.cadence import Cadence
 from indexes import artifact
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
@@ -105,7 +107,7 @@ def test_two_processes_reach_the_curve_of_one(runs: Path) -> None:
 def test_one_process_goes_on_where_two_were_and_the_other_way(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.Pace, "checkpoint_due", lambda self: True)
+    monkeypatch.setattr(Cadence, "checkpoint_due", lambda self: True)
     agreement = train.agreement
 
     def dying(*given: object) -> float:
@@ -166,8 +168,19 @@ def test_a_single_process_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         assert not team.any_rank(3, lambda: False, device)
 
 
-def test_more_processes_than_images_are_refused(world: tuple[Shards, Teacher]) -> None:
-    recipe = train.Recipe(steps=1, batch_size=4, accumulate=4)
-    given = (*world, kd.KD, kd.Config(), recipe, "cpu", None, None, distributed.ProcessGroup(0, 2))
+def test_more_processes_than_images_are_refused(
+    world: tuple[Shards, Teacher], tmp_path: Path
+) -> None:
+    shards, teacher = world
+    job = TrainingJob(
+        shards=shards,
+        teacher=teacher,
+        students={"resnet8": tmp_path / "student"},
+        method=kd,
+        config=kd.Config(),
+        recipe=Recipe(steps=1, batch_size=4, accumulate=4),
+        targets_root=tmp_path / "targets",
+        group=distributed.ProcessGroup(0, 2),
+    )
     with pytest.raises(ValueError, match="1 images at a time are too few for 2 processes"):
-        build.build_loader(given[0], None, *given[1:])
+        build_setup(job, [])

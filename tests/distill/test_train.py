@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from distill import train
 from distill.method import Batch, method_class, weighted_mean
+from distill.recipe import Recipe
 from distill.training.learner import Learner
 from indexes import artifact, checkpoint
 from indexes.artifact import ArtifactError
+from indexes.console import Terminated
 from indexes.models.net import build_net
 from indexes.models.teacher import load_teacher
 from indexes.plugins import find, names
@@ -45,11 +46,11 @@ def test_method_trains_and_resumes_bit_equal(
     with killed_at(5, save_at=3):
         run(world, tmp_path / "cut", method, steps=6, recipe=recipe)
     cut = tmp_path / "cut" / "resnet8"
-    assert checkpoint.found(cut)
+    assert checkpoint.find_checkpoints(cut)
     assert not artifact.is_done(cut)
     run(world, tmp_path / "cut", method, steps=6, recipe=recipe)
     assert same(cut, outcome.directory)
-    assert not checkpoint.found(cut)
+    assert not checkpoint.find_checkpoints(cut)
     steps = [line["step"] for line in log_lines(cut) if "terms" in line]
     assert steps == [1, 2, 3, 4, 5, 6]
 
@@ -155,7 +156,7 @@ def test_a_checkpoint_of_other_settings_is_refused(world: World, tmp_path: Path)
         run(world, tmp_path)
     with pytest.raises(ArtifactError, match=r"recipe\.lr was 0\.1, is 0\.2"):
         run(world, tmp_path, recipe={"lr": 0.2})
-    for path in checkpoint.found(tmp_path / "resnet8"):
+    for path in checkpoint.find_checkpoints(tmp_path / "resnet8"):
         path.write_bytes(b"damaged")
     with pytest.raises(ArtifactError, match="is damaged"):
         run(world, tmp_path)
@@ -178,51 +179,51 @@ def test_student_is_a_teacher_directory(world: World, tmp_path: Path) -> None:
 
 
 def test_diverged_student_stops_and_others_go_on(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    learn = Learner.learn
+    backward = Learner.backward
 
-    def poisoned(self: Learner, part: int, batch: Batch, **kwargs: Any) -> None:
-        if self.builder == "resnet8" and self.step == 2:
+    def poisoned(self: Learner, batch: Batch, part: int, **kwargs: Any) -> None:
+        if self.builder == "resnet8" and self.num_steps == 2:
             batch = Batch(batch.pixels * torch.nan, batch.weights, batch.logits, batch.features)
-        learn(self, part, batch, **kwargs)
+        backward(self, batch, part, **kwargs)
 
-    monkeypatch.setattr(Learner, "learn", poisoned)
+    monkeypatch.setattr(Learner, "backward", poisoned)
     outcomes = run(world, tmp_path, students=("resnet8", "resnet14"), steps=6)
     assert [one.state for one in outcomes] == ["diverged", "finished"]
     assert not artifact.is_done(tmp_path / "resnet8")
-    assert "resnet8 is no longer finite by step 3" in capfd.readouterr().err
+    assert "resnet8 is no longer finite by step 3" in caplog.text
     assert len([line for line in log_lines(tmp_path / "resnet8") if "terms" in line]) == 3
 
 
 def test_weights_spoilt_by_the_last_step_are_not_saved(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = Learner.take
+    step = Learner.step
 
     def spoiling(self: Learner, **kwargs: Any) -> None:
-        take(self, **kwargs)
-        if self.step == 4:
+        step(self, **kwargs)
+        if self.num_steps == 4:
             with torch.no_grad():
                 next(self.method.parameters()).mul_(torch.inf)
 
-    monkeypatch.setattr(Learner, "take", spoiling)
+    monkeypatch.setattr(Learner, "step", spoiling)
     assert run(world, tmp_path)[0].state == "diverged"
     assert not artifact.is_done(tmp_path / "resnet8")
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(world: World, tmp_path: Path) -> None:
     run(world, tmp_path / "whole", steps=5)
-    take = Learner.take
+    step = Learner.step
 
     def signalled(self: Learner, **kwargs: Any) -> None:
-        take(self, **kwargs)
-        if self.step == 3:
+        step(self, **kwargs)
+        if self.num_steps == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "take", signalled)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(Learner, "step", signalled)
+        with pytest.raises(Terminated):
             run(world, tmp_path / "cut", steps=5)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     state = checkpoint.load(tmp_path / "cut" / "resnet8")
@@ -243,7 +244,7 @@ def test_global_randomness_is_left_as_it_was(world: World, tmp_path: Path) -> No
 )
 def test_bad_recipes_raise(recipe: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at least"):
-        train.Recipe(**{"steps": 1, **recipe})
+        Recipe(**{"steps": 1, **recipe})
 
 
 def test_the_optimizer_is_the_methods_unless_said(world: World, tmp_path: Path) -> None:
@@ -261,7 +262,7 @@ def test_the_optimizer_is_the_methods_unless_said(world: World, tmp_path: Path) 
     assert not same(own, sgd)
     assert recorded(trained("kd", "kd", None)) == "sgd"
     with pytest.raises(ValueError, match="there is no optimizer 'adam': sgd, muon"):
-        train.Recipe(steps=1, optimizer="adam")  # type: ignore[arg-type]
+        Recipe(steps=1, optimizer="adam")  # type: ignore[arg-type]
 
 
 def test_two_views_want_two_fixed_views(world: World, tmp_path: Path) -> None:

@@ -191,8 +191,8 @@ def test_feed_shows_each_visit_its_view(world: World) -> None:
     stored = decode_all(ShardDataset([(shards, rows)]), geometry, "cpu")
     key_hash = shards.columns["key_hash"][rows]
     source = InMemory(stored, order)
-    look = augment.Augmentation(size=32, seed=0)
-    feed = StepLoader(source, order, key_hash, look, per_image=2, num_views=3)
+    augmentation = augment.Augmentation(size=32, seed=0)
+    feed = StepLoader(source, order, key_hash, augmentation, per_image=2, num_views=3)
     for step, seen in enumerate(feed.steps(5, 8), 5):
         index, epoch = order.indices(step)
         assert np.array_equal(seen.index, np.tile(index, 2))

@@ -17,8 +17,11 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import distill.cli
-from distill import provenance, train
+from distill import provenance
 from distill.exporters import formats, quantize, sample_images
+from distill.recipe import Recipe
+from distill.run import train_students
+from distill.training.build import TrainingJob
 from indexes import artifact
 from indexes.images.decode import Geometry, Pixels, load_view, to_unit
 from indexes.models.net import build_net
@@ -60,14 +63,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for method in sorted(set(STUDENTS.values())):
         builders = [name for name, by in STUDENTS.items() if by == method]
         module = find("distill.methods", method)
-        train.train(
-            shards,
-            teacher,
-            {name: place / "students" / folder(name) for name in builders},
-            module,
-            module.Config(),
-            train.Recipe(steps=8, batch_size=16),
-            targets_in=place / "targets",
+        train_students(
+            TrainingJob(
+                shards=shards,
+                teacher=teacher,
+                students={name: place / "students" / folder(name) for name in builders},
+                method=module,
+                config=module.Config(),
+                recipe=Recipe(steps=8, batch_size=16),
+                targets_root=place / "targets",
+            )
         )
     return place
 

@@ -18,7 +18,7 @@ from distill.methods import eikd, kd3, odsd
 from distill.methods._class_threshold import teacher_share, thresholds
 from distill.methods._mix_distribution import mix_distribution
 from distill.methods._noisy_labels import ACCURACY, LR
-from distill.train import Mix
+from distill.recipe import Mix
 from indexes.models.net import build_net
 from indexes.models.teacher import Teacher, load_teacher, save_teacher
 from indexes.plugins import BadSetting, find, names, preset
@@ -259,16 +259,16 @@ def test_images_that_do_not_pass_weigh_nothing(world: World) -> None:
 
 
 def test_kd3_logs_what_it_keeps_and_stops_where_nothing_passes(
-    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = run(world, tmp_path / "a", "kd3", steps=3)[0].directory
     lines = [line for line in log_lines(directory) if "terms" in line]
     assert all(0 <= line["kept_frac"] <= 1 for line in lines)
     assert all(sum(line["classes"]) == pytest.approx(1) for line in lines)
-    assert "kept_frac" in capfd.readouterr().err
+    assert "kept_frac" in caplog.text
     config = kd3.Config(tau=0.5, tau_floor=3.0, memory=1)
     assert run(world, tmp_path / "b", "kd3", config=config, steps=3)[0].state == "refused"
-    assert "pass its threshold: lower it with --set tau=0.25" in capfd.readouterr().err
+    assert "pass its threshold: lower it with --set tau=0.25" in caplog.text
     one = make(world, "kd3")
     one.check({})
     one.sieve.kept_frac.zero_()

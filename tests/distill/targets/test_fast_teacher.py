@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill.targets.fast_teacher import fast_teacher
-from distill.targets.precompute import compile_pays
+from distill.targets import fast_teacher as module
+from distill.targets.fast_teacher import compile_pays, fast_teacher
 from indexes import devices
 from indexes.models.net import Net, build_net
 
@@ -60,7 +60,7 @@ def test_rounded_answers_are_those_of_autocast(
     builder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "has_bf16", lambda device: True)
-    monkeypatch.setattr(fast_teacher, "_fold", lambda net, pixels: None)
+    monkeypatch.setattr(module, "_fold", lambda net, pixels: None)
     net = trained(builder)
     found = fast_teacher(net, SIZE)
     kinds = {layer.weight.dtype for layer in found.module.modules() if type(layer) is nn.Conv2d}
@@ -91,7 +91,9 @@ def twice(num_classes: int) -> nn.Module:
 
 def test_what_folding_would_change_is_not_folded() -> None:
     torch.manual_seed(0)
-    net = build_net("tests.distill.test_frozen:twice", num_classes=3, trust=True).eval()
+    net = build_net(
+        "tests.distill.targets.test_fast_teacher:twice", num_classes=3, trust=True
+    ).eval()
     net.module.norm.running_mean.fill_(1)
     found = fast_teacher(net, SIZE)
     assert norms(found) == 1

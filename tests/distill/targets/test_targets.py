@@ -21,7 +21,7 @@ from distill.data.dataset import ShardDataset
 from distill.data.loader import InMemory, StepLoader, ViewBatch, decode_all, stored_geometry
 from distill.data.sampler import EpochSampler, split_heldout
 from distill.losses.kd import kd
-from distill.method import Needs
+from distill.recipe import Needs
 from distill.targets import cache
 from distill.targets.cache import (
     CachedTargets,
@@ -32,12 +32,12 @@ from distill.targets.cache import (
     full_logits,
     top_logits,
 )
+from distill.targets.fast_teacher import teacher_function
 from distill.targets.precompute import (
     DONE_FILE,
     TargetBuilder,
-    precompute_targets,
+    build_target_cache,
     shutil,
-    teacher_function,
     verify_targets,
 )
 from indexes import artifact
@@ -48,36 +48,43 @@ from tests.support import distillation
 
 World = tuple[Shards, Teacher]
 VIEWS = 3
+AUGMENTATION = augment.Augmentation(size=32, seed=0)
 KINDS: list[Needs] = ["logits", "features", "map"]
 
 
-def asking_of(world: World, **changed: Any) -> TargetBuilder:
+def builder_of(world: World, **changed: Any) -> TargetBuilder:
     shards, teacher = world
     return TargetBuilder(
-        **{"shards": shards, "teacher": teacher, "look": augment.Augmentation(size=32, seed=0)}
+        **{
+            "shards": shards,
+            "teacher": teacher,
+            "augmentation": augment.Augmentation(size=32, seed=0),
+        }
         | changed
     )
 
 
-def feed_of(world: World, order_seed: int = 0, per_image: int = 1) -> StepLoader:
+def loader_of(world: World, order_seed: int = 0, per_image: int = 1) -> StepLoader:
     shards, teacher = world
     stock = ShardDataset([(shards, split_heldout(shards.columns["key_hash"]).train)])
     order = EpochSampler(len(stock), 16, order_seed)
     stored = decode_all(stock, stored_geometry(teacher.geometry), "cpu")
-    source, look = InMemory(stored, order), augment.Augmentation(size=32, seed=0)
-    return StepLoader(source, order, stock.key_hash, look, per_image=per_image, num_views=VIEWS)
+    source = InMemory(stored, order)
+    return StepLoader(
+        source, order, stock.key_hash, augmentation, per_image=per_image, num_views=VIEWS
+    )
 
 
 def cached_of(world: World, directory: Path, needs: Needs, **changed: Any) -> CachedTargets:
     rows = split_heldout(world[0].columns["key_hash"]).train
-    kept = TargetCache(directory, asking_of(world, kind=needs, **changed).key, VIEWS)
+    kept = TargetCache(directory, builder_of(world, kind=needs, **changed).key, VIEWS)
     return CachedTargets([(kept, rows)], VIEWS, 3, needs)
 
 
 @pytest.fixture(scope="module")
 def kept(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     shelf = tmp_path_factory.mktemp("targets")
-    return {kind: precompute_targets(asking_of(world, kind=kind), VIEWS, shelf) for kind in KINDS}
+    return {kind: build_target_cache(builder_of(world, kind=kind), VIEWS, shelf) for kind in KINDS}
 
 
 @pytest.mark.parametrize("per_image", [1, 2])
@@ -87,11 +94,11 @@ def test_cached_is_online_in_float16(
 ) -> None:
     online, feed = (
         OnlineTargets(teacher_function(world[1], needs, "cpu")),
-        feed_of(world, 5, per_image),
+        loader_of(world, 5, per_image),
     )
     cached = cached_of(world, kept[needs], needs)
     for seen in feed.steps(0, 12):
-        ours, theirs = cached.answer(seen), online.answer(seen)
+        ours, theirs = cached(seen), online(seen)
         torch.testing.assert_close(ours.logits_BC, theirs.logits_BC, rtol=0.02, atol=0.05)
         assert (ours.features is None) == (theirs.features is None)
         if theirs.features is not None:
@@ -104,15 +111,15 @@ def test_cached_is_online_in_float16(
 
 
 def test_a_map_serves_for_less(world: World, kept: dict[str, Path]) -> None:
-    seen = next(feed_of(world).steps(0, 1))
-    whole = cached_of(world, kept["map"], "map").answer(seen)
+    seen = next(loader_of(world).steps(0, 1))
+    whole = cached_of(world, kept["map"], "map")(seen)
     for needs in ("logits", "features"):
-        found = cached_of(world, kept["map"], needs).answer(seen)
+        found = cached_of(world, kept["map"], needs)(seen)
         assert torch.equal(found.logits_BC, whole.logits_BC)
         assert (found.features is None) == (needs == "logits")
     with pytest.raises(ArtifactError, match=r"holds logits and this method needs .*map"):
         cached_of(world, kept["logits"], "map")
-    shelf, key = kept["map"].parent, asking_of(world).key
+    shelf, key = kept["map"].parent, builder_of(world).key
     assert find_targets(shelf, world[0], key, VIEWS) == kept["logits"]
     assert find_targets(shelf, world[0], key, VIEWS + 1) is None
     assert find_targets(shelf / "nowhere", world[0], key) is None
@@ -124,15 +131,15 @@ def test_several_sets_lie_one_behind_the_other(world: World, tmp_path: Path) -> 
     other = distillation.make_shards(tmp_path / "other", teacher, 8, images=images)
     sets, stock = [], ShardDataset([(shards, np.array([7, 3, 40])), (other, np.array([5, 0]))])
     for each, rows in stock.sets:
-        who = asking_of((each, teacher), kind="map")
+        who = builder_of((each, teacher), kind="map")
         sets.append(
-            (TargetCache(precompute_targets(who, 2, tmp_path / "targets"), who.key, 2), rows)
+            (TargetCache(build_target_cache(who, 2, tmp_path / "targets"), who.key, 2), rows)
         )
     cached = CachedTargets(sets, 2, 3, "map")
     index, visits = np.array([4, 0, 3, 2, 1, 0]), np.array([0, 1, 3, 2, 0, 0])
     stored = decode_all(stock, stored_geometry(teacher.geometry), "cpu")[index]
     pixels = augment.Augmentation(size=32, seed=0)(stored, stock.key_hash[index], visits % 2)
-    found = cached.answer(ViewBatch(pixels, index, visits))
+    found = cached(ViewBatch(pixels, index, visits))
     asked = teacher_function(teacher, "map", "cpu")(pixels)
     torch.testing.assert_close(found.logits_BC, asked[0], rtol=0.02, atol=0.05)
     torch.testing.assert_close(found.features, asked[1].float(), rtol=0.03, atol=0.03)
@@ -143,7 +150,7 @@ class Counting:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: int = 10**9) -> None:
         self.asked, self.calls = 0, calls
-        answers = TargetBuilder.answers
+        answers = TargetBuilder.compute
 
         def counted(one: TargetBuilder, stored: torch.Tensor, rows: Any, view: int) -> Any:
             self.calls -= 1
@@ -152,7 +159,7 @@ class Counting:
             self.asked += len(rows)
             return answers(one, stored, rows, view)
 
-        monkeypatch.setattr(TargetBuilder, "answers", counted)
+        monkeypatch.setattr(TargetBuilder, "compute", counted)
 
 
 def bytes_of(directory: Path) -> dict[str, bytes]:
@@ -166,28 +173,28 @@ def test_asked_once_resumed_and_extended(
     num = len(world[0])
     with monkeypatch.context() as patch:
         counting = Counting(patch)
-        whole = precompute_targets(asking_of(world), VIEWS, tmp_path / "whole")
+        whole = build_target_cache(builder_of(world), VIEWS, tmp_path / "whole")
         assert counting.asked == num * VIEWS + 1
-        precompute_targets(asking_of(world), VIEWS, tmp_path / "whole")
-        precompute_targets(asking_of(world), 1, tmp_path / "whole")
+        build_target_cache(builder_of(world), VIEWS, tmp_path / "whole")
+        build_target_cache(builder_of(world), 1, tmp_path / "whole")
         assert counting.asked == num * VIEWS + 1
     with monkeypatch.context() as patch:
         Counting(patch, calls=1 + 2 * VIEWS + 1)  # dies in the third block
         with pytest.raises(RuntimeError, match="killed"):
-            precompute_targets(asking_of(world), VIEWS, tmp_path / "cut")
+            build_target_cache(builder_of(world), VIEWS, tmp_path / "cut")
     cut = tmp_path / "cut" / whole.name
     assert not artifact.is_done(cut)
     with pytest.raises(ArtifactError, match=r"has no card\.json"):
-        TargetCache(cut, asking_of(world).key, 1)
+        TargetCache(cut, builder_of(world).key, 1)
     with monkeypatch.context() as patch:
         counting = Counting(patch)
-        precompute_targets(asking_of(world), VIEWS, tmp_path / "cut")
+        build_target_cache(builder_of(world), VIEWS, tmp_path / "cut")
         assert counting.asked == (num - 32) * VIEWS + 1
     assert bytes_of(cut) == bytes_of(whole)
     with monkeypatch.context() as patch:
         counting = Counting(patch)
-        precompute_targets(asking_of(world), 1, tmp_path / "grown")
-        precompute_targets(asking_of(world), VIEWS, tmp_path / "grown")
+        build_target_cache(builder_of(world), 1, tmp_path / "grown")
+        build_target_cache(builder_of(world), VIEWS, tmp_path / "grown")
         assert counting.asked == num * VIEWS + 2
     grown = tmp_path / "grown" / whole.name
     assert bytes_of(grown) == bytes_of(whole)
@@ -201,14 +208,14 @@ def test_other_files_than_those_marked_are_asked_for_anew(
     with monkeypatch.context() as patch:
         Counting(patch, calls=1 + 3 * VIEWS)
         with pytest.raises(RuntimeError, match="killed"):
-            precompute_targets(asking_of(world), VIEWS, tmp_path)
+            build_target_cache(builder_of(world), VIEWS, tmp_path)
     (place,) = tmp_path.iterdir()
     (marks,) = place.glob(f"{DONE_FILE}*")
     assert np.load(marks).sum() == 3
     (place / file_name(1, "logits")).unlink()
     with monkeypatch.context() as patch:
         counting = Counting(patch)
-        precompute_targets(asking_of(world), VIEWS, tmp_path)
+        build_target_cache(builder_of(world), VIEWS, tmp_path)
         assert counting.asked == len(world[0]) * VIEWS + 1
 
 
@@ -217,13 +224,13 @@ def test_marks_are_of_the_views_that_were_asked_for(
 ) -> None:
     """Blocks answered for two views, when three were begun before, have no third view."""
     monkeypatch.setattr(loader, "CHUNK", 16)
-    whole = precompute_targets(asking_of(world), 3, tmp_path / "whole")
+    whole = build_target_cache(builder_of(world), 3, tmp_path / "whole")
     for num_views, blocks in ((3, 1), (2, 3)):
         with monkeypatch.context() as patch:
             Counting(patch, calls=1 + blocks * num_views)
             with pytest.raises(RuntimeError, match="killed"):
-                precompute_targets(asking_of(world), num_views, tmp_path / "cut")
-    cut = precompute_targets(asking_of(world), 3, tmp_path / "cut")
+                build_target_cache(builder_of(world), num_views, tmp_path / "cut")
+    cut = build_target_cache(builder_of(world), 3, tmp_path / "cut")
     assert bytes_of(cut) == bytes_of(whole)
     assert not list(cut.glob(f"{DONE_FILE}*"))
 
@@ -234,8 +241,8 @@ def test_marks_are_of_the_views_that_were_asked_for(
         (dict(shards="f" * 64), "other shards"),
         (dict(teacher="f" * 64), "another teacher"),
         (dict(seed=1), r"another view seed \(0, not 1\)"),
-        (dict(color=0.2), "another color of views"),
-        (dict(view_code=99), r"another view code \(\d, not 99\)"),
+        (dict(color_jitter=0.2), "another color jitter of views"),
+        (dict(view_version=99), r"another view version \(\d, not 99\)"),
         (dict(top=2), "another number of logits"),
     ],
 )
@@ -243,20 +250,20 @@ def test_other_answers_are_refused_by_name(
     world: World, kept: dict[str, Path], other: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ArtifactError, match=message):
-        TargetCache(kept["logits"], replace(asking_of(world).key, **other), VIEWS)
+        TargetCache(kept["logits"], replace(builder_of(world).key, **other), VIEWS)
     assert find_targets(
-        kept["logits"].parent, world[0], replace(asking_of(world).key, **other)
+        kept["logits"].parent, world[0], replace(builder_of(world).key, **other)
     ) is None  # fmt: skip
 
 
 def test_too_few_views_and_cut_files_are_refused(world: World, tmp_path: Path) -> None:
-    place = precompute_targets(asking_of(world), 1, tmp_path)
-    with pytest.raises(ArtifactError, match=r"to 1 views, not to 2: `winnow targets --views 2`"):
-        TargetCache(place, asking_of(world).key, 2)
+    place = build_target_cache(builder_of(world), 1, tmp_path)
+    with pytest.raises(ArtifactError, match=r"of 1 views, not of 2: `winnow targets --views 2`"):
+        TargetCache(place, builder_of(world).key, 2)
     path = place / file_name(0, "logits")
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ArtifactError, match="has not the"):
-        TargetCache(place, asking_of(world).key, 1)
+        TargetCache(place, builder_of(world).key, 1)
 
 
 def test_a_full_disk_is_told_beforehand(
@@ -264,31 +271,31 @@ def test_a_full_disk_is_told_beforehand(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
     with pytest.raises(OSError, match=r"need 0\.00 GB.*--views 0"):
-        precompute_targets(asking_of(world), 1, tmp_path)
+        build_target_cache(builder_of(world), 1, tmp_path)
 
 
 def test_verify_asks_again(world: World, tmp_path: Path) -> None:
-    who = asking_of(world, kind="features")
-    place = precompute_targets(who, 2, tmp_path)
+    who = builder_of(world, kind="features")
+    place = build_target_cache(who, 2, tmp_path)
     lines = list(verify_targets(who, place))
     assert [line.split(":")[0] for line in lines] == ["logits", "features"]
-    assert all("120 views asked again" in line for line in lines)
+    assert all("120 views computed again" in line for line in lines)
 
 
 def test_the_command_that_verifies_takes_kept_answers_and_nets(
     world: World, tmp_path: Path
 ) -> None:
-    place = precompute_targets(asking_of(world), 2, tmp_path)
+    place = build_target_cache(builder_of(world), 2, tmp_path)
     for path, said in ((place, "targets, 2 files"), (world[1].directory, "teacher, 1 files")):
         result = CliRunner().invoke(winnow.app, ["verify", str(path)])
         assert result.exit_code == 0, result.output
         assert f"{said}, every digest as the card says" in result.output
     spoil_values(place)
     result = CliRunner().invoke(winnow.app, ["verify", str(place)])
-    assert (result.exit_code, "sha256 differs" in result.output) == (2, True)
+    assert (result.exit_code, "sha256 differs" in result.output) == (3, True)
     (place / file_name(0, "logits")).unlink()
     result = CliRunner().invoke(winnow.app, ["verify", str(place)])
-    assert (result.exit_code, "is missing" in result.output) == (2, True)
+    assert (result.exit_code, "is missing" in result.output) == (3, True)
 
 
 def spoil_values(place: Path) -> None:
@@ -307,13 +314,13 @@ def spoil_values_and_card(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"), [(spoil_values, "sha256"), (spoil_values_and_card, "asked again")]
+    ("spoil", "message"), [(spoil_values, "sha256"), (spoil_values_and_card, "computed again")]
 )
 def test_verify_finds_what_is_wrong(
     world: World, tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
-    who = asking_of(world)
-    place = precompute_targets(who, 2, tmp_path)
+    who = builder_of(world)
+    place = build_target_cache(who, 2, tmp_path)
     spoil(place)
     with pytest.raises(ArtifactError, match=message):
         list(verify_targets(who, place))
@@ -343,13 +350,13 @@ def test_the_largest_logits_and_the_mass_of_the_others_are_kept(top: int, seed: 
 def test_many_classes_are_cut(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "FULL", 2)
-    who = asking_of(world, top=2)
-    place = precompute_targets(who, VIEWS, tmp_path)
+    monkeypatch.setattr(cache, "FULL_CLASSES", 2)
+    who = builder_of(world, top=2)
+    place = build_target_cache(who, VIEWS, tmp_path)
     assert np.load(place / file_name(0, "classes")).dtype == np.int32
     cached = cached_of(world, place, "logits", top=2)
     online = OnlineTargets(teacher_function(world[1], "logits", "cpu"))
-    for seen in feed_of(world).steps(0, 3):
+    for seen in loader_of(world).steps(0, 3):
         # Of three classes the one that is not kept is alone in the tail: nothing is lost.
-        ours, theirs = cached.answer(seen).logits_BC, online.answer(seen).logits_BC
+        ours, theirs = cached(seen).logits_BC, online(seen).logits_BC
         torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.05)

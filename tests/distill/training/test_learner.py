@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from distill import train
 from distill.data import augment
 from distill.method import Batch
+from distill.methods.kd import KD
 from distill.recipe import Recipe
+from distill.training.cadence import Cadence
 from distill.training.ema import WeightAverage
 from distill.training.learner import Learner
 from indexes import artifact, checkpoint, devices
@@ -57,7 +58,9 @@ def test_parts_must_be_equal() -> None:
         Recipe(steps=1, batch_size=16, accumulate=3)
 
 
-@pytest.mark.parametrize("recipe", [{"accumulate": 2}, {"ema": 0.9}, {"color": 0.3, "views": 2}])
+@pytest.mark.parametrize(
+    "recipe", [{"accumulate": 2}, {"ema": 0.9}, {"color_jitter": 0.3, "views": 2}]
+)
 def test_resumes_bit_equal_with(world: World, tmp_path: Path, recipe: dict[str, Any]) -> None:
     run(world, tmp_path / "whole", steps=6, recipe=recipe)
     with killed_at(5, save_at=3):
@@ -85,32 +88,32 @@ def test_killed_at_five_steps_with_other_workers_each_time(world: World, tmp_pat
 
 
 def test_the_last_checkpoints_are_kept_and_the_one_before_serves(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(world, tmp_path / "whole", steps=8)
     place = tmp_path / "cut" / "resnet8"
     with monkeypatch.context() as patch:
-        patch.setattr(train.Pace, "checkpoint_due", lambda self: True)
-        learn = Learner.learn
+        patch.setattr(Cadence, "checkpoint_due", lambda self: True)
+        backward = Learner.backward
 
         def dying(self: Learner, *args: Any, **kwargs: Any) -> None:
-            if self.step == 6:
+            if self.num_steps == 6:
                 raise RuntimeError("killed")
-            learn(self, *args, **kwargs)
+            backward(self, *args, **kwargs)
 
-        patch.setattr(Learner, "learn", dying)
+        patch.setattr(Learner, "backward", dying)
         with pytest.raises(RuntimeError, match="killed"):
             run(world, tmp_path / "cut", steps=8)
-    names = [path.name for path in checkpoint.found(place)]
+    names = [path.name for path in checkpoint.find_checkpoints(place)]
     assert names == ["checkpoint-000000006.pt", "checkpoint-000000005.pt"]
-    newest = checkpoint.found(place)[0]
+    newest = checkpoint.find_checkpoints(place)[0]
     newest.write_bytes(newest.read_bytes()[:-200])
     run(world, tmp_path / "cut", steps=8)
-    error = capfd.readouterr().err
+    error = caplog.text
     assert "checkpoint-000000006.pt is damaged" in error
     assert "resnet8: goes on at step 5" in error
     assert same(place, tmp_path / "whole" / "resnet8")
-    assert not checkpoint.found(place)
+    assert not checkpoint.find_checkpoints(place)
 
 
 def test_mean_weights_are_saved_and_measured(world: World, tmp_path: Path) -> None:
@@ -118,16 +121,16 @@ def test_mean_weights_are_saved_and_measured(world: World, tmp_path: Path) -> No
     run(world, tmp_path / "last", steps=6)
     assert losses(tmp_path / "mean" / "resnet8") == losses(tmp_path / "last" / "resnet8")
     weights: list[dict[str, torch.Tensor]] = []
-    take = Learner.take
+    step = Learner.step
 
     def watching(self: Learner, **kwargs: Any) -> None:
         if not weights:
             weights.append({k: v.clone() for k, v in self.method.module.state_dict().items()})
-        take(self, **kwargs)
+        step(self, **kwargs)
         weights.append({k: v.clone() for k, v in self.method.module.state_dict().items()})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "take", watching)
+        patch.setattr(Learner, "step", watching)
         run(world, tmp_path / "again", steps=6, recipe={"ema": 0.6})
     saved = weights_of(tmp_path / "again" / "resnet8")
     names = [name for name in saved if name.endswith(("weight", "bias"))]
@@ -149,7 +152,7 @@ def test_average_shows_and_puts_back() -> None:
         for parameter in net.parameters():
             parameter.add_(1)
     after = {k: v.clone() for k, v in net.state_dict().items()}
-    with mean.shown():
+    with mean.applied():
         assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     assert all(torch.equal(v, after[k]) for k, v in net.state_dict().items())
 
@@ -165,21 +168,21 @@ def test_a_student_out_of_memory_stops_and_others_go_on(
     world: World,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     error: Exception,
 ) -> None:
     run(world, tmp_path / "alone", students=("resnet14",), steps=5)
-    learn = Learner._learn
+    losses = KD.losses
 
-    def hungry(self: Learner, part: int, batch: Batch, progress: float) -> None:
-        if self.builder == "resnet8" and self.step == 2:
+    def hungry(self: KD, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        if self.student.builder == "resnet8" and progress == 2 / 5:
             raise error
-        learn(self, part, batch, progress)
+        return losses(self, batch, progress)
 
-    monkeypatch.setattr(Learner, "_learn", hungry)
+    monkeypatch.setattr(KD, "losses", hungry)
     outcomes = run(world, tmp_path / "both", students=("resnet8", "resnet14"), steps=5)
     assert [one.state for one in outcomes] == ["out of memory", "finished"]
-    said = capfd.readouterr().err
+    said = caplog.text
     assert "resnet8 is out of memory at step 3: stopped, others go on; with more of it" in said
     assert "--accumulate 2" in said
     assert not artifact.is_done(tmp_path / "both" / "resnet8")
@@ -190,19 +193,19 @@ def test_what_was_saved_before_memory_ran_out_serves(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(world, tmp_path / "whole", steps=5)
-    learn = Learner._learn
+    losses = KD.losses
 
-    def hungry(self: Learner, part: int, batch: Batch, progress: float) -> None:
-        if self.step == 3:
+    def hungry(self: KD, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        if progress == 3 / 5:
             raise OUT_OF_MEMORY[0]
-        learn(self, part, batch, progress)
+        return losses(self, batch, progress)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "_learn", hungry)
-        patch.setattr(train.Pace, "checkpoint_due", lambda self: True)
+        patch.setattr(KD, "losses", hungry)
+        patch.setattr(Cadence, "checkpoint_due", lambda self: True)
         assert run(world, tmp_path / "cut", steps=5)[0].state == "out of memory"
     place = tmp_path / "cut" / "resnet8"
-    assert checkpoint.found(place)[0].name == "checkpoint-000000003.pt"
+    assert checkpoint.find_checkpoints(place)[0].name == "checkpoint-000000003.pt"
     assert run(world, tmp_path / "cut", steps=5)[0].state == "finished"
     assert same(place, tmp_path / "whole" / "resnet8")
 
@@ -210,14 +213,13 @@ def test_what_was_saved_before_memory_ran_out_serves(
 def test_out_of_memory_in_the_optimizer_is_the_students_too(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = Learner._take
-
-    def hungry(self: Learner, lr: float) -> None:
-        if self.builder == "resnet8":
+    def hungry(self: WeightAverage, step: int) -> None:
+        if len(self.mean) == num_tensors:
             raise OUT_OF_MEMORY[0]
-        take(self, lr)
 
-    monkeypatch.setattr(Learner, "_take", hungry)
+    net = build_net("resnet8", num_classes=3).module
+    num_tensors = len(WeightAverage(net, 0.9).mean)
+    monkeypatch.setattr(WeightAverage, "update", hungry)
     outcomes = run(world, tmp_path, students=("resnet8", "resnet14"), recipe={"ema": 0.9})
     assert [one.state for one in outcomes] == ["out of memory", "finished"]
 
@@ -225,23 +227,20 @@ def test_out_of_memory_in_the_optimizer_is_the_students_too(
 def test_real_memory_that_cannot_be_had_is_known(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    learn = Learner._learn
+    def hungry(self: KD, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
+        return {"kd": torch.empty(2**62, dtype=torch.uint8).sum()}
 
-    def hungry(self: Learner, part: int, batch: Batch, progress: float) -> None:
-        torch.empty(2**62, dtype=torch.uint8)
-        learn(self, part, batch, progress)
-
-    monkeypatch.setattr(Learner, "_learn", hungry)
+    monkeypatch.setattr(KD, "losses", hungry)
     assert run(world, tmp_path)[0].state == "out of memory"
 
 
 def test_other_errors_are_not_hidden(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(self: Learner, *args: Any) -> None:
+    def broken(self: KD, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
         raise RuntimeError("a slip in a method")
 
-    monkeypatch.setattr(Learner, "_learn", broken)
+    monkeypatch.setattr(KD, "losses", broken)
     with pytest.raises(RuntimeError, match="a slip"):
         run(world, tmp_path)
 
@@ -255,28 +254,28 @@ def test_kept_and_fresh_answers_give_the_same_losses(world: World, tmp_path: Pat
 
 
 def test_answers_that_are_named_are_used_or_refused(
-    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shards, _ = world
     run(world, tmp_path, recipe={"views": 2})
     (place,) = (tmp_path / "targets").iterdir()
-    capfd.readouterr()
-    run(world, tmp_path, fresh=True, recipe={"views": 2, "seed": 3}, kept_targets=place)
-    said = capfd.readouterr().err
+    caplog.clear()
+    run(world, tmp_path, fresh=True, recipe={"views": 2, "seed": 3}, targets=place)
+    said = caplog.text
     assert f"the teacher's logits of 2 views an image are read from {place}" in said
     assert "ask the teacher" not in said
     other = distillation.make_teacher(tmp_path / "other", seed=9)
     its_shards = distillation.make_shards(tmp_path / "set", other)
     with pytest.raises(ArtifactError, match="other shards"):
-        run((its_shards, other), tmp_path / "x", recipe={"views": 2}, kept_targets=place)
+        run((its_shards, other), tmp_path / "x", recipe={"views": 2}, targets=place)
     same_images = Shards(shards.directory, shards.card)
     with pytest.raises(ArtifactError, match="another teacher"):
-        run((same_images, other), tmp_path / "y", recipe={"views": 2}, kept_targets=place)
+        run((same_images, other), tmp_path / "y", recipe={"views": 2}, targets=place)
     with pytest.raises(ArtifactError, match="another view seed"):
-        run(world, tmp_path / "z", recipe={"views": 2, "view_seed": 1}, kept_targets=place)
+        run(world, tmp_path / "z", recipe={"views": 2, "view_seed": 1}, targets=place)
     with pytest.raises(ArtifactError, match="needs the teacher's map"):
-        run(world, tmp_path / "v", "kd3", recipe={"views": 2}, kept_targets=place)
+        run(world, tmp_path / "v", "kd3", recipe={"views": 2}, targets=place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(augment, "VERSION", 99)
-        with pytest.raises(ArtifactError, match="another view code"):
-            run(world, tmp_path / "w", recipe={"views": 2}, kept_targets=place)
+        with pytest.raises(ArtifactError, match="another view version"):
+            run(world, tmp_path / "w", recipe={"views": 2}, targets=place)

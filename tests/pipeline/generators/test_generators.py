@@ -110,7 +110,7 @@ def test_a_signal_saves_and_the_log_has_named_terms(
         patch.setattr(Training, "step", struck)
         with pytest.raises(KeyboardInterrupt):
             fit_generator(one, tmp_path / "cut", "digest")
-    assert checkpoint.found(tmp_path / "cut")
+    assert checkpoint.find_checkpoints(tmp_path / "cut")
     with pytest.raises(ArtifactError, match="of another training"):
         fit_generator(start_training(*world), tmp_path / "cut", "other")
     assert same(train_to_end(start_training(*world), tmp_path / "cut"), whole)
