@@ -4,8 +4,8 @@ Command: python -m benchmarks.students --shards DIR --teacher DIR [--students re
 All parts are trainings by `distill.run.train_students`, timed in one run, rounds alternating,
 seconds of a step. A student that is nothing (a Linear of the mean color) shows what images and
 teacher cost: with cached targets that is `views`, with online ones `views + teacher`; a student's
-own cost is what its training takes more than that. Floor: `views + teacher` and every student's own cost.
-Peer: a run for each student, all that other projects offer.
+own cost is what its training takes more than that. Floor: `views + teacher` and every student's
+own cost. Peer: a run for each student, all that other projects offer.
 """
 
 from __future__ import annotations

@@ -169,4 +169,3 @@ def _open_teacher(config: DistillConfig | TargetsConfig, shards: Shards, device:
     return load_labeler(
         shards, spec, config.runs, device=device, trust_builder=config.trust_builder
     )
-

@@ -71,7 +71,7 @@ def loader_of(world: World, order_seed: int = 0, per_image: int = 1) -> StepLoad
     stored = decode_all(stock, stored_geometry(teacher.geometry), "cpu")
     source = InMemory(stored, order)
     return StepLoader(
-        source, order, stock.key_hash, augmentation, per_image=per_image, num_views=VIEWS
+        source, order, stock.key_hash, AUGMENTATION, per_image=per_image, num_views=VIEWS
     )
 
 
