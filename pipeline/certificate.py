@@ -46,9 +46,10 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.embeddings import Block
+from indexes.shards.writer import effective_sample_size
 from pipeline.pool import Pool
 from pipeline.soft_targets import TEMPERATURE, soften
-from pipeline.weighting.weights import gather_columns, spread_out
+from pipeline.weighting.weights import gather_matrix, stratified_positions
 
 Array = npt.NDArray[Any]
 SPREAD_NUMBERS = 1 << 25  # float32 numbers (128 MiB): 65,536 images of 512 features
@@ -82,7 +83,7 @@ def certify(
     found = {
         **_moment_figures(sums, n),
         **_class_figures(sums, n),
-        "effective_frac": float(sums["weight"] ** 2 / (n * sums["weight_square"])),
+        "effective_frac": effective_sample_size(weight.astype(np.float64)) / n,
         "duplicate_frac": twins / len(pool),
         **_spread_figures(pool, rows, seed),
         **_answer_figures(sums, n),
@@ -126,7 +127,6 @@ def _sums(block: Block, local: Array, weight: Array, num_classes: int) -> dict[s
     second = np.take_along_axis(classes, top, 1)[:, -1]
     sums: dict[str, Any] = {
         "weight": weight.sum(),
-        "weight_square": np.square(weight).sum(),
         "label": np.bincount(label, minlength=num_classes),
         "weighted_label": np.bincount(label, weight, num_classes),
         "second": np.bincount(second, minlength=num_classes),
@@ -200,8 +200,8 @@ def _answer_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
 def _spread_figures(pool: Pool, rows: Array, seed: int) -> dict[str, float]:
     """How far the selected rows lie apart in the teacher's features."""
     width = pool.blocks[0].matrix("features").shape[1]
-    chosen = rows[spread_out(len(rows), max(SPREAD_NUMBERS // width, 2), seed)]
-    features = gather_columns(pool, chosen, "features")
+    chosen = rows[stratified_positions(len(rows), max(SPREAD_NUMBERS // width, 2), seed)]
+    features = gather_matrix(pool, chosen, "features")
     n = len(features)
     center, scatter = features.mean(0, dtype=np.float64), np.zeros((width, width))
     for start in range(0, n, CHUNK_ROWS):
@@ -212,7 +212,7 @@ def _spread_figures(pool: Pool, rows: Array, seed: int) -> dict[str, float]:
     if n < 2:
         return found
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    queries = spread_out(n, QUERIES, seed + 1)
+    queries = stratified_positions(n, QUERIES, seed + 1)
     asked = features[queries]
     nearest = np.full(len(queries), -1.0, np.float32)
     for start in range(0, n, CHUNK_ROWS):

@@ -26,7 +26,7 @@ from pipeline.pool import Pool
 from pipeline.scores import columns, knn_distance, probe
 from pipeline.selection.top_n import select_top_n, starving
 from pipeline.stage import Artifact, Run, open_run, stage
-from pipeline.weighting.weights import Weighed, weigh
+from pipeline.weighting.weights import Weights, weigh
 from pipeline.write_shards import gather_rows, write_shard_set
 
 log = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ def weigh_rows(run: Run, pool: Pool, selected: Artifact) -> Artifact:
         rows, cap, floor = selected.load("rows"), config.weight_cap, config.weight_floor
         weighed = weigh(pool, rows, config.weights, cap=cap, floor=floor, seed=seed)
         if run.config.keys:
-            weighed = Weighed(selected.load("weight"), {"weights": "listed"})
+            weighed = Weights(selected.load("weight"), {"weights": "listed"})
         dropped = artifact.read_card(selected.directory, "selection")["dropped"]
         figures, moments = certificate.certify(pool, rows, weighed.weight, dropped, seed)
         npy.save(made.directory / "weight.npy", weighed.weight)

@@ -11,8 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.weighting import entropy_balancing
-from pipeline.weighting.entropy_balancing import balance, effective_frac, level, scores, solve
+from indexes.shards.writer import effective_sample_size
+from pipeline.weighting.entropy_balancing import (
+    MAX_STEPS,
+    balance,
+    capped_weights,
+    linear_scores,
+    solve,
+)
 
 Array = npt.NDArray[Any]
 
@@ -22,27 +28,27 @@ def rows(seed: int, n: int = 60, width: int = 3, shift: float = 0.3) -> Array:
 
 
 def weights(z: Array, cap: float, ridge: float) -> Array:
-    found, _ = solve(z, cap, ridge, np.zeros(z.shape[1]))
-    return level(scores(z, found), cap)
+    multipliers, _ = solve(z, cap, ridge, np.zeros(z.shape[1]))
+    return capped_weights(linear_scores(z, multipliers), cap)
 
 
 def slow_weights(z: Array, cap: float, ridge: float) -> Array:
-    """Plain gradient descent on the dual with v found by bisection, one number at a time."""
+    """Plain gradient descent on the dual with v multipliers by bisection, one number at a time."""
     multipliers = np.zeros(z.shape[1])
 
-    def of(multipliers: Array) -> Array:
+    def weights_of(multipliers: Array) -> Array:
         raw = [float(row @ multipliers) for row in z.astype(np.float64)]
         low, high = min(raw) - 50, max(raw) + 50
         for _ in range(200):
             middle = (low + high) / 2
-            mean = sum(min(cap, math.exp(one - middle)) for one in raw) / len(raw)
+            mean = sum(min(cap, math.exp(score - middle)) for score in raw) / len(raw)
             low, high = (middle, high) if mean > 1 else (low, middle)
-        return np.array([min(cap, math.exp(one - low)) for one in raw])
+        return np.array([min(cap, math.exp(score - low)) for score in raw])
 
     for _ in range(400):
-        slack = (of(multipliers)[:, None] * z).mean(0)
+        slack = (weights_of(multipliers)[:, None] * z).mean(0)
         multipliers = multipliers - 0.3 * (slack + ridge * multipliers)
-    return of(multipliers)
+    return weights_of(multipliers)
 
 
 @pytest.mark.parametrize("cap", [1.5, 3.0, 1e6])
@@ -63,14 +69,14 @@ def test_two_points_by_hand() -> None:
 def test_it_is_the_optimum(seed: int, cap: float, ridge: float) -> None:
     """The optimality conditions, which only the solution meets: the objective is convex."""
     z = rows(seed, shift=float(seed % 7) / 5)
-    found, _ = solve(z, cap, ridge, np.zeros(3))
-    weight = level(scores(z, found), cap)
+    multipliers, _ = solve(z, cap, ridge, np.zeros(3))
+    weight = capped_weights(linear_scores(z, multipliers), cap)
     assert weight.mean() == pytest.approx(1, abs=1e-9)
     assert weight.min() >= 0
     assert weight.max() <= cap
-    np.testing.assert_allclose((weight[:, None] * z).mean(0), -ridge * found, atol=1e-7)
+    np.testing.assert_allclose((weight[:, None] * z).mean(0), -ridge * multipliers, atol=1e-7)
     free = (weight < cap * (1 - 1e-9)) & (weight > 1e-200)
-    gap = np.log(weight[free]) - scores(z, found)[free]
+    gap = np.log(weight[free]) - linear_scores(z, multipliers)[free]
     np.testing.assert_allclose(gap, gap[:1].repeat(len(gap)), rtol=1e-9, atol=1e-9)
 
 
@@ -83,13 +89,13 @@ def test_a_feasible_target_is_met() -> None:
 
 def test_an_infeasible_target_leaves_slack_on_the_ridge() -> None:
     z = np.abs(rows(4)) + 0.1
-    found, steps = solve(z, 4.0, 0.1, np.zeros(3))
-    weight = level(scores(z, found), 4.0)
+    multipliers, steps = solve(z, 4.0, 0.1, np.zeros(3))
+    weight = capped_weights(linear_scores(z, multipliers), 4.0)
     slack = (weight[:, None] * z).mean(0)
-    np.testing.assert_allclose(slack, -0.1 * found, atol=1e-7)
+    np.testing.assert_allclose(slack, -0.1 * multipliers, atol=1e-7)
     assert (slack > 0.05).all()
     assert (slack < z.mean(0)).all()
-    assert steps < entropy_balancing.MOST_STEPS
+    assert steps < MAX_STEPS
 
 
 @given(st.integers(0, 10_000), st.floats(1.3, 8))
@@ -107,14 +113,14 @@ def test_met_already_means_even_weights() -> None:
     z = np.concatenate([half, -half])
     np.testing.assert_allclose(weights(z, 4, 0.01), 1, atol=1e-6)
     tilt = balance(z, 4, 0.5)
-    np.testing.assert_allclose(level(scores(z, tilt.multipliers), 4), 1, atol=1e-5)
+    np.testing.assert_allclose(capped_weights(linear_scores(z, tilt.multipliers), 4), 1, atol=1e-5)
 
 
 @given(st.integers(0, 10_000), st.floats(1.1, 9), st.integers(1, 60), st.integers(1, 40))
 @settings(max_examples=40, deadline=None)
 def test_the_moments_never_get_worse(seed: int, cap: float, n: int, width: int) -> None:
     z = rows(seed, n=n, width=width)
-    weight = level(scores(z, balance(z, cap, 0.5).multipliers), cap)
+    weight = capped_weights(linear_scores(z, balance(z, cap, 0.5).multipliers), cap)
     after, before = (weight[:, None] * z).mean(0), z.mean(0)
     assert np.square(after).sum() <= np.square(before).sum() * (1 + 1e-6)
 
@@ -123,10 +129,13 @@ def test_the_moments_never_get_worse(seed: int, cap: float, n: int, width: int) 
 def test_the_ridge_keeps_the_sample_large_enough(floor: float) -> None:
     z = rows(7, n=2000, width=8, shift=0.5)
     tilt, easiest = balance(z, 50, floor), float(z.var(0, dtype=np.float64).sum()) / 2000
-    share = effective_frac(level(scores(z, tilt.multipliers), 50))
-    assert share >= floor - 0.01
+    size = effective_sample_size(capped_weights(linear_scores(z, tilt.multipliers), 50))
+    assert size >= (floor - 0.01) * 2000
     assert tilt.ridge > easiest
-    before, after = z.mean(0), (level(scores(z, tilt.multipliers), 50)[:, None] * z).mean(0)
+    before, after = (
+        z.mean(0),
+        (capped_weights(linear_scores(z, tilt.multipliers), 50)[:, None] * z).mean(0),
+    )
     assert np.square(after).sum() < np.square(before).sum()
     easy = rows(8, n=2000, width=8, shift=0.01)
     lowest = float(easy.var(0, dtype=np.float64).sum()) / 2000
@@ -137,18 +146,18 @@ def test_the_ridge_keeps_the_sample_large_enough(floor: float) -> None:
 @pytest.mark.parametrize("shape", [(1, 4), (2, 9), (50, 1)])
 def test_few_rows_and_dead_columns(shape: tuple[int, int], value: float) -> None:
     z = np.full(shape, value, np.float32)
-    weight = level(scores(z, balance(z, 4, 0.5).multipliers), 4)
+    weight = capped_weights(linear_scores(z, balance(z, 4, 0.5).multipliers), 4)
     np.testing.assert_allclose(weight, 1, atol=1e-6)
 
 
 @given(st.lists(st.floats(-700, 700), min_size=1, max_size=50), st.floats(1.01, 9))
-def test_level_has_mean_one(score: list[float], cap: float) -> None:
-    weight = level(np.array(score), cap)
+def test_capped_weights_has_mean_one(score: list[float], cap: float) -> None:
+    weight = capped_weights(np.array(score), cap)
     assert weight.mean() == pytest.approx(1, abs=1e-6)
     assert weight.max() <= cap
     assert (np.diff(weight[np.argsort(score)]) >= -1e-12).all()
 
 
-def test_level_gives_the_excess_to_the_others() -> None:
-    weight = level(np.log([100.0, 1, 1, 1]), 2.0)
+def test_capped_weights_gives_the_excess_to_the_others() -> None:
+    weight = capped_weights(np.log([100.0, 1, 1, 1]), 2.0)
     np.testing.assert_allclose(weight, [2, 2 / 3, 2 / 3, 2 / 3], rtol=1e-9)

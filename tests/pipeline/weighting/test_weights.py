@@ -11,12 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from indexes.shards.writer import effective_sample_size
 from pipeline.method import Choice
 from pipeline.pool import Pool
-from pipeline.soft_targets import TEMPERATURE, SoftTargets
-from pipeline.weighting import weights
-from pipeline.weighting.entropy_balancing import effective_frac, level
-from pipeline.weighting.weights import Weighed, Weighing, class_prior, spread_out, weigh
+from pipeline.soft_targets import TEMPERATURE
+from pipeline.weighting.entropy_balancing import capped_weights
+from pipeline.weighting.weights import (
+    Limits,
+    Weighing,
+    Weights,
+    class_prior,
+    stratified_positions,
+    weigh,
+)
 from tests.support.pools import make_pool
 
 Array = npt.NDArray[Any]
@@ -34,13 +41,15 @@ def pool_with_moments(directory: Path, n: int = 900, shift: float = 0.4) -> Pool
     )
 
 
-def plain(pool: Pool, rows: Array, weighing: Weighing, cap: float = 8.0) -> Weighed:
-    return weigh(pool, rows, weighing, cap=cap, floor=0.3, seed=0)
+def weighed(
+    pool: Pool, rows: Array, weighing: Weighing, cap: float = 8.0, **limits: int
+) -> Weights:
+    return weigh(pool, rows, weighing, cap=cap, floor=0.3, seed=0, limits=Limits(**limits))
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=200), st.floats(1.0, 8.0))
 def test_class_prior_has_mean_one_and_a_cap(labels: list[int], cap: float) -> None:
-    weight = level(class_prior(np.array(labels), 5), cap)
+    weight = capped_weights(class_prior(np.array(labels), 5), cap)
     assert weight.mean() == pytest.approx(1.0, rel=1e-6)
     assert weight.max() <= cap
     assert weight.min() > 0
@@ -48,7 +57,7 @@ def test_class_prior_has_mean_one_and_a_cap(labels: list[int], cap: float) -> No
 
 def test_class_prior_evens_classes_out() -> None:
     label = np.repeat([0, 1, 2], [60, 30, 10])
-    sums = np.bincount(label, level(class_prior(label, 4), 10))
+    sums = np.bincount(label, capped_weights(class_prior(label, 4), 10))
     np.testing.assert_allclose(sums, sums.mean(), rtol=1e-9)
 
 
@@ -59,7 +68,7 @@ def test_class_prior_evens_classes_out() -> None:
 def test_every_kind_has_mean_one_and_a_cap(tmp_path: Path, weighing: Weighing, cap: float) -> None:
     pool = pool_with_moments(tmp_path, n=120)
     for rows in (np.arange(5, 110, 3), np.array([7]), np.zeros(0, np.int64)):
-        weight = plain(pool, rows, weighing, cap).weight
+        weight = weighed(pool, rows, weighing, cap).weight
         assert weight.dtype == np.float32
         assert weight.shape == rows.shape
         assert weight.max(initial=0) <= cap
@@ -70,7 +79,7 @@ def test_every_kind_has_mean_one_and_a_cap(tmp_path: Path, weighing: Weighing, c
 def test_confidence_is_the_largest_probability(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path)
     rows = np.arange(0, 900, 2)
-    weight = plain(pool, rows, "confidence").weight
+    weight = weighed(pool, rows, "confidence").weight
     expected = 1 / (1 + np.exp(-pool.column("log_odds")[rows].astype(np.float64)))
     np.testing.assert_allclose(weight, expected / expected.mean(), rtol=1e-5)
 
@@ -78,37 +87,35 @@ def test_confidence_is_the_largest_probability(tmp_path: Path) -> None:
 def test_moment_match_meets_the_fingerprint(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path)
     rows = np.sort(np.random.default_rng(1).choice(900, 700, replace=False))
-    found = plain(pool, rows, "moment_match")
+    found = weighed(pool, rows, "moment_match")
     moments = np.concatenate([block.matrix("moments") for block in pool.blocks])[rows]
     before = moments.astype(np.float64).mean(0)
     after = (found.weight[:, None] * moments.astype(np.float64)).mean(0)
     assert np.abs(before).min() > 0.3
     assert np.abs(after).max() < 0.05
-    assert effective_frac(found.weight) >= 0.29
+    assert effective_sample_size(found.weight) >= 0.29 * 700
     assert found.note["weights"] == "moment_match"
     assert found.note["solved_rows"] == 700
-    again = plain(pool, rows, "moment_match")
+    again = weighed(pool, rows, "moment_match")
     assert (again.weight == found.weight).all()
 
 
-def test_a_sample_of_many_rows_gives_multipliers_for_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sample_of_many_rows_gives_multipliers_for_all(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path, n=3000, shift=0.2)
     rows = np.arange(3000)
-    whole = plain(pool, rows, "moment_match").weight
-    monkeypatch.setattr(weights, "SOLVE_NUMBERS", 1500 * WIDTH)
-    part = plain(pool, rows, "moment_match")
+    whole = weighed(pool, rows, "moment_match").weight
+    part = weighed(pool, rows, "moment_match", solve_numbers=1500 * WIDTH)
     assert part.note["solved_rows"] == 1500
     assert part.weight.mean() == pytest.approx(1, abs=1e-6)
     assert np.corrcoef(part.weight, whole)[0, 1] > 0.97
-    assert (plain(pool, rows, "moment_match").weight == part.weight).all(), "seeded"
+    again = weighed(pool, rows, "moment_match", solve_numbers=1500 * WIDTH)
+    assert (again.weight == part.weight).all(), "seeded"
 
 
 def test_without_batchnorm_the_classes_are_evened_out(tmp_path: Path) -> None:
     label = np.repeat([0, 1, 2], [60, 30, 10])
     pool = make_pool(tmp_path, label=label, log_odds=np.zeros(100))
-    found = plain(pool, np.arange(100), "moment_match")
+    found = weighed(pool, np.arange(100), "moment_match")
     np.testing.assert_allclose(np.bincount(label, found.weight), 100 / 3, rtol=1e-5)
     assert "no BatchNorm" in found.note["note"]
 
@@ -116,7 +123,7 @@ def test_without_batchnorm_the_classes_are_evened_out(tmp_path: Path) -> None:
 def test_a_cap_below_one_is_refused(tmp_path: Path) -> None:
     pool = make_pool(tmp_path, label=np.zeros(3, int), log_odds=np.zeros(3))
     with pytest.raises(ValueError, match="weight_cap"):
-        plain(pool, np.arange(3), "class_prior", cap=0.5)
+        weighed(pool, np.arange(3), "class_prior", cap=0.5)
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.0, float("nan")])
@@ -126,8 +133,8 @@ def test_a_floor_that_is_no_share_is_refused(wrong: float) -> None:
 
 
 @given(st.integers(0, 5000), st.integers(1, 700), st.integers(0, 99))
-def test_spread_out_is_a_stratified_sample(total: int, most: int, seed: int) -> None:
-    chosen = spread_out(total, most, seed)
+def test_positions_are_a_stratified_sample(total: int, most: int, seed: int) -> None:
+    chosen = stratified_positions(total, most, seed)
     assert len(chosen) == min(total, most)
     assert (np.diff(chosen) > 0).all()
     assert ((chosen >= 0) & (chosen < total)).all()
@@ -152,58 +159,16 @@ def test_soft_prior_evens_the_softened_answers_out(tmp_path: Path) -> None:
     rows = np.arange(3, 590)
     soft = np.exp(logits[rows] / TEMPERATURE)
     soft /= soft.sum(1, keepdims=True)
-    before, weight = soft.mean(0), plain(pool, rows, "soft_prior").weight
+    before, weight = soft.mean(0), weighed(pool, rows, "soft_prior").weight
     after = (soft * weight[:, None]).mean(0)
     assert np.abs(after - 1 / 3).max() < 0.1 * np.abs(before - 1 / 3).max()
-    hard = plain(pool, rows, "class_prior").weight
+    hard = weighed(pool, rows, "class_prior").weight
     assert weight[label[rows] == 2].mean() > hard[label[rows] == 2].mean()
 
 
-def test_soft_prior_with_very_many_classes_is_class_prior_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_soft_prior_with_very_many_classes_is_class_prior_and_says_so(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path, n=90)
     rows = np.arange(80)
-    monkeypatch.setattr(weights, "MOST_CLASSES", 2)
-    found = plain(pool, rows, "soft_prior")
-    np.testing.assert_array_equal(found.weight, plain(pool, rows, "class_prior").weight)
+    found = weighed(pool, rows, "soft_prior", soft_prior_classes=2)
+    np.testing.assert_array_equal(found.weight, weighed(pool, rows, "class_prior").weight)
     assert "class_prior" in found.note["note"]
-
-
-def test_softened_answers_of_a_teacher_with_some_logits_stored(tmp_path: Path) -> None:
-    generator = np.random.default_rng(5)
-    logits = generator.normal(size=(40, 7))
-    order = np.argsort(-logits, 1)[:, :4]
-    pool = make_pool(
-        tmp_path,
-        label=order[:, 0],
-        log_odds=np.zeros(40),
-        num_classes=7,
-        features=generator.normal(size=(40, 7)),
-        matrices={
-            "logits": np.take_along_axis(logits, order, 1),
-            "classes": order.astype(np.int32),
-        },
-        columns={"logsumexp": np.log(np.exp(logits).sum(1))},
-    )
-    (block,) = pool.blocks
-    found = SoftTargets.of(block).rows(np.array([1, 5, 30])).answers(7)
-    np.testing.assert_allclose(found.sum(1), 1, atol=2e-3)
-    whole = np.exp(logits[[1, 5, 30]] / TEMPERATURE)
-    whole /= whole.sum(1, keepdims=True)
-    best = order[[1, 5, 30], :1]
-    some, all_ = np.take_along_axis(found, best, 1), np.take_along_axis(whole, best, 1)
-    np.testing.assert_allclose(some, all_, rtol=0.05)
-
-
-def test_stored_answers_in_any_order_and_of_some_classes_only() -> None:
-    draw = np.random.default_rng(4)
-    logits = draw.normal(size=(6, 5)).astype(np.float16)
-    logsumexp = np.log(np.exp(logits.astype(np.float64)).sum(1))
-    whole = SoftTargets(logits, logsumexp, None)
-    order = np.argsort(-logits.astype(np.float32), 1, kind="stable").astype(np.int32)
-    ranked = SoftTargets(np.take_along_axis(logits, order, 1), logsumexp, order)
-    np.testing.assert_allclose(ranked.answers(5), whole.answers(5), rtol=1e-5)
-    rows = np.array([4, 1, 1])
-    joined = SoftTargets.joined([ranked.rows(rows[:1]), ranked.rows(rows[1:])])
-    np.testing.assert_allclose(joined.answers(5), whole.answers(5)[rows], rtol=1e-5)

@@ -1,0 +1,49 @@
+"""Softened answers: of all classes, of some, in any order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.soft_targets import TEMPERATURE, SoftTargets
+from tests.support.pools import make_pool
+
+
+def test_softened_answers_of_a_teacher_with_some_logits_stored(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    logits = generator.normal(size=(40, 7))
+    order = np.argsort(-logits, 1)[:, :4]
+    pool = make_pool(
+        tmp_path,
+        label=order[:, 0],
+        log_odds=np.zeros(40),
+        num_classes=7,
+        features=generator.normal(size=(40, 7)),
+        matrices={
+            "logits": np.take_along_axis(logits, order, 1),
+            "classes": order.astype(np.int32),
+        },
+        columns={"logsumexp": np.log(np.exp(logits).sum(1))},
+    )
+    (block,) = pool.blocks
+    found = SoftTargets.of(block).rows(np.array([1, 5, 30])).answers(7)
+    np.testing.assert_allclose(found.sum(1), 1, atol=2e-3)
+    whole = np.exp(logits[[1, 5, 30]] / TEMPERATURE)
+    whole /= whole.sum(1, keepdims=True)
+    best = order[[1, 5, 30], :1]
+    some, all_ = np.take_along_axis(found, best, 1), np.take_along_axis(whole, best, 1)
+    np.testing.assert_allclose(some, all_, rtol=0.05)
+
+
+def test_stored_answers_in_any_order_and_of_some_classes_only() -> None:
+    draw = np.random.default_rng(4)
+    logits = draw.normal(size=(6, 5)).astype(np.float16)
+    logsumexp = np.log(np.exp(logits.astype(np.float64)).sum(1))
+    whole = SoftTargets(logits, logsumexp, None)
+    order = np.argsort(-logits.astype(np.float32), 1, kind="stable").astype(np.int32)
+    ranked = SoftTargets(np.take_along_axis(logits, order, 1), logsumexp, order)
+    np.testing.assert_allclose(ranked.answers(5), whole.answers(5), rtol=1e-5)
+    rows = np.array([4, 1, 1])
+    joined = SoftTargets.joined([ranked.rows(rows[:1]), ranked.rows(rows[1:])])
+    np.testing.assert_allclose(joined.answers(5), whole.answers(5)[rows], rtol=1e-5)
