@@ -19,30 +19,46 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distill.cli import MethodEntry, list_methods, list_students
     from distill.config import DistillConfig, TargetsConfig
+    from distill.evaluation.config import EvaluateConfig
+    from distill.evaluation.run import evaluate
     from distill.method import Batch, Method, MethodError, Preset, weighted_mean
     from distill.run import distill, precompute_targets
+    from distill.teachers.config import ImportTeacherConfig, TrainTeacherConfig
+    from distill.teachers.import_teacher import import_teacher
+    from distill.teachers.train_teacher import train_teacher
     from distill.train import StudentRun
 
 __all__ = [
     "Batch",
     "DistillConfig",
+    "EvaluateConfig",
+    "ImportTeacherConfig",
     "Method",
     "MethodEntry",
     "MethodError",
     "Preset",
     "StudentRun",
     "TargetsConfig",
+    "TrainTeacherConfig",
     "distill",
+    "evaluate",
+    "import_teacher",
     "list_methods",
     "list_students",
     "precompute_targets",
+    "train_teacher",
     "weighted_mean",
 ]
 _MODULES = {
     **dict.fromkeys(("MethodEntry", "list_methods", "list_students"), "cli"),
     **dict.fromkeys(("DistillConfig", "TargetsConfig"), "config"),
+    "EvaluateConfig": "evaluation.config",
+    "evaluate": "evaluation.run",
     **dict.fromkeys(("Batch", "Method", "MethodError", "Preset", "weighted_mean"), "method"),
     **dict.fromkeys(("distill", "precompute_targets"), "run"),
+    **dict.fromkeys(("ImportTeacherConfig", "TrainTeacherConfig"), "teachers.config"),
+    "import_teacher": "teachers.import_teacher",
+    "train_teacher": "teachers.train_teacher",
     "StudentRun": "train",
 }
 

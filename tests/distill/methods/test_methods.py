@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import asdict, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -376,8 +376,12 @@ def test_a_second_set_is_so_much_of_each_batch(world: World, tmp_path: Path) -> 
         Mix(other, 1.0)
 
 
-def test_settings_are_frozen_dataclasses() -> None:
-    for name in METHODS:
-        config = find("distill.methods", name).Config()
-        assert replace(config) == config
-        assert asdict(config)
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_are_frozen_and_keyword_only(method: str) -> None:
+    module = find("distill.methods", method)
+    config = module.Config()
+    for field in fields(config):
+        with pytest.raises(FrozenInstanceError):
+            setattr(config, field.name, getattr(config, field.name))
+    with pytest.raises(TypeError):
+        module.Config(*(getattr(config, field.name) for field in fields(config)))

@@ -1,0 +1,33 @@
+"""The Python door of the training stage: its names are pinned, and importing it loads nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import distill
+
+EXPORTS = """
+Batch DistillConfig EvaluateConfig ImportTeacherConfig Method MethodEntry MethodError Preset
+StudentRun TargetsConfig TrainTeacherConfig distill evaluate import_teacher list_methods
+list_students precompute_targets train_teacher weighted_mean
+"""
+
+
+def test_exports_are_pinned() -> None:
+    assert distill.__all__ == EXPORTS.split()
+    assert dir(distill) == sorted(distill.__all__)
+    for name in distill.__all__:
+        assert getattr(distill, name).__module__.startswith("distill.")
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"'distill' has no attribute 'absent'"):
+        _ = distill.absent  # type: ignore[attr-defined]
+
+
+def test_configurations_are_light() -> None:
+    code = "import sys, distill; distill.DistillConfig(); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
