@@ -1,4 +1,4 @@
-"""The house's shape: which room may import which, one door to FAISS, a light --help."""
+"""The shape of the tree: which package imports which, no circles, small files, a light --help."""
 
 from __future__ import annotations
 
@@ -11,14 +11,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+from indexes.models.net import build_net
+from indexes.models.teacher import save_teacher
+from tests.support import corpora
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("pipeline", "indexes", "distill")
+PACKAGES = ("pipeline", "indexes", "distill")
 FORBIDDEN = {
     "pipeline": {"distill"},
     "distill": {"pipeline"},
     "indexes": {"pipeline", "distill"},
 }
+FOLDERS = sorted(
+    folder for package in PACKAGES for folder in (ROOT / package).rglob("") if folder.is_dir()
+    and list(folder.glob("*.py"))
+)  # fmt: skip
 HEAVY = {
     "torch", "torchvision", "faiss", "webdataset", "pyarrow", "open_clip", "timm", "pandas",
     "PIL", "simplejpeg", "fsspec", "safetensors", "onnx", "onnxruntime", "onnxscript",
@@ -29,28 +38,35 @@ COMMANDS = ["demo", "select", "generate", "search", "corpora", "distill", "targe
 
 
 def files() -> Iterator[Path]:
-    for room in ROOMS:
-        yield from sorted((ROOT / room).rglob("*.py"))
+    for package in PACKAGES:
+        yield from sorted((ROOT / package).rglob("*.py"))
 
 
 def imported(tree: ast.Module, *, module_level: bool = False) -> Iterator[str]:
+    """The modules that a file imports, and `module.name` for each name taken from one."""
     for node in tree.body if module_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
             yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 @pytest.mark.parametrize("path", list(files()), ids=lambda path: str(path.relative_to(ROOT)))
 def test_arrows_and_doors(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    room = path.relative_to(ROOT).parts[0]
+    package = path.relative_to(ROOT).parts[0]
     tops = {name.split(".")[0] for name in imported(tree)}
-    assert not tops & FORBIDDEN[room], f"{path} imports a room that it must not know"
+    assert not tops & FORBIDDEN[package], f"{path} imports a package that it must not know"
     if path != ROOT / "indexes" / "vectors" / "index.py":
         assert "faiss" not in tops, "FAISS has one door: indexes/vectors/index.py"
-    is_light = room == "indexes" and path.parent.name != "zoo"
+    is_light = package == "indexes" and path.parent.name != "zoo"
     if is_light or path.stem.split("_")[0] == "cli":
         light = {name.split(".")[0] for name in imported(tree, module_level=True)}
         assert not light & HEAVY, "heavy imports belong inside functions here"
@@ -73,16 +89,54 @@ def test_nothing_on_disk_is_unpickled(path: Path) -> None:
                 assert given.get("weights_only") == "True"
 
 
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """The nodes of one circle, its first one last again; empty where there is none."""
+    finished: set[str] = set()
+
+    def visit(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node not in finished:
+            for target in sorted(edges.get(node, ())):
+                if found := visit(target, [*path, node]):
+                    return found
+            finished.add(node)
+        return []
+
+    for node in edges:
+        if found := visit(node, []):
+            return found
+    return []
+
+
+def test_no_circle_of_files() -> None:
+    """Imports inside functions and for type checkers count too; a package's exports do not."""
+    modules = {module_of(path): path for path in files() if path.name != "__init__.py"}
+    edges = {
+        module: set(imported(ast.parse(path.read_text()))) & modules.keys() - {module}
+        for module, path in modules.items()
+    }
+    assert sum(map(len, edges.values())) > 100
+    assert circle(edges) == []
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_folders_are_small(folder: Path) -> None:
+    names = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(names) <= 16, "a folder holds what a reader can keep in mind"
+
+
 def test_the_arrow_test_can_fail() -> None:
     tree = ast.parse("def f():\n    import pipeline.pool\n")
     assert {name.split(".")[0] for name in imported(tree)} & FORBIDDEN["distill"]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_are_ours(room: str) -> None:
-    found = importlib.import_module(room).__file__
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_are_ours(package: str) -> None:
+    found = importlib.import_module(package).__file__
     assert found is not None
-    assert Path(found).parent == ROOT / room, f"another distribution's {room!r} is in the way"
+    assert Path(found).parent == ROOT / package, f"another distribution's {package!r} is in the way"
 
 
 def loaded(code: str) -> tuple[str, set[str]]:
@@ -96,6 +150,41 @@ def loaded(code: str) -> tuple[str, set[str]]:
     assert result.returncode == 0, result.stderr
     printed, _, modules = result.stdout.rstrip().rpartition("\n")
     return printed, set(modules.split())
+
+
+IMPORT_ALL = """
+import importlib, pkgutil
+package = importlib.import_module({!r})
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    importlib.import_module(module.name)
+"""
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_arrows_hold_at_run_time(package: str) -> None:
+    _, modules = loaded(IMPORT_ALL.format(package))
+    assert package in modules
+    assert not modules & FORBIDDEN[package]
+
+
+def test_a_selection_loads_no_training(tmp_path: Path) -> None:
+    """Even with a teacher whose card names its net as it was named when distill held the nets."""
+    torch.manual_seed(0)
+    net = build_net("resnet8", num_classes=len(corpora.CLASSES))
+    net.builder = "distill.students.cifar_resnet:resnet8"
+    teacher = tmp_path / "runs" / "teachers" / "t"
+    save_teacher(teacher, net, classes=corpora.CLASSES, input_size=32)
+    corpora.good_tar(tmp_path / "c.tar", 12)
+    printed, modules = loaded(f"""
+from pipeline import SelectConfig, select
+shards = select(
+    SelectConfig(corpus="{tmp_path / "c.tar"}", runs="{tmp_path / "runs"}", n=6, workers=0)
+)
+print(len(shards))
+""")
+    assert printed == "6"
+    assert "pipeline" in modules
+    assert "distill" not in modules
 
 
 def help_of(*command: str) -> tuple[str, set[str]]:
