@@ -1,7 +1,7 @@
 """What the teacher saw of a corpus: blocks of features, logits and columns, one set per part.
 
 Part 3's block 0 is `part-000003.000.{features.npy,logits.npy,classes.npy,parquet}`; its
-done-marker `part-000003.json`, written last, counts samples and drops. n rows a block, D features,
+manifest `part-000003.json`, written last, counts samples and drops. n rows a block, D features,
 K stored logits (all C of them up to 128 classes, else the top ones with their classes).
 """
 
@@ -36,7 +36,10 @@ COLUMNS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Block:
-    """Rows `start`..`stop` of the embedded corpus; matrices are memory-mapped."""
+    """Rows `start`..`stop` of the embedded corpus; matrices are memory-mapped.
+
+    Example: `block.matrix("features")[:10]`, `block.columns("label", "log_odds")`
+    """
 
     stem: Path
     source: str
@@ -48,9 +51,11 @@ class Block:
         return self.stop - self.start
 
     def matrix(self, name: str) -> Array:
-        """`features` float16 [n, D], `logits` float16 [n, K], `thumb` uint8 [n, thumbs.WIDTH];
-        where made `tower` float16 [n, E], `bn` float16 [n, L] and `moments` float16 [n, 2K]
-        (pipeline.embedding.bn_stats).
+        """`features` float16 [n, D], `logits` float16 [n, K], `thumb` uint8 [n, WIDTH]
+        (indexes.images.thumbnails); where made `tower` float16 [n, E], `bn` float16 [n, L] and
+        `moments` float16 [n, 2K] (pipeline.embedding.bn_stats).
+
+        Raises ArtifactError for a damaged file.
         """
         path = self.stem.with_name(f"{self.stem.name}.{name}.npy")
         try:
@@ -66,7 +71,7 @@ class Block:
         return self.stem.with_name(f"{self.stem.name}.{name}.npy").is_file()
 
     @property
-    def logit_classes(self) -> Array | None:
+    def logit_classes(self) -> npt.NDArray[np.int32] | None:
         """int32 [n, K] classes of the stored logits, or None where all are stored in order."""
         return self.matrix("classes") if self.has("classes") else None
 
@@ -128,7 +133,10 @@ class Embeddings:
 
 
 def open_embeddings(directory: str | Path) -> Embeddings:
-    """Opens a whole embedded corpus (ArtifactError otherwise)."""
+    """Opens a whole embedded corpus; ArtifactError where there is none.
+
+    Example: `open_embeddings("runs/embeddings/demo-0123456789").blocks[0].matrix("features")`
+    """
     directory = Path(directory)
     return Embeddings(directory, artifact.read_card(directory, "embeddings"))
 
@@ -138,8 +146,8 @@ def part_name(number: int) -> str:
     return f"part-{number:06d}"
 
 
-def part_note(directory: Path, number: int) -> dict[str, Any] | None:
-    """The done-marker of a part, or None where the part is not whole yet."""
+def part_manifest(directory: Path, number: int) -> dict[str, Any] | None:
+    """The manifest of a part, or None where the part is not whole yet."""
     path = directory / f"{part_name(number)}.json"
     return artifact.read_json(path) if path.is_file() else None
 
@@ -165,21 +173,21 @@ def write_block(
         pq.write_table(pa.table(arrays), aside, compression="zstd")
 
 
-def finish_part(directory: Path, number: int, note: Mapping[str, Any]) -> None:
-    """The done-marker: `name`, `fingerprint`, `settings`, `blocks` (rows each), `found`, `dropped`
-    by reason, `damage`.
+def finish_part(directory: Path, number: int, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest: `name`, `fingerprint`, `settings`, `blocks` (rows each), `found`,
+    `dropped` by reason, `damage`.
     """
-    artifact.write_json(directory / f"{part_name(number)}.json", note)
+    artifact.write_json(directory / f"{part_name(number)}.json", manifest)
 
 
-def part_notes(directory: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, done-marker) of every whole part there, also of an unfinished embedding."""
+def part_manifests(directory: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, manifest) of every whole part there, also of an unfinished embedding."""
     for path in sorted(directory.glob("part-??????.json")):
         yield int(path.stem[len("part-") :]), artifact.read_json(path)
 
 
 def link_part(source: Path, number: int, directory: Path, as_number: int) -> None:
-    """Makes part `number` of `source` part `as_number` of `directory`, its marker last.
+    """Makes part `number` of `source` part `as_number` of `directory`, its manifest last.
 
     The files are linked, not copied, where the file system can.
     """
@@ -191,8 +199,8 @@ def link_part(source: Path, number: int, directory: Path, as_number: int) -> Non
 
 def finish(directory: Path, num_parts: int, body: Mapping[str, Any]) -> None:
     """Writes card.json over parts 0..num_parts-1 with the sums of their counts."""
-    notes = [part_note(directory, number) for number in range(num_parts)]
-    parts = [note for note in notes if note is not None]
+    manifests = [part_manifest(directory, number) for number in range(num_parts)]
+    parts = [manifest for manifest in manifests if manifest is not None]
     if len(parts) != num_parts:
         raise ArtifactError(f"{directory}: {num_parts - len(parts)} parts are not embedded yet")
     reasons = sorted({reason for part in parts for reason in part["dropped"]})

@@ -66,10 +66,13 @@ class EmbeddedCorpus:
     def search(self, queries: npt.NDArray[np.float32], k: int) -> Iterator[list[Match]]:
         """For every query [q, D] its k nearest, nearest first."""
         for values, rows in zip(*self.vectors.search(queries, k), strict=True):
+            values, rows = values[rows >= 0], rows[rows >= 0]
+            keys = self.embedded.keys_of(rows)
             yield [
-                Match(value, *display_name(self.embedded, row), row)
-                for value, row in zip(values.tolist(), rows.tolist(), strict=True)
-                if row >= 0
+                Match(value, key, part, row)
+                for value, (key, part), row in zip(
+                    values.tolist(), keys, rows.tolist(), strict=True
+                )
             ]
 
     def originals(self, rows: Sequence[int]) -> dict[int, bytes]:
@@ -78,10 +81,8 @@ class EmbeddedCorpus:
         Raises SourceError where the corpus has moved or changed.
         """
         images: dict[int, bytes] = {}
-        for block in self.embedded.blocks:
-            block_rows = sorted({row for row in rows if block.start <= row < block.stop})
-            if block_rows:
-                images |= self._read(block, block_rows)
+        for block, local in self.embedded.by_block(np.unique(np.array(rows, np.int64))):
+            images |= self._read(block, (local + block.start).tolist())
         return images
 
     def _read(self, block: Block, rows: list[int]) -> dict[int, bytes]:
@@ -178,11 +179,3 @@ def latest_index(runs: Path, matrix: str) -> Path:
             f"no index of {matrix} under {runs}/vectors: winnow select makes one{option}"
         )
     return index
-
-
-def display_name(embedded: Embeddings, row: int) -> tuple[str, str]:
-    """(key, corpus part) of a row."""
-    for block in embedded.blocks:
-        if block.start <= row < block.stop:
-            return block.strings("key")[row - block.start], block.source
-    raise IndexError(row)

@@ -119,8 +119,8 @@ def _sums(block: Block, local: Array, weight: Array, num_classes: int) -> dict[s
     )
     logits = block.matrix("logits")[local].astype(np.float32)
     stored = block.logit_classes
-    classes = np.arange(num_classes) if stored is None else stored[local]
-    classes = np.broadcast_to(classes, logits.shape)
+    columns = np.arange(num_classes) if stored is None else stored[local]
+    classes = np.broadcast_to(columns, logits.shape)
     rest = num_classes - logits.shape[1]
     top = np.argsort(-logits, 1, kind="stable")[:, :2]
     best = np.take_along_axis(logits, top, 1)

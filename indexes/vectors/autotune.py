@@ -43,14 +43,14 @@ def tune_nprobe(
     """
     index = map_index(path)
     lists = InvertedLists(path, index)
-    home = kmeans.nearest_centroid(queries, lists.centroids)
+    list_ids = kmeans.nearest_centroid(queries, lists.centroids)
     similarity, exact = exact_neighbors(queries, blocks, min(K + 1, index.ntotal))
     is_neighbor = exact != row_ids[:, None]
     is_close = is_neighbor & (similarity > close)
 
     @functools.cache
     def hits(nprobe: int) -> Flags:
-        values, rows = knn.nearest_others(lists, row_ids, home, queries, K, nprobe)
+        values, rows = knn.nearest_others(lists, row_ids, list_ids, queries, K, nprobe)
         # Of rows that are equally near any will do.
         equal = similarity <= values[:, -1:] + EQUAL
         hit: Flags = (exact[:, :, None] == rows[:, None, :]).any(2) | equal

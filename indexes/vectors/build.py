@@ -173,8 +173,8 @@ def embedding_parts(whole: Embeddings, matrix: str) -> list[VectorPart]:
     """The parts of an index over one matrix of an embedded corpus: its blocks."""
     parts = []
     for block in whole.blocks:
-        note = whole.card["parts"][block.part]
-        made_from = [note["name"], note["fingerprint"], note["settings"], block.stem.suffix, matrix]
+        part = whole.card["parts"][block.part]
+        made_from = [part["name"], part["fingerprint"], part["settings"], block.stem.suffix, matrix]
 
         def rows(block: Block = block) -> AnyFloats:
             return block.matrix(matrix)

@@ -62,9 +62,9 @@ def all_neighbors(
         with Progress("neighbors", total, "vectors") as progress:
             for start in range(0, total, tile_rows):
                 stop = min(start + tile_rows, total)
-                row_ids, home, vectors = _tile(lists, start, stop)
+                row_ids, list_ids, vectors = _tile(lists, start, stop)
                 similarity, neighbors = nearest_others(
-                    lists, row_ids, home, vectors, k, probes, sizes
+                    lists, row_ids, list_ids, vectors, k, probes, sizes
                 )
                 records = np.memmap(file, record, "r+", shape=(total,))
                 records["similarity"][row_ids], records["row"][row_ids] = similarity, neighbors
@@ -85,15 +85,15 @@ def _by_block(
 def _tile(lists: InvertedLists, start: int, stop: int) -> tuple[Rows, Rows, Floats]:
     """Entries start..stop in the order of the lists: row numbers, lists [m], vectors [m, D]."""
     first = int(np.searchsorted(lists.starts, start, "right")) - 1
-    row_ids, home, vectors = [], [], []
+    row_ids, list_ids, vectors = [], [], []
     for number in range(first, int(np.searchsorted(lists.starts, stop))):
         begin = int(lists.starts[number])
         low, high = max(start - begin, 0), min(stop - begin, int(lists.sizes[number]))
         entry_rows, entries = lists.read(number, low, high)
         row_ids.append(entry_rows)
-        home.append(np.full(high - low, number))
+        list_ids.append(np.full(high - low, number))
         vectors.append(entries)
-    return np.concatenate(row_ids), np.concatenate(home), np.concatenate(vectors)
+    return np.concatenate(row_ids), np.concatenate(list_ids), np.concatenate(vectors)
 
 
 class _BestOthers:
@@ -139,14 +139,14 @@ class _BestOthers:
 def nearest_others(
     lists: InvertedLists,
     row_ids: Rows,
-    home: Rows,
+    list_ids: Rows,
     vectors: Floats,
     k: int,
     probes: int,
     sizes: TileSizes = SIZES,
 ) -> tuple[Floats, Rows]:
     """(similarity [m, k], row [m, k]): the best k others of vectors [m, D], rows `row_ids` of lists
-    `home`, in their `probes` nearest lists.
+    `list_ids`, in their `probes` nearest lists.
 
     A row's own list first: what is in the others must beat that, and little does.
     """
@@ -158,11 +158,11 @@ def nearest_others(
             others, entries = lists.read(number, start, min(start + sizes.list_rows, size))
             best.add(at, queries @ entries.T, others)
 
-    for number in np.unique(home).tolist():
-        compare(number, np.flatnonzero(home == number))
+    for number in np.unique(list_ids).tolist():
+        compare(number, np.flatnonzero(list_ids == number))
     best.merge()
     at, probed = kmeans.nearest_centroids(vectors, lists.centroids, probes)
-    at, probed = at[probed != home[at]], probed[probed != home[at]]
+    at, probed = at[probed != list_ids[at]], probed[probed != list_ids[at]]
     order = np.argsort(probed, kind="stable")
     at, bounds = at[order], np.searchsorted(probed[order], np.arange(len(lists.centroids) + 1))
     for number in np.flatnonzero(np.diff(bounds)).tolist():

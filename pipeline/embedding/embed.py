@@ -100,7 +100,7 @@ def embed_parts(
     settings: str = "",
     body: dict[str, Any],
 ) -> None:
-    """Embeds every part that has no done-marker yet into `directory`, then writes its card.
+    """Embeds every part that has no manifest yet into `directory`, then writes its card.
 
     settings: digest of all but the parts that the embedding depends on. A part that a sibling of
     `directory` holds, embedded with the same settings, is taken from there. body: fields of the
@@ -205,7 +205,7 @@ def adopt_parts(
     pending = [
         (number, part)
         for number, part in enumerate(parts)
-        if embeddings.part_note(directory, number) is None
+        if embeddings.part_manifest(directory, number) is None
     ]
     if not pending:
         return []
@@ -213,9 +213,9 @@ def adopt_parts(
     for sibling in sorted(directory.parent.iterdir()):
         if sibling.is_dir() and sibling != directory:
             embedded |= {
-                (note["name"], note["fingerprint"]): (sibling, number)
-                for number, note in embeddings.part_notes(sibling)
-                if note.get("settings") == settings
+                (manifest["name"], manifest["fingerprint"]): (sibling, number)
+                for number, manifest in embeddings.part_manifests(sibling)
+                if manifest.get("settings") == settings
             }
     fresh = []
     for number, part in pending:
@@ -237,11 +237,11 @@ def _finish_part(
     if end.damage:
         log.warning("%s; what came before it is kept", end.damage)
     not_finite = {"not_finite": buffer.num_not_finite} if buffer.num_not_finite else {}
-    note = {
+    manifest = {
         **made_from,
         "blocks": buffer.block_sizes,
         "found": end.num_samples,
         "dropped": end.dropped | not_finite,
         "damage": end.damage,
     }
-    embeddings.finish_part(directory, end.part, note)
+    embeddings.finish_part(directory, end.part, manifest)

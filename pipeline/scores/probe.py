@@ -76,11 +76,11 @@ def proxy_kl(
     with torch.inference_mode(), Progress("run probes", len(pool), "thumbs") as progress:
         for block in pool.blocks:
             divergence, targets = np.empty(len(block), np.float32), SoftTargets.of(block)
-            for some in chunks(len(block), FORWARD_ROWS):
-                target = torch.from_numpy(targets.rows(some).answers(len(pool.classes))).to(device)
-                pixels = _pixels(block.matrix("thumb")[some], device)
+            for piece in chunks(len(block), FORWARD_ROWS):
+                target = torch.from_numpy(targets.rows(piece).answers(len(pool.classes))).to(device)
+                pixels = _pixels(block.matrix("thumb")[piece], device)
                 by_probe = [_divergence(probe, pixels, target) for probe in probes]
-                divergence[some] = torch.stack(by_probe).mean(0).cpu().numpy()
+                divergence[piece] = torch.stack(by_probe).mean(0).cpu().numpy()
                 progress.add(len(target))
             yield block, divergence
 

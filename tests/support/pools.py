@@ -39,13 +39,13 @@ def make_pool(
         features = np.random.default_rng(0).normal(size=(total, width))
     content = np.arange(total) if content is None else content
     sizes = blocks or (total,)
-    place = directory / "embeddings"
-    place.mkdir(parents=True)
+    embedded = directory / "embeddings"
+    embedded.mkdir(parents=True)
     start = 0
     for number, size in enumerate(sizes):
         rows = slice(start, start + size)
-        here = {name: np.zeros(size, dtype) for name, dtype in embeddings.COLUMNS.items()}
-        here |= {
+        block_columns = {name: np.zeros(size, dtype) for name, dtype in embeddings.COLUMNS.items()}
+        block_columns |= {
             "label": label[rows],
             "log_odds": log_odds[rows],
             "entropy": -log_odds[rows],
@@ -53,19 +53,29 @@ def make_pool(
             "size": np.full(size, 10),
             "key_hash": np.arange(start, start + size, dtype=np.uint64)[::-1],
         }
-        here |= {name: column[rows] for name, column in (columns or {}).items()}
+        block_columns |= {name: column[rows] for name, column in (columns or {}).items()}
         keys = [f"k{row}" for row in range(start, start + size)]
-        kept = {"features": features, "logits": np.zeros((total, num_classes)), **(matrices or {})}
-        kept = {
+        stored = {
+            "features": features,
+            "logits": np.zeros((total, num_classes)),
+            **(matrices or {}),
+        }
+        stored = {
             n: m[rows].astype(np.float16 if m.dtype.kind == "f" else m.dtype)
-            for n, m in kept.items()
+            for n, m in stored.items()
         }
         strings = {"key": keys, "ext": ["jpg"] * size}
-        embeddings.write_block(place, number, 0, kept, here, strings)
-        note = {"name": f"p{number}", "blocks": [size], "found": size, "dropped": {}, "damage": ""}
-        embeddings.finish_part(place, number, note)
+        embeddings.write_block(embedded, number, 0, stored, block_columns, strings)
+        manifest = {
+            "name": f"p{number}",
+            "blocks": [size],
+            "found": size,
+            "dropped": {},
+            "damage": "",
+        }
+        embeddings.finish_part(embedded, number, manifest)
         start += size
-    embeddings.finish(place, len(sizes), {})
+    embeddings.finish(embedded, len(sizes), {})
     weight = np.eye(num_classes, features.shape[1], dtype=np.float32)
     classes = tuple(f"class{number}" for number in range(num_classes))
     scratch = directory / "scores"
@@ -73,4 +83,4 @@ def make_pool(
     dedup = directory / "dedup"
     dedup.mkdir()
     np.save(dedup / "reason.npy", np.zeros(total, np.uint8) if reason is None else reason)
-    return Pool(open_embeddings(place), classifier, classes, scratch, dedup=dedup)
+    return Pool(open_embeddings(embedded), classifier, classes, scratch, dedup=dedup)

@@ -49,10 +49,10 @@ def built(
 def nearest(queries: Array, rows: Array, k: int) -> tuple[Array, Array]:
     """(similarity, row) of the k nearest by a matrix product."""
     similarity = normalize_rows(queries) @ normalize_rows(rows).T
-    found = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(similarity, found, 1), found
+    nearest_rows = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(similarity, nearest_rows, 1), nearest_rows
 
 
-def recall(found: Array, exact: Array) -> float:
-    """Share of `exact` [q, k] that is in `found` [q, k']."""
-    return float((exact[:, :, None] == found[:, None, :]).any(2).mean())
+def recall(rows: Array, exact: Array) -> float:
+    """Share of `exact` [q, k] that is in `rows` [q, k']."""
+    return float((exact[:, :, None] == rows[:, None, :]).any(2).mean())

@@ -23,8 +23,8 @@ def test_the_card_tells_the_recall_that_was_asked_for(tmp_path: Path) -> None:
     assert low.card["nprobe"] < high.card["nprobe"]
     assert high.card["recall_at_10"] >= 0.99
     assert built(tmp_path / "near", ROWS, close=0.95).card["recall_close"] >= 0.999
-    found = high.search(ROWS[::7], 10)[1]
-    assert recall(found, nearest(ROWS[::7], ROWS, 10)[1]) > 0.97
+    rows = high.search(ROWS[::7], 10)[1]
+    assert recall(rows, nearest(ROWS[::7], ROWS, 10)[1]) > 0.97
 
 
 @given(st.floats(0, 1), st.integers(1, 300))

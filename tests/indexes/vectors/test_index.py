@@ -38,8 +38,8 @@ def test_kmeans_finds_the_modes() -> None:
     modes = normalize_rows(np.eye(3))
     rows = np.repeat(modes, 30, axis=0)
     rows += np.random.default_rng(0).normal(scale=0.02, size=rows.shape).astype(np.float32)
-    found = train_kmeans(rows, 3, seed=1)
-    np.testing.assert_allclose((modes @ found.T).max(axis=1), 1, atol=1e-3)
+    centroids = train_kmeans(rows, 3, seed=1)
+    np.testing.assert_allclose((modes @ centroids.T).max(axis=1), 1, atol=1e-3)
 
 
 def test_wrong_width_and_damage_say_so(tmp_path: Path) -> None:

@@ -31,6 +31,6 @@ def test_the_lists_of_an_index_hold_every_row_once(tmp_path: Path) -> None:
     rows = np.concatenate([lists.read(number)[0] for number in range(vectors.index.nlist)])
     assert sorted(rows.tolist()) == list(range(1000))
     largest = int(lists.sizes.argmax())
-    some, vectors_read = lists.read(largest, 1, 3)
-    np.testing.assert_array_equal(some, lists.read(largest)[0][1:3])
+    part_rows, vectors_read = lists.read(largest, 1, 3)
+    np.testing.assert_array_equal(part_rows, lists.read(largest)[0][1:3])
     assert vectors_read.shape == (2, 24)

@@ -27,14 +27,16 @@ def test_neighbors_are_those_of_brute_force(
     blocks = [rows[:10], rows[10:2000], rows[2000:2000], rows[2000:]]
     answers = list(index.neighbors(blocks, 5, sizes=sizes))
     assert [len(values) for values, _ in answers] == [10, 1990, 0, 1000]
-    similarity, found = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+    similarity, neighbors = (np.concatenate(parts) for parts in zip(*answers, strict=True))
     exact, near = nearest(rows, rows, 6)
     row_ids = np.arange(len(rows))[:, None]
-    assert not (found == row_ids).any()
+    assert not (neighbors == row_ids).any()
     assert (np.diff(similarity, axis=1) <= 0).all()
     others = near[near != row_ids].reshape(len(rows), 5)
-    assert recall(found, others) > (0.95 if budget_bytes > 1 << 20 else 0.85)
-    assert ((found[:100] == np.arange(2500, 2600)[:, None]).any(1)).all(), "every near duplicate"
+    assert recall(neighbors, others) > (0.95 if budget_bytes > 1 << 20 else 0.85)
+    assert ((neighbors[:100] == np.arange(2500, 2600)[:, None]).any(1)).all(), (
+        "every near duplicate"
+    )
     near_first = np.abs(similarity[:, 0] - exact[:, 1]) < 0.01
     assert near_first.mean() > 0.9
     assert not list(tmp_path.glob("*tmp*"))

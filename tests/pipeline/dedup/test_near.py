@@ -37,8 +37,8 @@ def test_planted_copies_are_found_and_nothing_else(tmp_path: Path, side: int) ->
     reason = dedup_reasons(pool_of_images(tmp_path, images), tmp_path / "d")
     assert (reason[20:60] == 0).all(), "pictures that are there once stay"
     of = np.concatenate([np.arange(60), np.tile(np.arange(20), len(scenes.KINDS))])
-    kept = np.bincount(of[reason == 0], minlength=60)
-    assert (kept >= 1).all(), "one of each group stays"
+    num_kept = np.bincount(of[reason == 0], minlength=60)
+    assert (num_kept >= 1).all(), "one of each group stays"
     planted = len(scenes.KINDS) * 20
     assert (reason == 2).sum() >= 0.97 * planted
 
@@ -57,8 +57,8 @@ def test_the_best_of_a_group_is_kept(tmp_path: Path) -> None:
     reason = dedup_reasons(pool_of_images(tmp_path, images, log_odds=log_odds), tmp_path / "d")
     assert reason.tolist() == [2, 2, 0, 2, 0, 0]
     table = pq.read_table(tmp_path / "d" / "pairs.parquet").to_pydict()
-    found = dict(zip(table["key"], table["kept_key"], strict=True))
-    assert found == {"k0": "k2", "k1": "k2", "k3": "k4"}
+    kept_key_of = dict(zip(table["key"], table["kept_key"], strict=True))
+    assert kept_key_of == {"k0": "k2", "k1": "k2", "k3": "k4"}
     assert set(table["reason"]) == {"near_duplicate"}
     assert min(table["similarity"]) > GROUP_THRESHOLD
 

@@ -74,11 +74,11 @@ def test_the_whole_run_counts_and_shows_it(
 def test_workers_do_not_matter(tmp_path: Path) -> None:
     corpus_with_copies(tmp_path / "c")
     corpora.good_tar(tmp_path / "eval" / "0.tar", 5)
-    found = []
+    files = []
     for workers in ("0", "1"):
         runs = tmp_path / f"runs{workers}"
         corpora.small_teacher(runs / "teachers" / "t")
         more = ("--workers", workers, "--protect", str(tmp_path / "eval"))
         assert select(tmp_path / "c", runs, "--method", "all", *more).exit_code == 0
-        found.append(corpora.files_of(next((runs / "dedup").iterdir())))
-    assert found[0] == found[1]
+        files.append(corpora.files_of(next((runs / "dedup").iterdir())))
+    assert files[0] == files[1]

@@ -34,17 +34,17 @@ def test_moments_of_the_last_layer_are_the_formula(tmp_path: Path) -> None:
     pixels = torch.rand(5, 3, 32, 32)
     with BatchNormStats(teacher) as bn_stats:
         teacher(pixels)
-        found = bn_stats.pop()
+        stats = bn_stats.pop()
     last, x = seen[-1][0], seen[-1][1].double().numpy()
     assert last.running_mean is not None
     assert last.running_var is not None
     mean, variance = last.running_mean.double().numpy(), last.running_var.double().numpy()
     z = (x - mean[:, None, None]) / np.sqrt(variance)[:, None, None]
     expected = np.concatenate([z.mean((2, 3)), (z**2).mean((2, 3)) - 1], 1)
-    np.testing.assert_allclose(found["moments"].numpy(), expected, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(stats["moments"].numpy(), expected, rtol=2e-3, atol=2e-3)
     distance = (z.mean((2, 3)) ** 2 + (z.std((2, 3)) - 1) ** 2).mean(1)
-    assert found["bn"].shape == (5, len(layers))
-    np.testing.assert_allclose(found["bn"][:, -1].numpy(), distance, rtol=2e-3, atol=2e-3)
+    assert stats["bn"].shape == (5, len(layers))
+    np.testing.assert_allclose(stats["bn"][:, -1].numpy(), distance, rtol=2e-3, atol=2e-3)
 
 
 def test_the_data_that_it_was_trained_on_is_nearer_than_another(tmp_path: Path) -> None:
@@ -81,5 +81,5 @@ def test_wide_layers_keep_evenly_spaced_channels(tmp_path: Path) -> None:
     teacher = load_teacher(tmp_path / "w")
     with BatchNormStats(teacher) as bn_stats:
         teacher(torch.rand(2, 3, 32, 32))
-        found = bn_stats.pop()
-    assert found["moments"].shape == (2, 2 * MAX_CHANNELS)
+        stats = bn_stats.pop()
+    assert stats["moments"].shape == (2, 2 * MAX_CHANNELS)

@@ -57,8 +57,8 @@ def test_names_are_embedded_by_the_text_encoder(clip: tuple[Any, str]) -> None:
     texts = [PROMPT.replace("{}", name.replace("_", " ")) for name in names]
     with torch.no_grad():
         expected = model.encode_text(tokenizer(texts), normalize=True).numpy()
-    found = ClipTower(spec, "cpu").encode_names(names)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    vectors = ClipTower(spec, "cpu").encode_names(names)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
 def test_a_tower_gives_the_class_name_column(clip: tuple[Any, str], tmp_path: Path) -> None:

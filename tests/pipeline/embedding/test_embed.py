@@ -32,7 +32,7 @@ def forwarded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def embedded(runs: Path) -> list[Path]:
-    return sorted((runs / "embeddings").iterdir(), key=lambda place: place.stat().st_mtime_ns)
+    return sorted((runs / "embeddings").iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
 
 def test_a_replaced_part_alone_is_embedded_again(
@@ -50,7 +50,7 @@ def test_a_replaced_part_alone_is_embedded_again(
     assert result.exit_code == 0, result.output
     assert sum(forwarded) == 12
     assert "2 of 3 parts are embedded already" in caplog.text
-    first, second = (open_embeddings(place) for place in embedded(runs))
+    first, second = (open_embeddings(directory) for directory in embedded(runs))
     assert len(second) == 32
     for old, new in ((0, 0), (2, 2)):
         was, now = first.blocks[old], second.blocks[new]

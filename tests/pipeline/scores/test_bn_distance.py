@@ -9,10 +9,10 @@ from pipeline.scores.bn_distance import bn_distance
 
 def test_batchnorm_distance_ignores_the_scale_of_a_layer() -> None:
     layers = np.random.default_rng(0).random((20, 10)) + 0.1
-    found = bn_distance(layers)
+    distance = bn_distance(layers)
     slow = [sum(np.log(layer) for layer in row[1:7]) / 6 for row in layers]
-    np.testing.assert_allclose(found, slow, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(distance, slow, rtol=1e-5, atol=1e-6)
     scaled = bn_distance(layers * [7, 1, 1000, 1, 1, 1, 1, 7, 7, 7])
-    np.testing.assert_allclose(scaled - found, np.log(1000) / 6, rtol=1e-4)
+    np.testing.assert_allclose(scaled - distance, np.log(1000) / 6, rtol=1e-4)
     for few in (1, 2, 3):
         assert np.isfinite(bn_distance(np.zeros((2, few), np.float16))).all()

@@ -17,20 +17,20 @@ def test_outlier_distance_is_the_nearest_prototype_of_its_class() -> None:
     features = generator.normal(size=(30, 5))
     label = generator.integers(0, 3, 30)
     prototypes = normalize_rows(generator.normal(size=(6, 5))).reshape(3, 2, 5)
-    found = outlier_distance(features, label, prototypes)
+    distance = outlier_distance(features, label, prototypes)
     for row in range(30):
         cosines = [
             float(np.dot(features[row], prototype) / np.linalg.norm(features[row]))
             for prototype in prototypes[label[row]]
         ]
-        assert found[row] == pytest.approx(1 - max(cosines), abs=1e-5)
+        assert distance[row] == pytest.approx(1 - max(cosines), abs=1e-5)
 
 
 def test_outlier_is_zero_on_the_prototype_and_scale_free() -> None:
     prototypes = np.eye(3, dtype=np.float32)[:, None, :]
     features = np.array([[5.0, 0, 0], [0, 0.1, 0], [0, 0, 0], [0, -1, 0]])
-    found = outlier_distance(features, np.array([0, 1, 2, 1]), prototypes)
-    np.testing.assert_allclose(found, [0, 0, 1, 2], atol=1e-6)
+    distance = outlier_distance(features, np.array([0, 1, 2, 1]), prototypes)
+    np.testing.assert_allclose(distance, [0, 0, 1, 2], atol=1e-6)
 
 
 def test_kmeans_prototypes_find_the_modes(tmp_path: Path) -> None:
@@ -39,6 +39,6 @@ def test_kmeans_prototypes_find_the_modes(tmp_path: Path) -> None:
     rows = rows + np.random.default_rng(0).normal(scale=0.01, size=rows.shape)
     label = np.zeros(80, int)
     pool = make_pool(tmp_path, label=label, log_odds=np.zeros(80), features=rows)
-    found = kmeans_prototypes(pool, 2, seed=0)
-    assert (found[0] @ directions.T).max(axis=0) == pytest.approx([1, 1], abs=1e-3)
-    np.testing.assert_allclose(found[2, 0], classifier_prototypes(pool)[2, 0])
+    modes = kmeans_prototypes(pool, 2, seed=0)
+    assert (modes[0] @ directions.T).max(axis=0) == pytest.approx([1, 1], abs=1e-3)
+    np.testing.assert_allclose(modes[2, 0], classifier_prototypes(pool)[2, 0])

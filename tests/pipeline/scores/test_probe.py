@@ -54,11 +54,11 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 
 def test_what_the_most_confident_did_not_teach_stands_out(pool: Pool) -> None:
-    found = unlearned(pool)
-    assert found.shape == (NUM,)
-    assert found.dtype == np.float32
-    assert (found >= -1e-6).all()
-    assert np.median(found[ODD]) > 4 * np.median(found[60:])
+    divergence = unlearned(pool)
+    assert divergence.shape == (NUM,)
+    assert divergence.dtype == np.float32
+    assert (divergence >= -1e-6).all()
+    assert np.median(divergence[ODD]) > 4 * np.median(divergence[60:])
 
 
 def test_it_gives_the_same_again_and_leaves_the_randomness_of_others(pool: Pool) -> None:

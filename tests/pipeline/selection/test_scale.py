@@ -51,8 +51,8 @@ def test_rank_of_many_rows_is_exact_to_a_cell(tmp_path: Path, kind: str) -> None
     ordered = np.sort(column)
     below, upto = (np.searchsorted(ordered, column, side) for side in ("left", "right"))
     expected = (below + upto) / (2 * len(column))
-    found = Scale(pool, "score", "rank")(column)
-    assert np.abs(found - expected).max() < 2e-5
+    ranks = Scale(pool, "score", "rank")(column)
+    assert np.abs(ranks - expected).max() < 2e-5
     bits = Scale(pool, "score", "neg_log2_rank")(column)
     assert np.abs(2.0**-bits - (1 - expected)).max() < 2e-5
 

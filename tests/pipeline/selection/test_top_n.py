@@ -211,5 +211,5 @@ def test_memory_grows_neither_with_the_pool_nor_with_n(tmp_path: Path) -> None:
 
 
 def test_starving_classes_are_named_with_what_they_lack() -> None:
-    found = list(starving(np.array([50, 0, 10]), ["a", "b", "c"]))
-    assert found == [("b", 0, 20)]
+    classes = list(starving(np.array([50, 0, 10]), ["a", "b", "c"]))
+    assert classes == [("b", 0, 20)]

@@ -87,17 +87,17 @@ def test_confidence_is_the_largest_probability(tmp_path: Path) -> None:
 def test_moment_match_meets_the_fingerprint(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path)
     rows = np.sort(np.random.default_rng(1).choice(900, 700, replace=False))
-    found = weighed(pool, rows, "moment_match")
+    weights = weighed(pool, rows, "moment_match")
     moments = np.concatenate([block.matrix("moments") for block in pool.blocks])[rows]
     before = moments.astype(np.float64).mean(0)
-    after = (found.weight[:, None] * moments.astype(np.float64)).mean(0)
+    after = (weights.weight[:, None] * moments.astype(np.float64)).mean(0)
     assert np.abs(before).min() > 0.3
     assert np.abs(after).max() < 0.05
-    assert effective_sample_size(found.weight) >= 0.29 * 700
-    assert found.note["weights"] == "moment_match"
-    assert found.note["solved_rows"] == 700
+    assert effective_sample_size(weights.weight) >= 0.29 * 700
+    assert weights.note["weights"] == "moment_match"
+    assert weights.note["solved_rows"] == 700
     again = weighed(pool, rows, "moment_match")
-    assert (again.weight == found.weight).all()
+    assert (again.weight == weights.weight).all()
 
 
 def test_a_sample_of_many_rows_gives_multipliers_for_all(tmp_path: Path) -> None:
@@ -115,9 +115,9 @@ def test_a_sample_of_many_rows_gives_multipliers_for_all(tmp_path: Path) -> None
 def test_without_batchnorm_the_classes_are_evened_out(tmp_path: Path) -> None:
     label = np.repeat([0, 1, 2], [60, 30, 10])
     pool = make_pool(tmp_path, label=label, log_odds=np.zeros(100))
-    found = weighed(pool, np.arange(100), "moment_match")
-    np.testing.assert_allclose(np.bincount(label, found.weight), 100 / 3, rtol=1e-5)
-    assert "no BatchNorm" in found.note["note"]
+    weights = weighed(pool, np.arange(100), "moment_match")
+    np.testing.assert_allclose(np.bincount(label, weights.weight), 100 / 3, rtol=1e-5)
+    assert "no BatchNorm" in weights.note["note"]
 
 
 def test_a_cap_below_one_is_refused(tmp_path: Path) -> None:
@@ -169,6 +169,6 @@ def test_soft_prior_evens_the_softened_answers_out(tmp_path: Path) -> None:
 def test_soft_prior_with_very_many_classes_is_class_prior_and_says_so(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path, n=90)
     rows = np.arange(80)
-    found = weighed(pool, rows, "soft_prior", soft_prior_classes=2)
-    np.testing.assert_array_equal(found.weight, weighed(pool, rows, "class_prior").weight)
-    assert "class_prior" in found.note["note"]
+    weights = weighed(pool, rows, "soft_prior", soft_prior_classes=2)
+    np.testing.assert_array_equal(weights.weight, weighed(pool, rows, "class_prior").weight)
+    assert "class_prior" in weights.note["note"]
