@@ -31,12 +31,12 @@ class Origin:
 def summarize_shards(shards: Shards, mix: Mix | None) -> list[dict[str, Any]]:
     """The summaries of the shard sets of a training, for the student's record."""
     sets = [shards, *([mix.shards] if mix else [])]
-    return [_summary(one.directory, one.card) for one in sets]
+    return [_summary(shard_set.directory, shard_set.card) for shard_set in sets]
 
 
 def _summary(directory: Path, card: Mapping[str, Any]) -> dict[str, Any]:
-    told = {name: card[name] for name in FIELDS if card.get(name) is not None}
-    return {"name": directory.resolve().name, "digest": artifact.digest(card), **told}
+    fields = {name: card[name] for name in FIELDS if card.get(name) is not None}
+    return {"name": directory.resolve().name, "digest": artifact.digest(card), **fields}
 
 
 def find_origins(record: Mapping[str, Any], runs: Path) -> list[Origin]:
@@ -46,19 +46,19 @@ def find_origins(record: Mapping[str, Any], runs: Path) -> list[Origin]:
     """
     inputs = record.get("inputs")
     inputs = inputs if isinstance(inputs, Mapping) else {}
-    kept = {one["digest"]: one for one in record.get("lineage") or []}
-    found = []
+    recorded = {summary["digest"]: summary for summary in record.get("lineage") or []}
+    origins = []
     for name in DIGESTS:
         digest = inputs.get(name)
         if not digest:
             continue
         directory = find_shards(str(digest), runs)
         if directory is None:
-            found.append(Origin(digest, None, kept.get(digest, {"digest": digest})))
+            origins.append(Origin(digest, None, recorded.get(digest, {"digest": digest})))
         else:
             card = artifact.read_card(directory, "shards")
-            found.append(Origin(digest, directory, _summary(directory, card)))
-    return found
+            origins.append(Origin(digest, directory, _summary(directory, card)))
+    return origins
 
 
 def find_shards(digest: str, runs: Path) -> Path | None:

@@ -94,15 +94,15 @@ def trim_log(directory: Path, step: int) -> None:
     path = directory / LOG
     if not path.is_file():
         return
-    kept = []
+    earlier = []
     for line in path.read_text().splitlines(keepends=True):
         try:
             if line.endswith("\n") and json.loads(line)["step"] <= step > 0:
-                kept.append(line)
+                earlier.append(line)
         except (ValueError, TypeError, KeyError):
             continue
     with artifact.writing(path) as aside:
-        aside.write_text("".join(kept))
+        aside.write_text("".join(earlier))
 
 
 class StopSignal:

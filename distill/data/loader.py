@@ -33,7 +33,7 @@ from indexes.splitmix import Uint64
 CPU_BUDGET_BYTES = 4 << 30
 CHUNK, CHUNK_BYTES = 4096, 256 << 20  # at most so many decoded images, and bytes, at a time
 TASK = 64  # images a thread decodes at a time
-WORKERS = 8  # decoding processes of a stream, unless told
+WORKERS = 8  # decoding processes of a stream, by default
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -50,40 +50,40 @@ class ClassThreshold(nn.Module):
         self.register_buffer("kept_frac", torch.ones(()))
 
     def forward(self, logits_BC: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Whether max softmax exceeds its class's threshold, [B] of 0 and 1; and what was seen.
+        """Whether max softmax exceeds its class's threshold, [B] of 0 and 1; and values to log.
 
         Everything passes at tau = 0.
         """
         confidence, classes = logits_BC.float().softmax(1).max(1)
-        seen_C = torch.zeros_like(self.counts_C)
-        seen_C.index_add_(0, classes, torch.ones_like(confidence))
-        self.counts_C.mul_(1 - 1 / self.memory).add_(seen_C)
+        counted_C = torch.zeros_like(self.counts_C)
+        counted_C.index_add_(0, classes, torch.ones_like(confidence))
+        self.counts_C.mul_(1 - 1 / self.memory).add_(counted_C)
         least_C = thresholds(self.counts_C, self.tau, self.floor)
-        kept = torch.ones_like(confidence)
+        passes = torch.ones_like(confidence)
         if self.tau > 0:
-            kept = (confidence > least_C[classes]).float()
-        self.kept_frac.lerp_(kept.mean(), 1 / self.memory)
-        seen = {"kept_frac": kept.mean(), "largest_class": seen_C.max() / len(classes)}
-        if len(seen_C) <= MOST_LOGGED:
-            seen["classes"] = seen_C / len(classes)
-        return kept, seen
+            passes = (confidence > least_C[classes]).float()
+        self.kept_frac.lerp_(passes.mean(), 1 / self.memory)
+        observed = {"kept_frac": passes.mean(), "largest_class": counted_C.max() / len(classes)}
+        if len(counted_C) <= MOST_LOGGED:
+            observed["classes"] = counted_C / len(classes)
+        return passes, observed
 
     def check(self, least: float) -> None:
         """MethodError where over the steps remembered a smaller share than `least` passed."""
-        kept = self.kept_frac.item()
-        if kept < least:
+        kept_frac = self.kept_frac.item()
+        if kept_frac < least:
             raise MethodError(
-                f"only {100 * kept:.1f} % of the images pass its threshold: lower it with "
+                f"only {100 * kept_frac:.1f} % of the images pass its threshold: lower it with "
                 f"--set tau={self.tau / 2:g}"
             )
 
 
-def first_kept(kept_B: Tensor, num: int) -> Tensor:
-    """The places of `num` images: those kept come first, in the batch's own random order."""
-    place = torch.arange(len(kept_B), device=kept_B.device) / len(kept_B)
-    return (kept_B - place).topk(num).indices
+def first_passing(passes_B: Tensor, num: int) -> Tensor:
+    """The rows of `num` images: those that pass come first, in the random order of the batch."""
+    position = torch.arange(len(passes_B), device=passes_B.device) / len(passes_B)
+    return (passes_B - position).topk(num).indices
 
 
 def largest(values_B: Tensor, weights_B: Tensor, num: int) -> Tensor:
-    """The places of the `num` largest values; images that weigh nothing come last."""
+    """The rows of the `num` largest values; images that weigh nothing come last."""
     return values_B.masked_fill(weights_B == 0, -torch.inf).topk(num).indices

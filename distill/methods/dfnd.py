@@ -53,8 +53,8 @@ class DFND(Method):
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         super().__init__(student, teacher, config)
-        told = teacher.card.accuracy if config.accuracy is None else config.accuracy
-        self.noise = NoisyLabels(student.num_classes, ACCURACY if told is None else told)
+        accuracy = teacher.card.accuracy if config.accuracy is None else config.accuracy
+        self.noise = NoisyLabels(student.num_classes, ACCURACY if accuracy is None else accuracy)
 
     def own_optimizer(self) -> torch.optim.Optimizer:
         return self.noise.optimizer()
@@ -63,9 +63,9 @@ class DFND(Method):
         """{"kd", "noise"}."""
         config = self.config
         _, _, logits = self.student(batch.pixels)
-        answers = kd(logits, batch.logits, config.temperature)
+        matched = kd(logits, batch.logits, config.temperature)
         noisy = self.noise(logits, batch.logits)
         return {
-            "kd": weighted_mean(answers, batch.weights),
+            "kd": weighted_mean(matched, batch.weights),
             "noise": config.noise * weighted_mean(noisy, batch.weights),
         }

@@ -106,7 +106,7 @@ class EIKD(Method):
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"class_drop", "explicit", "implicit"}, each with its weight in it."""
         config, weights = self.config, batch.weights
-        found, features, logits = self.student(batch.pixels)
+        student_map, features, logits = self.student(batch.pixels)
         dropped = class_drop(
             logits,
             batch.logits,
@@ -118,7 +118,7 @@ class EIKD(Method):
         return {
             "class_drop": weighted_mean(dropped, weights),
             "explicit": config.explicit
-            * weighted_mean(self._explicit(found, features, batch), weights),
+            * weighted_mean(self._explicit(student_map, features, batch), weights),
             "implicit": config.implicit * weighted_mean(self._implicit(features, batch), weights),
         }
 
@@ -128,8 +128,8 @@ class EIKD(Method):
             return feature_mse(mapped, batch.teacher_features, normalized=True)
         if self.config.explicit_form == "attention":
             return attention(map_BDHW, batch.teacher_map)
-        found, wanted = same_side(self.to_teacher(map_BDHW), batch.teacher_map)
-        return feature_mse(F.relu(found), wanted, normalized=True)
+        mapped, target = same_side(self.to_teacher(map_BDHW), batch.teacher_map)
+        return feature_mse(F.relu(mapped), target, normalized=True)
 
     def _implicit(self, features_BD: Tensor, batch: Batch) -> Tensor:
         pair = features_BD, batch.teacher_features

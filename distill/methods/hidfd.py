@@ -51,7 +51,7 @@ class HiDFD(ReusedClassifier):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"align"}."""
-        found, _, _ = self.student(batch.pixels)
-        found, wanted = same_side(found, batch.teacher_map)
-        values = feature_mse(found, wanted, normalized=False)
+        student_map, _, _ = self.student(batch.pixels)
+        student_map, target = same_side(student_map, batch.teacher_map)
+        values = feature_mse(student_map, target, normalized=False)
         return {"align": self.config.align * weighted_mean(values, batch.weights)}

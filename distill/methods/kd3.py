@@ -26,7 +26,7 @@ from distill.losses._maps import same_side
 from distill.losses.ntxent import ntxent
 from distill.losses.weighted_feature_mse import alignment_weight, weighted_feature_mse
 from distill.method import Batch, Preset, at_least, weighted_mean
-from distill.methods._class_threshold import ClassThreshold, first_kept, teacher_share
+from distill.methods._class_threshold import ClassThreshold, first_passing, teacher_share
 from distill.methods._mix_distribution import mix_distribution
 from distill.methods._simkd import ReusedClassifier
 from indexes import devices
@@ -90,7 +90,7 @@ class KD3(ReusedClassifier):
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         super().__init__(student, teacher, config)
         self.embed = nn.Linear(self.student.num_features, EMBEDDING)
-        self.sieve = ClassThreshold(
+        self.class_threshold = ClassThreshold(
             self.student.num_classes, tau=config.tau, floor=config.tau_floor, memory=config.memory
         )
 
@@ -103,24 +103,24 @@ class KD3(ReusedClassifier):
         config = self.config
         alpha = teacher_share(progress, config.schedule, config.teacher_frac)
         mixed = alpha * batch.logits + (1 - alpha) * self.eval_logits(batch.pixels)
-        kept, seen = self.sieve(mixed)
-        self.observed.update(seen)
-        rows = first_kept(kept, len(kept) // config.oversample)
-        return batch.rows(rows).reweighted(kept[rows])
+        passes, observed = self.class_threshold(mixed)
+        self.observed.update(observed)
+        rows = first_passing(passes, len(passes) // config.oversample)
+        return batch.rows(rows).reweighted(passes[rows])
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """{"align"} and, where it weighs anything, {"contrast"}."""
         config = self.config
-        found, features, logits = self.student(batch.pixels)
-        found, wanted = same_side(found, batch.teacher_map)
+        student_map, features, logits = self.student(batch.pixels)
+        student_map, target = same_side(student_map, batch.teacher_map)
         weight = alignment_weight(logits, batch.logits)
         if not config.weighted:
             weight = torch.ones_like(weight)
-        align = weighted_feature_mse(found, wanted, weight)
+        align = weighted_feature_mse(student_map, target, weight)
         terms = {"align": config.align * weighted_mean(align, batch.weights)}
         if config.contrast > 0:
-            apart = self._contrast(batch, features)
-            terms["contrast"] = config.contrast * weighted_mean(apart, batch.weights)
+            contrast = self._contrast(batch, features)
+            terms["contrast"] = config.contrast * weighted_mean(contrast, batch.weights)
         return terms
 
     def _contrast(self, batch: Batch, features_BD: Tensor) -> Tensor:
@@ -141,4 +141,4 @@ class KD3(ReusedClassifier):
 
     def check(self, observed: Mapping[str, Any]) -> None:
         """Stops where hardly anything passes: the student would learn nothing, or one class."""
-        self.sieve.check(self.config.least_kept)
+        self.class_threshold.check(self.config.least_kept)

@@ -96,8 +96,8 @@ class ODSD(Method):
         mapped = self.to_teacher(features)
         half = len(features) // 2
         views = slice(half), slice(half, None)
-        answers = kd(logits, batch.logits, config.temperature)
-        found = ntxent(
+        matched = kd(logits, batch.logits, config.temperature)
+        contrast = ntxent(
             *(features[view] for view in views),
             tau=config.tau,
             weights_B=weights[:half],
@@ -107,11 +107,11 @@ class ODSD(Method):
         related = torch.cat([self._relation(features, mapped, batch, view) for view in views])
         ramp = min(1.0, progress / config.ramp_frac) if config.ramp_frac > 0 else 1.0
         return {
-            "kd": weighted_mean(answers, weights),
+            "kd": weighted_mean(matched, weights),
             "low_noise": ramp
             * config.low_noise
             * weighted_mean(self._low_noise(mapped, logits, batch), weights),
-            "self": ramp * config.self_relation * weighted_mean(found, weights[:half]),
+            "self": ramp * config.self_relation * weighted_mean(contrast, weights[:half]),
             "teacher": ramp * config.teacher_relation * weighted_mean(related, weights),
         }
 
@@ -124,8 +124,8 @@ class ODSD(Method):
     def _relation(self, features: Tensor, mapped: Tensor, batch: Batch, view: slice) -> Tensor:
         """The values [B / 2] of one view."""
         config, weights = self.config, batch.weights[view]
-        wanted = batch.teacher_features[view]
+        target = batch.teacher_features[view]
         if config.teacher_form == "soft":
-            return relation_kl(features[view], wanted, tau=config.tau, weights_B=weights)
+            return relation_kl(features[view], target, tau=config.tau, weights_B=weights)
         classes = batch.logits[view].argmax(1) if config.skip_same_class else None
-        return infonce(mapped[view], wanted, tau=config.tau, weights_B=weights, classes_B=classes)
+        return infonce(mapped[view], target, tau=config.tau, weights_B=weights, classes_B=classes)

@@ -1,6 +1,6 @@
-"""Ours: the teacher's map and its answers at once, by steps of which no direction is slow.
+"""Ours: the teacher's map and its logits at once, by orthogonalized updates (Muon).
 
-L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + answers T^2 KL(softmax(t / T) || softmax(s / T)); the
+L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + kd T^2 KL(softmax(t / T) || softmax(s / T)); the
 student ends in the teacher's own classifier (SimKD, KD3), so both terms pull at the same features,
 and the map is measured in its own size, so that one weight does for any teacher. The optimizer is
 Muon (distill/training/muon.py), which is worth more than any term; `--optimizer muon` gives it to
@@ -35,9 +35,9 @@ class Config:
     """The knobs of winnow."""
 
     temperature: float = 4.0
-    """T of the answers."""
-    answers: float = 2.0
-    """Weight of the answers."""
+    """T of both softmaxes."""
+    kd: float = 2.0
+    """Weight of the divergence of the softmaxes."""
     align: float = 100.0
     """Weight of the alignment."""
     oversample: int = 1
@@ -80,16 +80,16 @@ class Winnow(ReusedClassifier):
         return batch.rows(largest(unlearned, batch.weights, num))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """{"align", "answers"}, each with its weight in it."""
+        """{"align", "kd"}, each with its weight in it."""
         config = self.config
-        found, _, logits = self.student(batch.pixels)
-        found, wanted = same_side(found, batch.teacher_map)
-        aligned = feature_mse(found, wanted, normalized=False)
-        size = wanted.float().flatten(1).square().mean(1)
-        answered = kd(logits, batch.logits, config.temperature)
+        student_map, _, logits = self.student(batch.pixels)
+        student_map, target = same_side(student_map, batch.teacher_map)
+        aligned = feature_mse(student_map, target, normalized=False)
+        size = target.float().flatten(1).square().mean(1)
+        matched = kd(logits, batch.logits, config.temperature)
         return {
             "align": config.align
             * weighted_mean(aligned, batch.weights)
             / weighted_mean(size, batch.weights).clamp_min(MIN_SIZE),
-            "answers": config.answers * weighted_mean(answered, batch.weights),
+            "kd": config.kd * weighted_mean(matched, batch.weights),
         }

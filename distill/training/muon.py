@@ -1,9 +1,13 @@
-"""Muon, of convolutions too: each step has its gradient's directions, all of about the same length.
+"""Muon, also for convolutions: an orthogonalized update, whose directions have about one length.
 
 Muon (Jordan et al., 2024, kellerjordan.github.io/posts/muon). torch.optim.Muon takes matrices
 alone, and multiplies in bf16 also where that is a hundred times slower; here a kernel [O, I, h, w]
 is the matrix [O, I h w]. What a small net learns slowly by SGD, the directions of small gradients,
 it learns as fast as the rest.
+
+timm.optim.Muon takes kernels too, but one at a time and in bf16 everywhere; matrices of one shape
+taken together need a fifth of its time for a ResNet-8 and a twelfth for a WRN-16-2 (one core, CPU
+with native bf16: 9 against 47 ms a step, 46 against 548; docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -48,12 +52,12 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step of every weight that has a gradient; `closure` is not called."""
         for group in self.param_groups:
-            alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+            by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
             for weight in group["params"]:
                 if weight.grad is not None:
                     rows = weight.shape[0]
-                    alike[rows, weight.numel() // rows].append(weight)
-            for weights in alike.values():
+                    by_shape[rows, weight.numel() // rows].append(weight)
+            for weights in by_shape.values():
                 self._step(weights, group["lr"])
 
     def _step(self, weights: Sequence[Tensor], lr: float) -> None:
@@ -65,10 +69,10 @@ class Muon(torch.optim.Optimizer):
         grads = [weight.grad for weight in weights if weight.grad is not None]
         torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)
         nesterov = torch._foreach_lerp(grads, momenta, MOMENTUM)
-        step_KRC = orthogonal(torch.stack([one.flatten(1) for one in nesterov]))
+        step_KRC = orthogonal(torch.stack([grad.flatten(1) for grad in nesterov]))
         rows, columns = step_KRC.shape[1:]
         torch._foreach_mul_(list(weights), 1 - lr * WEIGHT_DECAY)
-        steps = [one.view(w.shape) for one, w in zip(step_KRC, weights, strict=True)]
+        steps = [step.view(w.shape) for step, w in zip(step_KRC, weights, strict=True)]
         torch._foreach_add_(list(weights), steps, alpha=-lr * math.sqrt(max(1, rows / columns)))
 
 

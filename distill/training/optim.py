@@ -26,17 +26,17 @@ def make_optimizers(
     """
     others = {id(p) for group in (own.param_groups if own else []) for p in group["params"]}
     trained = [p for p in module.parameters() if p.requires_grad and id(p) not in others]
-    found: dict[str, torch.optim.Optimizer] = {}
+    optimizers: dict[str, torch.optim.Optimizer] = {}
     if kind == "muon":
         mixing = set(map(id, matrices(module)))
-        found["muon"] = Muon([p for p in trained if id(p) in mixing])
+        optimizers["muon"] = Muon([p for p in trained if id(p) in mixing])
         trained = [p for p in trained if id(p) not in mixing]
     decay = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    found["sgd"] = torch.optim.SGD(decay, lr=0.0, momentum=MOMENTUM, nesterov=True, fused=True)
-    return found
+    optimizers["sgd"] = torch.optim.SGD(decay, lr=0.0, momentum=MOMENTUM, nesterov=True, fused=True)
+    return optimizers
 
 
 def learning_rate(progress: float, peak: float, drop_at: tuple[float, ...] | None = None) -> float:
@@ -47,7 +47,7 @@ def learning_rate(progress: float, peak: float, drop_at: tuple[float, ...] | Non
     if progress < WARMUP_FRAC:
         return peak * (progress / WARMUP_FRAC * 0.99 + 0.01)
     if drop_at is not None:
-        return peak * 0.1 ** sum(progress >= place for place in drop_at)
+        return peak * 0.1 ** sum(progress >= share for share in drop_at)
     return peak * 0.5 * (1 + math.cos(math.pi * (progress - WARMUP_FRAC) / (1 - WARMUP_FRAC)))
 
 

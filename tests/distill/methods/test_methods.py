@@ -241,9 +241,9 @@ def test_kd3_keeps_what_passes_the_threshold_of_its_class(world: World) -> None:
     assert len(kept) == 4
     assert one.observed["kept_frac"].item() == pytest.approx(5 / 8)
     assert one.observed["classes"].tolist() == pytest.approx([6 / 8, 2 / 8, 0])
-    assert one.sieve.counts_C.tolist() == [6, 2, 0]
+    assert one.class_threshold.counts_C.tolist() == [6, 2, 0]
     # As another class grows the first one's threshold falls with its share.
-    one.sieve.counts_C.copy_(torch.tensor([1.0, 10_000.0, 0.0]))
+    one.class_threshold.counts_C.copy_(torch.tensor([1.0, 10_000.0, 0.0]))
     one.select_batch(Batch(batch.pixels, batch.weights, logits, batch.features), 0.0)
     assert one.observed["kept_frac"].item() == pytest.approx(6 / 8)
 
@@ -271,7 +271,7 @@ def test_kd3_logs_what_it_keeps_and_stops_where_nothing_passes(
     assert "pass its threshold: lower it with --set tau=0.25" in caplog.text
     one = make(world, "kd3")
     one.check({})
-    one.sieve.kept_frac.zero_()
+    one.class_threshold.kept_frac.zero_()
     with pytest.raises(MethodError):
         one.check({})
 
@@ -309,7 +309,7 @@ def test_alignment_is_the_mean_over_the_map(world: World) -> None:
     typed = 3 * (found - batch.teacher_map).square().mean() / batch.teacher_map.square().mean()
     terms = ours.losses(batch, 0.0)
     torch.testing.assert_close(terms["align"], typed)
-    assert terms.keys() == {"align", "answers"}
+    assert terms.keys() == {"align", "kd"}
     weighed = make(world, "kd3", align=1.0, contrast=0.0).eval()
     terms = weighed.losses(batch, 0.0)
     assert terms.keys() == {"align"}
