@@ -1,0 +1,57 @@
+"""The examples of the whole job and of a selection method run on a tiny world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distill.evaluation import cost
+from examples.whole_job import whole_job
+from indexes import load_teacher
+from pipeline import SelectConfig, select
+from tests.support import corpora
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_the_whole_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cost, "RUN_SECONDS", 0.001)
+    corpora.good_tar(tmp_path / "c.tar", 40)
+    teacher = corpora.small_teacher(tmp_path / "teacher")
+    for seed in range(100, 112):
+        file = tmp_path / "labeled" / corpora.CLASSES[seed % 3] / f"{seed}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(corpora.encoded(seed))
+    table = whole_job(
+        str(tmp_path / "c.tar"),
+        teacher,
+        tmp_path / "labeled",
+        runs=tmp_path / "runs",
+        n=32,
+        epochs=1.0,
+        students=["resnet8"],
+    )
+    assert len(table) == 1
+    assert table.num_images.tolist() == [12]
+    assert 0 <= table.top1.iloc[0] <= 1
+    assert "'kept': 32" in capsys.readouterr().out
+
+
+def test_own_selection_method(tmp_path: Path) -> None:
+    corpora.good_tar(tmp_path / "c.tar", 30)
+    config = SelectConfig(
+        corpus=str(tmp_path / "c.tar"),
+        teacher=load_teacher(corpora.small_teacher(tmp_path / "teacher")),
+        method=str(EXAMPLES / "own_selection_method.py"),
+        settings={"isolation": 1.0},
+        n=9,
+        runs=tmp_path / "runs",
+        workers=0,
+    )
+    shards = select(config)
+    assert shards.card["method"] == "own_selection_method"
+    assert shards.card["config"]["isolation"] == 1.0
+    assert len(shards) == 9
