@@ -73,25 +73,25 @@ def certify(
     start = 0
     for block, local in pool.by_block(rows):
         for part in range(0, len(local), CHUNK_ROWS):
-            some = local[part : part + CHUNK_ROWS]
-            counted = weight[start : start + len(some)].astype(np.float64)
-            for name, value in _sums(block, some, counted, len(pool.classes)).items():
+            chunk = local[part : part + CHUNK_ROWS]
+            counted = weight[start : start + len(chunk)].astype(np.float64)
+            for name, value in _sums(block, chunk, counted, len(pool.classes)).items():
                 sums[name] = sums[name] + value if name in sums else value
-            start += len(some)
+            start += len(chunk)
     n = len(rows)
     twins = sum(count for reason, count in dropped.items() if "duplicate" in reason)
-    found = {
+    figures = {
         **_moment_figures(sums, n),
         **_class_figures(sums, n),
         "effective_frac": effective_sample_size(weight.astype(np.float64)) / n,
         "duplicate_frac": twins / len(pool),
         **_spread_figures(pool, rows, seed),
-        **_answer_figures(sums, n),
+        **_logit_figures(sums, n),
     }
     moments = None
     if "even" in sums:
         moments = np.stack([sums["even"] / n, sums["weighted"] / sums["weight"]])
-    return {key: float(f"{value:.{DIGITS}g}") for key, value in found.items()}, moments
+    return {key: float(f"{value:.{DIGITS}g}") for key, value in figures.items()}, moments
 
 
 def frechet(moments: Array) -> float:
@@ -154,11 +154,11 @@ def _sums(block: Block, local: Array, weight: Array, num_classes: int) -> dict[s
 
 
 def _moment_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
-    found = {}
+    figures = {}
     if "even" in sums:
         even, weighted = sums["even"] / n, sums["weighted"] / sums["weight"]
         mean, square = np.split(weighted, 2)
-        found = {
+        figures = {
             "moment_rms": _rms(weighted),
             "moment_rms_even": _rms(even),
             "mean_rms": _rms(mean),
@@ -166,8 +166,8 @@ def _moment_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
             "frechet": frechet(weighted),
         }
     if "bn" in sums:
-        found["bn_distance"] = float(sums["bn"] / n)
-    return found
+        figures["bn_distance"] = float(sums["bn"] / n)
+    return figures
 
 
 def _class_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
@@ -182,19 +182,19 @@ def _class_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
     }
 
 
-def _answer_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
-    found = {
+def _logit_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
+    figures = {
         "log_odds": float(sums["log_odds"] / n),
         "margin": float(sums["margin"] / n),
         "unsure_frac": float(sums["unsure"] / n),
     }
     for name in ("", "soft_"):
         mean = float(sums[f"{name}entropy"] / n)
-        found[f"{name}entropy"] = mean
-        found[f"{name}information"] = entropy(sums[f"{name}p"]) - mean
+        figures[f"{name}entropy"] = mean
+        figures[f"{name}information"] = entropy(sums[f"{name}p"]) - mean
     center = sums["soft_p"] / n
-    found["target_variance"] = float(sums["soft_p_square"] / n - np.square(center).sum())
-    return found
+    figures["target_variance"] = float(sums["soft_p_square"] / n - np.square(center).sum())
+    return figures
 
 
 def _spread_figures(pool: Pool, rows: Array, seed: int) -> dict[str, float]:
@@ -208,19 +208,21 @@ def _spread_figures(pool: Pool, rows: Array, seed: int) -> dict[str, float]:
         centered = features[start : start + CHUNK_ROWS] - center
         scatter += centered.T @ centered
     spectrum = np.maximum(np.linalg.eigvalsh(scatter), 0)
-    found = {"effective_rank": float(np.exp(entropy(spectrum))) / width if spectrum.any() else 0.0}
+    figures = {
+        "effective_rank": float(np.exp(entropy(spectrum))) / width if spectrum.any() else 0.0
+    }
     if n < 2:
-        return found
+        return figures
     features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     queries = stratified_positions(n, QUERIES, seed + 1)
-    asked = features[queries]
+    queried = features[queries]
     nearest = np.full(len(queries), -1.0, np.float32)
     for start in range(0, n, CHUNK_ROWS):
-        similarity = asked @ features[start : start + CHUNK_ROWS].T
-        own = (queries >= start) & (queries < start + similarity.shape[1])
-        similarity[np.flatnonzero(own), queries[own] - start] = -1
+        similarity = queried @ features[start : start + CHUNK_ROWS].T
+        inside = (queries >= start) & (queries < start + similarity.shape[1])
+        similarity[np.flatnonzero(inside), queries[inside] - start] = -1
         nearest = np.maximum(nearest, similarity.max(1))
-    return {"nearest_similarity": float(nearest.mean()), **found}
+    return {"nearest_similarity": float(nearest.mean()), **figures}
 
 
 def _plogp(p: Array) -> Array:

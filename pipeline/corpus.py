@@ -51,13 +51,13 @@ def _of_module(module: ModuleType, spec: str) -> list[Part]:
     made = corpus()
     if isinstance(made, str):
         return open_parts(made)
-    found: list[str | Part] = list(made)
-    if not found:
+    items: list[str | Part] = list(made)
+    if not items:
         raise SourceError(f"{spec}: its corpus() returns no parts")
-    specs = [item for item in found if isinstance(item, str)]
+    specs = [item for item in items if isinstance(item, str)]
     if not specs:
-        return [item for item in found if not isinstance(item, str)]
-    if len(specs) != len(found):
+        return [item for item in items if not isinstance(item, str)]
+    if len(specs) != len(items):
         raise SourceError(f"{spec}: its corpus() mixes parts and strings; return one of the two")
     return open_parts(",".join(specs))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from indexes import artifact, npy
 from indexes.artifact import ArtifactError
@@ -23,8 +23,6 @@ from pipeline.selection.top_n import Balance, Selection
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Array = npt.NDArray[Any]
 
 
 def schema() -> pa.Schema:
@@ -42,7 +40,7 @@ def schema() -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
-def export(path: Path, pool: Pool, rows: Array, weight: Array) -> None:
+def export(path: Path, pool: Pool, rows: NDArray[np.int64], weight: NDArray[np.float32]) -> None:
     """Writes the list of selected rows [n], ascending, with their weights [n]."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -70,68 +68,77 @@ def export(path: Path, pool: Pool, rows: Array, weight: Array) -> None:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Rows [n] ascending of the listed images that the pool holds, with weights [n] and scores [n].
+class ListedRows:
+    """The listed images that the pool holds: ascending rows [n], and their weights and scores.
 
-    missing: `source: key` of those that it does not; changed: of those whose bytes are others.
-    A listed duplicate is kept, a protected image is not. num_listed: images in the list.
+    missing: `source: key` of the images that it lacks; changed: of those with other bytes.
+    A listed duplicate is kept, an image of the evaluation set is not. num_listed: images in the
+    list.
     """
 
-    rows: Array
-    weight: Array
-    score: Array
+    rows: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    score: NDArray[np.float32]
     missing: list[str]
     changed: list[str]
     num_listed: int
 
 
-def find(path: Path, pool: Pool) -> Found:
+def find_rows(path: Path, pool: Pool) -> ListedRows:
     """Looks the listed images up by source part and key, and checks their content hash.
 
     ArtifactError: no list of keys, an image that is listed twice, or none of it in the pool.
-    Where some are missing or protected the weights of the others are scaled to mean 1.
+    Where some are missing or excluded the weights of the others are scaled to mean 1.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     table = read(path)
-    keys, content = table["key"].combine_chunks(), table["content_hash"].to_numpy()
-    sources = table["source"].combine_chunks().dictionary_encode()
-    number_of = {name: number for number, name in enumerate(sources.dictionary.to_pylist())}
-    number = sources.indices.to_numpy()
-    order = np.argsort(number, kind="stable")
-    bounds = np.searchsorted(number[order], np.arange(len(number_of) + 1))
-    row_of, changed = np.full(len(keys), -1, np.int64), np.zeros(len(keys), bool)
-    for block in pool.blocks:
-        if (one := number_of.get(block.source)) is None:
-            continue
-        mine = order[bounds[one] : bounds[one + 1]]
-        in_block = pa.array(block.strings("key"), pa.string())
-        at = pc.index_in(keys.take(pa.array(mine)), value_set=in_block).fill_null(-1).to_numpy()
-        mine, local = mine[at >= 0], at[at >= 0]
-        same = block.columns("content_hash")[0][local] == content[mine]
-        row_of[mine[same]] = block.start + local[same]
-        changed[mine[~same]] = True
-    places = np.flatnonzero(row_of >= 0)
-    if not len(places):
+    row_of, changed = _match(table, pool)
+    listed = np.flatnonzero(row_of >= 0)
+    if not len(listed):
         raise ArtifactError(
-            f"{path}: none of its {len(keys):,} images is in this corpus ({changed.sum():,} are, "
+            f"{path}: none of its {len(table):,} images is in this corpus ({changed.sum():,} are, "
             "with other bytes): it was exported from another corpus"
         )
-    places = places[np.argsort(row_of[places])]
-    places = places[pool.column("reason")[row_of[places]] != REASONS.index("protected")]
-    if not len(places):
+    listed = listed[np.argsort(row_of[listed])]
+    listed = listed[pool.column("reason")[row_of[listed]] != REASONS.index("protected")]
+    if not len(listed):
         raise ArtifactError(
             f"{path}: --exclude-eval takes every image of it that is in this corpus"
         )
-    weight, score = (table[name].to_numpy()[places] for name in ("weight", "score"))
-    if len(places) < len(keys):
+    weight, score = (table[name].to_numpy()[listed] for name in ("weight", "score"))
+    if len(listed) < len(table):
         weight = (weight / weight.mean(dtype=np.float64)).astype(np.float32)
-    lost = [
-        [f"{table['source'][place]}: {table['key'][place]}" for place in np.flatnonzero(which)]
-        for which in ((row_of < 0) & ~changed, changed)
-    ]
-    return Found(row_of[places], weight, score, lost[0], lost[1], len(keys))
+    missing, changes = (
+        [f"{table['source'][number]}: {table['key'][number]}" for number in np.flatnonzero(mask)]
+        for mask in ((row_of < 0) & ~changed, changed)
+    )
+    return ListedRows(row_of[listed], weight, score, missing, changes, len(table))
+
+
+def _match(table: pa.Table, pool: Pool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The pool's row of each listed image or -1, and whether it is there with other bytes."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keys, content = table["key"].combine_chunks(), table["content_hash"].to_numpy()
+    sources = table["source"].combine_chunks().dictionary_encode()
+    source_of = {name: number for number, name in enumerate(sources.dictionary.to_pylist())}
+    source = sources.indices.to_numpy()
+    order = np.argsort(source, kind="stable")
+    bounds = np.searchsorted(source[order], np.arange(len(source_of) + 1))
+    row_of, changed = np.full(len(keys), -1, np.int64), np.zeros(len(keys), bool)
+    for block in pool.blocks:
+        if block.source not in source_of:
+            continue
+        number = source_of[block.source]
+        listed = order[bounds[number] : bounds[number + 1]]
+        block_keys = pa.array(block.strings("key"), pa.string())
+        local = pc.index_in(keys.take(pa.array(listed)), value_set=block_keys)
+        local = local.fill_null(-1).to_numpy()
+        listed, local = listed[local >= 0], local[local >= 0]
+        same = block.columns("content_hash")[0][local] == content[listed]
+        row_of[listed[same]] = block.start + local[same]
+        changed[listed[~same]] = True
+    return row_of, changed
 
 
 def read(path: Path) -> pa.Table:
@@ -173,27 +180,31 @@ class Listed:
 
     def score(self, pool: Pool, config: Any, seed: int) -> Scored:
         """Blocks of {"score"}, float32 [n]."""
-        found = find(self.path, pool)
+        listed = find_rows(self.path, pool)
         for block in pool.blocks:
-            low, high = np.searchsorted(found.rows, [block.start, block.stop])
+            low, high = np.searchsorted(listed.rows, [block.start, block.stop])
             score = np.full(len(block), np.nan, np.float32)
-            score[found.rows[low:high] - block.start] = found.score[low:high]
+            score[listed.rows[low:high] - block.start] = listed.score[low:high]
             yield block, {"score": score}
 
 
 def select(pool: Pool, path: Path, directory: Path) -> tuple[Selection, dict[str, Any]]:
-    """Writes rows.npy and weight.npy of the listed images; what is kept, and a note for the card.
+    """Writes rows.npy and weight.npy of the listed images; the selection, and fields of its card.
 
-    The note: how many were asked for, and `source: key` of those missing or changed.
+    The fields: how many were requested, and `source: key` of those missing or changed.
     """
-    found = find(path, pool)
-    for name, values in (("rows", found.rows), ("weight", found.weight)):
-        npy.save(directory / f"{name}.npy", values)
+    listed = find_rows(path, pool)
+    npy.save(directory / "rows.npy", listed.rows)
+    npy.save(directory / "weight.npy", listed.weight)
     counts = np.zeros(len(REASONS), np.int64)
     for piece in chunks(len(pool)):
         counts += np.bincount(pool.column("reason")[piece], minlength=len(counts))
-    counts -= np.bincount(pool.column("reason")[found.rows], minlength=len(counts))
+    counts -= np.bincount(pool.column("reason")[listed.rows], minlength=len(counts))
     dropped = dict(zip((*REASONS[1:], "not_selected"), np.roll(counts, -1).tolist(), strict=True))
-    histogram = np.bincount(pool.column("label")[found.rows], minlength=len(pool.classes))
-    note = {"num_requested": found.num_listed, "missing": found.missing, "changed": found.changed}
-    return Selection(len(found.rows), dropped, 0, histogram), note
+    histogram = np.bincount(pool.column("label")[listed.rows], minlength=len(pool.classes))
+    fields = {
+        "num_requested": listed.num_listed,
+        "missing": listed.missing,
+        "changed": listed.changed,
+    }
+    return Selection(len(listed.rows), dropped, 0, histogram), fields

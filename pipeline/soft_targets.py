@@ -1,4 +1,4 @@
-"""Softened: the teacher's softmax at the temperature of distillation, from its stored logits."""
+"""The teacher's softmax at the temperature of distillation, from its stored logits."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def soften(
     probability at temperature 1.
     """
     rest = num_classes - logits.shape[1]
-    shown = logits.astype(np.float64)
-    powers = np.exp((shown - logsumexp[:, None]) / temperature)
+    stored = logits.astype(np.float64)
+    powers = np.exp((stored - logsumexp[:, None]) / temperature)
     other = np.zeros(len(logits))
     if rest:
-        left = np.maximum(1 - np.exp(shown - logsumexp[:, None]).sum(1), 1e-12)
+        left = np.maximum(1 - np.exp(stored - logsumexp[:, None]).sum(1), 1e-12)
         other = (left / rest) ** (1 / temperature)
     total = powers.sum(1) + rest * other
     return powers / total[:, None], other / total
@@ -36,8 +36,9 @@ def soften(
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """What is kept of the teacher's answers to n images: logits float16 [n, K] of `classes` [n, K]
-    (None: of all), and logsumexp [n].
+    """The teacher's stored outputs for n images: logits float16 [n, K], logsumexp [n].
+
+    `classes` [n, K] are the classes of the logits, or None where all are stored.
     """
 
     logits: Array
@@ -51,13 +52,15 @@ class SoftTargets:
         return cls(block.matrix("logits"), logsumexp, block.logit_classes)
 
     @classmethod
-    def joined(cls, some: Sequence[SoftTargets]) -> SoftTargets:
+    def concatenate(cls, targets: Sequence[SoftTargets]) -> SoftTargets:
         """One after another."""
-        logits, logsumexp, classes = ([getattr(one, f.name) for one in some] for f in fields(cls))
+        logits, logsumexp, classes = (
+            [getattr(part, field.name) for part in targets] for field in fields(cls)
+        )
         return cls(
             np.concatenate(logits),
             np.concatenate(logsumexp),
-            None if some[0].classes is None else np.concatenate(classes),
+            None if targets[0].classes is None else np.concatenate(classes),
         )
 
     def rows(self, local: Array | slice) -> SoftTargets:
@@ -65,7 +68,7 @@ class SoftTargets:
         classes = None if self.classes is None else self.classes[local]
         return SoftTargets(self.logits[local], self.logsumexp[local], classes)
 
-    def answers(self, num_classes: int) -> Array:
+    def probabilities(self, num_classes: int) -> Array:
         """The softened softmax over all classes, float32 [n, C]."""
         p, other = soften(self.logits.astype(np.float32), self.logsumexp, num_classes, TEMPERATURE)
         if self.classes is None:

@@ -27,7 +27,7 @@ SAMPLE_OVERHEAD = 3_000
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedRows:
     """The n selected rows in pool order: where each lies, and what it is called."""
 
     rows: Array
@@ -44,7 +44,7 @@ class Chosen:
         return len(self.rows)
 
 
-def gather_rows(pool: Pool, rows: Array, weight: Array) -> Chosen:
+def gather_rows(pool: Pool, rows: Array, weight: Array) -> SelectedRows:
     """Reads what sharding needs of the selected rows; a key that clashes gets its row number."""
     columns: list[tuple[Array, ...]] = []
     keys: list[str] = []
@@ -65,13 +65,13 @@ def gather_rows(pool: Pool, rows: Array, weight: Array) -> Chosen:
             name, number = f"{key}-{number}", number + len(pool)
         seen.add(name)
         unique.append(name)
-    return Chosen(rows, weight, part, offset, size, content, unique, keys, exts)
+    return SelectedRows(rows, weight, part, offset, size, content, unique, keys, exts)
 
 
-def plan_shards(chosen: Chosen, seed: int) -> list[Array]:
-    """Positions (into `chosen`) of every shard, in a seeded order: all but the last are full."""
-    order = np.random.default_rng(seed).permutation(len(chosen))
-    ends = np.cumsum(chosen.size[order] + SAMPLE_OVERHEAD)
+def plan_shards(selected: SelectedRows, seed: int) -> list[Array]:
+    """Positions (into `selected`) of every shard, in a seeded order: all but the last are full."""
+    order = np.random.default_rng(seed).permutation(len(selected))
+    ends = np.cumsum(selected.size[order] + SAMPLE_OVERHEAD)
     shards, start = [], 0
     while start < len(order):
         base = ends[start - 1] if start else 0
@@ -89,10 +89,10 @@ class Originals:
     images kept in a spill file under `scratch`; the rest are read where they lie.
     """
 
-    def __init__(self, chosen: Chosen, parts: list[Part], scratch: Path) -> None:
-        self.chosen, self.parts, self.scratch = chosen, parts, scratch
-        self.spilled = np.full(len(chosen), -1, np.int64)
-        streamed = [p for p in np.unique(chosen.part).tolist() if not parts[p].random_access]
+    def __init__(self, selected: SelectedRows, parts: list[Part], scratch: Path) -> None:
+        self.selected, self.parts, self.scratch = selected, parts, scratch
+        self.spilled = np.full(len(selected), -1, np.int64)
+        streamed = [p for p in np.unique(selected.part).tolist() if not parts[p].random_access]
         if streamed:
             with Progress("collect", len(streamed), "parts") as progress:
                 for number in streamed:
@@ -103,17 +103,20 @@ class Originals:
         return self.scratch / f"part-{number:06d}.bin"
 
     def _spill(self, number: int) -> None:
-        chosen, part = self.chosen, self.parts[number]
-        mine = np.flatnonzero(chosen.part == number)
-        mine = mine[np.argsort(chosen.offset[mine], kind="stable")]
-        starts = np.concatenate([[0], np.cumsum(chosen.size[mine])])
-        self.spilled[mine] = starts[:-1]
+        selected, part = self.selected, self.parts[number]
+        wanted_rows = np.flatnonzero(selected.part == number)
+        wanted_rows = wanted_rows[np.argsort(selected.offset[wanted_rows], kind="stable")]
+        starts = np.concatenate([[0], np.cumsum(selected.size[wanted_rows])])
+        self.spilled[wanted_rows] = starts[:-1]
         path = self._path(number)
         if path.is_file() and path.stat().st_size == starts[-1]:
             return
         wanted = {
-            (int(chosen.offset[row]), chosen.source_keys[row]): (int(start), int(chosen.size[row]))
-            for row, start in zip(mine, starts, strict=False)
+            (int(selected.offset[row]), selected.source_keys[row]): (
+                int(start),
+                int(selected.size[row]),
+            )
+            for row, start in zip(wanted_rows, starts, strict=False)
         }
         with artifact.writing(path) as aside, aside.open("wb") as file:
             for sample in part:
@@ -129,17 +132,17 @@ class Originals:
 
     def read(self, position: int) -> bytes:
         """The bytes of selected image `position`; SourceError when its source has changed."""
-        chosen = self.chosen
-        part = self.parts[int(chosen.part[position])]
-        key = chosen.source_keys[position]
-        start, size = int(self.spilled[position]), int(chosen.size[position])
+        selected = self.selected
+        part = self.parts[int(selected.part[position])]
+        key = selected.source_keys[position]
+        start, size = int(self.spilled[position]), int(selected.size[position])
         if start >= 0:
-            with self._path(int(chosen.part[position])).open("rb") as file:
+            with self._path(int(selected.part[position])).open("rb") as file:
                 file.seek(start)
                 data = file.read(size)
         else:
-            data = part.fetch(key, int(chosen.offset[position]), size)
-        self._check(hash64(data) == int(chosen.content_hash[position]), part, key)
+            data = part.fetch(key, int(selected.offset[position]), size)
+        self._check(hash64(data) == int(selected.content_hash[position]), part, key)
         return data
 
     @staticmethod
@@ -154,7 +157,7 @@ class Originals:
 def write_shard_set(
     pool: Pool,
     parts: list[Part],
-    chosen: Chosen,
+    selected: SelectedRows,
     directory: Path,
     *,
     plan_digest: str,
@@ -163,25 +166,25 @@ def write_shard_set(
 ) -> dict[str, Any]:
     """Writes every shard that is not there yet; what the card says of the files.
 
-    Memory: the chosen rows' columns and keys, and one shard's targets a worker.
+    Memory: the selected rows' columns and keys, and one shard's targets a worker.
     """
-    shards = plan_shards(chosen, seed)
+    shards = plan_shards(selected, seed)
     writer = ShardWriter(directory, plan_digest, pool.classes)
     missing = [number for number in range(len(shards)) if not writer.has(number)]
-    check_disk(directory, sum(int(chosen.size[shards[n]].sum()) for n in missing), len(chosen))
+    check_disk(directory, sum(int(selected.size[shards[n]].sum()) for n in missing), len(selected))
     scratch = directory / f".spill-{plan_digest[:10]}"
-    originals = Originals(chosen, parts, scratch) if missing else None
+    originals = Originals(selected, parts, scratch) if missing else None
 
-    def one(number: int) -> int:
+    def write(number: int) -> int:
         assert originals is not None
-        write_shard(pool, chosen, originals, writer, number, shards[number])
+        write_shard(pool, selected, originals, writer, number, shards[number])
         return len(shards[number])
 
     with (
         Progress("shard", sum(len(shards[n]) for n in missing)) as progress,
         ThreadPoolExecutor(max(1, workers)) as threads,
     ):
-        for count in threads.map(one, missing):
+        for count in threads.map(write, missing):
             progress.add(count)
     contents = writer.contents(len(shards))
     shutil.rmtree(scratch, ignore_errors=True)
@@ -190,7 +193,7 @@ def write_shard_set(
 
 def write_shard(
     pool: Pool,
-    chosen: Chosen,
+    selected: SelectedRows,
     originals: Originals,
     writer: ShardWriter,
     number: int,
@@ -198,27 +201,27 @@ def write_shard(
 ) -> None:
     """One shard: its targets and columns are gathered block by block, its images streamed."""
     ascending = np.sort(positions)
-    place = np.argsort(np.argsort(positions, kind="stable"), kind="stable")
+    rank = np.argsort(np.argsort(positions, kind="stable"), kind="stable")
     pieces: dict[str, list[Array]] = {}
-    for block, local in pool.by_block(chosen.rows[ascending]):
+    for block, local in pool.by_block(selected.rows[ascending]):
         pieces.setdefault("logits", []).append(block.matrix("logits")[local])
         if block.logit_classes is not None:
             pieces.setdefault("classes", []).append(block.logit_classes[local])
     names = ["label", "logsumexp", "log_odds", "entropy", *pool.scores]
-    rows = chosen.rows[positions]
+    rows = selected.rows[positions]
     columns: dict[str, Array] = {name: pool.column(name)[rows] for name in names}
-    columns |= {"weight": chosen.weight[positions], "source_offset": chosen.offset[positions]}
-    whole = {name: np.concatenate(parts)[place] for name, parts in pieces.items()}
+    columns |= {"weight": selected.weight[positions], "source_offset": selected.offset[positions]}
+    whole = {name: np.concatenate(parts)[rank] for name, parts in pieces.items()}
     parts = pool.embeddings.card["parts"]
     writer.write(
         number,
-        keys=[chosen.keys[position] for position in positions],
-        exts=[chosen.exts[position] for position in positions],
+        keys=[selected.keys[position] for position in positions],
+        exts=[selected.exts[position] for position in positions],
         images=(originals.read(int(position)) for position in positions),
         columns=columns,
         logits=whole["logits"],
         logit_classes=whole.get("classes"),
-        sources=[parts[number]["name"] for number in chosen.part[positions].tolist()],
+        sources=[parts[number]["name"] for number in selected.part[positions].tolist()],
     )
 
 

@@ -182,10 +182,10 @@ def open_shards(directory: str | Path, *, teacher_digest: str | None = None) -> 
         raise ArtifactError(f"{directory / artifact.CARD} is not a card of shards; make them again")
     for file in card["files"]:
         tar = directory / file["name"]
-        found = tar.stat().st_size if tar.is_file() else None
-        if found != file["bytes"] or not tar.with_suffix(".parquet").is_file():
-            state = "is missing" if found is None else f"has {found} bytes, not {file['bytes']}"
-            if found == file["bytes"]:
+        size = tar.stat().st_size if tar.is_file() else None
+        if size != file["bytes"] or not tar.with_suffix(".parquet").is_file():
+            state = "is missing" if size is None else f"has {size} bytes, not {file['bytes']}"
+            if size == file["bytes"]:
                 state = "has lost its side-car .parquet"
             raise ArtifactError(f"{tar} {state}: delete {directory} and make the shards again")
     shards = Shards(directory, card)

@@ -23,7 +23,7 @@ def verify(directory: Path) -> str:
     files = [card["weights"]] if kind == "teacher" else card.get("files")
     if not files:
         raise ArtifactError(
-            f"{directory} holds {kind!r}, whose card has no digests: shards, nets, kept answers "
+            f"{directory} holds {kind!r}, whose card has no digests: shards, nets, cached targets "
             "and exports can be verified"
         )
     artifact.read_card(directory, kind)  # of another schema: refused

@@ -33,10 +33,10 @@ class ShardWriter:
         self.directory, self.plan, self.classes = Path(directory), plan, tuple(classes)
         self.directory.mkdir(parents=True, exist_ok=True)
         for table in sorted(self.directory.glob("shard-*.parquet")):
-            found = sidecar.manifest(table).get("plan")
-            if found != plan:
+            other = sidecar.manifest(table).get("plan")
+            if other != plan:
                 raise ArtifactError(
-                    f"{self.directory} holds shards of another run ({table.name}: plan {found}); "
+                    f"{self.directory} holds shards of another run ({table.name}: plan {other}); "
                     "delete it or name another directory"
                 )
 

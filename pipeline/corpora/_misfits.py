@@ -174,7 +174,7 @@ def writing(x: Floats, y: Floats, v: Floats) -> Layers:
 
 def glyph(x: Floats, y: Floats, v: Floats) -> Layers:
     """A sign of three strokes and a ring, of no known alphabet."""
-    at = [span(one, -0.8, 0.8) for one in v]
+    at = [span(draw, -0.8, 0.8) for draw in v]
     strokes = np.minimum(
         bar(x, y, at[0], at[1], at[2], at[3], 0.1), bar(x, y, at[2], at[3], at[4], at[5], 0.1)
     )
@@ -185,7 +185,7 @@ def glyph(x: Floats, y: Floats, v: Floats) -> Layers:
 
 def scraps(x: Floats, y: Floats, v: Floats) -> Layers:
     """Discs, boxes and bars thrown over each other."""
-    at = [span(one, -0.9, 0.9) for one in v]
+    at = [span(draw, -0.9, 0.9) for draw in v]
     return [
         (disc(x, y, at[0], at[1], span(v[2], 0.2, 0.6)), BODY),
         (box(x, y, at[3], at[4], span(v[5], 0.15, 0.5), span(v[6], 0.15, 0.5)), SECOND),
@@ -201,25 +201,26 @@ def _crowd(*members: Shape) -> Shape:
     def crowd(x: Floats, y: Floats, v: Floats) -> Layers:
         layers: Layers = []
         turn = span(v[11], 0, 2 * np.pi)
-        for place, member in enumerate(members):
-            angle = turn + np.float32(2 * np.pi * place / len(members))
-            zoom = span(v[place], 1.4, 2.2)
+        for number, member in enumerate(members):
+            angle = turn + np.float32(2 * np.pi * number / len(members))
+            zoom = span(v[number], 1.4, 2.2)
             near_x, near_y = x - 0.5 * np.cos(angle), y - 0.5 * np.sin(angle)
-            own = member(near_x * zoom, near_y * zoom, np.roll(v, 3 * place, axis=0))
-            layers += [(distance / zoom, (tone + place) % 4) for distance, tone in own]
+            drawn = member(near_x * zoom, near_y * zoom, np.roll(v, 3 * number, axis=0))
+            layers += [(distance / zoom, (tone + number) % 4) for distance, tone in drawn]
         return layers
 
     return crowd
 
 
 NEAR_MISSES: dict[str, Shape] = {
-    one.__name__: one
-    for one in (
+    shape.__name__: shape
+    for shape in (
         shed, pile, leaf, flower, lollipop, bowl, lamp, cart, cactus, arrow, moon, kite,
     )
 }  # fmt: skip
 PATTERNS: dict[str, Shape] = {
-    one.__name__: one for one in (nothing, stripes, checkers, dots, rings, writing, glyph, scraps)
+    shape.__name__: shape
+    for shape in (nothing, stripes, checkers, dots, rings, writing, glyph, scraps)
 }
 CROWDS: dict[str, Shape] = {
     "crowd-0": _crowd(CLASS_SHAPES["tree"], CLASS_SHAPES["fish"], moon),

@@ -177,9 +177,9 @@ def _palette(hue: float, knob: dict[str, Floats]) -> tuple[list[Floats], Floats,
         _rgb(body_hue + 0.1, saturation * 0.25, knob["light"]),
     ]
     tones = [tone + (tones[0] - tone) * knob["unify"] for tone in tones]
-    place, depth = knob["ground_value"], knob["ground_depth"]
-    first = _rgb(knob["ground_hue"], knob["ground_saturation"], place)
-    other = _rgb(knob["ground_hue"] + depth * 0.3, knob["ground_saturation"], place + depth)
+    level, depth = knob["ground_value"], knob["ground_depth"]
+    first = _rgb(knob["ground_hue"], knob["ground_saturation"], level)
+    other = _rgb(knob["ground_hue"] + depth * 0.3, knob["ground_saturation"], level + depth)
     return tones, first, other
 
 

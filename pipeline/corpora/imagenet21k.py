@@ -23,10 +23,10 @@ The data is handed out on request for research at https://image-net.org (fall11:
 
 def corpus() -> list[Part]:
     """The parts at IMAGENET21K; SourceError says what to set, and where the data is to be had."""
-    place = os.environ.get(VARIABLE, "").strip()
-    if not place:
+    location = os.environ.get(VARIABLE, "").strip()
+    if not location:
         raise SourceError(f"{VARIABLE} is not set: it says where ImageNet-21k lies, as in\n{FORMS}")
     try:
-        return open_parts(place)
+        return open_parts(location)
     except SourceError as error:
-        raise SourceError(f"{VARIABLE}={place}: {error}\n{VARIABLE} may be\n{FORMS}") from None
+        raise SourceError(f"{VARIABLE}={location}: {error}\n{VARIABLE} may be\n{FORMS}") from None

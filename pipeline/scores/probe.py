@@ -77,7 +77,9 @@ def proxy_kl(
         for block in pool.blocks:
             divergence, targets = np.empty(len(block), np.float32), SoftTargets.of(block)
             for piece in chunks(len(block), FORWARD_ROWS):
-                target = torch.from_numpy(targets.rows(piece).answers(len(pool.classes))).to(device)
+                target = torch.from_numpy(targets.rows(piece).probabilities(len(pool.classes))).to(
+                    device
+                )
                 pixels = _pixels(block.matrix("thumb")[piece], device)
                 by_probe = [_divergence(probe, pixels, target) for probe in probes]
                 divergence[piece] = torch.stack(by_probe).mean(0).cpu().numpy()
@@ -99,7 +101,7 @@ class Examples:
         blocks = list(pool.by_block(rows))
         return cls(
             np.concatenate([block.matrix("thumb")[local] for block, local in blocks]),
-            SoftTargets.joined([SoftTargets.of(block).rows(local) for block, local in blocks]),
+            SoftTargets.concatenate([SoftTargets.of(block).rows(local) for block, local in blocks]),
             len(pool.classes),
         )
 
@@ -140,7 +142,7 @@ def _trained(
         pixels = _pixels(examples.thumbs[chosen], device)
         mirrored = torch.from_numpy(generator.random(config.batch_size) < 0.5).to(device)
         pixels = torch.where(mirrored[:, None, None, None], pixels.flip(3), pixels)
-        target = torch.from_numpy(examples.targets.rows(chosen).answers(examples.num_classes))
+        target = torch.from_numpy(examples.targets.rows(chosen).probabilities(examples.num_classes))
         loss = _divergence(probe, pixels, target.to(device)).mean() * TEMPERATURE**2
         optimizer.zero_grad()
         torch.autograd.backward(loss)

@@ -117,7 +117,9 @@ def soft_surplus(num_classes: int) -> Reader:
 
     def reader(block: Block) -> Callable[[Rows], Floats]:
         targets = SoftTargets.of(block)
-        return lambda local: targets.rows(local).answers(num_classes) - np.float32(1 / num_classes)
+        return lambda local: (
+            targets.rows(local).probabilities(num_classes) - np.float32(1 / num_classes)
+        )
 
     return reader
 

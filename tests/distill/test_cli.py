@@ -55,7 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(12):
         folder = place / "val" / distillation.CLASSES[number % 3]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}.png").write_bytes(distillation.paint(number))
+        (folder / f"{number}.png").write_bytes(distillation.draw_image(number))
     return place / "runs"
 
 
@@ -109,10 +109,10 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
 
 def test_a_preset_and_a_second_set(runs: Path) -> None:
     teacher = load_teacher(runs / "teachers" / "master")
-    distillation.make_shards(runs / "shards" / "painted", teacher, 20)
+    distillation.make_shards(runs / "shards" / "synthetic", teacher, 20)
     words = ["distill", "--runs", runs, "--student", "resnet8", "--steps", 2, "--batch-size", 16,
              "--method", "kd3", "--preset", "faithful", "--set", "oversample=1",
-             "--mix", runs / "shards" / "painted", "--device", "cpu",
+             "--mix", runs / "shards" / "synthetic", "--device", "cpu",
              "--eval", runs.parent / "val"]  # fmt: skip
     code, output = call(*words)
     assert code == 0, output

@@ -67,7 +67,7 @@ def labeled(runs: Path) -> Path:
     for number in range(9):
         place = runs / "val" / distillation.CLASSES[number % 3]
         place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number}.png").write_bytes(distillation.paint(number))
+        (place / f"{number}.png").write_bytes(distillation.draw_image(number))
     return runs / "val"
 
 

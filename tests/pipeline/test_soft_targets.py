@@ -27,7 +27,7 @@ def test_softened_answers_of_a_teacher_with_some_logits_stored(tmp_path: Path) -
         columns={"logsumexp": np.log(np.exp(logits).sum(1))},
     )
     (block,) = pool.blocks
-    found = SoftTargets.of(block).rows(np.array([1, 5, 30])).answers(7)
+    found = SoftTargets.of(block).rows(np.array([1, 5, 30])).probabilities(7)
     np.testing.assert_allclose(found.sum(1), 1, atol=2e-3)
     whole = np.exp(logits[[1, 5, 30]] / TEMPERATURE)
     whole /= whole.sum(1, keepdims=True)
@@ -43,7 +43,7 @@ def test_stored_answers_in_any_order_and_of_some_classes_only() -> None:
     whole = SoftTargets(logits, logsumexp, None)
     order = np.argsort(-logits.astype(np.float32), 1, kind="stable").astype(np.int32)
     ranked = SoftTargets(np.take_along_axis(logits, order, 1), logsumexp, order)
-    np.testing.assert_allclose(ranked.answers(5), whole.answers(5), rtol=1e-5)
+    np.testing.assert_allclose(ranked.probabilities(5), whole.probabilities(5), rtol=1e-5)
     rows = np.array([4, 1, 1])
-    joined = SoftTargets.joined([ranked.rows(rows[:1]), ranked.rows(rows[1:])])
-    np.testing.assert_allclose(joined.answers(5), whole.answers(5)[rows], rtol=1e-5)
+    joined = SoftTargets.concatenate([ranked.rows(rows[:1]), ranked.rows(rows[1:])])
+    np.testing.assert_allclose(joined.probabilities(5), whole.probabilities(5)[rows], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""A tiny world for the tests: painted 32-pixel images of 3 classes, a teacher, shards of both."""
+"""A tiny world for the tests: drawn 32-pixel images of 3 classes, a teacher, shards of both."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = ("ant", "bee", "cat")
 SIZE = 32
 
 
-def paint(number: int, size: int = SIZE) -> bytes:
+def draw_image(number: int, size: int = SIZE) -> bytes:
     """A PNG: a color by class (number modulo 3), stripes and noise."""
     generator = np.random.default_rng(number)
     pixels = generator.integers(0, 90, (size, size, 3))
@@ -39,7 +39,7 @@ def make_teacher(directory: Path, *, size: int = SIZE, seed: int = 5) -> Teacher
         net.eval()
         weight_CD, bias_C = net.head
         side = augment.stored_side(size)
-        pixels = [load_view(paint(number, side), Geometry(size))[0] for number in range(30)]
+        pixels = [load_view(draw_image(number, side), Geometry(size))[0] for number in range(30)]
         seen = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
             # Answers that differ between images: the head centered and stretched.
@@ -59,7 +59,7 @@ def make_shards(
     images: list[bytes] | None = None,
 ) -> Shards:
     writer = ShardWriter(directory, "plan", CLASSES)
-    images = images or [paint(number) for number in range(num)]
+    images = images or [draw_image(number) for number in range(num)]
     cut = num // 2
     for shard, rows in enumerate((range(cut), range(cut, num))):
         writer.write(

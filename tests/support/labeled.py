@@ -15,7 +15,7 @@ def make_labeled(directory: Path, num: int = 20, size: int = distillation.SIZE) 
     for number in range(num):
         folder = directory / distillation.CLASSES[label_of(number)]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}.png").write_bytes(distillation.paint(number, size))
+        (folder / f"{number}.png").write_bytes(distillation.draw_image(number, size))
     return str(directory)
 
 

@@ -165,13 +165,13 @@ def test_decoding_keeps_the_order_of_rows(world: World, monkeypatch: pytest.Monk
     rows = np.array([5, 40, 2, 2, 59, 0, 33, 17, 8])
     found = decode_all(ShardDataset([(shards, rows)]), Geometry(32), "cpu")
     for place, row in enumerate(rows):
-        wanted = decode_images([(distillation.paint(int(row)), "x")], Geometry(32))[0]
+        wanted = decode_images([(distillation.draw_image(int(row)), "x")], Geometry(32))[0]
         assert np.array_equal(found[place].numpy(), wanted)
 
 
 def test_a_damaged_image_is_named(world: World, tmp_path: Path) -> None:
     _, teacher = world
-    images = [distillation.paint(number) for number in range(4)]
+    images = [distillation.draw_image(number) for number in range(4)]
     images[2] = images[2][:50]
     shards = distillation.make_shards(tmp_path, teacher, 4, images=images)
     with pytest.raises(ValueError, match=r"key-2 cannot be decoded .*winnow verify"):
@@ -222,13 +222,19 @@ def test_mixed_steps_have_so_many_of_each_set() -> None:
 
 def test_stock_reads_several_sets_as_one(world: World, tmp_path: Path) -> None:
     shards, teacher = world
-    images = [distillation.paint(number) for number in range(100, 104)]
+    images = [distillation.draw_image(number) for number in range(100, 104)]
     other = distillation.make_shards(
         tmp_path, teacher, 4, images=images, weights=[1.0, 1.0, 3.0, 3.0]
     )
     stock = ShardDataset([(shards, np.array([7, 3])), (other, np.array([2, 0, 1]))])
     assert len(stock) == 5
-    wanted = [distillation.paint(7), distillation.paint(3), images[2], images[0], images[1]]
+    wanted = [
+        distillation.draw_image(7),
+        distillation.draw_image(3),
+        images[2],
+        images[0],
+        images[1],
+    ]
     assert [stock.read(index)[0] for index in range(5)] == wanted
     assert stock.read(1)[1].endswith(": key-3")
     assert stock.read(2)[1] == f"{tmp_path}: key-2"

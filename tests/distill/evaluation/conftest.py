@@ -20,6 +20,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_student(runs / "students" / "large", "resnet14")
     make_student(runs / "students" / "cropped", "resnet20", crop_frac=0.8)
     make_labeled(runs / "val", size=40)
-    (runs / "val" / "ant" / "bad.png").write_bytes(distillation.paint(0)[:60])
+    (runs / "val" / "ant" / "bad.png").write_bytes(distillation.draw_image(0)[:60])
     (runs / "val" / "bee" / "none.png").write_bytes(b"")
     return runs

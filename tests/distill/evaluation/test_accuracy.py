@@ -28,7 +28,7 @@ World = tuple[Shards, Teacher]
 def predictions(net: Teacher, num: int) -> list[int]:
     predicted = []
     for number in range(num):
-        pixels, _, _ = load_view(distillation.paint(number), net.geometry)
+        pixels, _, _ = load_view(distillation.draw_image(number), net.geometry)
         pixels_1CHW = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         predicted.append(int(net(pixels_1CHW)[2].argmax()))
     return predicted
@@ -36,7 +36,7 @@ def predictions(net: Teacher, num: int) -> list[int]:
 
 def confidence(net: Teacher, number: int) -> float:
     """The largest share of exp(logit) in their sum."""
-    pixels, _, _ = load_view(distillation.paint(number), net.geometry)
+    pixels, _, _ = load_view(distillation.draw_image(number), net.geometry)
     pixels_1CHW = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     powers = [math.exp(logit) for logit in net(pixels_1CHW)[2][0].tolist()]
     return max(powers) / sum(powers)
@@ -49,7 +49,7 @@ def test_accuracy_agreement_and_drops(
     monkeypatch.setattr(devices, "has_bf16", lambda device: False)  # single images round alike
     student = distillation.make_teacher(tmp_path / "student", seed=9)
     make_labeled(tmp_path / "set")
-    (tmp_path / "set" / "ant" / "bad.png").write_bytes(distillation.paint(0)[:60])
+    (tmp_path / "set" / "ant" / "bad.png").write_bytes(distillation.draw_image(0)[:60])
     (tmp_path / "set" / "bee" / "none.png").write_bytes(b"")
     result = evaluate_net(student, str(tmp_path / "set"), teacher=teacher)
     ours, theirs = predictions(student, 20), predictions(teacher, 20)
@@ -99,7 +99,7 @@ def test_a_set_is_read_batch_by_batch(world: World, monkeypatch: pytest.MonkeyPa
     def endless(spec: str, classes: object) -> Iterator[tuple[Sample, int]]:
         for number in range(40):
             taken.append(number)
-            yield Sample(str(number), "png", distillation.paint(number), 0, {}), number % 3
+            yield Sample(str(number), "png", distillation.draw_image(number), 0, {}), number % 3
 
     seen: list[int] = []
     call = Teacher.__call__

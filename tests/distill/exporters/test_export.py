@@ -83,7 +83,9 @@ def folder(builder: str) -> str:
 
 def pixels_of(num: int) -> Pixels:
     geometry = Geometry(distillation.SIZE)
-    return np.stack([load_view(distillation.paint(900 + row), geometry)[0] for row in range(num)])
+    return np.stack(
+        [load_view(distillation.draw_image(900 + row), geometry)[0] for row in range(num)]
+    )
 
 
 def answer(student: Teacher, pixels: Pixels) -> Any:
@@ -147,7 +149,7 @@ def test_the_file_alone_suffices_and_the_samples_run(
     teacher = save_wide(tmp_path / "wide")
     (tmp_path / "set").mkdir()
     for number in range(5):
-        (tmp_path / "set" / f"{number}.png").write_bytes(distillation.paint(number, 50))
+        (tmp_path / "set" / f"{number}.png").write_bytes(distillation.draw_image(number, 50))
     (tmp_path / "set" / "bad.png").write_bytes(b"no image")
     code, _, err = call(tmp_path / "wide", "--runs", runs, "--images", tmp_path / "set")
     assert (code, err) == (0, f"{tmp_path / 'set'}: dropped 1 corrupt")
@@ -423,12 +425,12 @@ def test_a_handful_is_from_all_over_the_set(tmp_path: Path) -> None:
     for number in range(40):
         place = tmp_path / f"class{number // 10}"
         place.mkdir(exist_ok=True)
-        (place / f"{number}.png").write_bytes(distillation.paint(number))
+        (place / f"{number}.png").write_bytes(distillation.draw_image(number))
     (tmp_path / "class2" / "00.png").write_bytes(b"")
     found = sample_images.gather_samples(str(tmp_path), 12, Geometry(32))
     assert len(found) == 11
     assert found.dropped == {"empty": 1}
-    numbers = [number for number in range(40) if distillation.paint(number) in found.encoded]
+    numbers = [number for number in range(40) if distillation.draw_image(number) in found.encoded]
     assert {number // 10 for number in numbers} == {0, 1, 2, 3}
     assert [len(one) for one in found.batches(0, 99, 4)] == [4, 4, 3]
     again = sample_images.gather_samples(str(tmp_path), 12, Geometry(32))
@@ -436,10 +438,12 @@ def test_a_handful_is_from_all_over_the_set(tmp_path: Path) -> None:
     with (tmp_path / "sorted.tar").open("wb") as file:
         tar = HashedTar(file)
         for number in range(120):
-            tar.add(f"{number:03}.png", distillation.paint(number))
+            tar.add(f"{number:03}.png", distillation.draw_image(number))
         tar.close()
     one = sample_images.gather_samples(str(tmp_path / "sorted.tar"), 12, Geometry(32))
-    thirds = {number // 40 for number in range(120) if distillation.paint(number) in one.encoded}
+    thirds = {
+        number // 40 for number in range(120) if distillation.draw_image(number) in one.encoded
+    }
     assert (len(one), thirds) == (12, {0, 1, 2})
     (tmp_path / "bad").mkdir()
     (tmp_path / "class2" / "00.png").rename(tmp_path / "bad" / "00.png")

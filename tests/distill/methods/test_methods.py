@@ -362,7 +362,7 @@ def test_mix_distribution_commutes_with_a_normalization() -> None:
 
 def test_a_second_set_is_so_much_of_each_batch(world: World, tmp_path: Path) -> None:
     _, teacher = world
-    painted = [distillation.paint(number) for number in range(200, 230)]
+    painted = [distillation.draw_image(number) for number in range(200, 230)]
     other = distillation.make_shards(tmp_path / "painted", teacher, 30, images=painted)
     run(world, tmp_path / "alone")
     run(world, tmp_path / "mixed", mix=Mix(other, 0.5))

@@ -127,7 +127,7 @@ def test_a_map_serves_for_less(world: World, kept: dict[str, Path]) -> None:
 
 def test_several_sets_lie_one_behind_the_other(world: World, tmp_path: Path) -> None:
     shards, teacher = world
-    images = [distillation.paint(number) for number in range(100, 108)]
+    images = [distillation.draw_image(number) for number in range(100, 108)]
     other = distillation.make_shards(tmp_path / "other", teacher, 8, images=images)
     sets, stock = [], ShardDataset([(shards, np.array([7, 3, 40])), (other, np.array([5, 0]))])
     for each, rows in stock.sets:
