@@ -32,7 +32,7 @@ CROP_FRAC = 0.875
 Pixels = npt.NDArray[np.uint8]
 
 
-def painted(count: int, side: int) -> list[bytes]:
+def drawn(count: int, side: int) -> list[bytes]:
     """JPEGs of clouds, 4:3, their shorter side 3/4 of `side`; quality 90."""
     generator = np.random.default_rng(0)
     found = []
@@ -106,7 +106,7 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     options.add_argument("--images", type=Path, help="a folder of JPEGs")
     options.add_argument("--count", type=int, default=300)
-    options.add_argument("--side", type=int, default=400, help="longer side of painted images")
+    options.add_argument("--side", type=int, default=400, help="longer side of drawn images")
     options.add_argument("--size", type=int, default=224)
     options.add_argument("--rounds", type=int, default=5)
     asked = options.parse_args(words)
@@ -115,7 +115,7 @@ def main(words: Sequence[str] | None = None) -> None:
         paths = sorted(asked.images.rglob("*.jp*g"))[: asked.count]
         blobs = [path.read_bytes() for path in paths]
     else:
-        blobs = painted(asked.count, asked.side)
+        blobs = drawn(asked.count, asked.side)
     geometry = Geometry(asked.size, CROP_FRAC)
     for name in CONTESTANTS:
         measured(name, blobs[:10], geometry)

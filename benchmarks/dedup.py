@@ -1,6 +1,6 @@
 """Near duplicates: planted copies found, and what else was dropped; fastdup and cleanvision beside.
 
-Real images where WINNOW_BENCH names the benchmark images, painted ones elsewhere. Base images that
+Real images where WINNOW_BENCH names the benchmark images, drawn ones elsewhere. Base images that
 resemble another one (plain correlation of pixels above 0.9, mirrored too) are left out first, so
 that a pair that was not planted is a false one. A pair is what a tool puts into one group.
 
@@ -124,7 +124,7 @@ KINDS: dict[str, Callable[[Image.Image, Draw], Image.Image]] = {
 
 
 def base(count: int, side: int) -> list[Image.Image]:
-    """`count` images, of `side` pixels where they are painted."""
+    """`count` images, of `side` pixels where they are drawn."""
     bench = Path(os.environ.get("WINNOW_BENCH", "")) / "cifar10" / "openworld"
     if os.environ.get("WINNOW_BENCH") and bench.is_dir():
         samples = itertools.chain.from_iterable(open_parts(str(bench)))
@@ -243,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--copies", type=int, default=200, help="of each kind")
-    parser.add_argument("--side", type=int, default=128, help="of painted images")
+    parser.add_argument("--side", type=int, default=128, help="of drawn images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peer", help="a Python with fastdup and cleanvision")
     arguments = parser.parse_args()

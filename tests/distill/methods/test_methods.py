@@ -362,8 +362,8 @@ def test_mix_distribution_commutes_with_a_normalization() -> None:
 
 def test_a_second_set_is_so_much_of_each_batch(world: World, tmp_path: Path) -> None:
     _, teacher = world
-    painted = [distillation.draw_image(number) for number in range(200, 230)]
-    other = distillation.make_shards(tmp_path / "painted", teacher, 30, images=painted)
+    images = [distillation.draw_image(number) for number in range(200, 230)]
+    other = distillation.make_shards(tmp_path / "synthetic", teacher, 30, images=images)
     run(world, tmp_path / "alone")
     run(world, tmp_path / "mixed", mix=Mix(other, 0.5))
     run(world, tmp_path / "again", mix=Mix(other, 0.5), recipe={"views": 2})
