@@ -119,8 +119,9 @@ def ours(source: Path, out: Path, rows: int, budget: int) -> dict[str, Any]:
     """`indexes.vectors.index.build` over parts of 32,768 rows."""
     import torch  # noqa: F401, as every `winnow select` has: larger than what is measured
 
-    from indexes.vectors.build import IndexConfig, VectorPart, build_index
+    from indexes.vectors.build import VectorPart, build_index
     from indexes.vectors.index import Vectors
+    from indexes.vectors.plan import IndexConfig
 
     few = VectorPart("few", 64, lambda: np.eye(64))
     build_index(out.with_name("few"), [few])  # the imports, and what libraries keep for good
@@ -144,7 +145,7 @@ def plain(source: Path, out: Path, budget: int) -> dict[str, Any]:
     """FAISS alone, with our lists and codes: train on a random sample, add."""
     import faiss
 
-    from indexes.vectors.build import IndexConfig, plan_index
+    from indexes.vectors.plan import IndexConfig, plan_index
 
     vectors = np.load(source, mmap_mode="r")
     rows, dimension = vectors.shape

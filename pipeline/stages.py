@@ -16,8 +16,9 @@ from indexes.models.teacher import teacher_record
 from indexes.shards.reader import Shards, open_shards
 from indexes.sources import locations
 from indexes.sources.spec import SourceError
-from indexes.vectors.build import IndexConfig, build_index, embedding_parts, newest_index
+from indexes.vectors.build import build_index, embedding_parts, newest_index
 from indexes.vectors.index import Vectors
+from indexes.vectors.plan import IndexConfig
 from pipeline import certificate, key_list
 from pipeline.config import SelectConfig
 from pipeline.dedup.run import CONSTANTS, DedupSetup, dedup_rows

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from indexes import npy
 from indexes.images.decode import Pixels
-from indexes.vectors.build import IndexConfig, VectorPart, build_index
+from indexes.vectors.build import VectorPart, build_index
 from indexes.vectors.index import Vectors
+from indexes.vectors.plan import IndexConfig
 from pipeline.dedup.similarity import signatures
 from pipeline.pool import Pool
 

@@ -24,7 +24,6 @@ from pipeline.embedding.loader import Batch, PartEnd, decode_parts
 log = logging.getLogger(__name__)
 
 Columns = dict[str, npt.NDArray[Any]]
-BLOCK_ROWS = 32_768  # bounds the memory of a part in flight, whatever the part's size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +36,8 @@ class Embedder:
     batch_size: int = 128
     workers: int = 1
     """Decoding processes; 0: this one decodes."""
+    block_rows: int = 32_768
+    """Bounds the memory of a part in flight, whatever the part's size."""
     on_error: str = "continue"
     """What a damaged part leads to: `continue`, one more drop; `stop`, a SourceError."""
     plugin: str | None = None
@@ -122,7 +123,7 @@ def embed_parts(
             buffer = buffers.setdefault(item.part, _PartBuffer())
             if isinstance(item, Batch):
                 buffer.append(item, embed_batch(item, embedder, bn_stats))
-                if buffer.num_rows >= BLOCK_ROWS:
+                if buffer.num_rows >= embedder.block_rows:
                     buffer.flush(directory, item.part)
                 # The parts read so far tell how many images the rest may hold.
                 frac = progress.done * num_done / max(rows_done * len(pending), 1)

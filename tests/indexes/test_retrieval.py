@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 import winnow
@@ -22,9 +19,8 @@ from indexes.sources import locations
 from indexes.sources.sample import SourceError
 from indexes.sources.spec import open_parts
 from tests.support import corpora
+from tests.support.clip import TINY_CLIP, make_clip
 from tests.support.corpora import select
-
-NAME = "winnow-tiny-query"
 
 
 def invoke(*arguments: object) -> tuple[int, str]:
@@ -41,24 +37,15 @@ def folder_of_images(place: Path, numbers: range) -> None:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tar, a gzipped tar and folders, embedded by a teacher and a tower of random weights."""
-    import open_clip
-
     place = tmp_path_factory.mktemp("world")
-    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
-    text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 1, "layers": 1}
-    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
-    (place / f"{NAME}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(place / f"{NAME}.json")
-    torch.manual_seed(0)
-    model = open_clip.create_model(NAME, load_weights=False).eval()
-    save_file(model.state_dict(), place / "clip.safetensors")
+    make_clip(place)
     corpora.good_tar(place / "a.tar", 12)
     corpora.good_tar(place / "b.tar.gz", 12, first=100)
     folder_of_images(place / "tree" / "one", range(200, 206))
     folder_of_images(place / "tree" / "two", range(300, 306))
     result = select(
         f"{place / 'a.tar'} {place / 'b.tar.gz'} {place / 'tree'}", place / "runs",
-        "-n", "6", "--method", "all", "--tower", f"{NAME}:{place / 'clip.safetensors'}",
+        "-n", "6", "--method", "all", "--tower", f"{TINY_CLIP}:{place / 'clip.safetensors'}",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     return place
@@ -101,8 +88,8 @@ def test_by_text_through_the_tower(world: Path, tmp_path: Path) -> None:
     assert lines[0] == "a red thing"
     assert len(lines) == 11
     corpus = EmbeddedCorpus(latest_index(world / "runs", "tower"), world / "runs")
-    model = open_clip.create_model(NAME, pretrained=str(world / "clip.safetensors")).eval()
-    tokens = open_clip.get_tokenizer(NAME)(["a red thing"])
+    model = open_clip.create_model(TINY_CLIP, pretrained=str(world / "clip.safetensors")).eval()
+    tokens = open_clip.get_tokenizer(TINY_CLIP)(["a red thing"])
     wanted = model.encode_text(tokens, normalize=True).detach().numpy()[0]
     tower = np.concatenate([b.matrix("tower") for b in corpus.embedded.blocks]).astype(np.float32)
     best = np.sort(tower @ wanted / np.linalg.norm(tower, axis=1))[::-1]
@@ -183,7 +170,7 @@ def test_the_tower_is_the_one_that_embedded(world: Path, tmp_path: Path) -> None
     other = tmp_path / "clip.safetensors"
     other.write_bytes(gzip.compress((world / "clip.safetensors").read_bytes()))
     corpus = EmbeddedCorpus(latest_index(runs, "tower"), runs)
-    locations.save(runs, corpus.embedded.directory.name, [], f"{NAME}:{other}")
+    locations.save(runs, corpus.embedded.directory.name, [], f"{TINY_CLIP}:{other}")
     code, text = invoke("search", "--text", "x", "--runs", runs)
     assert code == 1
     assert "is not the tower" in text

@@ -18,7 +18,6 @@ from indexes.shards.reader import open_shards
 from indexes.shards.verify import verify_shards
 from indexes.vectors.index import normalize_rows
 from pipeline.config import SelectConfig
-from pipeline.embedding import embed
 from pipeline.scores import knn_distance
 from tests.support import corpora
 from tests.support.corpora import select, shards_of
@@ -180,21 +179,6 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(
     assert not (cut / "last-shards.json").exists()
     assert select(tmp_path / "c", cut, "-n", "12").exit_code == 0
     assert corpora.files_of(shards_of(cut)) == corpora.files_of(shards_of(whole))
-
-
-def test_blocks_bound_memory_and_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    corpora.good_tar(tmp_path / "c.tar", 300)
-    assert select(tmp_path / "c.tar", tmp_path / "a", "-n", "50").exit_code == 0
-    monkeypatch.setattr(embed, "BLOCK_ROWS", 64)
-    shutil.copytree(tmp_path / "a" / "teachers", tmp_path / "b" / "teachers")
-    assert select(tmp_path / "c.tar", tmp_path / "b", "-n", "50").exit_code == 0
-    (place,) = (tmp_path / "b" / "embeddings").iterdir()
-    assert len(open_embeddings(place).blocks) == 3
-    assert corpora.files_of(shards_of(tmp_path / "a")) == corpora.files_of(
-        shards_of(tmp_path / "b")
-    )
 
 
 def test_own_method_file(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes.vectors.build import IndexConfig, VectorPart, build_index
+from indexes.vectors.build import VectorPart, build_index
 from indexes.vectors.index import Vectors, normalize_rows
+from indexes.vectors.plan import IndexConfig
 
 Array = npt.NDArray[Any]
 

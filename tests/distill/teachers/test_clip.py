@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ from safetensors.torch import save_file
 from distill.teachers.config import ImportTeacherConfig
 from distill.teachers.import_teacher import import_teacher
 from indexes.models.teacher import TeacherError
+from tests.support.clip import TINY_CLIP, make_clip
 
 NAMES = ["cat", "dog", "ship"]
 
 
 def config_of(out: Path, weights: Path, prompts: Sequence[str] = ()) -> ImportTeacherConfig:
     return ImportTeacherConfig(
-        builder="open_clip:winnow-tiny-import",
+        builder=f"open_clip:{TINY_CLIP}",
         weights=weights,
         classes=NAMES,
         out=out,
@@ -31,31 +31,7 @@ def config_of(out: Path, weights: Path, prompts: Sequence[str] = ()) -> ImportTe
 @pytest.fixture
 def clip(tmp_path: Path) -> tuple[Any, Path]:
     """A tiny CLIP of random weights and its file."""
-    import open_clip
-
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {
-            "image_size": 32,
-            "layers": 1,
-            "width": 32,
-            "head_width": 16,
-            "patch_size": 8,
-        },
-        "text_cfg": {
-            "context_length": 16,
-            "vocab_size": 49408,
-            "width": 16,
-            "heads": 1,
-            "layers": 1,
-        },
-    }
-    (tmp_path / "winnow-tiny-import.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path / "winnow-tiny-import.json")
-    torch.manual_seed(0)
-    model = open_clip.create_model("winnow-tiny-import", load_weights=False).eval()
-    save_file(model.state_dict(), tmp_path / "clip.safetensors")
-    return model, tmp_path / "clip.safetensors"
+    return make_clip(tmp_path)
 
 
 def test_a_clip_becomes_a_zero_shot_teacher(clip: tuple[Any, Path], tmp_path: Path) -> None:
@@ -69,7 +45,7 @@ def test_a_clip_becomes_a_zero_shot_teacher(clip: tuple[Any, Path], tmp_path: Pa
     assert (card.input_size, card.interpolation) == (32, "bicubic")
     pixels = torch.rand(2, 3, 32, 32)
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (card.mean, card.std))
-    tokenizer = open_clip.get_tokenizer("winnow-tiny-import")
+    tokenizer = open_clip.get_tokenizer(TINY_CLIP)
     with torch.no_grad():
         image_BD = model.encode_image((pixels - mean) / std, normalize=True)
         rows = []

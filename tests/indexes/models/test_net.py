@@ -11,6 +11,7 @@ import torch
 
 from indexes.models.features import HookedFeatures, as_map, grid
 from indexes.models.net import NetError, build_net, students
+from tests.support.clip import register_clip
 
 # builder, arguments, pixels, map [D', h, w]
 CASES = [
@@ -48,33 +49,7 @@ POOLED = [
 @pytest.fixture(scope="module")
 def tiny_clip() -> str:
     """An open_clip configuration small enough to build in a moment."""
-    import json
-    import tempfile
-
-    import open_clip
-
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {
-            "image_size": 32,
-            "layers": 1,
-            "width": 32,
-            "head_width": 16,
-            "patch_size": 8,
-        },
-        "text_cfg": {
-            "context_length": 16,
-            "vocab_size": 49408,
-            "width": 16,
-            "heads": 1,
-            "layers": 1,
-        },
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "winnow-tiny.json"
-        path.write_text(json.dumps(config))
-        open_clip.add_model_config(path)
-    return "open_clip:winnow-tiny"
+    return f"open_clip:{register_clip()}"
 
 
 @pytest.mark.parametrize(("builder", "arguments", "size", "shape"), CASES)

@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from indexes.shards.reader import open_shards
 from pipeline.embedding.clip import PROMPT, ClipTower
 from tests.support import corpora
-
-NAME = "winnow-tiny-tower"
+from tests.support.clip import TINY_CLIP, make_clip
 
 
 @pytest.fixture
 def clip(tmp_path: Path) -> tuple[Any, str]:
     """A CLIP of a few thousand weights, and the spec of its tower."""
-    import open_clip
-
-    config = {
-        "embed_dim": 16,
-        "vision_cfg": {
-            "image_size": 32,
-            "layers": 1,
-            "width": 32,
-            "head_width": 16,
-            "patch_size": 8,
-        },
-        "text_cfg": {
-            "context_length": 16,
-            "vocab_size": 49408,
-            "width": 16,
-            "heads": 1,
-            "layers": 1,
-        },
-    }
-    (tmp_path / f"{NAME}.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path / f"{NAME}.json")
-    torch.manual_seed(0)
-    model = open_clip.create_model(NAME, load_weights=False).eval()
-    save_file(model.state_dict(), tmp_path / "clip.safetensors")
-    return model, f"{NAME}:{tmp_path / 'clip.safetensors'}"
+    model, weights = make_clip(tmp_path)
+    return model, f"{TINY_CLIP}:{weights}"
 
 
 def test_names_are_embedded_by_the_text_encoder(clip: tuple[Any, str]) -> None:
@@ -53,7 +27,7 @@ def test_names_are_embedded_by_the_text_encoder(clip: tuple[Any, str]) -> None:
 
     model, spec = clip
     names = ["aircraft_carrier", "great {white} shark", "red"]
-    tokenizer = open_clip.get_tokenizer(NAME)
+    tokenizer = open_clip.get_tokenizer(TINY_CLIP)
     texts = [PROMPT.replace("{}", name.replace("_", " ")) for name in names]
     with torch.no_grad():
         expected = model.encode_text(tokenizer(texts), normalize=True).numpy()

@@ -11,8 +11,9 @@ import torch
 
 from indexes.embeddings import open_embeddings
 from indexes.logits import STORED_LOGITS
-from indexes.models.teacher import Teacher
-from pipeline.embedding.embed import teacher_columns
+from indexes.models.teacher import Teacher, load_teacher
+from indexes.sources.spec import open_parts
+from pipeline.embedding.embed import Embedder, embed_parts, teacher_columns
 from tests.support import corpora
 from tests.support.corpora import select
 
@@ -111,3 +112,19 @@ def test_answers_are_stable_at_the_extremes() -> None:
     assert matrices["logits"].shape == (4, STORED_LOGITS)
     picked = many.gather(1, torch.from_numpy(matrices["classes"]).long())
     np.testing.assert_allclose(matrices["logits"], picked, atol=5e-3)
+
+
+def test_blocks_bound_memory_and_change_nothing(tmp_path: Path) -> None:
+    parts = open_parts(str(corpora.good_tar(tmp_path / "c.tar", 300)))
+    teacher = load_teacher(corpora.small_teacher(tmp_path / "t"))
+    wholes = []
+    for name, block_rows in (("whole", 1000), ("cut", 64)):
+        embedder = Embedder(teacher=teacher, workers=0, batch_size=32, block_rows=block_rows)
+        embed_parts(parts, embedder, tmp_path / name, settings=name, body={})
+        wholes.append(open_embeddings(tmp_path / name))
+    assert [len(whole.blocks) for whole in wholes] == [1, 5]
+    for matrix in ("features", "logits", "thumb"):
+        whole, cut = (np.concatenate([b.matrix(matrix) for b in w.blocks]) for w in wholes)
+        np.testing.assert_array_equal(whole, cut)
+    rows = np.arange(300)
+    assert wholes[0].keys_of(rows) == wholes[1].keys_of(rows)
