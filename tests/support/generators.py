@@ -20,6 +20,7 @@ from pipeline.generators._hidfd_training import Training
 from tests.support.corpora import CLASSES, encoded
 
 SIDE = 16
+World = tuple[Shards, Teacher]
 TINY: dict[str, Any] = {"width": 2, "batch": 8, "epochs": 2.0, "update_steps": 2}
 
 
@@ -69,3 +70,8 @@ def train_to_end(trainer: Training, directory: Path) -> dict[str, torch.Tensor]:
     """The tensors of a training to its end."""
     body = fit_generator(trainer, directory, "digest")
     return read_generator(directory, body)
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Whether two sets of tensors are equal to the bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)

@@ -1,139 +1,32 @@
-"""Generators: they learn, resume bit-equal, and do not repeat the faults of HiDFD's release."""
+"""HiDFD learns without the faults of its release."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from indexes import checkpoint
-from indexes.artifact import ArtifactError
-from indexes.images.decode import Geometry, load_view, to_unit
-from indexes.models.teacher import Teacher
-from indexes.plugins import configure, find, names
-from indexes.shards.reader import Shards
-from pipeline.generation.dataset import TrainingImages, read_images, teacher_view
-from pipeline.generation.train import WEIGHTS, fit_generator, read_generator
+from indexes.plugins import configure
+from pipeline.generation.dataset import TrainingImages, teacher_view
 from pipeline.generators import _hidfd_losses as losses
 from pipeline.generators import hidfd
-from pipeline.generators._hidfd_training import Training
-from tests.support.corpora import encoded, picture
 from tests.support.generators import (
     SIDE,
     TINY,
-    color_teacher,
-    make_shards,
+    World,
     start_training,
-    train_to_end,
 )
 
-World = tuple[Shards, Teacher]
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    place = tmp_path_factory.mktemp("world")
-    teacher = color_teacher(place / "teacher")
-    return make_shards(place / "shards", teacher), teacher
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def slopes(one: torch.nn.Module, prefix: str) -> float:
     """The summed size of the gradients under a name."""
     found = [p.grad for name, p in one.named_parameters() if name.startswith(prefix)]
     return sum(float(grad.abs().sum()) for grad in found if grad is not None)
-
-
-@pytest.mark.parametrize("name", names("pipeline.generators"))
-def test_every_generator_learns_resumes_bit_equal_and_samples(
-    world: World, tmp_path: Path, name: str
-) -> None:
-    shards, teacher = world
-    module = find("pipeline.generators", name)
-    config = module.Config(**TINY)
-    side = module.side(config, SIDE)
-    seen = read_images(shards, teacher, side, "cpu")
-
-    def fresh() -> Any:
-        return module.trainer(config, seen, teacher, seed=0, device="cpu")
-
-    whole = train_to_end(fresh(), tmp_path / "whole")
-    steps = fresh().steps
-    for cut_at in (1, steps - 1):
-        place = tmp_path / f"cut-{cut_at}"
-        one = fresh()
-        one.steps = cut_at  # what was done before a kill
-        for step in range(cut_at):
-            one.step(step)
-        checkpoint.save(place, {"digest": "digest", "step": cut_at, "trainer": one.state_dict()})
-        assert same(train_to_end(fresh(), place), whole)
-    other = module.trainer(config, seen, teacher, seed=1, device="cpu")
-    assert not same(train_to_end(other, tmp_path / "other"), whole)
-    sample = module.sampler(config, side, 3, whole, "cpu")
-    pixels = sample(torch.arange(6) % 3, torch.Generator().manual_seed(0))
-    assert pixels.shape == (6, side, side, 3)
-    assert pixels.dtype == torch.uint8
-    assert torch.equal(pixels, sample(torch.arange(6) % 3, torch.Generator().manual_seed(0)))
-
-
-def test_a_signal_saves_and_the_log_has_named_terms(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = train_to_end(start_training(*world), tmp_path / "whole")
-    one, step_of = start_training(*world), Training.step
-
-    def struck(self: Training, number: int) -> dict[str, Tensor]:
-        if number == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step_of(self, number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "step", struck)
-        with pytest.raises(KeyboardInterrupt):
-            fit_generator(one, tmp_path / "cut", "digest")
-    assert checkpoint.find_checkpoints(tmp_path / "cut")
-    with pytest.raises(ArtifactError, match="of another training"):
-        fit_generator(start_training(*world), tmp_path / "cut", "other")
-    assert same(train_to_end(start_training(*world), tmp_path / "cut"), whole)
-    lines = [json.loads(x) for x in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert {"d_adv", "d_adc", "trans", "blend", "g_adv", "g_adc", "frequency"} <= set(
-        lines[0]["terms"]
-    )
-
-
-def test_what_is_not_finite_stops_the_training(world: World, tmp_path: Path) -> None:
-    one = start_training(*world, lr_generator=1e38)
-    with pytest.raises(ValueError, match=r"not finite.*lr_generator"):
-        fit_generator(one, tmp_path, "digest")
-    assert not (tmp_path / WEIGHTS).exists()
-
-
-def test_altered_weights_are_refused(world: World, tmp_path: Path) -> None:
-    body = fit_generator(start_training(*world), tmp_path, "digest")
-    path = tmp_path / WEIGHTS
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(ArtifactError, match="not the file that its card describes"):
-        read_generator(tmp_path, body)
 
 
 def test_feature_integration_teaches_the_discriminator_and_nobody_else(world: World) -> None:
@@ -244,31 +137,6 @@ def test_another_side_than_the_teachers_and_rare_looks(world: World, tmp_path: P
     assert not {"frequency", "agreeing_frac"} & second.keys()
     assert {"trans", "blend"} <= second.keys()
     assert one.result()["last.weight"].isfinite().all()
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("side", "size", "frac"), [(32, 32, 1.0), (16, 32, 0.875), (64, 24, 0.8)])
-def test_the_teacher_sees_what_a_reader_of_the_file_would(
-    interpolation: str, side: int, size: int, frac: float
-) -> None:
-    geometry = Geometry(size, frac, interpolation)
-    wanted, _, _ = load_view(encoded(3, form="PNG", side=side), geometry)
-    whole = to_unit(torch.from_numpy(np.array(picture(3, side=side)))[None])
-    found = teacher_view(whole, geometry)[0].permute(1, 2, 0) * 255
-    np.testing.assert_allclose(found.numpy(), wanted, atol=1.1)
-
-
-def test_shards_of_another_teacher_are_refused(world: World, tmp_path: Path) -> None:
-    other = color_teacher(tmp_path / "other", seed=6)
-    with pytest.raises(ArtifactError, match="another teacher"):
-        read_images(world[0], other, SIDE, "cpu")
-
-
-@pytest.mark.parametrize("name", names("pipeline.generators"))
-def test_presets_are_settings_of_their_generator(name: str) -> None:
-    module = find("pipeline.generators", name)
-    for preset in module.PRESETS.values():
-        assert configure(module.Config, (), **preset) != module.Config()
 
 
 def test_the_faithful_preset_has_nothing_of_ours() -> None:

@@ -1,13 +1,16 @@
-"""The offline run on bad input: a clear line or a counted drop, never a traceback."""
+"""The offline commands: JSON answers, help; on bad input a clear line or a counted drop."""
 
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+import winnow
 from indexes import artifact
 from indexes.shards.reader import open_shards
 from indexes.shards.verify import verify_shards
@@ -37,6 +40,22 @@ def defects() -> list[tuple[str, bytes]]:
         ("twin.jpg", corpora.encoded(8)),
         ("lonely.txt", b"a caption without an image"),
     ]
+
+
+def test_select_answers_in_json_and_nothing_else(tmp_path: Path) -> None:
+    corpora.good_tar(tmp_path / "c.tar", 10)
+    result = select(tmp_path / "c.tar", tmp_path / "runs", "-n", "6", "--json", "-q")
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert answer["shards"] == str(shards_of(tmp_path / "runs"))
+    assert answer["funnel"]["kept"] == answer["num_samples"] == 6
+    assert result.stderr == ""
+
+
+def test_corpora_are_listed_with_their_first_line() -> None:
+    result = CliRunner().invoke(winnow.app, ["corpora"])
+    assert result.exit_code == 0
+    assert "demo             The corpus `demo`" in result.stdout
 
 
 def test_every_defect_is_a_counted_drop(tmp_path: Path) -> None:
