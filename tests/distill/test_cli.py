@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 import distill.cli
-from distill.config import split_builders
 from distill.methods import winnow
 from indexes import artifact
 from indexes.models.net import students
@@ -129,12 +128,6 @@ def test_a_preset_and_a_second_set(runs: Path) -> None:
     assert "reused:" in artifact.read_card(place, "teacher")["builder"]
 
 
-def test_builders_may_hold_commas() -> None:
-    found = split_builders(["resnet8, vgg8", "timm:convnext_atto:depths=[1,1,1,1] resnet14"])
-    assert found == ["resnet8", "vgg8", "timm:convnext_atto:depths=[1,1,1,1]", "resnet14"]
-    assert split_builders([]) == []
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -165,6 +158,18 @@ def test_slips_are_one_line(runs: Path, tmp_path: Path, words: list[str], messag
     assert code == (3 if any(word in message for word in REFUSED) else 1), output
     assert "error: " in output
     assert message in output
+
+
+def test_json_is_one_document_and_nothing_else(runs: Path, tmp_path: Path) -> None:
+    words = ["--runs", runs, "--device", "cpu", "--json"]
+    options = ["--student", "resnet8", "--method", "kd", "--steps", 2, "--batch-size", 16]
+    given = ["distill", *words, *options, "--out", tmp_path / "student"]
+    result = CliRunner().invoke(distill.cli.app, list(map(str, given)))
+    assert result.exit_code == 0, result.output
+    (student,) = json.loads(result.stdout)["students"]
+    assert (student["student"], student["state"]) == ("resnet8", "finished")
+    result = CliRunner().invoke(distill.cli.app, ["methods", "--json"])
+    assert {"kd", "winnow"} <= {entry["name"] for entry in json.loads(result.stdout)}
 
 
 def test_no_shards_yet(tmp_path: Path) -> None:

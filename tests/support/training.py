@@ -71,6 +71,11 @@ def log_lines(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
 
 
+def losses(directory: Path) -> list[float]:
+    """The total loss of each line of a log."""
+    return [line["terms"]["total"] for line in log_lines(directory) if "terms" in line]
+
+
 @contextmanager
 def killed_at(step: int, *, save_at: int) -> Iterator[None]:
     """A checkpoint after `save_at` steps, death in step `step`."""

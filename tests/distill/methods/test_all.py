@@ -1,0 +1,152 @@
+"""Every method: student families, small batches, gradients, presets, settings, deployment."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distill.config import make_recipe
+from distill.method import Batch
+from indexes.models.teacher import Teacher, load_teacher
+from indexes.plugins import BadSetting, find, names, preset
+from indexes.shards.reader import Shards
+from tests.support.methods import make, make_batch
+from tests.support.training import run, weights_of
+
+World = tuple[Shards, Teacher]
+METHODS = names("distill.methods")
+pytestmark = pytest.mark.usefixtures("one_thread")
+FAMILIES = [
+    "timm:vit_tiny_patch16_224:depth=1:patch_size=8",
+    "timm:convnext_atto:depths=[1,1,1,1]",
+    "timm:mobilenetv3_small_050",
+    "torchvision:shufflenet_v2_x0_5",
+]
+
+
+@pytest.mark.parametrize("student", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_any_family_of_students(world: World, tmp_path: Path, method: str, student: str) -> None:
+    outcome = run(world, tmp_path, method, (student,), steps=2)[0]
+    assert outcome.state == "finished"
+    opened = load_teacher(outcome.directory)
+    assert opened(torch.rand(2, 3, 32, 32))[2].shape == (2, 3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_batch_of_few_images(world: World, tmp_path: Path, method: str) -> None:
+    assert run(world, tmp_path, method, steps=2, recipe={"batch_size": 4})[0].state == "finished"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_reach_the_student_and_never_the_teacher(world: World, method: str) -> None:
+    one = make(world, method)
+    batch = make_batch(world, one, 24)
+    total = torch.stack(list(one.losses(batch, 0.5).values())).sum()
+    torch.autograd.backward(total)
+    trained = {name: p for name, p in one.named_parameters() if p.requires_grad}
+    without = [name for name, p in trained.items() if p.grad is None or not p.grad.any()]
+    assert not [name for name in without if "bn" not in name and "bias" not in name]
+    assert all(p.grad is None for p in world[1].net.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_presets_are_settings_of_their_method(method: str) -> None:
+    module = find("distill.methods", method)
+    known_names = list(getattr(module, "PRESETS", {}))
+    for name in known_names:
+        known = preset(module, name)
+        assert isinstance(known.config, module.Config)
+        recipe = make_recipe(known.recipe, {}, 50_000)
+        assert recipe.steps > 1000, name
+        assert make_recipe(known.recipe, {"steps": 7, "lr": 0.3}, 100).steps == 7
+        assert make_recipe(known.recipe, {"epochs": 1.0}, 1024).steps < 20
+    if method != "kd":
+        assert {"cifar10_r34_r18", "cifar10_wrn", "imagenet_r50_r18"} <= set(known_names)
+    with pytest.raises(BadSetting, match=rf"{method} has no preset 'cifar10_r34_r81'.*There are"):
+        preset(module, "cifar10_r34_r81")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_are_frozen_and_keyword_only(method: str) -> None:
+    module = find("distill.methods", method)
+    config = module.Config()
+    for field in fields(config):
+        with pytest.raises(FrozenInstanceError):
+            setattr(config, field.name, getattr(config, field.name))
+    with pytest.raises(TypeError):
+        module.Config(*(getattr(config, field.name) for field in fields(config)))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("eikd", {"prefer": "divergence"}),
+        ("eikd", {"prefer": "margin"}),
+        ("winnow", {"oversample": 2}),
+    ],
+)
+def test_what_is_not_learned_is_trained_on(
+    world: World, method: str, settings: dict[str, Any]
+) -> None:
+    one = make(world, method, **settings)
+    batch = make_batch(world, one)
+    # As if the student had learned all but the first three images.
+    logits = one.eval_logits(batch.pixels).detach()
+    logits[:3] = -8 * logits[:3]
+    batch = Batch(batch.pixels, batch.weights, logits, batch.features)
+    assert one.oversample(one.config) == 2
+    chosen = one.select_batch(batch, 0.5)
+    assert len(chosen.pixels) == 6
+    shown = {tuple(row) for row in chosen.pixels[:, :, 0, 0].tolist()}
+    assert {tuple(row) for row in batch.pixels[:3, :, 0, 0].tolist()} <= shown
+    weights = torch.tensor([0.0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 0])
+    assert (one.select_batch(replace(batch, weights=weights), 0.5).weights > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [("kd3", {}), ("hidfd", {}), ("winnow", {}), ("winnow", {"factor": 1, "depthwise": True})],
+)
+def test_what_is_deployed_is_whole(
+    world: World, tmp_path: Path, method: str, settings: dict[str, Any]
+) -> None:
+    """Encoder, projector and the teacher's classifier: nothing else is needed to answer."""
+    config = find("distill.methods", method).Config(**settings)
+    outcome = run(world, tmp_path, method, config=config, steps=3)[0]
+    weight, bias = world[1].head
+    saved = weights_of(outcome.directory)
+    assert torch.equal(saved["classifier.weight"], weight)
+    assert torch.equal(saved["classifier.bias"], bias)
+    assert {key.split(".")[0] for key in saved} == {"encoder", "projector", "classifier"}
+    assert saved["projector.3.weight"].shape[1] == (
+        1 if settings else len(saved["projector.3.weight"])
+    )
+    assert not [key for key in saved if key.startswith("encoder.fc")]
+    assert outcome.agreement is not None
+
+
+def test_alignment_is_the_mean_over_the_map(world: World) -> None:
+    one = make(world, "hidfd", align=1.0).eval()
+    batch = make_batch(world, one)
+    found, _, _ = one.student(batch.pixels)
+    typed = (found - batch.teacher_map).square().mean()
+    torch.testing.assert_close(one.losses(batch, 0.0)["align"], typed)
+    ours = make(world, "winnow", align=3.0).eval()
+    found, _, _ = ours.student(batch.pixels)
+    typed = 3 * (found - batch.teacher_map).square().mean() / batch.teacher_map.square().mean()
+    terms = ours.losses(batch, 0.0)
+    torch.testing.assert_close(terms["align"], typed)
+    assert terms.keys() == {"align", "kd"}
+    weighed = make(world, "kd3", align=1.0, contrast=0.0).eval()
+    terms = weighed.losses(batch, 0.0)
+    assert terms.keys() == {"align"}
+    _, _, logits = weighed.student(batch.pixels)
+    w = torch.sigmoid((batch.logits - logits).norm(dim=1))
+    found, _, _ = weighed.student(batch.pixels)
+    typed = (w[:, None, None, None] * (found - batch.teacher_map).square()).mean()
+    torch.testing.assert_close(terms["align"], typed)

@@ -1,0 +1,38 @@
+"""DFND: its matrix of wrong labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.methods._noisy_labels import ACCURACY, LR
+from indexes.models.net import build_net
+from indexes.models.teacher import Teacher, load_teacher, save_teacher
+from indexes.shards.reader import Shards
+from tests.support import distillation
+from tests.support.methods import make, make_batch
+
+World = tuple[Shards, Teacher]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_dfnd_learns_its_matrix_by_adam_alone(world: World, tmp_path: Path) -> None:
+    one = make(world, "dfnd")
+    before = one.noise.theta.detach().clone()
+    own = one.own_optimizer()
+    torch.autograd.backward(one.losses(make_batch(world, one), 0.0)["noise"])
+    own.step()
+    # Adam's first step is its learning rate, whatever the gradient.
+    moved = (one.noise.theta.detach() - before).abs()
+    assert moved.max().item() == pytest.approx(LR, rel=1e-3)
+
+
+def test_dfnd_takes_the_accuracy_of_the_card(world: World, tmp_path: Path) -> None:
+    assert make(world, "dfnd").noise.accuracy == ACCURACY
+    assert make(world, "dfnd", accuracy=0.7).noise.accuracy == 0.7
+    net = build_net("resnet8", num_classes=3)
+    save_teacher(tmp_path, net, classes=distillation.CLASSES, input_size=32, accuracy=0.8)
+    told = (world[0], load_teacher(tmp_path))
+    assert make(told, "dfnd").noise.accuracy == 0.8

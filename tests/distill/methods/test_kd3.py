@@ -1,0 +1,70 @@
+"""KD3: which images pass, what is logged, when it stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distill.method import Batch, MethodError
+from distill.methods import kd3
+from indexes.models.teacher import Teacher
+from indexes.shards.reader import Shards
+from tests.support.methods import make, make_batch
+from tests.support.training import log_lines, run
+
+World = tuple[Shards, Teacher]
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_kd3_keeps_what_passes_the_threshold_of_its_class(world: World) -> None:
+    one = make(world, "kd3", tau=0.9, tau_floor=0.0)
+    batch = make_batch(world, one, 8)
+    # Six of class 0, two of class 1: b = 1 and 1 / 3, thresholds .9 and .18; at progress 0 z is
+    # the teacher's logits but for a part in 150.
+    sure = torch.tensor([0.99, 0.85, 0.99, 0.5, 0.95, 0.6, 0.5, 0.6])
+    classes = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
+    rest = ((1 - sure) / 2)[:, None].expand(8, 3).clone()
+    logits = rest.scatter(1, classes[:, None], sure[:, None]).log()
+    chosen = one.select_batch(Batch(batch.pixels, batch.weights, logits, batch.features), 0.0)
+    kept = chosen.logits[chosen.weights > 0]
+    assert len(chosen.logits) == 4
+    passing = torch.tensor([0, 2, 4, 6, 7])
+    assert {tuple(row) for row in kept.tolist()} <= {tuple(row) for row in logits[passing].tolist()}
+    assert len(kept) == 4
+    assert one.observed["kept_frac"].item() == pytest.approx(5 / 8)
+    assert one.observed["classes"].tolist() == pytest.approx([6 / 8, 2 / 8, 0])
+    assert one.class_threshold.counts_C.tolist() == [6, 2, 0]
+    # As another class grows the first one's threshold falls with its share.
+    one.class_threshold.counts_C.copy_(torch.tensor([1.0, 10_000.0, 0.0]))
+    one.select_batch(Batch(batch.pixels, batch.weights, logits, batch.features), 0.0)
+    assert one.observed["kept_frac"].item() == pytest.approx(6 / 8)
+
+
+def test_kd3_logs_what_it_keeps_and_stops_where_nothing_passes(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = run(world, tmp_path / "a", "kd3", steps=3)[0].directory
+    lines = [line for line in log_lines(directory) if "terms" in line]
+    assert all(0 <= line["kept_frac"] <= 1 for line in lines)
+    assert all(sum(line["classes"]) == pytest.approx(1) for line in lines)
+    assert "kept_frac" in caplog.text
+    config = kd3.Config(tau=0.5, tau_floor=3.0, memory=1)
+    assert run(world, tmp_path / "b", "kd3", config=config, steps=3)[0].state == "refused"
+    assert "pass its threshold: lower it with --set tau=0.25" in caplog.text
+    one = make(world, "kd3")
+    one.check({})
+    one.class_threshold.kept_frac.zero_()
+    with pytest.raises(MethodError):
+        one.check({})
+
+
+def test_images_that_do_not_pass_weigh_nothing(world: World) -> None:
+    one = make(world, "kd3", tau=0.9, oversample=1)
+    batch = make_batch(world, one, 8)
+    logits = torch.zeros(8, 3)
+    logits[:3, 0] = 20.0
+    chosen = one.select_batch(Batch(batch.pixels, batch.weights, logits, batch.features), 0.0)
+    assert sorted(chosen.weights.tolist()) == [0] * 5 + [1] * 3
+    assert (chosen.logits[chosen.weights > 0].max(1).values == 20).all()

@@ -1,0 +1,177 @@
+"""Cached targets equal online ones, and serve for nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distill.data import augment
+from distill.data.dataset import ShardDataset
+from distill.data.loader import ViewBatch, decode_all, stored_geometry
+from distill.losses.kd import kd
+from distill.recipe import Needs
+from distill.targets import cache
+from distill.targets.cache import (
+    CachedTargets,
+    OnlineTargets,
+    TargetCache,
+    file_name,
+    find_targets,
+    full_logits,
+    top_logits,
+)
+from distill.targets.fast_teacher import teacher_function
+from distill.targets.precompute import (
+    build_target_cache,
+)
+from indexes.artifact import ArtifactError
+from indexes.models.teacher import Teacher
+from indexes.shards.reader import Shards
+from tests.support import distillation
+from tests.support.targets import (
+    KINDS,
+    VIEWS,
+    builder_of,
+    cached_of,
+    loader_of,
+)
+
+World = tuple[Shards, Teacher]
+
+
+@pytest.fixture(scope="module")
+def kept(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    shelf = tmp_path_factory.mktemp("targets")
+    return {kind: build_target_cache(builder_of(world, kind=kind), VIEWS, shelf) for kind in KINDS}
+
+
+@pytest.mark.parametrize("per_image", [1, 2])
+@pytest.mark.parametrize("needs", KINDS)
+def test_cached_is_online_in_float16(
+    world: World, kept: dict[str, Path], needs: Needs, per_image: int
+) -> None:
+    online, feed = (
+        OnlineTargets(teacher_function(world[1], needs, "cpu")),
+        loader_of(world, 5, per_image),
+    )
+    cached = cached_of(world, kept[needs], needs)
+    for seen in feed.steps(0, 12):
+        ours, theirs = cached(seen), online(seen)
+        torch.testing.assert_close(ours.logits_BC, theirs.logits_BC, rtol=0.02, atol=0.05)
+        assert (ours.features is None) == (theirs.features is None)
+        if theirs.features is not None:
+            assert ours.features is not None
+            assert ours.features.shape == theirs.features.shape
+            torch.testing.assert_close(ours.features, theirs.features.float(), rtol=0.03, atol=0.03)
+        student = torch.randn(len(theirs.logits_BC), 3, generator=torch.Generator().manual_seed(1))
+        losses = [kd(student, one.logits_BC, 4.0).mean() for one in (ours, theirs)]
+        torch.testing.assert_close(*losses, rtol=2e-3, atol=0)
+
+
+def test_a_map_serves_for_less(world: World, kept: dict[str, Path]) -> None:
+    seen = next(loader_of(world).steps(0, 1))
+    whole = cached_of(world, kept["map"], "map")(seen)
+    for needs in ("logits", "features"):
+        found = cached_of(world, kept["map"], needs)(seen)
+        assert torch.equal(found.logits_BC, whole.logits_BC)
+        assert (found.features is None) == (needs == "logits")
+    with pytest.raises(ArtifactError, match=r"holds logits and this method needs .*map"):
+        cached_of(world, kept["logits"], "map")
+    shelf, key = kept["map"].parent, builder_of(world).key
+    assert find_targets(shelf, world[0], key, VIEWS) == kept["logits"]
+    assert find_targets(shelf, world[0], key, VIEWS + 1) is None
+    assert find_targets(shelf / "nowhere", world[0], key) is None
+
+
+def test_several_sets_lie_one_behind_the_other(world: World, tmp_path: Path) -> None:
+    shards, teacher = world
+    images = [distillation.draw_image(number) for number in range(100, 108)]
+    other = distillation.make_shards(tmp_path / "other", teacher, 8, images=images)
+    sets, stock = [], ShardDataset([(shards, np.array([7, 3, 40])), (other, np.array([5, 0]))])
+    for each, rows in stock.sets:
+        who = builder_of((each, teacher), kind="map")
+        sets.append(
+            (TargetCache(build_target_cache(who, 2, tmp_path / "targets"), who.key, 2), rows)
+        )
+    cached = CachedTargets(sets, 2, 3, "map")
+    index, visits = np.array([4, 0, 3, 2, 1, 0]), np.array([0, 1, 3, 2, 0, 0])
+    stored = decode_all(stock, stored_geometry(teacher.geometry), "cpu")[index]
+    pixels = augment.Augmentation(size=32, seed=0)(stored, stock.key_hash[index], visits % 2)
+    found = cached(ViewBatch(pixels, index, visits))
+    asked = teacher_function(teacher, "map", "cpu")(pixels)
+    torch.testing.assert_close(found.logits_BC, asked[0], rtol=0.02, atol=0.05)
+    torch.testing.assert_close(found.features, asked[1].float(), rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (dict(shards="f" * 64), "other shards"),
+        (dict(teacher="f" * 64), "another teacher"),
+        (dict(seed=1), r"another view seed \(0, not 1\)"),
+        (dict(color_jitter=0.2), "another color jitter of views"),
+        (dict(view_version=99), r"another view version \(\d, not 99\)"),
+        (dict(top=2), "another number of logits"),
+    ],
+)
+def test_other_answers_are_refused_by_name(
+    world: World, kept: dict[str, Path], other: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        TargetCache(kept["logits"], replace(builder_of(world).key, **other), VIEWS)
+    assert find_targets(
+        kept["logits"].parent, world[0], replace(builder_of(world).key, **other)
+    ) is None  # fmt: skip
+
+
+def test_too_few_views_and_cut_files_are_refused(world: World, tmp_path: Path) -> None:
+    place = build_target_cache(builder_of(world), 1, tmp_path)
+    with pytest.raises(ArtifactError, match=r"of 1 views, not of 2: `winnow targets --views 2`"):
+        TargetCache(place, builder_of(world).key, 2)
+    path = place / file_name(0, "logits")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ArtifactError, match="has not the"):
+        TargetCache(place, builder_of(world).key, 1)
+
+
+@given(st.integers(1, 20), st.integers(0, 10_000))
+@settings(max_examples=50, deadline=None)
+def test_the_largest_logits_and_the_mass_of_the_others_are_kept(top: int, seed: int) -> None:
+    logits = 4 * torch.randn(5, 20, generator=torch.Generator().manual_seed(seed))
+    parts = top_logits(logits, top)
+    assert (len(parts) == 1) == (top == 20)
+    if top == 20:
+        assert torch.equal(parts["logits"], logits.half())
+        return
+    found = full_logits(parts["logits"].float(), parts["classes"], parts["rest"], 20)
+    best = logits.topk(top, dim=1).indices
+    wanted = logits.half().float()
+    assert torch.equal(found.gather(1, best), wanted.gather(1, best))
+    torch.testing.assert_close(
+        found.softmax(1).gather(1, best), logits.softmax(1).gather(1, best), rtol=0.02, atol=1e-4
+    )
+    others = torch.ones_like(found).scatter(1, best, 0).bool()
+    tail = found[others].view(5, -1)
+    assert torch.equal(tail, tail[:, :1].expand_as(tail))
+
+
+def test_many_classes_are_cut(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "FULL_CLASSES", 2)
+    who = builder_of(world, top=2)
+    place = build_target_cache(who, VIEWS, tmp_path)
+    assert np.load(place / file_name(0, "classes")).dtype == np.int32
+    cached = cached_of(world, place, "logits", top=2)
+    online = OnlineTargets(teacher_function(world[1], "logits", "cpu"))
+    for seen in loader_of(world).steps(0, 3):
+        # Of three classes the one that is not kept is alone in the tail: nothing is lost.
+        ours, theirs = cached(seen).logits_BC, online(seen).logits_BC
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.05)

@@ -1,0 +1,184 @@
+"""Targets are computed once, resumed, extended and verified."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import winnow
+from distill.data import loader
+from distill.targets.cache import (
+    TargetCache,
+    file_name,
+)
+from distill.targets.precompute import (
+    DONE_FILE,
+    TargetBuilder,
+    build_target_cache,
+    shutil,
+    verify_targets,
+)
+from indexes import artifact
+from indexes.artifact import ArtifactError
+from indexes.models.teacher import Teacher
+from indexes.shards.reader import Shards
+from tests.support.targets import (
+    VIEWS,
+    builder_of,
+    bytes_of,
+)
+
+World = tuple[Shards, Teacher]
+
+
+class Counting:
+    """Counts the views that a teacher is asked about, and dies after so many calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: int = 10**9) -> None:
+        self.asked, self.calls = 0, calls
+        answers = TargetBuilder.compute
+
+        def counted(one: TargetBuilder, stored: torch.Tensor, rows: Any, view: int) -> Any:
+            self.calls -= 1
+            if self.calls < 0:
+                raise RuntimeError("killed")
+            self.asked += len(rows)
+            return answers(one, stored, rows, view)
+
+        monkeypatch.setattr(TargetBuilder, "compute", counted)
+
+
+def test_asked_once_resumed_and_extended(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "CHUNK", 16)
+    num = len(world[0])
+    with monkeypatch.context() as patch:
+        counting = Counting(patch)
+        whole = build_target_cache(builder_of(world), VIEWS, tmp_path / "whole")
+        assert counting.asked == num * VIEWS + 1
+        build_target_cache(builder_of(world), VIEWS, tmp_path / "whole")
+        build_target_cache(builder_of(world), 1, tmp_path / "whole")
+        assert counting.asked == num * VIEWS + 1
+    with monkeypatch.context() as patch:
+        Counting(patch, calls=1 + 2 * VIEWS + 1)  # dies in the third block
+        with pytest.raises(RuntimeError, match="killed"):
+            build_target_cache(builder_of(world), VIEWS, tmp_path / "cut")
+    cut = tmp_path / "cut" / whole.name
+    assert not artifact.is_done(cut)
+    with pytest.raises(ArtifactError, match=r"has no card\.json"):
+        TargetCache(cut, builder_of(world).key, 1)
+    with monkeypatch.context() as patch:
+        counting = Counting(patch)
+        build_target_cache(builder_of(world), VIEWS, tmp_path / "cut")
+        assert counting.asked == (num - 32) * VIEWS + 1
+    assert bytes_of(cut) == bytes_of(whole)
+    with monkeypatch.context() as patch:
+        counting = Counting(patch)
+        build_target_cache(builder_of(world), 1, tmp_path / "grown")
+        build_target_cache(builder_of(world), VIEWS, tmp_path / "grown")
+        assert counting.asked == num * VIEWS + 2
+    grown = tmp_path / "grown" / whole.name
+    assert bytes_of(grown) == bytes_of(whole)
+    assert (grown / "card.json").read_bytes() == (whole / "card.json").read_bytes()
+
+
+def test_other_files_than_those_marked_are_asked_for_anew(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "CHUNK", 16)
+    with monkeypatch.context() as patch:
+        Counting(patch, calls=1 + 3 * VIEWS)
+        with pytest.raises(RuntimeError, match="killed"):
+            build_target_cache(builder_of(world), VIEWS, tmp_path)
+    (place,) = tmp_path.iterdir()
+    (marks,) = place.glob(f"{DONE_FILE}*")
+    assert np.load(marks).sum() == 3
+    (place / file_name(1, "logits")).unlink()
+    with monkeypatch.context() as patch:
+        counting = Counting(patch)
+        build_target_cache(builder_of(world), VIEWS, tmp_path)
+        assert counting.asked == len(world[0]) * VIEWS + 1
+
+
+def test_marks_are_of_the_views_that_were_asked_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks answered for two views, when three were begun before, have no third view."""
+    monkeypatch.setattr(loader, "CHUNK", 16)
+    whole = build_target_cache(builder_of(world), 3, tmp_path / "whole")
+    for num_views, blocks in ((3, 1), (2, 3)):
+        with monkeypatch.context() as patch:
+            Counting(patch, calls=1 + blocks * num_views)
+            with pytest.raises(RuntimeError, match="killed"):
+                build_target_cache(builder_of(world), num_views, tmp_path / "cut")
+    cut = build_target_cache(builder_of(world), 3, tmp_path / "cut")
+    assert bytes_of(cut) == bytes_of(whole)
+    assert not list(cut.glob(f"{DONE_FILE}*"))
+
+
+def test_a_full_disk_is_told_beforehand(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match=r"need 0\.00 GB.*--views 0"):
+        build_target_cache(builder_of(world), 1, tmp_path)
+
+
+def spoil_values(place: Path) -> None:
+    path = place / file_name(1, "logits")
+    array = np.load(path, mmap_mode="r+")
+    array[:, 0] += 5
+    array.flush()
+
+
+def spoil_values_and_card(place: Path) -> None:
+    spoil_values(place)
+    card = artifact.read_json(place / "card.json")
+    for file in card["files"]:
+        file["sha256"] = artifact.sha256(place / file["name"])
+    artifact.write_json(place / "card.json", card)
+
+
+def test_verify_asks_again(world: World, tmp_path: Path) -> None:
+    who = builder_of(world, kind="features")
+    place = build_target_cache(who, 2, tmp_path)
+    lines = list(verify_targets(who, place))
+    assert [line.split(":")[0] for line in lines] == ["logits", "features"]
+    assert all("120 views computed again" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"), [(spoil_values, "sha256"), (spoil_values_and_card, "computed again")]
+)
+def test_verify_finds_what_is_wrong(
+    world: World, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    who = builder_of(world)
+    place = build_target_cache(who, 2, tmp_path)
+    spoil(place)
+    with pytest.raises(ArtifactError, match=message):
+        list(verify_targets(who, place))
+
+
+def test_the_command_that_verifies_takes_kept_answers_and_nets(
+    world: World, tmp_path: Path
+) -> None:
+    place = build_target_cache(builder_of(world), 2, tmp_path)
+    for path, said in ((place, "targets, 2 files"), (world[1].directory, "teacher, 1 files")):
+        result = CliRunner().invoke(winnow.app, ["verify", str(path)])
+        assert result.exit_code == 0, result.output
+        assert f"{said}, every digest as the card says" in result.output
+    spoil_values(place)
+    result = CliRunner().invoke(winnow.app, ["verify", str(place)])
+    assert (result.exit_code, "sha256 differs" in result.output) == (3, True)
+    (place / file_name(0, "logits")).unlink()
+    result = CliRunner().invoke(winnow.app, ["verify", str(place)])
+    assert (result.exit_code, "is missing" in result.output) == (3, True)

@@ -1,0 +1,92 @@
+"""Cached and online targets in a training, two shard sets, views of a method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distill.data import augment
+from distill.recipe import Mix, Recipe
+from indexes import artifact
+from indexes.artifact import ArtifactError
+from indexes.shards.reader import Shards
+from tests.support import distillation
+from tests.support.training import World, losses, run, same
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_kept_and_fresh_answers_give_the_same_losses(world: World, tmp_path: Path) -> None:
+    """The first epochs of fresh views of seed 0 are the views that are kept."""
+    run(world, tmp_path / "fresh", steps=6, recipe={"seed": 0})
+    run(world, tmp_path / "kept", steps=6, recipe={"seed": 0, "views": 3})
+    fresh, kept = (losses(tmp_path / name / "resnet8") for name in ("fresh", "kept"))
+    assert kept == pytest.approx(fresh, rel=2e-3)
+
+
+def test_answers_that_are_named_are_used_or_refused(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shards, _ = world
+    run(world, tmp_path, recipe={"views": 2})
+    (place,) = (tmp_path / "targets").iterdir()
+    caplog.clear()
+    run(world, tmp_path, fresh=True, recipe={"views": 2, "seed": 3}, targets=place)
+    said = caplog.text
+    assert f"the teacher's logits of 2 views an image are read from {place}" in said
+    assert "ask the teacher" not in said
+    other = distillation.make_teacher(tmp_path / "other", seed=9)
+    its_shards = distillation.make_shards(tmp_path / "set", other)
+    with pytest.raises(ArtifactError, match="other shards"):
+        run((its_shards, other), tmp_path / "x", recipe={"views": 2}, targets=place)
+    same_images = Shards(shards.directory, shards.card)
+    with pytest.raises(ArtifactError, match="another teacher"):
+        run((same_images, other), tmp_path / "y", recipe={"views": 2}, targets=place)
+    with pytest.raises(ArtifactError, match="another view seed"):
+        run(world, tmp_path / "z", recipe={"views": 2, "view_seed": 1}, targets=place)
+    with pytest.raises(ArtifactError, match="needs the teacher's map"):
+        run(world, tmp_path / "v", "kd3", recipe={"views": 2}, targets=place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(augment, "VERSION", 99)
+        with pytest.raises(ArtifactError, match="another view version"):
+            run(world, tmp_path / "w", recipe={"views": 2}, targets=place)
+
+
+def test_a_second_set_is_so_much_of_each_batch(world: World, tmp_path: Path) -> None:
+    _, teacher = world
+    images = [distillation.draw_image(number) for number in range(200, 230)]
+    other = distillation.make_shards(tmp_path / "synthetic", teacher, 30, images=images)
+    run(world, tmp_path / "alone")
+    run(world, tmp_path / "mixed", mix=Mix(other, 0.5))
+    run(world, tmp_path / "again", mix=Mix(other, 0.5), recipe={"views": 2})
+    assert not same(tmp_path / "alone" / "resnet8", tmp_path / "mixed" / "resnet8")
+    with pytest.raises(ValueError, match=r"mix_frac was 0\.5, is 0\.25"):
+        run(world, tmp_path / "mixed", mix=Mix(other, 0.25))
+    with pytest.raises(ValueError, match="mix_digest was"):
+        run(world, tmp_path / "mixed")
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Mix(other, 1.0)
+
+
+def test_two_views_want_two_fixed_views(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="compares 2 views"):
+        run(world, tmp_path, "odsd", recipe={"views": 1})
+
+
+def test_the_optimizer_is_the_methods_unless_said(world: World, tmp_path: Path) -> None:
+    def trained(name: str, method: str, optimizer: str | None) -> Path:
+        return run(world, tmp_path / name, method, recipe={"optimizer": optimizer})[0].directory
+
+    def recorded(directory: Path) -> str:
+        return str(
+            artifact.read_card(directory, "teacher")["record"]["inputs"]["recipe"]["optimizer"]
+        )
+
+    own, muon, sgd = (trained(str(one), "winnow", one) for one in (None, "muon", "sgd"))
+    assert [recorded(one) for one in (own, muon, sgd)] == ["muon", "muon", "sgd"]
+    assert same(own, muon)
+    assert not same(own, sgd)
+    assert recorded(trained("kd", "kd", None)) == "sgd"
+    with pytest.raises(ValueError, match="there is no optimizer 'adam': sgd, muon"):
+        Recipe(steps=1, optimizer="adam")  # type: ignore[arg-type]
