@@ -28,7 +28,7 @@ SCHEMAS = {
     "selection": 2,
     "weights": 2,
     "shards": 2,
-    "generators": 1,
+    "generators": 2,
     "targets": 2,
     "export": 1,
 }

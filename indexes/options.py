@@ -143,13 +143,14 @@ _OUTPUT: dict[str, tuple[Any, Any, tuple[str, ...], str]] = {
 
 
 def _parameters(config: type) -> list[inspect.Parameter]:
-    """The command's options as typer reads them: the fields, then those of the output."""
+    """The command's options as typer reads them: own fields, inherited ones, the output's."""
     import typer
 
     docs, types_of = field_docs(config), field_types(config)
+    own = vars(config).get("__annotations__", {})
     parameters = [
         _parameter(field, *types_of[field.name], docs.get(field.name, ""))
-        for field in dataclasses.fields(config)
+        for field in sorted(dataclasses.fields(config), key=lambda field: field.name not in own)
     ]
     for name, (kind, default, flags, text) in _OUTPUT.items():
         marker = typer.Option(*flags, help=text, rich_help_panel="Output")

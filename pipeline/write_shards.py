@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from indexes import artifact
 from indexes.artifact import hash64
@@ -19,7 +19,6 @@ from indexes.sources.sample import contained_key, text_key
 from indexes.sources.spec import Part, SourceError
 from pipeline.pool import Pool
 
-Array = npt.NDArray[Any]
 SHARD_SAMPLES = 10_000
 SHARD_BYTES = 1 << 29
 # Header, JSON and targets of a sample, about: for the check of free disk space beforehand.
@@ -30,12 +29,12 @@ SAMPLE_OVERHEAD = 3_000
 class SelectedRows:
     """The n selected rows in pool order: where each lies, and what it is called."""
 
-    rows: Array
-    weight: Array
-    part: Array
-    offset: Array
-    size: Array
-    content_hash: Array
+    rows: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    part: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    content_hash: NDArray[np.uint64]
     keys: list[str]
     source_keys: list[str]
     exts: list[str]
@@ -44,9 +43,9 @@ class SelectedRows:
         return len(self.rows)
 
 
-def gather_rows(pool: Pool, rows: Array, weight: Array) -> SelectedRows:
+def gather_rows(pool: Pool, rows: NDArray[np.int64], weight: NDArray[np.float32]) -> SelectedRows:
     """Reads what sharding needs of the selected rows; a key that clashes gets its row number."""
-    columns: list[tuple[Array, ...]] = []
+    columns: list[tuple[NDArray[Any], ...]] = []
     keys: list[str] = []
     exts: list[str] = []
     for block, local in pool.by_block(rows):
@@ -68,7 +67,7 @@ def gather_rows(pool: Pool, rows: Array, weight: Array) -> SelectedRows:
     return SelectedRows(rows, weight, part, offset, size, content, unique, keys, exts)
 
 
-def plan_shards(selected: SelectedRows, seed: int) -> list[Array]:
+def plan_shards(selected: SelectedRows, seed: int) -> list[NDArray[np.int64]]:
     """Positions (into `selected`) of every shard, in a seeded order: all but the last are full."""
     order = np.random.default_rng(seed).permutation(len(selected))
     ends = np.cumsum(selected.size[order] + SAMPLE_OVERHEAD)
@@ -197,19 +196,19 @@ def write_shard(
     originals: Originals,
     writer: ShardWriter,
     number: int,
-    positions: Array,
+    positions: NDArray[np.int64],
 ) -> None:
     """One shard: its targets and columns are gathered block by block, its images streamed."""
     ascending = np.sort(positions)
     rank = np.argsort(np.argsort(positions, kind="stable"), kind="stable")
-    pieces: dict[str, list[Array]] = {}
+    pieces: dict[str, list[NDArray[Any]]] = {}
     for block, local in pool.by_block(selected.rows[ascending]):
         pieces.setdefault("logits", []).append(block.matrix("logits")[local])
         if block.logit_classes is not None:
             pieces.setdefault("classes", []).append(block.logit_classes[local])
     names = ["label", "logsumexp", "log_odds", "entropy", *pool.scores]
     rows = selected.rows[positions]
-    columns: dict[str, Array] = {name: pool.column(name)[rows] for name in names}
+    columns: dict[str, NDArray[Any]] = {name: pool.column(name)[rows] for name in names}
     columns |= {"weight": selected.weight[positions], "source_offset": selected.offset[positions]}
     whole = {name: np.concatenate(parts)[rank] for name, parts in pieces.items()}
     parts = pool.embeddings.card["parts"]

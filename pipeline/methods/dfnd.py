@@ -1,4 +1,4 @@
-"""DFND's selection: the N images of which the teacher is most_confident, globally, without balance.
+"""DFND's selection: the N images of which the teacher is most confident, without balance.
 
 Paper: Learning Student Networks in the Wild (Chen et al., CVPR 2021), SOURCE. The paper ranks by
 -log max p, which ties in float32; log-odds have the same order and no ties (OURS).
