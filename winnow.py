@@ -47,7 +47,9 @@ class DemoConfig(CommandConfig):
 def demo(config: DemoConfig) -> Answer | None:
     """The table of the demo."""
     import winnow_demo
+    from indexes import devices
 
+    devices.keep_memory(devices.choose())
     winnow_demo.run(config.runs, config.seeds)
     return None
 

@@ -20,7 +20,9 @@ def evaluate(config: EvaluateConfig) -> Answer:
     """The table of the students."""
     from distill.evaluation import report
     from distill.evaluation.run import evaluate
+    from indexes import devices
 
+    devices.keep_memory(devices.choose(config.device))  # speed is measured as a training has it
     comparison = evaluate(config)
     return Answer(comparison, report.lines(comparison))
 

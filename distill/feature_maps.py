@@ -19,7 +19,7 @@ NUM_PROBED = 4
 
 @dataclass(frozen=True)
 class FeatureShape:
-    """A net's answers to a few images, B of them: map [B, D', h, w] and features [B, D]."""
+    """The outputs of a net for a few images, B of them: map [B, D', h, w], features [B, D]."""
 
     map: Tensor
     features: Tensor
@@ -77,8 +77,8 @@ class TeacherMap:
 
 def teacher_map(teacher: Teacher) -> TeacherMap:
     """What `teacher` has to teach as a map."""
-    seen = probe_features(teacher.net, teacher.card.input_size)
-    pooled = seen.is_pooled
-    taught = seen.map if pooled else seen.features[:, :, None, None]
-    _, depth, height, width = taught.shape
-    return TeacherMap((depth, height, width), pooled, bool((taught < 0).any()))
+    probed = probe_features(teacher.net, teacher.card.input_size)
+    pooled = probed.is_pooled
+    target = probed.map if pooled else probed.features[:, :, None, None]
+    _, depth, height, width = target.shape
+    return TeacherMap((depth, height, width), pooled, bool((target < 0).any()))

@@ -13,7 +13,7 @@ from distill.evaluation import cost
 from distill.evaluation.accuracy import Result, evaluate_nets
 from distill.evaluation.cost import Cost
 from distill.evaluation.pareto import front
-from indexes import artifact, devices, plugins
+from indexes import artifact, plugins
 from indexes.checkpoint import LOG
 from indexes.models.teacher import Teacher, TeacherError, resolve_teacher
 from indexes.sources import filesystem
@@ -136,7 +136,6 @@ def compare_students(
 
     Raises what `evaluate_nets` does.
     """
-    devices.keep_memory(device)  # as a training has it: what is measured must not depend on that
     nets = [*students, *([] if teacher is None else [teacher])]
     results = evaluate_nets(students, labeled, teacher=teacher, device=device)
     names = unique_names([net.directory for net in students])

@@ -19,8 +19,8 @@ def reuse_classifier(
     Its map is the projected one [B, D, h', w'], its features [B, D] the mean of that, h' and w'
     the smaller of the student's and the teacher's sides. The student's own classifier is gone.
     """
-    taught = teacher_map(teacher)
-    width, *side = taught.shape
+    target = teacher_map(teacher)
+    width, *side = target.shape
     shape = {
         "arguments": student.arguments,
         "width_in": probe_features(student, teacher.card.input_size).map.shape[1],
@@ -28,7 +28,7 @@ def reuse_classifier(
         "side": side,
         "factor": factor,
         "depthwise": depthwise,
-        "signed": taught.signed,
+        "signed": target.signed,
     }
     return reuse_classifier_net(student, shape, *teacher.head)
 

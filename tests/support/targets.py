@@ -35,12 +35,12 @@ def builder_of(world: World, **changed: Any) -> TargetBuilder:
 
 def loader_of(world: World, order_seed: int = 0, per_image: int = 1) -> StepLoader:
     shards, teacher = world
-    stock = ShardDataset([(shards, split_heldout(shards.columns["key_hash"]).train)])
-    order = EpochSampler(len(stock), 16, order_seed)
-    stored = decode_all(stock, stored_geometry(teacher.geometry), "cpu")
+    dataset = ShardDataset([(shards, split_heldout(shards.columns["key_hash"]).train)])
+    order = EpochSampler(len(dataset), 16, order_seed)
+    stored = decode_all(dataset, stored_geometry(teacher.geometry), "cpu")
     source = InMemory(stored, order)
     return StepLoader(
-        source, order, stock.key_hash, AUGMENTATION, per_image=per_image, num_views=VIEWS
+        source, order, dataset.key_hash, AUGMENTATION, per_image=per_image, num_views=VIEWS
     )
 
 

@@ -15,14 +15,14 @@ from tests.support import distillation
 World = tuple[Shards, Teacher]
 
 
-def test_stock_reads_several_sets_as_one(world: World, tmp_path: Path) -> None:
+def test_a_dataset_reads_several_sets_as_one(world: World, tmp_path: Path) -> None:
     shards, teacher = world
     images = [distillation.draw_image(number) for number in range(100, 104)]
     other = distillation.make_shards(
         tmp_path, teacher, 4, images=images, weights=[1.0, 1.0, 3.0, 3.0]
     )
-    stock = ShardDataset([(shards, np.array([7, 3])), (other, np.array([2, 0, 1]))])
-    assert len(stock) == 5
+    dataset = ShardDataset([(shards, np.array([7, 3])), (other, np.array([2, 0, 1]))])
+    assert len(dataset) == 5
     wanted = [
         distillation.draw_image(7),
         distillation.draw_image(3),
@@ -30,9 +30,9 @@ def test_stock_reads_several_sets_as_one(world: World, tmp_path: Path) -> None:
         images[0],
         images[1],
     ]
-    assert [stock.read(index)[0] for index in range(5)] == wanted
-    assert stock.read(1)[1].endswith(": key-3")
-    assert stock.read(2)[1] == f"{tmp_path}: key-2"
-    assert stock.weights.tolist() == pytest.approx([1, 1, 1.8, 0.6, 0.6])
+    assert [dataset.read(index)[0] for index in range(5)] == wanted
+    assert dataset.read(1)[1].endswith(": key-3")
+    assert dataset.read(2)[1] == f"{tmp_path}: key-2"
+    assert dataset.weights.tolist() == pytest.approx([1, 1, 1.8, 0.6, 0.6])
     hashes = [shards.columns["key_hash"][[7, 3]], other.columns["key_hash"][[2, 0, 1]]]
-    assert np.array_equal(stock.key_hash, np.concatenate(hashes))
+    assert np.array_equal(dataset.key_hash, np.concatenate(hashes))

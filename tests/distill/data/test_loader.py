@@ -82,11 +82,11 @@ def test_of_several_processes_all_keep_images_or_none(world: World) -> None:
     shards, teacher = world
     rows = split_heldout(shards.columns["key_hash"]).train
     geometry = stored_geometry(teacher.geometry)
-    stock = ShardDataset([(shards, rows)])
+    dataset = ShardDataset([(shards, rows)])
     order = EpochSampler(len(rows), 20, 3)
-    source = open_image_source(stock, geometry, order, device="cpu", workers=0, group=Told(0, 2))
+    source = open_image_source(dataset, geometry, order, device="cpu", workers=0, group=Told(0, 2))
     assert isinstance(source, Streaming)
-    assert isinstance(open_image_source(stock, geometry, order, device="cpu"), InMemory)
+    assert isinstance(open_image_source(dataset, geometry, order, device="cpu"), InMemory)
 
 
 def test_decoding_keeps_the_order_of_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,16 +94,16 @@ def test_several_sets_lie_one_behind_the_other(world: World, tmp_path: Path) -> 
     shards, teacher = world
     images = [distillation.draw_image(number) for number in range(100, 108)]
     other = distillation.make_shards(tmp_path / "other", teacher, 8, images=images)
-    sets, stock = [], ShardDataset([(shards, np.array([7, 3, 40])), (other, np.array([5, 0]))])
-    for each, rows in stock.sets:
+    sets, dataset = [], ShardDataset([(shards, np.array([7, 3, 40])), (other, np.array([5, 0]))])
+    for each, rows in dataset.sets:
         who = builder_of((each, teacher), kind="map")
         sets.append(
             (TargetCache(build_target_cache(who, 2, tmp_path / "targets"), who.key, 2), rows)
         )
     cached = CachedTargets(sets, 2, 3, "map")
     index, visits = np.array([4, 0, 3, 2, 1, 0]), np.array([0, 1, 3, 2, 0, 0])
-    stored = decode_all(stock, stored_geometry(teacher.geometry), "cpu")[index]
-    pixels = augment.Augmentation(size=32, seed=0)(stored, stock.key_hash[index], visits % 2)
+    stored = decode_all(dataset, stored_geometry(teacher.geometry), "cpu")[index]
+    pixels = augment.Augmentation(size=32, seed=0)(stored, dataset.key_hash[index], visits % 2)
     found = cached(ViewBatch(pixels, index, visits))
     asked = teacher_function(teacher, "map", "cpu")(pixels)
     torch.testing.assert_close(found.logits_BC, asked[0], rtol=0.02, atol=0.05)
