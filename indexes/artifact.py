@@ -86,8 +86,9 @@ def hash64(data: bytes) -> int:
 
 @contextmanager
 def locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
-    """Holds `directory` against other processes of winnow, waiting for them or, else, refusing.
+    """Holds `directory` against other processes of winnow.
 
+    wait: until another process is done; otherwise ArtifactError where one holds the directory.
     The lock falls with the process, however it dies.
     """
     import filelock
@@ -113,6 +114,10 @@ def writing(path: str | Path) -> Iterator[Path]:
 
     A failure (a full disk, a kill) leaves `path` as it was; the aside file is removed where the
     process still can, and overwritten by the next try where it could not.
+
+    Example:
+        >>> with writing("runs/note.txt") as aside:
+        ...     aside.write_text("whole or not at all")
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

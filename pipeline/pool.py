@@ -65,7 +65,9 @@ class Pool:
         """The blocks in pool order, each with its row range."""
         return self.embeddings.blocks
 
-    def by_block(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[Block, Array]]:
+    def by_block(
+        self, rows: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[Block, npt.NDArray[np.int64]]]:
         """Ascending pool rows [n] as (block, their numbers within it), block by block."""
         return self.embeddings.by_block(rows)
 
@@ -78,7 +80,7 @@ class Pool:
 
         The latter are gathered from the blocks once, at first use, beside the embeddings.
         """
-        path = self._made(name)
+        path = self._score_path(name)
         if path is None:
             folder = self.embeddings.directory / "columns"
             path = folder / f"{name}.npy"
@@ -91,9 +93,9 @@ class Pool:
 
     def has(self, name: str) -> bool:
         """Whether there is such a column."""
-        return name in COLUMNS or self._made(name) is not None
+        return name in COLUMNS or self._score_path(name) is not None
 
-    def _made(self, name: str) -> Path | None:
+    def _score_path(self, name: str) -> Path | None:
         paths = (folder / f"{name}.npy" for folder in self._folders)
         return next((path for path in paths if path.exists()), None)
 
@@ -103,6 +105,8 @@ class Pool:
         """Writes columns [N] from their blocks' values, given in pool order.
 
         Raises ValueError for a column that leaves rows out or takes a name of the pool's own.
+
+        Example: `pool.fill((block, {"score": values(block)}) for block in pool.blocks)`
         """
         self._write(self.scratch, blocks, dtype)
 
@@ -143,7 +147,7 @@ class Pool:
         folders = [self.scratch, *([self.raw] if self.raw else [])]
         return sorted({path.stem for folder in folders for path in folder.glob("*.npy")})
 
-    def class_counts(self) -> Array:
+    def class_counts(self) -> npt.NDArray[np.int64]:
         """Candidates that the teacher puts in each class, int64 [C]."""
         counts = np.zeros(len(self.classes), np.int64)
         for rows in chunks(len(self)):
@@ -217,9 +221,9 @@ def chunks(total: int, size: int = 1 << 20) -> Iterator[slice]:
         yield slice(start, min(start + size, total))
 
 
-def sortable_code(score: Array) -> Array:
+def sortable_code(score: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
     """uint32 codes of float32 scores [n], in the same order; -0.0 is 0.0."""
     bits = (score + np.float32(0)).view(np.uint32)
     sign = (bits.view(np.int32) >> 31).view(np.uint32)
-    code: Array = bits ^ (sign | np.uint32(1 << 31))
+    code: npt.NDArray[np.uint32] = bits ^ (sign | np.uint32(1 << 31))
     return code

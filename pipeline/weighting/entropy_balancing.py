@@ -13,7 +13,6 @@ Sums are float64 and in a fixed order of chunks, whatever the number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.shards.writer import effective_sample_size
+from pipeline.pool import chunks
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
@@ -140,15 +140,9 @@ def capped_weights(score: Floats, cap: float) -> Floats:
 def linear_scores(z: Rows, multipliers: npt.NDArray[np.floating[Any]]) -> Floats:
     """z l, float64 [n]."""
     out = np.empty(len(z))
-    for rows in chunks(len(z)):
+    for rows in chunks(len(z), CHUNK_ROWS):
         out[rows] = np.einsum("nk,k->n", z[rows].astype(np.float64), multipliers)
     return out
-
-
-def chunks(total: int) -> Iterator[slice]:
-    """Slices of CHUNK_ROWS rows that cover `total` rows in order."""
-    for start in range(0, total, CHUNK_ROWS):
-        yield slice(start, min(start + CHUNK_ROWS, total))
 
 
 def _derivatives(z: Rows, score: Floats, cap: float) -> tuple[Floats, Floats]:
@@ -157,7 +151,7 @@ def _derivatives(z: Rows, score: Floats, cap: float) -> tuple[Floats, Floats]:
     free = np.where(weight < cap * (1 - 1e-12), weight, 0.0)  # a weight at the cap does not move
     width = z.shape[1]
     slope, pull, curvature = np.zeros(width), np.zeros(width), np.zeros((width, width))
-    for rows in chunks(len(z)):
+    for rows in chunks(len(z), CHUNK_ROWS):
         block = z[rows].astype(np.float64)
         slope += np.einsum("n,nk->k", weight[rows], block)
         pull += np.einsum("n,nk->k", free[rows], block)
@@ -171,7 +165,7 @@ def _derivatives(z: Rows, score: Floats, cap: float) -> tuple[Floats, Floats]:
 def _mean_and_square(z: Rows) -> tuple[Floats, float]:
     """The mean row [P], and the mean of the rows' squared lengths."""
     total, square = np.zeros(z.shape[1]), 0.0
-    for rows in chunks(len(z)):
+    for rows in chunks(len(z), CHUNK_ROWS):
         block = z[rows].astype(np.float64)
         total += np.einsum("nk->k", block)
         square += float(np.einsum("nk,nk->", block, block))

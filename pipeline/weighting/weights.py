@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.embeddings import Block
-from pipeline.pool import Pool
+from pipeline.pool import Pool, chunks
 from pipeline.soft_targets import SoftTargets
 from pipeline.weighting import entropy_balancing
-from pipeline.weighting.entropy_balancing import capped_weights, linear_scores
+from pipeline.weighting.entropy_balancing import CHUNK_ROWS, capped_weights, linear_scores
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -134,7 +134,7 @@ def tilted_scores(pool: Pool, rows: Rows, reader: Reader, multipliers: Scores) -
             linear_scores(read(local[part]), multipliers)
             for block, local in pool.by_block(rows)
             for read in [reader(block)]
-            for part in entropy_balancing.chunks(len(local))
+            for part in chunks(len(local), CHUNK_ROWS)
         ]
     )
 
@@ -160,7 +160,7 @@ def gather(pool: Pool, rows: Rows, reader: Reader, width: int) -> Floats:
     start = 0
     for block, local in pool.by_block(rows):
         read = reader(block)
-        for part in entropy_balancing.chunks(len(local)):
+        for part in chunks(len(local), CHUNK_ROWS):
             out[start : start + len(local[part])] = read(local[part])
             start += len(local[part])
     return out
