@@ -112,7 +112,8 @@ def test_a_changed_setting_runs_only_what_depends_on_it(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     assert select(tmp_path / "c.tar", runs, "-n", "8").exit_code == 0
     fewer = select(tmp_path / "c.tar", runs, "-n", "5").output
-    assert [kind for kind in ("embeddings", "columns", "scores") if f"{kind}: unchanged" in fewer]
+    for kind in ("embeddings", "vectors", "dedup", "columns", "scores"):
+        assert f"{kind}: unchanged" in fewer
     assert "selection: unchanged" not in fewer
     unweighted = select(tmp_path / "c.tar", runs, "-n", "5", "--set", "weights=none").output
     assert "selection: unchanged" in unweighted
