@@ -147,23 +147,6 @@ def test_a_changed_or_missing_corpus_is_named(world: Path, tmp_path: Path) -> No
         corpus.originals([0])
 
 
-def test_places_with_secrets_and_own_parts_are_not_noted(tmp_path: Path) -> None:
-    from indexes.sources.tar import TarPart
-    from pipeline.corpora import demo
-
-    secret = TarPart("x", "https://user:word@host/x.tar")
-    signed = TarPart("y", "https://host/y.tar?signature=abc")
-    plain = TarPart("z", "https://host/z.tar")
-    locations.save(tmp_path, "c", [secret, signed, plain, demo.corpus()[0]], None)
-    text = (tmp_path / "locations" / "c.json").read_text()
-    assert "word" not in text
-    assert "abc" not in text
-    assert locations.open_part(tmp_path, "c", 2).fingerprint
-    for number in (0, 1, 3):
-        with pytest.raises(SourceError, match="cannot be read again"):
-            locations.open_part(tmp_path, "c", number)
-
-
 def test_the_tower_is_the_one_that_embedded(world: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(world / "runs", runs)

@@ -14,7 +14,6 @@ from PIL import Image
 
 from indexes.sources.spec import DamagedPart, Part, Sample, open_parts
 
-RNG = np.random.default_rng(0)
 Files = Sequence[tuple[str, bytes]]
 
 
@@ -71,7 +70,9 @@ def hub(path: Path, rows: int = 5, **columns: list[object]) -> str:
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    coarse = RNG.integers(0, 255, (max(2, height // 16), max(2, width // 16), 3), np.uint8)
+    """A smooth image, always the same one for a size."""
+    generator = np.random.default_rng((width, height))
+    coarse = generator.integers(0, 255, (max(2, height // 16), max(2, width // 16), 3), np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 

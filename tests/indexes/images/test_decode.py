@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image
 
 from indexes.images.decode import BadImage, Geometry, decode_view, load_view
-from indexes.images.exif import jpeg_orientation
 from tests.support.lakes import saved, smooth
 
 PHOTO = smooth(90, 70)
@@ -186,33 +185,6 @@ def test_animations_give_their_first_frame(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
     assert decode_view(data)[4, 4].tolist() == [255, 0, 0]
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_exif_orientations(kind: str, orientation: int, order: str) -> None:
-    exif = Image.Exif()
-    exif.endian = order
-    exif[0x010F] = "maker"
-    exif[0x0112] = orientation
-    options = {"lossless": True} if kind == "WEBP" else {}
-    data = saved(PHOTO, kind, exif=exif, **options)
-    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
-    assert np.array_equal(decode_view(data), np.asarray(upright))
-    assert (upright.size == PHOTO.size) == (orientation <= 4)
-    _, width, height = load_view(data, Geometry(8))
-    assert (width, height) == upright.size
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.binary(max_size=80))
-def test_broken_exif_never_crashes(block: bytes) -> None:
-    body = b"Exif\0\0" + block
-    data = saved(PHOTO, "JPEG")
-    segment = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
-    assert decode_view(data[:2] + segment + data[2:]).size == 90 * 70 * 3
-    assert jpeg_orientation(data[:2] + segment[:7]) == 1
 
 
 @settings(max_examples=150, deadline=None)

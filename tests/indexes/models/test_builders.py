@@ -78,3 +78,56 @@ def test_unknown_and_foreign_builders_are_refused(tmp_path: Path) -> None:
 
 def test_every_student_has_a_family() -> None:
     assert students()["resnet8x4"].startswith("ResNets for small images")
+
+
+@pytest.mark.parametrize(
+    ("builder", "hint"),
+    [
+        ("resnet8x5", "resnet8x4"),
+        ("timm:resnet51", "resnet50"),
+        ("torchvision:resnet19", "resnet18"),
+        ("open_clip:ViT-B-33", "ViT-B-32"),
+        ("indexes.zoo.vgg:resnet18", "There are: "),
+        ("indexes.zoo.vgg:os", "There are: "),
+        ("timm:hf-hub:someone/net", "no net"),
+        ("nonsense:", "There are: "),
+        ("", "There are: "),
+    ],
+)
+def test_an_unknown_name_lists_the_near_ones(builder: str, hint: str) -> None:
+    with pytest.raises(NetError, match="no net") as caught:
+        build_net(builder, num_classes=3)
+    assert hint in str(caught.value)
+
+
+def test_foreign_code_needs_trust(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from pathlib import Path\n"
+        "from tests.support.nets import Plain\n"
+        f"Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "def net(num_classes, width=4):\n    return Plain(num_classes, width)\n"
+    )
+    for builder in (f"{file}:net", "tests.support.nets:Plain"):
+        with pytest.raises(NetError, match="--trust-builder"):
+            build_net(builder, num_classes=3)
+        assert not (tmp_path / "ran").exists()
+    net = build_net(f"{file}:net", num_classes=3, arguments={"width": 6}, trust=True)
+    assert (tmp_path / "ran").exists()
+    map_BDHW, features_BD, _ = net(torch.rand(2, 3, 8, 8))
+    torch.testing.assert_close(map_BDHW.mean((2, 3)), features_BD)
+    assert map_BDHW.shape == (2, 6, 6, 6)
+    assert build_net("tests.support.nets:Plain", num_classes=3, trust=True).num_features == 4
+
+
+@pytest.mark.parametrize("builder", ["tests.support.nets:absent", "no.such:f", "./no.py:f"])
+def test_trusted_code_that_is_not_there(builder: str) -> None:
+    with pytest.raises(NetError, match="no function at"):
+        build_net(builder, num_classes=3, trust=True)
+
+
+def test_students_lists_names_with_their_families() -> None:
+    listed = students()
+    assert listed["wrn_16_2"].startswith("Wide ResNets")
+    assert "resnet8x4" in listed
+    assert not any(name.startswith("_") for name in listed)

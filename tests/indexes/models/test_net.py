@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 
-from indexes.models.features import HookedFeatures, as_map, grid
-from indexes.models.net import NetError, build_net, students
+from indexes.models.net import NetError, build_net
 from tests.support.clip import register_clip
 
 # builder, arguments, pixels, map [D', h, w]
@@ -140,47 +137,11 @@ def test_a_head_without_bias_has_zeros() -> None:
     assert net.head[1].tolist() == [0.0] * 4
 
 
-@pytest.mark.parametrize("builder", ["torchvision:resnet18", "torchvision:mobilenet_v2"])
-def test_a_hooked_net_can_be_copied_and_keeps_nothing(builder: str) -> None:
-    torch.manual_seed(0)
-    net = build_net(builder, num_classes=3).eval()
-    twin = copy.deepcopy(net)
-    pixels = torch.rand(1, 3, 32, 32)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.zero_()
-        assert not net(pixels)[1].any()
-        assert twin(pixels)[1].any()
-        net.module(pixels)
-    assert isinstance(net._extract, HookedFeatures)
-    assert net._extract.captured is None
-
-
 def test_state_goes_round() -> None:
     one, other = (build_net("resnet8", num_classes=3).eval() for _ in range(2))
     other.load_state_dict(one.state_dict())
     pixels = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(one(pixels)[2], other(pixels)[2])
-
-
-@pytest.mark.parametrize(
-    ("builder", "hint"),
-    [
-        ("resnet8x5", "resnet8x4"),
-        ("timm:resnet51", "resnet50"),
-        ("torchvision:resnet19", "resnet18"),
-        ("open_clip:ViT-B-33", "ViT-B-32"),
-        ("indexes.zoo.vgg:resnet18", "There are: "),
-        ("indexes.zoo.vgg:os", "There are: "),
-        ("timm:hf-hub:someone/net", "no net"),
-        ("nonsense:", "There are: "),
-        ("", "There are: "),
-    ],
-)
-def test_an_unknown_name_lists_the_near_ones(builder: str, hint: str) -> None:
-    with pytest.raises(NetError, match="no net") as caught:
-        build_net(builder, num_classes=3)
-    assert hint in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["pretrained", "weights", "checkpoint_path", "pretrained_cfg"])
@@ -199,58 +160,6 @@ def test_unknown_arguments_name_the_builder(builder: str) -> None:
 def test_a_net_without_a_linear_classifier_is_refused(builder: str) -> None:
     with pytest.raises(NetError, match="does not end in a Linear"):
         build_net(builder, num_classes=3)
-
-
-def test_foreign_code_needs_trust(tmp_path: Path) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(
-        "from pathlib import Path\n"
-        "from tests.support.nets import Plain\n"
-        f"Path({str(tmp_path / 'ran')!r}).touch()\n"
-        "def net(num_classes, width=4):\n    return Plain(num_classes, width)\n"
-    )
-    for builder in (f"{file}:net", "tests.support.nets:Plain"):
-        with pytest.raises(NetError, match="--trust-builder"):
-            build_net(builder, num_classes=3)
-        assert not (tmp_path / "ran").exists()
-    net = build_net(f"{file}:net", num_classes=3, arguments={"width": 6}, trust=True)
-    assert (tmp_path / "ran").exists()
-    map_BDHW, features_BD, _ = net(torch.rand(2, 3, 8, 8))
-    torch.testing.assert_close(map_BDHW.mean((2, 3)), features_BD)
-    assert map_BDHW.shape == (2, 6, 6, 6)
-    assert build_net("tests.support.nets:Plain", num_classes=3, trust=True).num_features == 4
-
-
-@pytest.mark.parametrize("builder", ["tests.support.nets:absent", "no.such:f", "./no.py:f"])
-def test_trusted_code_that_is_not_there(builder: str) -> None:
-    with pytest.raises(NetError, match="no function at"):
-        build_net(builder, num_classes=3, trust=True)
-
-
-def test_students_lists_names_with_their_families() -> None:
-    listed = students()
-    assert listed["wrn_16_2"].startswith("Wide ResNets")
-    assert "resnet8x4" in listed
-    assert not any(name.startswith("_") for name in listed)
-
-
-def test_a_grid_needs_a_square_of_tokens() -> None:
-    tokens = torch.arange(2 * 10 * 3.0).reshape(2, 10, 3)
-    square = grid(tokens, 1)
-    assert square is not None
-    for row in range(3):
-        for column in range(3):
-            torch.testing.assert_close(square[:, :, row, column], tokens[:, 1 + 3 * row + column])
-    assert grid(tokens, 0) is None
-    assert grid(tokens, 10) is None
-
-
-def test_channels_last_maps_are_told_by_their_width() -> None:
-    features = torch.zeros(2, 5)
-    raw = torch.zeros(2, 7, 7, 5)
-    assert as_map(raw, features, width=5, num_prefix=0).shape == (2, 5, 7, 7)
-    assert as_map(raw, features, width=None, num_prefix=0).shape == (2, 7, 7, 5)
-    assert as_map(None, features, width=None, num_prefix=0).shape == (2, 5, 1, 1)
 
 
 def test_building_warns_of_nothing() -> None:

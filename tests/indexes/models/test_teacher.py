@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from indexes import artifact
-from indexes.models.net import Net, build_net
+from indexes.models.net import Net
 from indexes.models.teacher import TeacherError, load_teacher, resolve_teacher, save_teacher
-
-CLASSES = ("cat", "dog", "ship")
-
-
-@pytest.fixture
-def net() -> Net:
-    torch.manual_seed(0)
-    return build_net("resnet8", num_classes=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4)).eval()
-
-
-@pytest.fixture
-def teacher(net: Net, tmp_path: Path) -> Path:
-    directory = tmp_path / "runs" / "teachers" / "one"
-    save_teacher(directory, net, classes=CLASSES, input_size=32, crop_frac=0.5, accuracy=0.9)
-    return directory
+from tests.support.teachers import CLASSES, resign
 
 
 def test_goes_round(net: Net, teacher: Path) -> None:
@@ -132,67 +115,6 @@ def test_altered_weights_are_refused_by_name(
     assert "copy the teacher again" in str(caught.value)
 
 
-def _edit(directory: Path, **changes: Any) -> None:
-    body = json.loads((directory / "card.json").read_text())
-    (directory / "card.json").write_text(json.dumps({**body, **changes}))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"mean": [0.0, 0.0, 0.0]},
-        {"input_size": 64},
-        {"classes": ["dog", "cat", "ship"]},
-        {"builder": "wrn_16_2"},
-        {"arguments": {"width": 2}},
-    ],
-)
-def test_an_edited_card_is_refused(teacher: Path, changes: dict[str, Any]) -> None:
-    _edit(teacher, **changes)
-    with pytest.raises(TeacherError, match="was edited"):
-        load_teacher(teacher)
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("builder", None),
-        ("arguments", []),
-        ("classes", []),
-        ("classes", [1, 2, 3]),
-        ("mean", [0.5]),
-        ("std", [1.0, 0.0, 1.0]),
-        ("std", [1.0, math.inf, 1.0]),
-        ("input_size", "32"),
-        ("input_size", 10**9),
-        ("crop_frac", 0),
-        ("crop_frac", 1.5),
-        ("interpolation", 3),
-        ("interpolation", "cubic"),
-        ("accuracy", "high"),
-        ("note", None),
-        ("weights", None),
-        ("weights", {"bytes": "many"}),
-    ],
-)
-def test_a_malformed_card_is_refused_by_field(teacher: Path, field: str, value: Any) -> None:
-    _edit(teacher, **{field: value})
-    with pytest.raises(TeacherError, match=field):
-        load_teacher(teacher)
-
-
-def _resign(directory: Path, **changes: Any) -> None:
-    """An attacker's or vendor's card: whatever it says, its digests are right."""
-    body = {**json.loads((directory / "card.json").read_text()), **changes}
-    weights = directory / "model.safetensors"
-    body["weights"]["sha256"] = artifact.sha256(weights)
-    body["weights"]["bytes"] = weights.stat().st_size
-    others = ("kind", "schema", "digest", "weights", "accuracy", "note", "record")
-    answers = {key: value for key, value in body.items() if key not in others}
-    body["digest"] = artifact.digest({**answers, "weights": body["weights"]["sha256"]})
-    (directory / "card.json").write_text(json.dumps(body))
-
-
 def test_a_foreign_builder_needs_trust(teacher: Path, tmp_path: Path) -> None:
     file = tmp_path / "theirs.py"
     ran = tmp_path / "ran"
@@ -201,7 +123,7 @@ def test_a_foreign_builder_needs_trust(teacher: Path, tmp_path: Path) -> None:
         f"Path({str(ran)!r}).touch()\n"
         "from indexes.zoo.cifar_resnet import resnet8 as net\n"
     )
-    _resign(teacher, builder=f"{file}:net")
+    resign(teacher, builder=f"{file}:net")
     with pytest.raises(TeacherError, match="--trust-builder"):
         load_teacher(teacher)
     assert not ran.exists()
@@ -210,36 +132,9 @@ def test_a_foreign_builder_needs_trust(teacher: Path, tmp_path: Path) -> None:
 
 
 def test_a_card_cannot_fetch(teacher: Path) -> None:
-    _resign(teacher, builder="timm:resnet18", arguments={"checkpoint_path": "x.pth"})
+    resign(teacher, builder="timm:resnet18", arguments={"checkpoint_path": "x.pth"})
     with pytest.raises(TeacherError, match="weights come from files"):
         load_teacher(teacher)
-
-
-def test_class_names_and_head_differ(teacher: Path) -> None:
-    _resign(teacher, classes=["cat", "dog"])
-    with pytest.raises(TeacherError, match=r"head of 3 classes.*2 class names"):
-        load_teacher(teacher)
-
-
-def test_weights_of_another_net(teacher: Path) -> None:
-    _resign(teacher, builder="resnet14")
-    with pytest.raises(TeacherError, match=r"does not fit.*layer1\.1\.conv1.*and 27 more"):
-        load_teacher(teacher)
-
-
-def test_rubbish_for_weights(teacher: Path) -> None:
-    (teacher / "model.safetensors").write_bytes(b"\x10" * 64)
-    _resign(teacher)
-    with pytest.raises(TeacherError, match="cannot be read"):
-        load_teacher(teacher)
-
-
-def test_float16_weights_are_opened_in_float32(teacher: Path) -> None:
-    state = load_file(teacher / "model.safetensors")
-    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
-    save_file(half, teacher / "model.safetensors")
-    _resign(teacher)
-    assert {one.dtype for one in load_teacher(teacher).net.parameters()} == {torch.float32}
 
 
 def test_open_says_what_is_missing(tmp_path: Path) -> None:

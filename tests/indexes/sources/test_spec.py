@@ -3,58 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from indexes.sources.sample import plain_key, unique_names
-from indexes.sources.spec import SourceError, open_parts
+from indexes.sources.spec import SourceError, open_labeled, open_parts
 from tests.support.lakes import damaged, files, hub, only, put, tar
-
-
-def test_a_folder_tree(tmp_path: Path) -> None:
-    for name in ("dogs/a.v1.JPG", "cats/deep/b.png", "cats/c.webp", "loose.gif", ".hidden/x.jpg",
-                 "cats/notes.txt", "cats/.d.jpg"):  # fmt: skip
-        put(tmp_path / "tree" / name, name.encode())
-    (tmp_path / "tree" / "dogs" / "again").symlink_to(tmp_path / "tree")
-    found = open_parts(str(tmp_path / "tree") + "/")
-    assert [part.name for part in found] == ["tree", "cats", "dogs"]
-    samples = [sample for part in found for sample in part]
-    assert [(s.key, s.ext, s.extras["cls"]) for s in samples][:4] == [
-        ("loose", "gif", b"tree"), ("cats/c", "webp", b"cats"), ("cats/deep/b", "png", b"deep"),
-        ("dogs/a_v1", "jpg", b"dogs"),
-    ]  # fmt: skip
-    cats = found[1]
-    assert [cats.fetch("", s.offset, len(s.data)) for s in cats] == [s.data for s in cats]
-    with pytest.raises(SourceError, match="any more"):
-        cats.fetch("", 0, 10**6)
-
-
-def test_large_folders_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexes.sources.folder.MAX_FILES", 3)
-    for number in range(7):
-        put(tmp_path / "cats" / f"{number}.jpg", b"x")
-    found = open_parts(str(tmp_path))
-    assert [part.name for part in found] == ["00000", "00001", "00002"]
-    assert [s.key for part in found for s in part] == [f"cats/{n}" for n in range(7)]
-    before = [part.fingerprint() for part in found]
-    put(tmp_path / "cats" / "5.jpg", b"changed")
-    changed = [part.fingerprint() for part in open_parts(str(tmp_path))]
-    assert [a == b for a, b in zip(before, changed, strict=True)] == [True, False, True]
-
-
-def test_a_file_gone_from_a_folder_costs_only_itself(tmp_path: Path) -> None:
-    for number in range(5):
-        put(tmp_path / f"{number}.jpg", b"x")
-    part = only(str(tmp_path))
-    (tmp_path / "2.jpg").unlink()
-    found, message = damaged(part)
-    assert [sample.key for sample in found] == ["0", "1", "3", "4"]
-    assert "1 of 5" in message
 
 
 def test_archives_win_over_images_beside_them(tmp_path: Path) -> None:
@@ -161,27 +116,51 @@ def test_names_are_unique_and_relative(tmp_path: Path) -> None:
     assert found == ["a/x/0.tar", "1.tar", "b/x/0.tar"]
 
 
-@given(
-    st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join), unique=True)
+def test_labels(tmp_path: Path) -> None:
+    classes = ("cat", "dog", "3", "owl")
+    for name, value, want in [
+        ("cls", b"dog", 1),
+        ("cls", b" 0\n", 0),
+        ("cls", b"3", 2),
+        ("json", b'{"label": 3}', 2),
+        ("json", b'{"cls": "owl"}', 3),
+    ]:
+        spec = put(tmp_path / "x.tar", tar([("a.jpg", b"x"), (f"a.{name}", value)]))
+        assert [(s.key, label) for s, label in open_labeled(spec, classes)] == [("a", want)]
+    put(tmp_path / "tree" / "owl" / "1.jpg", b"x")
+    assert [label for _, label in open_labeled(str(tmp_path / "tree"), classes)] == [3]
+    table = hub(tmp_path / "t.parquet", 3)
+    assert [label for _, label in open_labeled(table, ("a", "b", "c"))] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("a.cls", b"dgo"), "Did you mean 'dog'"),
+        (("a.cls", b"2"), "none of the 2 classes"),
+        (("a.cls", b"-1"), "none of the 2 classes"),
+        (("a.txt", b"dog"), "has no label"),
+        (("a.json", b"{"), "not JSON"),
+        (("a.json", b"[1]"), "has no label"),
+        (("b.cls", b"1"), "no label"),
+    ],
 )
-def test_unique_names(places: list[str]) -> None:
-    found = unique_names(places)
-    assert len(set(found)) == len(places)
-    assert all(place.endswith(name) for place, name in zip(places, found, strict=True))
+def test_bad_labels(tmp_path: Path, extra: tuple[str, bytes], message: str) -> None:
+    spec = put(tmp_path / "x.tar", tar([("a.jpg", b"x"), extra]))
+    with pytest.raises(SourceError, match=message):
+        list(open_labeled(spec, ("cat", "dog")))
 
 
-@given(st.text(st.sampled_from("ab./"), max_size=12))
-def test_plain_keys_stay_inside_and_have_no_dots(path: str) -> None:
-    key = plain_key(path)
-    assert not key.startswith("/")
-    assert ".." not in key.split("/")
-    assert "." not in key.rpartition("/")[2]
+def test_a_labeled_set_has_an_image_for_every_key(tmp_path: Path) -> None:
+    spec = put(tmp_path / "x.tar", tar([("a.cls", b"1")]))
+    with pytest.raises(SourceError, match="no image"):
+        list(open_labeled(spec, ("cat", "dog")))
 
 
-def test_fingerprints_follow_the_content(tmp_path: Path) -> None:
-    path = put(tmp_path / "x.tar", tar(files(2)))
-    before = only(path).fingerprint()
-    assert only(path).fingerprint() == before
-    os.utime(path, ns=(1, 1))
-    assert only(path).fingerprint() != before
-    assert str(tmp_path) not in before
+def test_a_name_that_two_classes_bear_needs_an_index(tmp_path: Path) -> None:
+    classes = ("crane", "dog", "crane")
+    spec = put(tmp_path / "i.tar", tar([("a.jpg", b"x"), ("a.cls", b"2")]))
+    assert [label for _, label in open_labeled(spec, classes)] == [2]
+    spec = put(tmp_path / "n.tar", tar([("a.jpg", b"x"), ("a.cls", b"crane")]))
+    with pytest.raises(SourceError, match="none of the 3 classes"):
+        list(open_labeled(spec, classes))

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import io
 import multiprocessing
 import os
 import pickle
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
-from webdataset.tariterators import base_plus_ext
 
 from indexes.sources.spec import SourceError, open_parts
-from tests.support.lakes import Files, damaged, fetch_all, files, only, put, tar
-
-# Function-scoped tmp_path is fine with hypothesis here: each example overwrites its file.
-property_test = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+from tests.support.lakes import damaged, fetch_all, files, only, put, tar
 
 
 def test_a_plain_tar(tmp_path: Path) -> None:
@@ -38,142 +28,6 @@ def test_a_plain_tar(tmp_path: Path) -> None:
         assert part.fetch(sample.key, sample.offset, len(sample.data)) == sample.data
     with pytest.raises(SourceError, match="ends before"):
         part.fetch("b", second.offset, 10**6)
-
-
-def test_grouping_is_webdatasets(tmp_path: Path) -> None:
-    names = "a.jpg a.png b.txt nodot .hid.jpg c.jpg a.jpg d.e/f.jpg"
-    content = [(name, b"%d" % number) for number, name in enumerate(names.split(), 1)]
-    found = list(only(put(tmp_path / "x.tar", tar(content))))
-    assert [(s.key, s.ext, s.data) for s in found] == [
-        ("a", "jpg", b"1"), ("a", "png", b"2"), ("b", "", b""), ("nodot", "", b""),
-        (".hid.jpg", "", b""), ("c", "jpg", b"6"),
-        ("a", "jpg", b"7"), ("d.e/f", "jpg", b"8"),
-    ]  # fmt: skip
-    assert found[2].extras == {"txt": b"3"}
-
-
-def test_links_folders_and_devices_are_passed_over(tmp_path: Path) -> None:
-    path = tmp_path / "x.tar"
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
-        for kind, name in [(tarfile.DIRTYPE, "d.jpg"), (tarfile.SYMTYPE, "s.jpg"),
-                           (tarfile.LNKTYPE, "h.jpg"), (tarfile.FIFOTYPE, "f.jpg")]:  # fmt: skip
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "/etc/passwd" * 20
-            archive.addfile(info)
-        info = tarfile.TarInfo("last.jpg")
-        info.size = 2
-        archive.addfile(info, io.BytesIO(b"ok"))
-    assert [sample.key for sample in only(str(path))] == ["last"]
-
-
-names = st.text(
-    st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=300
-).filter(lambda name: name.encode() and name not in {".", ".."})
-
-
-@property_test
-@given(
-    st.lists(
-        st.tuples(
-            st.builds("/".join, st.lists(names, min_size=1, max_size=2)),
-            st.binary(max_size=2000),
-        ),
-        max_size=6,
-    ),
-    st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
-    st.booleans(),
-)
-def test_the_walk_is_tarfiles(tmp_path: Path, content: Files, form: int, packed: bool) -> None:
-    content = [(f"{n}-{name}.jpg", data) for n, (name, data) in enumerate(content)]
-    data = tar(content, form)
-    part = only(put(tmp_path / ("x.tar.gz" if packed else "x.tar"),
-                    gzip.compress(data, 1) if packed else data))  # fmt: skip
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        infos = list(archive)
-        want = [(info.name, info.offset_data, archive.extractfile(info).read())  # type: ignore[union-attr]
-                for info in infos]  # fmt: skip
-    keyed = []
-    for name, offset, body in want:
-        folder, slash, base = name.rpartition("/")
-        if base.startswith("."):  # hidden: a sample without an image
-            keyed.append((name, offset, b""))
-        else:
-            keyed.append((folder + slash + base.split(".")[0], offset, body))
-    assert [(s.key, s.offset, s.data) for s in part] == keyed
-    assert part.random_access is not packed
-
-
-@property_test
-@given(st.data(), st.booleans())
-def test_a_cut_tar_never_shows_more_than_whole_samples(
-    tmp_path: Path, draw: st.DataObject, packed: bool
-) -> None:
-    count = draw.draw(st.integers(1, 8))
-    content = [(f"{n}.{kind}", bytes([n]) * draw.draw(st.integers(0, 1500)))
-               for n in range(count) for kind in ("jpg", "cls")]  # fmt: skip
-    data = tar(content, tarfile.GNU_FORMAT)
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        ends = [info.offset_data + info.size for info in archive][1::2]
-    cut = draw.draw(st.integers(0, ends[-1] + 512))
-    if packed:
-        whole = gzip.compress(data)
-        part = only(put(tmp_path / "x.tar.gz", whole[: draw.draw(st.integers(0, len(whole) - 1))]))
-        allowed: Sequence[int] = range(count + 1)
-    else:
-        part = only(put(tmp_path / "x.tar", data[:cut]))
-        complete = sum(end <= cut for end in ends)
-        # The first sample alone may be whole and not known to be.
-        allowed = (complete - 1, complete)
-    found, message = damaged(part)
-    assert message.startswith(part.name)
-    assert len(found) in allowed
-    for number, sample in enumerate(found):
-        assert (sample.key, set(sample.extras)) == (str(number), {"cls"})
-        assert sample.data == content[2 * number][1]
-
-
-@property_test
-@given(st.integers(0, 20 * 1536 - 1), st.integers(1, 255))
-def test_a_damaged_header_is_told(tmp_path: Path, at: int, change: int) -> None:
-    # The checksum's own eight bytes write one number in several ways: 012, " 12", "12\0 ".
-    assume(not 148 <= at % 1536 < 156)
-    content = files(20, size=600)
-    data = bytearray(tar(content, tarfile.USTAR_FORMAT))
-    data[at] ^= change
-    part = only(put(tmp_path / "x.tar", bytes(data)))
-    if at % 1536 < 512:
-        found, message = damaged(part)
-        assert "x.tar" in message
-        assert len(found) in {at // 1536, at // 1536 - 1}
-        assert [s.data for s in found] == [data for _, data in content[: len(found)]]
-    else:
-        assert len(list(part)) == 20
-
-
-def test_whole_samples_before_a_bad_header_are_yielded(tmp_path: Path) -> None:
-    data = bytearray(tar(files(20), tarfile.USTAR_FORMAT))
-    data[10 * 1536 + 148] ^= 1
-    found, message = damaged(only(put(tmp_path / "x.tar", bytes(data))))
-    assert len(found) == 10
-    assert "damaged header at byte 15,360" in message
-
-
-def test_a_hole_is_not_taken_for_the_end(tmp_path: Path) -> None:
-    data = bytearray(tar(files(20), tarfile.USTAR_FORMAT))
-    data[10 * 1536 : 12 * 1536] = bytes(2 * 1536)
-    found, message = damaged(only(put(tmp_path / "x.tar", bytes(data))))
-    assert len(found) == 10
-    assert "behind the end mark" in message
-
-
-def test_no_end_mark_and_empty_files(tmp_path: Path) -> None:
-    data = tar(files(3), tarfile.USTAR_FORMAT)[: 3 * 1536]
-    found, message = damaged(only(put(tmp_path / "x.tar", data)))
-    assert len(found) == 3
-    assert "end mark" in message
-    assert damaged(only(put(tmp_path / "y.tar", b"")))[0] == []
-    assert damaged(only(put(tmp_path / "z.tar.gz", b"")))[0] == []
-    assert damaged(only(put(tmp_path / "no.tar.gz", b"not gzip")))[0] == []
 
 
 def test_a_cut_gzip_gives_all_that_was_there(tmp_path: Path) -> None:
@@ -234,12 +88,6 @@ def test_gzipped_tars_of_tars_are_refused_with_the_mend(tmp_path: Path) -> None:
     ):
         with pytest.raises(SourceError, match="unpack it first"):
             open_parts(put(tmp_path / name, data))
-
-
-def test_stock_webdataset_reads_the_keys(tmp_path: Path) -> None:
-    names = ["d/a.b.jpg", "d.e/c.jpg", "./f.PNG", "/g.h.i.webp", "plain.gif"]
-    part = only(put(tmp_path / "x.tar", tar([(name, b"1") for name in names])))
-    assert [s.key for s in part] == [base_plus_ext(name)[0] for name in names]
 
 
 @pytest.mark.parametrize("how", ["fork", "spawn"])

@@ -1,0 +1,25 @@
+"""Names of parts and keys of samples."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexes.sources.sample import plain_key, unique_names
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join), unique=True)
+)
+def test_unique_names(places: list[str]) -> None:
+    found = unique_names(places)
+    assert len(set(found)) == len(places)
+    assert all(place.endswith(name) for place, name in zip(places, found, strict=True))
+
+
+@given(st.text(st.sampled_from("ab./"), max_size=12))
+def test_plain_keys_stay_inside_and_have_no_dots(path: str) -> None:
+    key = plain_key(path)
+    assert not key.startswith("/")
+    assert ".." not in key.split("/")
+    assert "." not in key.rpartition("/")[2]
