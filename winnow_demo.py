@@ -18,7 +18,7 @@ from distill.evaluation.accuracy import evaluate_net
 from distill.teachers.config import TrainTeacherConfig
 from distill.teachers.train_teacher import train_teacher
 from indexes import artifact, devices
-from indexes.cli import funnel_lines
+from indexes.describe import funnel_lines
 from indexes.models.teacher import Teacher, load_teacher
 from indexes.progress import clock
 from indexes.shards.reader import open_shards

@@ -9,17 +9,15 @@ from typing import Annotated
 
 import typer
 
-from indexes.console import Answer, printable
+from indexes.console import Answer
 from indexes.console import session as user_errors
-from indexes.describe import aligned, funnel_lines
 from indexes.options import CommandConfig, Option, command
 from indexes.retrieval import Match, SearchConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 # For the commands that are not configurations yet.
-__all__ = ["Device", "Runs", "Trust", "aligned", "app", "funnel_lines", "printable", "user_errors"]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+__all__ = ["Runs", "Trust", "app", "user_errors"]
 Runs = Annotated[Path, typer.Option(help="Where every artifact is.")]
 Trust = Annotated[bool, typer.Option(help="Let the teacher's card import foreign code.")]
 

@@ -127,6 +127,20 @@ def test_folders_are_small(folder: Path) -> None:
     assert len(names) <= 16, "a folder holds what a reader can keep in mind"
 
 
+@pytest.mark.parametrize("path", list(files()), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_functions_and_signatures_are_small(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            where = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+            num_lines = (node.end_lineno or 0) - node.lineno + 1
+            assert num_lines <= 60 or where.endswith(" train"), f"{where}: {num_lines} lines"
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            names = [argument.arg for argument in arguments if argument.arg != "self"]
+            assert len(names) <= 10, f"{where}: {len(names)} parameters"
+
+
 def test_the_arrow_test_can_fail() -> None:
     tree = ast.parse("def f():\n    import pipeline.pool\n")
     assert {name.split(".")[0] for name in imported(tree)} & FORBIDDEN["distill"]
