@@ -101,7 +101,9 @@ def train(setup: Setup) -> list[StudentRun]:
                     learner.checkpoint.write_log(done, {"agreement": share})
             if cadence.report_due() or is_last:
                 numbers = cadence.numbers(done, loader.waited)
-                log.info("%s", cadence.line(done, numbers, _healthy(running), agreements))
+                report = cadence.line(done, numbers, _healthy(running), agreements)
+                for line in report.splitlines():
+                    log.info("%s", line)
             stopping = group.any_rank(done, lambda: stop.received, setup.device)
             if not is_last and (cadence.checkpoint_due() or stopping):
                 for learner in _healthy(running):
