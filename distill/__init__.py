@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distill.cli import MethodEntry, list_methods, list_students
     from distill.config import DistillConfig, TargetsConfig
+    from distill.evaluation.compare import Comparison
     from distill.evaluation.config import EvaluateConfig
     from distill.evaluation.run import evaluate
+    from distill.exporters.config import ExportConfig
+    from distill.exporters.run import Export, export
     from distill.method import Batch, Method, MethodError, Preset, weighted_mean
     from distill.run import distill, precompute_targets
     from distill.teachers.config import ImportTeacherConfig, TrainTeacherConfig
@@ -30,8 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Comparison",
     "DistillConfig",
     "EvaluateConfig",
+    "Export",
+    "ExportConfig",
     "ImportTeacherConfig",
     "Method",
     "MethodEntry",
@@ -42,6 +48,7 @@ __all__ = [
     "TrainTeacherConfig",
     "distill",
     "evaluate",
+    "export",
     "import_teacher",
     "list_methods",
     "list_students",
@@ -52,8 +59,11 @@ __all__ = [
 _MODULES = {
     **dict.fromkeys(("MethodEntry", "list_methods", "list_students"), "cli"),
     **dict.fromkeys(("DistillConfig", "TargetsConfig"), "config"),
+    "Comparison": "evaluation.compare",
     "EvaluateConfig": "evaluation.config",
     "evaluate": "evaluation.run",
+    "ExportConfig": "exporters.config",
+    **dict.fromkeys(("Export", "export"), "exporters.run"),
     **dict.fromkeys(("Batch", "Method", "MethodError", "Preset", "weighted_mean"), "method"),
     **dict.fromkeys(("distill", "precompute_targets"), "run"),
     **dict.fromkeys(("ImportTeacherConfig", "TrainTeacherConfig"), "teachers.config"),

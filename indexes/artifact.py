@@ -30,7 +30,7 @@ SCHEMAS = {
     "shards": 2,
     "generators": 2,
     "targets": 2,
-    "export": 1,
+    "export": 2,
 }
 CARD = "card.json"
 

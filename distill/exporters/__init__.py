@@ -1,5 +1,6 @@
-"""How a student leaves: `ship` writes its programs, checks each, and a model card.
+"""Students as programs for devices.
 
-`programs` are .onnx and .pt2 files, and the check that they answer as the student does on a
-`handful` of images; `quantize` makes 8 bits of them; `modelcard` says it in words.
+`run` is the whole of `winnow export`: `formats` writes .onnx and .pt2 files and checks that they
+give the student's logits on `sample_images`; `quantize` makes 8 bits of them; `model_card` says in
+words what they are; `directory` replaces an export only by a whole one.
 """

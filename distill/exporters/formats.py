@@ -1,4 +1,4 @@
-"""A student as a program: .pt2 and .onnx files that answer as it does, and the check that they do.
+"""A student as a program: .pt2 and .onnx files that compute its logits, and the check of that.
 
 The input is uint8 pixels [B, S, S, 3], RGB, resized and cropped as `facts` says; the output is
 logits [B, C] in float32. Scaling and normalization are inside. B images, S the input's side, C
@@ -34,11 +34,11 @@ MAX_PARITY_GAP = 1e-4
 BATCH_SIZES = 1, 2, 61  # a net that was traced for one number of images fails at another
 
 Logits = npt.NDArray[np.float32]
-Run = Callable[[Pixels], Logits]
+Program = Callable[[Pixels], Logits]
 
 
 class ExportError(ValueError):
-    """A student that cannot be exported, or a file that does not answer as the student does."""
+    """A student that cannot be exported, or a file whose logits are not the student's."""
 
 
 class DeployedNet(nn.Module):
@@ -46,11 +46,11 @@ class DeployedNet(nn.Module):
 
     def __init__(self, net: Net) -> None:
         super().__init__()
-        self.module = net.module  # so that its weights are found
-        self.answer = net
+        self.module = net.module  # registers its weights
+        self.net = net
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.answer(to_unit(pixels))[2]
+        return self.net(to_unit(pixels))[2]
 
 
 @contextlib.contextmanager
@@ -70,13 +70,13 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def read_formats(text: str) -> list[str]:
+def read_formats(names: Sequence[str]) -> list[str]:
     """`onnx,pt2` -> both, each once; ValueError names an unknown one."""
-    formats = list(dict.fromkeys(text.replace(",", " ").split()))
-    for one in formats:
-        if one not in FILES:
-            hint = plugins.nearest(one, list(FILES))
-            raise ValueError(f"no format {one!r}.{hint} There are: {', '.join(FILES)}")
+    formats = list(dict.fromkeys(",".join(names).replace(",", " ").split()))
+    for name in formats:
+        if name not in FILES:
+            hint = plugins.nearest(name, list(FILES))
+            raise ValueError(f"no format {name!r}.{hint} There are: {', '.join(FILES)}")
     if not formats:
         raise ValueError(f"--format names none of: {', '.join(FILES)}")
     return formats
@@ -99,7 +99,7 @@ def check_extra() -> None:
 
 
 def facts(student: Teacher) -> dict[str, Any]:
-    """All that a device must know to feed the file and read its answer."""
+    """All that a device must know to feed the file and to read its logits."""
     card, geometry = student.card, student.geometry
     return {
         "classes": list(card.classes),
@@ -128,7 +128,7 @@ def trace(student: Teacher) -> torch.export.ExportedProgram:
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
     except Exception as error:  # the tracer raises whatever the net's own code makes of it
-        raise _refused(student, "torch.export", error) from error
+        raise _export_error(student, "torch.export", error) from error
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
@@ -136,30 +136,30 @@ def trace(student: Teacher) -> torch.export.ExportedProgram:
     return program
 
 
-def _refused(student: Teacher, by: str, error: Exception) -> ExportError:
+def _export_error(student: Teacher, by: str, error: Exception) -> ExportError:
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return ExportError(f"{student.card.builder} cannot be exported: {by} says: {line}")
 
 
 def write(student: Teacher, program: torch.export.ExportedProgram, kind: str, path: Path) -> None:
     """Writes `program` as a .pt2 or .onnx file with the student's facts inside."""
-    told = {key: json.dumps(value) for key, value in facts(student).items()}
+    metadata = {key: json.dumps(value) for key, value in facts(student).items()}
     try:
         with quiet():
-            data = _as_pt2(program, told) if kind == "pt2" else _as_onnx(program, told)
+            data = _as_pt2(program, metadata) if kind == "pt2" else _as_onnx(program, metadata)
     except Exception as error:  # as for the tracer; an operator without counterpart, say
-        raise _refused(student, f"the {kind} writer", error) from error
+        raise _export_error(student, f"the {kind} writer", error) from error
     with artifact.writing(path) as aside:
         aside.write_bytes(data)
 
 
-def _as_pt2(program: torch.export.ExportedProgram, told: dict[str, str]) -> bytes:
+def _as_pt2(program: torch.export.ExportedProgram, metadata: dict[str, str]) -> bytes:
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files=told)
+    torch.export.save(program, buffer, extra_files=metadata)
     return buffer.getvalue()
 
 
-def _as_onnx(program: torch.export.ExportedProgram, told: dict[str, str]) -> bytes:
+def _as_onnx(program: torch.export.ExportedProgram, metadata: dict[str, str]) -> bytes:
     import onnx
 
     exported = torch.onnx.export(
@@ -175,14 +175,14 @@ def _as_onnx(program: torch.export.ExportedProgram, told: dict[str, str]) -> byt
     for node in [*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]:
         del node.metadata_props[:]  # how it was traced, several times the size of a small graph
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, told)
+    onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     data: bytes = model.SerializeToString()
     return data
 
 
-def opened(path: Path, *, num_threads: int = 1) -> Run:
-    """Runs the file at `path`: pixels uint8 [B, S, S, 3] -> logits float32 [B, C]."""
+def load_program(path: Path, *, num_threads: int = 1) -> Program:
+    """The file at `path` as a function: pixels uint8 [B, S, S, 3] -> logits float32 [B, C]."""
     if path.suffix == ".pt2":
         with quiet():
             module = torch.export.load(path).module()
@@ -211,25 +211,25 @@ def read_facts(path: Path) -> dict[str, Any]:
     """What `facts` put into the file, from the file alone."""
     keys = ("classes", "input", "geometry", "mean", "std", "student_digest")
     if path.suffix == ".pt2":
-        told = dict.fromkeys(keys, "")
+        metadata = dict.fromkeys(keys, "")
         with quiet():
-            torch.export.load(path, extra_files=told)
+            torch.export.load(path, extra_files=metadata)
     else:
         import onnx
 
         model = onnx.load(path, load_external_data=False)
-        told = {prop.key: prop.value for prop in model.metadata_props}
-    return {key: json.loads(told[key]) for key in keys}
+        metadata = {prop.key: prop.value for prop in model.metadata_props}
+    return {key: json.loads(metadata[key]) for key in keys}
 
 
 def spread(student: Teacher, pixels: Pixels) -> float:
     """How far the student's logits of images lie apart, in the terms of `parity`.
 
-    Where that is little, a wrong file answers as the student does.
+    Where that is little, a wrong file can pass for a right one.
     """
     logits_BC = student(to_unit(torch.from_numpy(pixels)))[2]
-    apart = (logits_BC - logits_BC.mean(0)).abs().max()
-    return float(apart / logits_BC.abs().max().clamp(min=1))
+    largest = (logits_BC - logits_BC.mean(0)).abs().max()
+    return float(largest / logits_BC.abs().max().clamp(min=1))
 
 
 def parity(student: Teacher, path: Path, batches: Sequence[Pixels]) -> float:
@@ -240,25 +240,25 @@ def parity(student: Teacher, path: Path, batches: Sequence[Pixels]) -> float:
     """
     if read_facts(path) != json.loads(json.dumps(facts(student))):
         raise ExportError(f"{path} does not say what its student's card says")
-    run = opened(path)
+    program = load_program(path)
     gap, largest = 0.0, 1.0
     for pixels in batches:
         _, _, expected_BC = student(to_unit(torch.from_numpy(pixels)))
         try:
-            found_BC = run(pixels)
+            logits_BC = program(pixels)
         except Exception as error:  # each runtime has errors of its own
             raise ExportError(f"{path} does not take {len(pixels)} images: {error}") from error
         expected = expected_BC.numpy()
-        if found_BC.shape != expected.shape or found_BC.dtype != np.float32:
+        if logits_BC.shape != expected.shape or logits_BC.dtype != np.float32:
             raise ExportError(
-                f"{path} answers {found_BC.dtype} {found_BC.shape}, not float32 {expected.shape}"
+                f"{path} gives {logits_BC.dtype} {logits_BC.shape}, not float32 {expected.shape}"
             )
         # A NaN must not pass: max() would lose it.
-        gap = float(np.fmax(gap, np.nan_to_num(np.abs(found_BC - expected), nan=np.inf).max()))
+        gap = float(np.fmax(gap, np.nan_to_num(np.abs(logits_BC - expected), nan=np.inf).max()))
         largest = max(largest, float(np.abs(expected).max()))
     if not gap / largest <= MAX_PARITY_GAP:
         raise ExportError(
-            f"{path} does not answer as its student does: logits differ by {gap / largest:.1e} of "
-            f"the largest, at most {MAX_PARITY_GAP:.0e} is allowed; it was not kept"
+            f"{path} is not its student: logits differ by {gap / largest:.1e} of the largest, "
+            f"at most {MAX_PARITY_GAP:.0e} is allowed; it was not kept"
         )
     return gap / largest

@@ -57,7 +57,7 @@ NUM_NAMED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """All that a card is written from. `bytes_of` and `parity` are by file name."""
+    """All that a model card is written from. `bytes_of` and `parity` are by file name."""
 
     name: str
     card: Card
@@ -71,18 +71,18 @@ class CardFacts:
     gain: Gain | None
 
 
-def write(told: CardFacts) -> str:
+def write(facts: CardFacts) -> str:
     """The card as Markdown."""
     sections = {
-        "What it is": _what(told),
-        "How to run it": _how(told),
-        "How it was trained": _method(told),
-        "What it was trained on": _images(told),
-        "Figures": _figures(told),
-        "Do the files answer as the student does": _parity(told),
-        "Known limits": _limits(told),
+        "What it is": _summary(facts),
+        "How to run it": _usage(facts),
+        "How it was trained": _training(facts),
+        "What it was trained on": _data(facts),
+        "Figures": _figures(facts),
+        "Do the files give the student's logits": _parity(facts),
+        "Known limits": _limits(facts),
     }
-    blocks = [f"# {told.name}\n"]
+    blocks = [f"# {facts.name}\n"]
     for title, lines in sections.items():
         text = "\n".join(lines)
         if text:
@@ -91,23 +91,23 @@ def write(told: CardFacts) -> str:
 
 
 def architecture(card: Card) -> str:
-    """The net in words: a reused classifier is told, which a builder's name hides."""
+    """The net in words; a reused classifier is named, which a builder's name hides."""
     builder = card.builder.removeprefix("reused:")
-    said = {**card.arguments}
-    inner = said.get("arguments", {}) if card.builder != builder else said
+    is_reused = builder != card.builder
+    inner = card.arguments.get("arguments", {}) if is_reused else card.arguments
     text = f"`{builder}`" + "".join(f", {key}={value}" for key, value in inner.items())
-    if card.builder != builder:
+    if is_reused:
         text += ", a projector and its teacher's own classifier, as one net"
     return text
 
 
-def _what(told: CardFacts) -> Iterator[str]:
-    card = told.card
+def _summary(facts: CardFacts) -> Iterator[str]:
+    card = facts.card
     size, num = card.input_size, len(card.classes)
-    yield "An image classifier" + (", distilled from a larger teacher." if _inputs(told) else ".")
+    yield "An image classifier" + (", distilled from a larger teacher." if _inputs(facts) else ".")
     yield ""
     yield f"- Net: {architecture(card)}"
-    yield f"- Parameters: {told.num_parameters:,}"
+    yield f"- Parameters: {facts.num_parameters:,}"
     yield f"- Input: `pixels`, uint8 [batch, {size}, {size}, 3], RGB; any batch"
     yield (
         f"- Preparation: upright, shorter side to {round(size / card.crop_frac)} pixels "
@@ -115,35 +115,35 @@ def _what(told: CardFacts) -> Iterator[str]:
         "are inside the file"
     )
     yield f"- Output: `logits`, float32 [batch, {num}], before softmax"
-    named = ", ".join(_inline(one) for one in card.classes[:NUM_NAMED])
+    named = ", ".join(_inline(name) for name in card.classes[:NUM_NAMED])
     more = f", and {num - NUM_NAMED:,} more, all inside the file" if num > NUM_NAMED else ""
     yield f"- Classes ({num:,}): {named}{more}"
-    for name, size in told.bytes_of.items():
+    for name, size in facts.bytes_of.items():
         yield f"- `{name}`: {size / 1e6:.2f} MB"
     yield f"- Digest of the student: `{card.digest}`"
 
 
-def _how(told: CardFacts) -> Iterator[str]:
+def _usage(facts: CardFacts) -> Iterator[str]:
     yield "Both the class names and the preparation are read from the file itself."
     yield from ("", "```python", *PREPARE.splitlines(), "```")
     for name, (runtime, code) in SAMPLES.items():
-        if name in told.bytes_of:
+        if name in facts.bytes_of:
             yield from ("", f"`{name}` by {runtime}:", "", "```python", *code.splitlines(), "```")
-    if told.gain is not None:
+    if facts.gain is not None:
         yield from ("", "`model.int8.onnx` is run as `model.onnx` is.")
 
 
-def _inputs(told: CardFacts) -> Mapping[str, Any]:
-    """What a distillation was given; of a net that was trained on labels, or imported, nothing."""
-    inputs = told.record.get("inputs")
+def _inputs(facts: CardFacts) -> Mapping[str, Any]:
+    """The inputs of a distillation; empty for a net that was trained on labels or imported."""
+    inputs = facts.record.get("inputs")
     if isinstance(inputs, Mapping) and "teacher_digest" in inputs:
         return inputs
     return {}
 
 
-def _method(told: CardFacts) -> Iterator[str]:
-    inputs = _inputs(told)
-    if "labeled" in (told.record.get("inputs") or {}):
+def _training(facts: CardFacts) -> Iterator[str]:
+    inputs = _inputs(facts)
+    if "labeled" in (facts.record.get("inputs") or {}):
         yield "- By cross-entropy on the labels of images, by `winnow train-teacher`"
     if not inputs:
         return
@@ -161,110 +161,111 @@ def _settings(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
 
 
-def _images(told: CardFacts) -> Iterator[str]:
-    if not told.origins:
+def _data(facts: CardFacts) -> Iterator[str]:
+    if not facts.origins:
         yield "Not known: the directory that was exported has no record of a training on shards."
-    for number, origin in enumerate(told.origins):
+    for number, origin in enumerate(facts.origins):
         if number:
             yield ""
         yield from _origin(origin)
 
 
 def _origin(origin: Origin) -> Iterator[str]:
-    said = origin.summary
-    if "name" not in said:
+    summary = origin.summary
+    if "name" not in summary:
         yield f"A set of shards that was not found again, of digest `{origin.digest}`."
         return
-    yield f"Shards `{said['name']}`, digest `{origin.digest}`:"
+    yield f"Shards `{summary['name']}`, digest `{origin.digest}`:"
     yield ""
-    if "num_samples" in said:
-        yield f"- Images: {said['num_samples']:,}"
-    if "corpus" in said:
-        yield f"- Taken from: {_inline(str(said['corpus']))}"
-    if "method" in said:
-        yield f"- Method of selection: `{said['method']}`"
-    if said.get("config"):
-        yield f"- Its settings: {_settings(said['config'])}"
-    if isinstance(said.get("generator"), Mapping):
-        yield f"- Painted by a generator: {_settings(said['generator'])}"
-    teacher = said.get("teacher", {})
+    if "num_samples" in summary:
+        yield f"- Images: {summary['num_samples']:,}"
+    if "corpus" in summary:
+        yield f"- Taken from: {_inline(str(summary['corpus']))}"
+    if "method" in summary:
+        yield f"- Method of selection: `{summary['method']}`"
+    if summary.get("config"):
+        yield f"- Its settings: {_settings(summary['config'])}"
+    if isinstance(summary.get("generator"), Mapping):
+        yield f"- Synthetic, by a generator: {_settings(summary['generator'])}"
+    teacher = summary.get("teacher", {})
     if teacher:
         known = [f"`{teacher[key]}`" for key in ("name", "builder") if teacher.get(key)]
         yield "- Labeled by the teacher " + ", ".join([*known, f"digest `{teacher['digest']}`"])
-    if "funnel" in said:
+    if "funnel" in summary:
         yield from ("- From the first look to what was kept:", "", "```")
-        yield from (*funnel_lines(said["funnel"]), "```")
+        yield from (*funnel_lines(summary["funnel"]), "```")
 
 
-def _figures(told: CardFacts) -> Iterator[str]:
-    agreement = told.record.get("agreement")
+def _figures(facts: CardFacts) -> Iterator[str]:
+    agreement = facts.record.get("agreement")
     if agreement is not None:
         yield (
             f"- Agreement with the teacher: {100 * agreement:.1f} % of images of its shards that "
             "were held out of the training"
         )
-    found = told.evaluation
-    if found is not None:
-        where = _inline("/".join(str(found["labeled"]).rstrip("/").split("/")[-2:]))
-        yield f"- Top-1 on {where}: {100 * found['top1']:.2f} % of {found['num_images']:,} images"
-        if found.get("top5") is not None:
-            yield f"- Top-5 there: {100 * found['top5']:.2f} %"
-        if found.get("agreement") is not None:
-            yield f"- Agreement with the teacher there: {100 * found['agreement']:.2f} %"
-        known = sorted((v, k) for k, v in found.get("per_class", {}).items() if v is not None)
+    evaluation = facts.evaluation
+    if evaluation is not None:
+        where = _inline("/".join(str(evaluation["labeled"]).rstrip("/").split("/")[-2:]))
+        num = evaluation["num_images"]
+        yield f"- Top-1 on {where}: {100 * evaluation['top1']:.2f} % of {num:,} images"
+        if evaluation.get("top5") is not None:
+            yield f"- Top-5 there: {100 * evaluation['top5']:.2f} %"
+        if evaluation.get("agreement") is not None:
+            yield f"- Agreement with the teacher there: {100 * evaluation['agreement']:.2f} %"
+        known = sorted((v, k) for k, v in evaluation.get("per_class", {}).items() if v is not None)
         if len(known) > 1:
             weakest = ", ".join(f"{_inline(k)} {100 * v:.1f} %" for v, k in known[:3])
             yield f"- Weakest classes there: {weakest}"
-    elif told.card.accuracy is not None:
-        yield f"- Accuracy as its vendor states it: {100 * told.card.accuracy:.2f} %"
+    elif facts.card.accuracy is not None:
+        yield f"- Accuracy as its vendor states it: {100 * facts.card.accuracy:.2f} %"
     else:
         yield "- Accuracy on labeled images: not measured"
-    if told.gain is not None:
-        gain = told.gain
-        ratio = gain.int8_images_per_second / gain.float_images_per_second
+    if facts.gain is not None:
+        gain = facts.gain
         yield (
             f"- 8 bits ({gain.kind}): the same class as in float32 for {100 * gain.agreement:.1f} "
             f"% of {gain.num_measured:,} images, {gain.int8_bytes / gain.float_bytes:.2f} of the "
-            f"bytes, {ratio:.2f} of the images per second ({gain.int8_images_per_second:,.0f} "
+            f"bytes, {gain.speedup:.2f} of the images per second "
+            f"({gain.int8_images_per_second:,.0f} "
             f"against {gain.float_images_per_second:,.0f}; onnxruntime, one image at a time, one "
             "thread of the machine that exported it)"
         )
 
 
-def _parity(told: CardFacts) -> Iterator[str]:
-    yield f"Largest difference of a logit from PyTorch's, relative, on {told.parity_images}:"
+def _parity(facts: CardFacts) -> Iterator[str]:
+    yield f"Largest difference of a logit from PyTorch's, relative, on {facts.parity_images}:"
     yield ""
-    yield from (f"- `{name}`: {value:.2g}" for name, value in told.parity.items())
+    yield from (f"- `{name}`: {value:.2g}" for name, value in facts.parity.items())
 
 
-def _limits(told: CardFacts) -> Iterator[str]:
-    if _inputs(told):
+def _limits(facts: CardFacts) -> Iterator[str]:
+    if _inputs(facts):
         yield (
-            "- It learned from a teacher's answers and from no human label: it repeats its "
+            "- It learned from a teacher's predictions and from no human label: it repeats its "
             "teacher's mistakes, and adds its own."
         )
     yield (
         "- The licences of the images that it was trained on are not known here; ask whoever "
         "holds them before you publish it."
     )
-    if told.evaluation is None:
+    if facts.evaluation is None:
         yield "- No accuracy was measured on labeled images: measure it before you rely on it."
     yield (
-        f"- It knows {len(told.card.classes):,} classes and puts every image into one of them, "
+        f"- It knows {len(facts.card.classes):,} classes and puts every image into one of them, "
         "also one that shows none."
     )
-    if told.gain is not None and told.gain.kind == "static":
+    if facts.gain is not None and facts.gain.kind == "static":
         yield (
             "- In 8 bits sums may saturate on x86 processors without VNNI: measure it on the "
             "device."
         )
     yield (
-        "- Another library's resize gives slightly other pixels, and so slightly other answers: "
+        "- Another library's resize gives slightly other pixels, and so slightly other logits: "
         "the figures are of torch's antialiased one, Pillow's lies within two levels of 256 of it."
     )
 
 
 def _inline(text: str) -> str:
     """Untrusted text for one line of Markdown: class names and paths come from anywhere."""
-    plain = "".join(one if one.isprintable() else " " for one in text)
-    return "".join(f"\\{one}" if one in "\\`*_[]<>#|" else one for one in plain)
+    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>#|" else letter for letter in plain)

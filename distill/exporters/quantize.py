@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from distill.exporters.formats import ExportError, Logits, Run, opened, quiet
+from distill.exporters.formats import ExportError, Program, load_program, quiet
 from distill.exporters.sample_images import SampleImages
 from indexes import artifact
 from indexes.images.decode import Pixels
 
-KINDS = ("none", "dynamic", "static")
 FILE = "model.int8.onnx"
 # The first images calibrate, others measure. Ranges settle within a few hundred images. OURS
 NUM_CALIBRATION, NUM_MEASURED = 256, 512
@@ -44,11 +43,14 @@ class Gain:
     float_images_per_second: float
     int8_images_per_second: float
 
+    @property
+    def speedup(self) -> float:
+        """Images per second in 8 bits over those in float32."""
+        return self.int8_images_per_second / self.float_images_per_second
+
 
 def check_kind(kind: str, formats: list[str], has_images: bool) -> None:
-    """ValueError where `kind` is unknown or what it is made of or measured on is missing."""
-    if kind not in KINDS:
-        raise ValueError(f"--int8 is one of {', '.join(KINDS)}; not {kind!r}")
+    """ValueError where the file that 8 bits are made of, or images to measure, are missing."""
     if kind != "none" and "onnx" not in formats:
         raise ValueError(f"--int8 {kind} is made of the .onnx file: add it, --format onnx")
     if kind != "none" and not has_images:
@@ -59,26 +61,30 @@ def check_kind(kind: str, formats: list[str], has_images: bool) -> None:
         )
 
 
-def quantize_file(source: Path, target: Path, kind: str, handful: SampleImages) -> Gain:
-    """Writes `source` in 8 bits to `target`; what it gives, measured on the images.
+def quantize_file(
+    source: Path, target: Path, kind: str, samples: SampleImages, *, seconds: float = SECONDS
+) -> Gain:
+    """Writes `source` in 8 bits to `target`; what that costs and gives, measured on the images.
+
+    Each round of timing takes `seconds`.
 
     Raises ExportError where onnxruntime cannot, ValueError for fewer than two images.
     """
-    if len(handful) < 2:
-        raise ValueError(f"{handful.name}: {len(handful)} image; at least 2 are needed for --int8")
+    if len(samples) < 2:
+        raise ValueError(f"{samples.name}: {len(samples)} image; at least 2 are needed for --int8")
     # Never measured on an image that calibrated it.
-    num_calibration = min(NUM_CALIBRATION, len(handful) // 2) if kind == "static" else 0
+    num_calibration = min(NUM_CALIBRATION, len(samples) // 2) if kind == "static" else 0
     try:
         with quiet(), artifact.writing(target) as aside:
-            _convert(source, aside, kind, handful.batches(0, num_calibration, BATCH))
+            _convert(source, aside, kind, samples.batches(0, num_calibration, BATCH))
     except Exception as error:  # its tools raise whatever they like at an operator
         if isinstance(error, OSError):
             raise
         raise ExportError(f"onnxruntime cannot make 8 bits of {source}: {error}") from error
-    runs = opened(source), opened(target)
-    agreement, num_measured = _agreement(*runs, handful, num_calibration)
-    one = next(handful.batches(0, 1, 1))
-    before, after = images_per_second(runs, one)
+    programs = load_program(source), load_program(target)
+    agreement, num_measured = _agreement(*programs, samples, num_calibration)
+    first = next(samples.batches(0, 1, 1))
+    before, after = images_per_second(programs, first, seconds)
     sizes = source.stat().st_size, target.stat().st_size
     return Gain(kind, agreement, num_measured, num_calibration, *sizes, before, after)
 
@@ -121,31 +127,36 @@ def _copy_facts(source: Path, target: Path) -> None:
     import onnx
 
     model = onnx.load(target)
-    told = onnx.load(source, load_external_data=False).metadata_props
-    onnx.helper.set_model_props(model, {prop.key: prop.value for prop in told})
+    metadata = onnx.load(source, load_external_data=False).metadata_props
+    onnx.helper.set_model_props(model, {prop.key: prop.value for prop in metadata})
     onnx.save(model, target)
 
 
-def _agreement(before: Run, after: Run, handful: SampleImages, start: int) -> tuple[float, int]:
+def _agreement(
+    before: Program, after: Program, samples: SampleImages, start: int
+) -> tuple[float, int]:
+    """The share of images that both put in the same class, and their number."""
     same: list[npt.NDArray[np.bool_]] = []
-    for pixels in handful.batches(start, start + NUM_MEASURED, BATCH):
-        found: list[Logits] = [before(pixels), after(pixels)]
-        if not np.isfinite(found[1]).all():
-            raise ExportError("the 8-bit file answers with numbers that are not finite")
-        same.append(found[0].argmax(1) == found[1].argmax(1))
+    for pixels in samples.batches(start, start + NUM_MEASURED, BATCH):
+        float_BC, int8_BC = before(pixels), after(pixels)
+        if not np.isfinite(int8_BC).all():
+            raise ExportError("the 8-bit file gives logits that are not finite")
+        same.append(float_BC.argmax(1) == int8_BC.argmax(1))
     hits = np.concatenate(same)
     return float(hits.mean()), len(hits)
 
 
-def images_per_second(runs: tuple[Run, Run], pixels: Pixels) -> tuple[float, float]:
-    """Of both, each in turn: the median of the rounds."""
+def images_per_second(
+    programs: tuple[Program, Program], pixels: Pixels, seconds: float
+) -> tuple[float, float]:
+    """The rates of both programs, run in turn: medians of rounds that take `seconds` each."""
     rates: tuple[list[float], list[float]] = [], []
     for _ in range(ROUNDS):
-        for run, rate in zip(runs, rates, strict=True):
-            run(pixels)
+        for program, rate in zip(programs, rates, strict=True):
+            program(pixels)
             start, count = time.perf_counter(), 0
-            while (seconds := time.perf_counter() - start) < SECONDS:
-                run(pixels)
+            while (elapsed := time.perf_counter() - start) < seconds:
+                program(pixels)
                 count += 1
-            rate.append(count * len(pixels) / seconds)
+            rate.append(count * len(pixels) / elapsed)
     return statistics.median(rates[0]), statistics.median(rates[1])

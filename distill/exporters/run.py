@@ -1,17 +1,13 @@
-"""From a student's directory to an export of it: files, their check, a model card; the card last.
-
-What `winnow export` does once its options are read.
-"""
+"""The whole of an export: programs, each checked, perhaps 8 bits, a model card, and the card."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
-import sys
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,11 @@ from typing import Any
 from distill import provenance
 from distill.evaluation import report
 from distill.evaluation.compare import find_student
+from distill.exporters import directory as export_directory
 from distill.exporters import formats, model_card, quantize, sample_images
+from distill.exporters.config import ExportConfig
+from distill.exporters.directory import ASIDE, MODEL_CARD, file_entry
+from distill.exporters.quantize import Gain
 from distill.exporters.sample_images import SampleImages
 from distill.provenance import Origin
 from indexes import artifact
@@ -27,74 +27,141 @@ from indexes.artifact import CARD, ArtifactError
 from indexes.images.decode import Pixels
 from indexes.models.teacher import Teacher, load_teacher
 
-VERSION = 2  # of what an export is: one of another version is made again
-MODEL_CARD = "MODEL_CARD.md"
-OURS = (CARD, *formats.FILES.values(), quantize.FILE, MODEL_CARD, ".lock")
-NUM_GAPS = 10  # of the gap allowed: answers this close tell a right file from a wrong one badly
-NUM_TRIED = sum(formats.BATCH_SIZES)
-ASIDE = ".new-"
+log = logging.getLogger(__name__)
+# Logits that lie closer together than this many parity gaps tell a wrong file from a right one
+# badly.
+MIN_SPREAD_GAPS = 10
+NUM_CHECKED = sum(formats.BATCH_SIZES)
 LIBRARIES = ("torch", "onnx", "onnxruntime")
 
 
-def export_student(
-    student: str,
-    out: Path | None,
-    formats_text: str,
-    int8: str,
-    images: str | None,
-    runs: Path,
-    trust_builder: bool,
-) -> None:
-    """Writes the export unless it is there whole, and prints a line per file.
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A student's programs in a directory.
 
-    Raises ValueError (TeacherError, ArtifactError, ExportError, ...) for what cannot be.
+    `files`: bytes by name. `parity`: by name, the largest difference of a logit from PyTorch's,
+    relative to the largest logit, on `parity_images`. `int8`: what 8 bits cost and give.
     """
-    chosen = formats.read_formats(formats_text)
-    place = find_student(student, runs)
-    opened = load_teacher(place, trust_builder=trust_builder)
-    with _readable_record(place):
-        record = artifact.read_card(place, "teacher").get("record") or {}
-        origins = provenance.find_origins(record, runs)
-    found = next((str(one.directory) for one in origins if one.directory), None)
-    source = images or found
-    quantize.check_kind(int8, chosen, source is not None)
-    if "onnx" in chosen:
+
+    directory: Path
+    files: Mapping[str, int]
+    parity: Mapping[str, float]
+    parity_images: str
+    int8: Gain | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What is known of a student besides its net: its training, its images, its accuracy."""
+
+    record: Mapping[str, Any]
+    origins: Sequence[Origin]
+    evaluation: Mapping[str, Any] | None
+
+
+def export(config: ExportConfig) -> Export:
+    """Writes a student as programs with a model card, unless they are there already.
+
+    An export that fails leaves the one before it.
+
+    Raises TeacherError for a student that is missing or damaged, ArtifactError for a directory of
+    something else, ExportError for a student that cannot be exported or a file whose logits are
+    not the student's, ValueError for options that do not go together.
+
+    Example: `export(ExportConfig(student="resnet8x4", formats=["pt2"])).parity["model.pt2"]`
+    """
+    kinds = formats.read_formats(config.formats)
+    student = _load(config)
+    with _readable_record(student.directory):
+        history = _history(student, config.runs)
+    shards = next((origin for origin in history.origins if origin.directory), None)
+    source = str(config.images or (shards.directory if shards else "")) or None
+    quantize.check_kind(config.int8, kinds, source is not None)
+    if "onnx" in kinds:
         formats.check_extra()
-    directory = out or place / "export"
-    evaluation = _evaluation(place, opened.card.digest)
+    directory = config.out or student.directory / "export"
+    described = [[origin.summary for origin in history.origins], history.record, history.evaluation]
     inputs = {
-        "student_digest": opened.card.digest,
-        "formats": sorted(chosen),
-        "int8": int8,
-        "images": images or (origins[0].digest if found else None),
-        # What the model card tells besides: after a new evaluation the export is made anew.
-        "told": artifact.digest([[one.summary for one in origins], record, evaluation]),
-        "version": VERSION,
+        "student_digest": student.card.digest,
+        "formats": sorted(kinds),
+        "int8": config.int8,
+        "images": str(config.images) if config.images else shards and shards.digest,
+        # What the model card says besides: after a new evaluation the export is made anew.
+        "described": artifact.digest(described),
     }
-    _refuse_foreign(directory)
+    export_directory.check_replaceable(directory)
     with artifact.locked(directory, wait=False):
-        if _is_whole(directory, inputs):
-            print(f"{directory}: was exported before")
-            return
-        for stale in directory.glob(f"{ASIDE}*"):
-            shutil.rmtree(stale)
-        pictures = _pictures(source, int8, opened)
-        # Aside, on the same disk: where it fails, an export that was there before still is.
-        with tempfile.TemporaryDirectory(prefix=ASIDE, dir=directory) as aside:
-            new = Path(aside)
-            body = _make(opened, directory, new, chosen, int8, pictures)
-            with _readable_record(place), artifact.writing(new / MODEL_CARD) as card:
-                card.write_text(_model_card(opened, record, origins, evaluation, body))
-            body["files"].append(_file(new / MODEL_CARD))
-            _clear(directory)
-            for one in body["files"]:
-                (new / one["name"]).replace(directory / one["name"])
-        artifact.write_card(directory, "export", {"inputs": inputs, **body})
-    print(f"{directory / MODEL_CARD}: what it is, how to run it, where it came from")
+        if export_directory.is_whole(directory, inputs):
+            log.info("%s: was exported before", directory)
+        else:
+            samples = _samples(source, config.int8, student)
+            body = _make(student, history, directory, kinds, config.int8, samples)
+            artifact.write_card(directory, "export", {"inputs": inputs, **body})
+    return open_export(directory)
+
+
+def open_export(directory: Path) -> Export:
+    """The export in `directory`; ArtifactError where there is no whole one."""
+    card = artifact.read_card(directory, "export")
+    return Export(
+        directory=directory,
+        files={entry["name"]: entry["bytes"] for entry in card["files"]},
+        parity=card["parity"],
+        parity_images=card["parity_images"],
+        int8=Gain(**card["int8"]) if "int8" in card else None,
+    )
+
+
+def lines(exported: Export) -> Iterator[str]:
+    """A line per file: its size, and how near it is to the student."""
+    for name, value in exported.parity.items():
+        yield (
+            f"{exported.directory / name}: {exported.files[name] / 1e6:.2f} MB, logits within "
+            f"{value:.2g} of the student's on {exported.parity_images}"
+        )
+    gain = exported.int8
+    if gain is not None:
+        yield (
+            f"{exported.directory / quantize.FILE}: {gain.int8_bytes / 1e6:.2f} MB, the same class "
+            f"for {100 * gain.agreement:.1f} % of {gain.num_measured:,} images, "
+            f"{gain.int8_images_per_second:,.0f} images/s against "
+            f"{gain.float_images_per_second:,.0f} in float32 ({gain.speedup:.2f} x; one at a time, "
+            "one thread)"
+        )
+    yield f"{exported.directory / MODEL_CARD}: what it is, how to run it, where it came from"
+
+
+def _load(config: ExportConfig) -> Teacher:
+    """The student on the CPU, whatever device an open one is on."""
+    if isinstance(config.student, Teacher):
+        directory = config.student.directory
+    else:
+        directory = find_student(config.student, config.runs)
+    return load_teacher(directory, trust_builder=config.trust_builder)
+
+
+def _history(student: Teacher, runs: Path) -> History:
+    record = artifact.read_card(student.directory, "teacher").get("record") or {}
+    return History(
+        record=record,
+        origins=provenance.find_origins(record, runs),
+        evaluation=_evaluation(student),
+    )
+
+
+def _evaluation(student: Teacher) -> Mapping[str, Any] | None:
+    """evaluation.json beside the student where it is of this very student."""
+    with contextlib.suppress(ArtifactError, OSError):
+        body = artifact.read_json(student.directory / report.RESULT)
+        needed = ("labeled", "num_images", "top1")
+        is_whole = all(name in body for name in needed)
+        if is_whole and body.get("student_digest") == student.card.digest:
+            return body
+    return None
 
 
 @contextlib.contextmanager
-def _readable_record(place: Path) -> Iterator[None]:
+def _readable_record(directory: Path) -> Iterator[None]:
     """A record or evaluation of another make is one line: neither is covered by a digest."""
     try:
         yield
@@ -102,181 +169,115 @@ def _readable_record(place: Path) -> Iterator[None]:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ArtifactError(
-            f"{place}: the record in its {CARD}, or its evaluation.json, is not of this winnow "
+            f"{directory}: the record in its {CARD}, or its evaluation.json, is not of this winnow "
             f"({type(error).__name__}: {error}): copy the student again from where it came"
         ) from error
 
 
-def _model_card(
-    student: Teacher,
-    record: Mapping[str, Any],
-    origins: Sequence[Origin],
-    evaluation: Mapping[str, Any] | None,
-    body: Mapping[str, Any],
-) -> str:
-    told = model_card.CardFacts(
-        name=student.directory.resolve().name,
-        card=student.card,
-        num_parameters=sum(one.numel() for one in student.net.parameters()),
-        record=record,
-        origins=origins,
-        evaluation=evaluation,
-        bytes_of={one["name"]: one["bytes"] for one in body["files"]},
-        parity=body["parity"],
-        parity_images=body["parity_images"],
-        gain=quantize.Gain(**body["int8"]) if "int8" in body else None,
-    )
-    return model_card.write(told)
+def _samples(source: str | None, int8: str, student: Teacher) -> SampleImages | None:
+    """Images to check and calibrate on; None where there are none."""
+    if source is None:
+        log.warning("no images: name some with --images; the files are checked on noise")
+        return None
+    num = NUM_CHECKED
+    if int8 != "none":
+        num = quantize.NUM_MEASURED + quantize.NUM_CALIBRATION * (int8 == "static")
+    samples = sample_images.gather_samples(source, num, student.geometry)
+    for reason, count in samples.dropped.items():
+        log.warning("%s: dropped %d %s", source, count, reason)
+    return samples
 
 
 def _make(
     student: Teacher,
+    history: History,
     directory: Path,
-    new: Path,
-    chosen: list[str],
+    kinds: Sequence[str],
     int8: str,
-    pictures: SampleImages | None,
+    samples: SampleImages | None,
 ) -> dict[str, Any]:
-    """The files and what was measured of them, as the body of the card.
+    """Writes the files into `directory`; what was measured of them is the body of the card."""
+    export_directory.remove_stale(directory)
+    # Aside, on the same disk: where it fails, an export that was there before still is.
+    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=directory) as aside:
+        new = Path(aside)
+        body = _write_programs(student, new, kinds, samples)
+        if int8 != "none":
+            assert samples is not None
+            path = new / quantize.FILE
+            gain = quantize.quantize_file(new / formats.FILES["onnx"], path, int8, samples)
+            body["files"].append(file_entry(path))
+            body["int8"] = asdict(gain)
+        with _readable_record(student.directory), artifact.writing(new / MODEL_CARD) as card:
+            card.write_text(_model_card(student, history, body))
+        body["files"].append(file_entry(new / MODEL_CARD))
+        export_directory.replace_files(directory, new)
+    return body
 
-    They are written in `new`, and told as what they will be in `directory`.
-    """
-    batches = _batches(student, pictures)
-    num = min(sum(map(len, batches)), len(pictures) if pictures else NUM_TRIED)
-    where = f"{num} images" if pictures else f"{num} images of noise, as no real ones were found"
-    sizes = ", ".join(str(len(one)) for one in batches)
-    if formats.spread(student, batches[-1]) < NUM_GAPS * formats.MAX_PARITY_GAP:
-        print(
-            f"{student.directory} answers nearly the same to every image: it has learned little, "
-            "and the check of its files says little",
-            file=sys.stderr,
-            flush=True,
+
+def _write_programs(
+    student: Teacher, new: Path, kinds: Sequence[str], samples: SampleImages | None
+) -> dict[str, Any]:
+    """Writes and checks a program of each kind; ExportError for one that is wrong."""
+    batches = _batches(student, samples)
+    num = min(NUM_CHECKED, len(samples)) if samples else NUM_CHECKED
+    images = f"{num} images" if samples else f"{num} images of noise, as no real ones were found"
+    if formats.spread(student, batches[-1]) < MIN_SPREAD_GAPS * formats.MAX_PARITY_GAP:
+        log.warning(
+            "%s gives nearly the same logits for every image: it has learned little, and the "
+            "check of its files says little",
+            student.directory,
         )
     program = formats.trace(student)
     parity, files = {}, []
-    for kind in chosen:
+    for kind in kinds:
         path = new / formats.FILES[kind]
         formats.write(student, program, kind, path)
         parity[path.name] = formats.parity(student, path, batches)
-        files.append(_file(path))
-        print(
-            f"{directory / path.name}: {path.stat().st_size / 1e6:.2f} MB, logits within "
-            f"{parity[path.name]:.2g} of the student's on {where}, in batches of {sizes}"
-        )
-    body: dict[str, Any] = {
+        files.append(file_entry(path))
+        log.debug("%s: written and checked", path.name)
+    sizes = [len(batch) for batch in batches]
+    return {
         "student_digest": student.card.digest,
         "builder": student.card.builder,
         "facts": formats.facts(student),
         "files": files,
         "parity": parity,
-        "parity_images": f"{where}, in batches of {sizes}",
-        "batch_sizes": [len(one) for one in batches],
+        "parity_images": f"{images}, in batches of {', '.join(map(str, sizes))}",
+        "batch_sizes": sizes,
         "versions": _versions(),
     }
-    if int8 != "none":
-        assert pictures is not None
-        path = new / quantize.FILE
-        gain = quantize.quantize_file(new / formats.FILES["onnx"], path, int8, pictures)
-        files.append(_file(path))
-        body["int8"] = asdict(gain)
-        faster = gain.int8_images_per_second / gain.float_images_per_second
-        print(
-            f"{directory / path.name}: {path.stat().st_size / 1e6:.2f} MB, the same class for "
-            f"{100 * gain.agreement:.1f} % of {gain.num_measured:,} images, "
-            f"{gain.int8_images_per_second:,.0f} images/s against "
-            f"{gain.float_images_per_second:,.0f} in float32 ({faster:.2f} x; one at a time, one "
-            "thread)"
-        )
-    return body
 
 
-def _pictures(source: str | None, int8: str, student: Teacher) -> SampleImages | None:
-    if source is None:
-        print("no images: name some with --images; tried on noise", file=sys.stderr, flush=True)
-        return None
-    calibrated = int8 == "static"
-    num = NUM_TRIED
-    if int8 != "none":
-        num = quantize.NUM_MEASURED + quantize.NUM_CALIBRATION * calibrated
-    found = sample_images.gather_samples(source, num, student.geometry)
-    for reason, count in found.dropped.items():
-        print(f"{source}: dropped {count:,} {reason}", file=sys.stderr, flush=True)
-    return found
-
-
-def _batches(student: Teacher, pictures: SampleImages | None) -> list[Pixels]:
-    """Images in the batch sizes to be tried; each is tried, whatever few images there are."""
-    size, num = student.card.input_size, NUM_TRIED
-    if pictures is None:
-        pixels = sample_images.noise(num, size)
+def _batches(student: Teacher, samples: SampleImages | None) -> list[Pixels]:
+    """Images in every batch size to be checked, over again where there are too few."""
+    if samples is None:
+        pixels = sample_images.noise(NUM_CHECKED, student.card.input_size)
     else:
-        (pixels,) = pictures.batches(0, num, num)
+        (pixels,) = samples.batches(0, NUM_CHECKED, NUM_CHECKED)
     rows = itertools.cycle(range(len(pixels)))
     return [pixels[list(itertools.islice(rows, count))] for count in formats.BATCH_SIZES]
 
 
-def _evaluation(place: Path, digest: str) -> Mapping[str, Any] | None:
-    """evaluation.json beside the student where it is of this very student."""
-    with contextlib.suppress(ArtifactError, OSError):
-        found = artifact.read_json(place / report.RESULT)
-        needed = ("labeled", "num_images", "top1")
-        if found.get("student_digest") == digest and all(name in found for name in needed):
-            return found
-    return None
+def _model_card(student: Teacher, history: History, body: Mapping[str, Any]) -> str:
+    facts = model_card.CardFacts(
+        name=student.directory.resolve().name,
+        card=student.card,
+        num_parameters=sum(parameter.numel() for parameter in student.net.parameters()),
+        record=history.record,
+        origins=history.origins,
+        evaluation=history.evaluation,
+        bytes_of={entry["name"]: entry["bytes"] for entry in body["files"]},
+        parity=body["parity"],
+        parity_images=body["parity_images"],
+        gain=Gain(**body["int8"]) if "int8" in body else None,
+    )
+    return model_card.write(facts)
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def _file(path: Path) -> dict[str, Any]:
-    """A file as the card tells it; by its name alone where it is not there."""
-    if not path.is_file():
-        return {"name": path.name}
-    size = path.stat().st_size
-    return {"name": path.name, "bytes": size, "sha256": artifact.sha256(path)}
-
-
-def _refuse_foreign(directory: Path) -> None:
-    """ArtifactError where `directory` holds anything that is not an export of ours."""
-    if artifact.is_done(directory):
-        card = artifact.read_json(directory / CARD)
-        if card.get("kind") != "export":
-            raise ArtifactError(
-                f"{directory} holds {card.get('kind')!r}, not an export: name another directory "
-                "with --out"
-            )
-    elif directory.exists():
-        if not directory.is_dir():
-            raise ArtifactError(f"{directory} is a file: name a directory with --out")
-        foreign = sorted(
-            one.name
-            for one in directory.iterdir()
-            if one.name not in OURS and not one.name.startswith(".")
-        )
-        if foreign:
-            raise ArtifactError(
-                f"{directory} is not an export and not empty (it holds {foreign[0]}): name "
-                "another directory with --out"
-            )
-
-
-def _is_whole(directory: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether an export of these inputs is there, each file as it was written."""
-    if not artifact.is_done(directory):
-        return False
-    card = artifact.read_json(directory / CARD)
-    if card.get("schema") != artifact.SCHEMAS["export"] or card.get("inputs") != dict(inputs):
-        return False
-    return all(_file(directory / one["name"]) == one for one in card["files"])
-
-
-def _clear(directory: Path) -> None:
-    """Removes an export, its card first."""
-    for name in OURS:
-        if name != ".lock":
-            (directory / name).unlink(missing_ok=True)
+            versions[name] = metadata.version(name)
+    return versions

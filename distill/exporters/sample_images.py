@@ -1,4 +1,4 @@
-"""A handful of images to measure an export on, as a device would see them.
+"""A sample of images to measure an export on, as a device would see them.
 
 n images, B of a batch, S the side of the student's input.
 """
@@ -21,9 +21,7 @@ from indexes.sources.sample import DamagedPart
 from indexes.sources.spec import open_parts
 
 SEED = 0  # of the order: a folder per class must not give a batch of one class
-AUGMENTATION = (
-    20  # images of a part that are passed for each one taken: a tar may be sorted by class
-)
+NUM_PASSED = 20  # images of a part passed for each one taken: a tar may be sorted by class
 
 
 @dataclass(frozen=True)
@@ -46,55 +44,56 @@ class SampleImages:
 
 
 def noise(num: int, size: int) -> Pixels:
-    """uint8 [num, size, size, 3]: what is left to try a file on where there are no images."""
+    """uint8 [num, size, size, 3]: what a file is checked on where there are no images."""
     return np.random.default_rng(SEED).integers(0, 256, (num, size, size, 3), np.uint8)
 
 
 def gather_samples(spec: str, num: int, geometry: Geometry) -> SampleImages:
-    """Up to `num` images of shards or of whatever `sources.parts` reads, from all over it.
+    """Up to `num` images of shards, or of any spec that `open_parts` reads, from all over it.
 
     Raises SourceError or ArtifactError for what is not there, ValueError where no image is whole.
     """
     dropped: Counter[str] = Counter()
-    kept: list[bytes] = []
+    encoded: list[bytes] = []
     for data in _read(spec, num, dropped):
         try:
             load_view(data, geometry)
         except BadImage as error:
             dropped[error.reason] += 1
         else:
-            kept.append(data)
-    if not kept:
+            encoded.append(data)
+    if not encoded:
         raise ValueError(f"{spec}: not one image could be decoded ({dict(dropped)})")
-    order = np.random.default_rng(SEED).permutation(len(kept))[:num]
-    return SampleImages(spec, geometry, tuple(kept[row] for row in order), dict(dropped))
+    order = np.random.default_rng(SEED).permutation(len(encoded))[:num]
+    return SampleImages(spec, geometry, tuple(encoded[row] for row in order), dict(dropped))
 
 
 def _read(spec: str, num: int, dropped: Counter[str]) -> Iterator[bytes]:
+    """Images of evenly spaced rows of shards, or a reservoir sample of evenly spaced parts."""
     if artifact.is_done(spec):
         shards = open_shards(Path(spec))
         for row in _spaced(len(shards), num):
             yield shards.read(row)
         return
     parts = open_parts(spec)
-    chosen = [parts[at] for at in _spaced(len(parts), num)]
+    chosen = [parts[number] for number in _spaced(len(parts), num)]
     each = -(-num // len(chosen))
-    draw = np.random.default_rng(SEED)
+    generator = np.random.default_rng(SEED)
     for part in chosen:
         samples = iter(part)
-        kept: list[bytes] = []  # of those seen so far each is here with the same chance
+        reservoir: list[bytes] = []  # every image seen so far is here with equal chance
         try:
-            for seen, sample in enumerate(itertools.islice(samples, AUGMENTATION * each)):
-                at = seen if seen < each else int(draw.integers(seen + 1))
+            for seen, sample in enumerate(itertools.islice(samples, NUM_PASSED * each)):
+                at = seen if seen < each else int(generator.integers(seen + 1))
                 if at < each:
-                    kept[at : at + 1] = [sample.data]
+                    reservoir[at : at + 1] = [sample.data]
         except DamagedPart as error:
             dropped["damaged_part"] += error.lost
         finally:
             if isinstance(samples, Generator):
                 with contextlib.suppress(DamagedPart):
                     samples.close()
-        yield from kept
+        yield from reservoir
 
 
 def _spaced(num: int, most: int) -> list[int]:

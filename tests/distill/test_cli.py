@@ -29,7 +29,7 @@ FLAGS = {
     "args prompt accuracy trust-builder json quiet verbose log-format",
     "students": "json quiet verbose log-format",
     "methods": "json quiet verbose log-format",
-    "export": "out format int8 images runs trust-builder",
+    "export": "out format int8 images runs trust-builder json quiet verbose log-format",
 }
 
 

@@ -1,0 +1,69 @@
+"""The directory of an export: what may be replaced there, and whether it is whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distill.exporters import formats, quantize
+from indexes import artifact
+from indexes.artifact import CARD, ArtifactError
+
+MODEL_CARD = "MODEL_CARD.md"
+ASIDE = ".new-"
+LOCK = ".lock"
+NAMES = (CARD, *formats.FILES.values(), quantize.FILE, MODEL_CARD)
+
+
+def check_replaceable(directory: Path) -> None:
+    """ArtifactError where `directory` holds anything that is not an export of ours."""
+    if artifact.is_done(directory):
+        kind = artifact.read_json(directory / CARD).get("kind")
+        if kind != "export":
+            raise ArtifactError(
+                f"{directory} holds {kind!r}, not an export: name another directory with --out"
+            )
+    elif directory.exists():
+        if not directory.is_dir():
+            raise ArtifactError(f"{directory} is a file: name a directory with --out")
+        names = sorted(path.name for path in directory.iterdir())
+        foreign = [name for name in names if name not in NAMES and not name.startswith(".")]
+        if foreign:
+            raise ArtifactError(
+                f"{directory} is not an export and not empty (it holds {foreign[0]}): name "
+                "another directory with --out"
+            )
+
+
+def is_whole(directory: Path, inputs: Mapping[str, Any]) -> bool:
+    """Whether an export of these inputs is there, each file as it was written."""
+    if not artifact.is_done(directory):
+        return False
+    card = artifact.read_json(directory / CARD)
+    if card.get("schema") != artifact.SCHEMAS["export"] or card.get("inputs") != dict(inputs):
+        return False
+    return all(file_entry(directory / entry["name"]) == entry for entry in card["files"])
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """A file as the card lists it; by its name alone where it is not there."""
+    if not path.is_file():
+        return {"name": path.name}
+    size = path.stat().st_size
+    return {"name": path.name, "bytes": size, "sha256": artifact.sha256(path)}
+
+
+def remove_stale(directory: Path) -> None:
+    """Removes what killed exports left."""
+    for stale in directory.glob(f"{ASIDE}*"):
+        shutil.rmtree(stale)
+
+
+def replace_files(directory: Path, new: Path) -> None:
+    """Moves the files of `new` into `directory`, whose export is removed before, card first."""
+    for name in NAMES:
+        (directory / name).unlink(missing_ok=True)
+    for path in sorted(new.iterdir()):
+        path.replace(directory / path.name)

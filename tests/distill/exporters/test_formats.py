@@ -1,0 +1,105 @@
+"""Programs give their student's logits, say what they are, and a wrong one is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from distill.exporters import formats
+from indexes.images.decode import to_unit
+from indexes.models.teacher import Teacher, load_teacher
+from tests.support import distillation
+from tests.support.exporting import STUDENTS, folder, logits_of, pixels_of, session
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Teacher:
+    return distillation.make_teacher(tmp_path / "student")
+
+
+@pytest.mark.parametrize("builder", STUDENTS)
+def test_every_kind_of_student_becomes_a_program(runs: Path, tmp_path: Path, builder: str) -> None:
+    student = load_teacher(runs / "students" / folder(builder))
+    buffers = dict(student.net.module.named_buffers())
+    means = [value for name, value in buffers.items() if name.endswith("running_mean")]
+    assert all((mean != 0).any() for mean in means), "untrained statistics test little"
+    program = formats.trace(student)
+    for kind, file in formats.FILES.items():
+        formats.write(student, program, kind, tmp_path / file)
+        assert 0 <= formats.parity(student, tmp_path / file, [pixels_of(3)]) <= 1e-4
+        assert str(Path.cwd()).encode() not in (tmp_path / file).read_bytes()
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    running = session(tmp_path / "model.onnx")
+    for num in (1, 7):
+        pixels = pixels_of(num)
+        expected = logits_of(student, pixels)
+        largest = max(1.0, np.abs(expected).max())
+        for logits in (
+            running.run(None, {"pixels": pixels})[0],
+            loaded(torch.from_numpy(pixels)).detach().numpy(),
+        ):
+            assert logits.dtype == np.float32
+            assert np.abs(logits - expected).max() <= 1e-4 * largest
+    # Well above the gap allowed: else a wrong file would pass for a right one.
+    assert np.ptp(expected, axis=0).max() > 5e-4 * largest, "the same logits for all"
+    assert formats.spread(student, pixels_of(7)) > 5e-4
+
+
+def unscaled(self: formats.DeployedNet, pixels: Tensor) -> Tensor:
+    return self.net(to_unit(pixels) * 0.999)[2]
+
+
+def for_two(self: formats.DeployedNet, pixels: Tensor) -> Tensor:
+    return self.net(to_unit(pixels))[2] + pixels.shape[0] * 0.001
+
+
+def not_a_number(self: formats.DeployedNet, pixels: Tensor) -> Tensor:
+    return self.net(to_unit(pixels))[2] * float("nan")
+
+
+@pytest.mark.parametrize("wrong", [unscaled, for_two, not_a_number])
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_a_wrong_program_is_refused(
+    student: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Any, kind: str
+) -> None:
+    monkeypatch.setattr(formats.DeployedNet, "forward", wrong)
+    path = tmp_path / formats.FILES[kind]
+    formats.write(student, formats.trace(student), kind, path)
+    with pytest.raises(formats.ExportError, match="is not its student: logits differ by"):
+        formats.parity(student, path, [pixels_of(num) for num in (1, 2, 5)])
+
+
+def test_a_file_of_another_student_is_refused(student: Teacher, tmp_path: Path) -> None:
+    other = distillation.make_teacher(tmp_path / "other", seed=8)
+    formats.write(other, formats.trace(other), "onnx", tmp_path / "model.onnx")
+    with pytest.raises(formats.ExportError, match="does not say what its student's card says"):
+        formats.parity(student, tmp_path / "model.onnx", [pixels_of(2)])
+
+
+def test_what_cannot_be_traced_is_one_line(
+    student: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def depends_on_values(self: formats.DeployedNet, pixels: Tensor) -> Tensor:
+        return self.net(to_unit(pixels) * (2 if pixels.sum() > 0 else 1))[2]
+
+    monkeypatch.setattr(formats.DeployedNet, "forward", depends_on_values)
+    with pytest.raises(formats.ExportError, match="says: ") as e:
+        formats.trace(student)
+    assert "cannot be exported: torch.export says: " in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_formats_are_named_by_words_and_commas() -> None:
+    assert formats.read_formats(["onnx,pt2"]) == ["onnx", "pt2"]
+    assert formats.read_formats(["pt2", "onnx", "pt2"]) == ["pt2", "onnx"]
+    with pytest.raises(ValueError, match="Did you mean 'onnx'"):
+        formats.read_formats(["onxx"])
+    with pytest.raises(ValueError, match="names none of"):
+        formats.read_formats([","])
