@@ -10,9 +10,9 @@ import pytest
 import distill
 
 EXPORTS = """
-Batch DistillConfig EvaluateConfig ImportTeacherConfig Method MethodEntry MethodError Preset
-StudentRun TargetsConfig TrainTeacherConfig distill evaluate import_teacher list_methods
-list_students precompute_targets train_teacher weighted_mean
+Batch Comparison DistillConfig EvaluateConfig Export ExportConfig ImportTeacherConfig Method
+MethodEntry MethodError Preset StudentRun TargetsConfig TrainTeacherConfig distill evaluate export
+import_teacher list_methods list_students precompute_targets train_teacher weighted_mean
 """
 
 
