@@ -7,8 +7,8 @@ and one with more rows only adds theirs.
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -42,9 +42,8 @@ def select(asked: argparse.Namespace, method: str, n: int) -> Path:
     words = ["--corpus", asked.original if method == ORIGINAL else asked.corpus]
     words += ["--runs", asked.runs, "--teacher", asked.teacher, "--method", name, "-n", n]
     words += ["--set", " ".join(settings)] if settings else []
-    printed = winnow(asked, "select", *words, *shlex.split(asked.select_args))
-    found = re.findall(r"^shards: (.+)$", printed, re.MULTILINE)
-    return Path(found[-1])
+    answer = winnow(asked, "select", *words, *shlex.split(asked.select_args), "--json")
+    return Path(json.loads(answer)["shards"])
 
 
 def train(

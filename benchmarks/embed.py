@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import tarfile
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 import torch
 
+from benchmarks import timing
 from indexes import devices
 from indexes.images.decode import load_view
 from indexes.models.teacher import Teacher, load_teacher
@@ -31,12 +29,6 @@ from indexes.sources.tar import TarPart
 from pipeline.embedding.embed import Embedder, embed_parts
 
 BATCH = 128
-
-
-def cpu_seconds() -> float:
-    """User and system time of this process and of the children it has waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def floor(paths: list[Path], teacher: Teacher, device: str) -> int:
@@ -78,16 +70,6 @@ def ours(pool: list[Part], teacher: Teacher, device: str, workers: int) -> int:
         return int(card["num_samples"])
 
 
-def measured(job: Callable[[], int]) -> dict[str, float]:
-    """Images per CPU-second and per second of one job."""
-    cpu, wall = cpu_seconds(), time.perf_counter()
-    count = job()
-    return {
-        "images_per_cpu_second": count / (cpu_seconds() - cpu),
-        "images_per_second": count / (time.perf_counter() - wall),
-    }
-
-
 def main() -> None:
     """Prints one table and writes benchmarks/embed.json."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -106,8 +88,10 @@ def main() -> None:
     floor(paths[:1], teacher, device)  # warm-up
     rows: dict[str, list[dict[str, float]]] = {"floor": [], "ours": []}
     for _ in range(arguments.rounds):
-        rows["floor"].append(measured(lambda: floor(paths, teacher, device)))
-        rows["ours"].append(measured(lambda: ours(pool, teacher, device, arguments.workers)))
+        rows["floor"].append(timing.timed(lambda: floor(paths, teacher, device)).rates())
+        rows["ours"].append(
+            timing.timed(lambda: ours(pool, teacher, device, arguments.workers)).rates()
+        )
     table = {
         name: {key: statistics.median(one[key] for one in found) for key in found[0]}
         for name, found in rows.items()

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from benchmarks.timing import cpu_seconds, peak_bytes
 
 Array = npt.NDArray[Any]
 PART_ROWS = 32_768
@@ -50,18 +51,6 @@ print(json.dumps({"cpu_seconds": end.user + end.system - begin.user - begin.syst
     "peak_bytes": (peak - base) * 1024,
     "chosen": chosen["index_key"] + " " + chosen["index_param"]}))
 """
-
-
-def cpu_seconds() -> float:
-    """User and system time of this process."""
-    times = os.times()
-    return times.user + times.system
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has held."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
 def measured(job: Callable[[], None]) -> dict[str, float]:

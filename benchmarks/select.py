@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks import timing
 from indexes.embeddings import Embeddings
 from pipeline.pool import Pool, chunks
 from pipeline.selection.candidates import SIZES
@@ -158,8 +159,7 @@ def child(job: str, directory: Path, rows: int, classes: int) -> None:
     begin = time.perf_counter(), time.process_time()
     result = JOBS[job](directory, rows, classes)
     wall, cpu = time.perf_counter() - begin[0], time.process_time() - begin[1]
-    status = Path("/proc/self/status").read_text()  # getrusage would count what the parent held
-    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    peak = timing.peak_bytes() / 2**20
     print(json.dumps({"seconds": wall, "cpu_seconds": cpu, "peak_mib": peak,
                       "rows": None if result is None else digest(result)}))  # fmt: skip
 

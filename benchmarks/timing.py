@@ -38,16 +38,16 @@ class Sample:
 def cpu_seconds() -> float:
     """User and system time of this process and of all its children, those alive too."""
     used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    mine = sum(one.ru_utime + one.ru_stime for one in used)
-    return mine + sum(map(_seconds_of, _children(os.getpid())))
+    ended = sum(usage.ru_utime + usage.ru_stime for usage in used)
+    return ended + sum(map(_seconds_of, _children(os.getpid())))
 
 
 def _children(process: int) -> list[int]:
     """The processes that `process` started and has not yet waited for; Linux only, else none."""
-    found: list[int] = []
+    children: list[int] = []
     for task in Path(f"/proc/{process}/task").glob("*/children"):
-        found += map(int, task.read_text().split())
-    return found
+        children += map(int, task.read_text().split())
+    return children
 
 
 def _seconds_of(process: int) -> float:
@@ -59,6 +59,12 @@ def _seconds_of(process: int) -> float:
         return 0.0
     ticks = sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK") + sum(map(_seconds_of, below))
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held; getrusage would count what its parent held."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def timed(job: Callable[[], float], device: str = "cpu") -> Sample:

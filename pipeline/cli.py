@@ -27,8 +27,8 @@ def select(config: SelectConfig) -> Answer:
     devices.keep_memory(devices.choose(config.device))
     shards = select(config)
     directory = shards.directory
-    last = f"shards: {directory}\nnext:   winnow distill --shards {directory}"
-    return Answer({"shards": directory, **shards.card}, [*summary(shards.card), last])
+    last = f"shards: {directory}", f"next:   winnow distill --shards {directory}"
+    return Answer({"shards": directory, **shards.card}, [*summary(shards.card), *last])
 
 
 def summary(card: dict[str, Any]) -> Iterator[str]:
@@ -72,8 +72,8 @@ def generate(config: GenerateConfig) -> Answer:
     devices.keep_memory(devices.choose(config.device))
     shards = generate(config)
     directory, real = shards.directory, getattr(config.shards, "directory", config.shards)
-    last = f"shards: {directory}\nnext:   winnow distill --shards {real} --mix {directory}"
-    return Answer({"shards": directory, **shards.card}, [*synthetic_summary(shards.card), last])
+    last = f"shards: {directory}", f"next:   winnow distill --shards {real} --mix {directory}"
+    return Answer({"shards": directory, **shards.card}, [*synthetic_summary(shards.card), *last])
 
 
 def synthetic_summary(card: dict[str, Any]) -> Iterator[str]:

@@ -43,7 +43,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(str(words[0]))
         done = CliRunner().invoke(winnow.app, [str(word) for word in words], catch_exceptions=False)
         assert done.exit_code == 0, done.output
-        return done.output
+        return done.stdout
 
     monkeypatch.setattr(contest, "winnow", in_process)
     return names
