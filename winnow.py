@@ -44,14 +44,13 @@ class DemoConfig(CommandConfig):
 
 
 @command(app, DemoConfig)
-def demo(config: DemoConfig) -> Answer | None:
+def demo(config: DemoConfig) -> Answer:
     """The table of the demo."""
     import winnow_demo
     from indexes import devices
 
     devices.keep_memory(devices.choose())
-    winnow_demo.run(config.runs, config.seeds)
-    return None
+    return winnow_demo.run(config.runs, winnow_demo.Scale(seeds=config.seeds))
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""Students to export, and what their files should give."""
+"""A student to export, what its files should give, and the command."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,49 +11,10 @@ import torch
 from typer.testing import CliRunner
 
 import distill.cli
-from distill.recipe import Recipe
-from distill.run import train_students
-from distill.training.build import TrainingJob
 from indexes.images.decode import Geometry, Pixels, load_view
 from indexes.models.net import build_net
 from indexes.models.teacher import Teacher, load_teacher, save_teacher
-from indexes.plugins import find
-from indexes.shards.reader import Shards
 from tests.support import distillation
-
-# A CIFAR net, depthwise and squeezing, tokens, tapped by hooks; then with a projector behind.
-STUDENTS = {
-    "resnet8x4": "kd",
-    "timm:mobilenetv3_small_050": "kd",
-    "timm:vit_tiny_patch16_224:img_size=32:patch_size=4:depth=2": "kd",
-    "torchvision:shufflenet_v2_x0_5": "kd",
-    "resnet8": "kd3",
-    "torchvision:resnet18": "winnow",
-    "timm:vit_tiny_patch16_224:patch_size=8:depth=1": "hidfd",
-}
-
-
-def make_students(runs: Path, shards: Shards, teacher: Teacher) -> None:
-    """A few steps of each student with its method."""
-    for method in sorted(set(STUDENTS.values())):
-        builders = [builder for builder, name in STUDENTS.items() if name == method]
-        module = find("distill.methods", method)
-        train_students(
-            TrainingJob(
-                shards=shards,
-                teacher=teacher,
-                students={builder: runs / "students" / folder(builder) for builder in builders},
-                method=module,
-                config=module.Config(),
-                recipe=Recipe(steps=8, batch_size=16),
-                targets_root=runs / "targets",
-            )
-        )
-
-
-def folder(builder: str) -> str:
-    """The name of a student's directory."""
-    return re.sub(r"\W+", "-", builder)
 
 
 def save_wide(directory: Path) -> Teacher:

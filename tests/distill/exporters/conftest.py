@@ -1,4 +1,4 @@
-"""Shards and students of every kind, each after a few steps of its method."""
+"""Shards and a student that was trained on them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import distillation, exporting
+from tests.support import distillation, training
 
 pytest.importorskip("onnx", reason="needs the extra: pip install 'winnow[export]'")
 pytest.importorskip("onnxruntime", reason="needs the extra winnow[export]")
@@ -15,9 +15,9 @@ pytest.importorskip("onnxscript", reason="needs the extra winnow[export]")
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RUNS with shards and every student of `exporting.STUDENTS`."""
+    """RUNS with the shards `demo` and the student `resnet8x4`."""
     runs = tmp_path_factory.mktemp("export") / "runs"
     teacher = distillation.make_teacher(runs / "teachers" / "master")
     shards = distillation.make_shards(runs / "shards" / "demo", teacher)
-    exporting.make_students(runs, shards, teacher)
+    training.run((shards, teacher), runs / "students", "kd", ("resnet8x4",), steps=8)
     return runs
