@@ -62,7 +62,6 @@ def run(runs: Path, scale: Scale) -> Answer:
     """Runs the demo in `runs`; what is there already is not made again. The answer is its table."""
     start = time.monotonic()
     device = devices.choose()
-    devices.keep_memory(device)
     test = runs / "test"
     teacher = make_teacher(runs, test, scale, device)
     top1 = evaluate_net(teacher, str(test), device=device).top1

@@ -55,11 +55,11 @@ def main(words: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--rounds", type=int, default=5)
-    asked = options.parse_args(words)
+    args = options.parse_args(words)
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in COMMANDS}
     for command in COMMANDS.values():
         started(command)  # files come into the system's cache
-    for _ in range(asked.rounds):
+    for _ in range(args.rounds):
         for name, command in COMMANDS.items():
             samples[name].append(started(command))
     table = {
@@ -80,7 +80,7 @@ def main(words: Sequence[str] | None = None) -> None:
         floor_name=FLOOR,
         target=Target(of="", sense="<=", bound=1.5),
     )
-    timing.write("coldstart", [line], processes=table, rounds=asked.rounds)
+    timing.write("coldstart", [line], processes=table, rounds=args.rounds)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ ORIGINAL = "original"
 """N random images of the lost original, as if it were a method: the upper bound."""
 
 
-def winnow(asked: argparse.Namespace, *words: object) -> str:
+def winnow(args: argparse.Namespace, *words: object) -> str:
     """What a `winnow` command prints; it ends the benchmark where it fails."""
     command = [sys.executable, "-m", "winnow", *map(str, words)]
-    threads = {"OMP_NUM_THREADS": str(max(1, devices.cores() // asked.jobs))}
+    threads = {"OMP_NUM_THREADS": str(max(1, devices.cores() // args.jobs))}
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, check=False, env={**threads, **os.environ}
     )
@@ -36,31 +36,31 @@ def winnow(asked: argparse.Namespace, *words: object) -> str:
     return done.stdout
 
 
-def select(asked: argparse.Namespace, method: str, n: int) -> Path:
+def select(args: argparse.Namespace, method: str, n: int) -> Path:
     """The shards of `name key=value ...` at N images; found again where they are."""
     name, *settings = ["random"] if method == ORIGINAL else method.split()
-    words = ["--corpus", asked.original if method == ORIGINAL else asked.corpus]
-    words += ["--runs", asked.runs, "--teacher", asked.teacher, "--method", name, "-n", n]
+    words = ["--corpus", args.original if method == ORIGINAL else args.corpus]
+    words += ["--runs", args.runs, "--teacher", args.teacher, "--method", name, "-n", n]
     words += ["--set", " ".join(settings)] if settings else []
-    answer = winnow(asked, "select", *words, *shlex.split(asked.select_args), "--json")
+    answer = winnow(args, "select", *words, *shlex.split(args.select_args), "--json")
     return Path(json.loads(answer)["shards"])
 
 
 def train(
-    asked: argparse.Namespace, shards: Path, student: str, steps: int, seed: int, *more: str
+    args: argparse.Namespace, shards: Path, student: str, steps: int, seed: int, *more: str
 ) -> Path:
     """The evaluation of one student, trained from the shards unless it was.
 
     `more` are further words for `winnow distill`.
     """
-    words = ["--student", student, "--steps", steps, "--seed", seed, "--eval", asked.eval]
-    words += [*more, *shlex.split(asked.distill_args)]
+    words = ["--student", student, "--steps", steps, "--seed", seed, "--eval", args.eval]
+    words += [*more, *shlex.split(args.distill_args)]
     key = artifact.digest([artifact.read_card(shards, "shards")["digest"], words])
-    out = Path(asked.runs) / "students" / f"{shards.name}-{key[:10]}"
+    out = Path(args.runs) / "students" / f"{shards.name}-{key[:10]}"
     result = out / "evaluation.json"
     if not result.is_file():
-        common = ["--shards", shards, "--runs", asked.runs, "--teacher", asked.teacher]
-        winnow(asked, "distill", *common, "--out", out, *words)
+        common = ["--shards", shards, "--runs", args.runs, "--teacher", args.teacher]
+        winnow(args, "distill", *common, "--out", out, *words)
     return result
 
 
@@ -83,10 +83,10 @@ def close_gaps(
                     ends[end, row["n"], cell["student"], cell["steps"]] = cell["mean"]
     for row in rows:
         for cell in row["cells"]:
-            place = row["n"], cell["student"], cell["steps"]
-            zero, one = ends.get((low, *place)), ends.get((high, *place))
-            if zero is not None and one is not None and one != zero:
-                cell["gap_closed"] = (cell["mean"] - zero) / (one - zero)
+            setting = row["n"], cell["student"], cell["steps"]
+            lowest, highest = ends.get((low, *setting)), ends.get((high, *setting))
+            if lowest is not None and highest is not None and highest != lowest:
+                cell["gap_closed"] = (cell["mean"] - lowest) / (highest - lowest)
 
 
 def accuracy(cell: Mapping[str, Any]) -> str:
@@ -105,15 +105,15 @@ def line(*words: str, head: bool = False) -> Iterator[str]:
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """The options that every contest has."""
-    found = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("--runs", required=True)
-    found.add_argument("--teacher", required=True)
-    found.add_argument("--corpus", required=True)
-    found.add_argument("--eval", required=True)
-    found.add_argument("--original", help="the lost original, for the upper bound")
-    found.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    found.add_argument("--select-args", default="", help="further words for `winnow select`")
-    found.add_argument("--distill-args", default="", help="as in '--views 2'")
-    return found
+    options.add_argument("--runs", required=True)
+    options.add_argument("--teacher", required=True)
+    options.add_argument("--corpus", required=True)
+    options.add_argument("--eval", required=True)
+    options.add_argument("--original", help="the lost original, for the upper bound")
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    options.add_argument("--select-args", default="", help="further words for `winnow select`")
+    options.add_argument("--distill-args", default="", help="as in '--views 2'")
+    return options

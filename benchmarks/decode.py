@@ -109,18 +109,18 @@ def main(words: Sequence[str] | None = None) -> None:
     options.add_argument("--side", type=int, default=400, help="longer side of drawn images")
     options.add_argument("--size", type=int, default=224)
     options.add_argument("--rounds", type=int, default=5)
-    asked = options.parse_args(words)
+    args = options.parse_args(words)
     torch.set_num_threads(1)
-    if asked.images:
-        paths = sorted(asked.images.rglob("*.jp*g"))[: asked.count]
+    if args.images:
+        paths = sorted(args.images.rglob("*.jp*g"))[: args.count]
         blobs = [path.read_bytes() for path in paths]
     else:
-        blobs = drawn(asked.count, asked.side)
-    geometry = Geometry(asked.size, CROP_FRAC)
+        blobs = drawn(args.count, args.side)
+    geometry = Geometry(args.size, CROP_FRAC)
     for name in CONTESTANTS:
         measured(name, blobs[:10], geometry)
     table: dict[str, Any] = timing.contest(
-        {name: partial(measured, name, blobs, geometry) for name in CONTESTANTS}, asked.rounds
+        {name: partial(measured, name, blobs, geometry) for name in CONTESTANTS}, args.rounds
     )
     key = "images_per_cpu_second"
     peer, speed = timing.fastest(table, ("PIL", "torchvision"), key)
@@ -138,8 +138,8 @@ def main(words: Sequence[str] | None = None) -> None:
     ]
     table["ours"] |= off(blobs, geometry)
     timing.show(table)
-    side = asked.side if asked.images is None else None
-    settings = {"count": len(blobs), "side": side, "size": asked.size, "rounds": asked.rounds}
+    side = args.side if args.images is None else None
+    settings = {"count": len(blobs), "side": side, "size": args.size, "rounds": args.rounds}
     timing.write("decode", lines, contestants=table, **settings)
 
 

@@ -7,7 +7,7 @@ one), and the best one we can write (`best`: the fastest of `bare.VARIANTS` in a
 Ours: `kd` through `distill.run.train_students`, with the teacher at each step (`online`), with its
 forward compiled, as `winnow distill` has it in a long training (`compiled`), and with its targets
 for V views cached before (`cached`). Peers: files of benchmarks/peers, run
-by a Python that has them; one that is not installed is said to be so. `--only best ours` leaves out
+by a Python that has them; the table says which are not installed. `--only best ours` leaves out
 whoever's name begins otherwise: more rounds in less time.
 """
 
@@ -58,23 +58,23 @@ def tried(given: Pair, variants: Sequence[bare.Variant], rounds: int) -> dict[st
     return {**timing.contest(trial, rounds), **refused}
 
 
-def wanted(name: str, asked: argparse.Namespace) -> bool:
+def wanted(name: str, args: argparse.Namespace) -> bool:
     """Whether a contestant is among those named with --only."""
-    return not asked.only or name.startswith(tuple(asked.only))
+    return not args.only or name.startswith(tuple(args.only))
 
 
-def peers(given: Pair, asked: argparse.Namespace, steps: int) -> tuple[Contestants, dict[str, Any]]:
-    """The peers that are installed, and what is said of all of them."""
-    found: Contestants = {}
-    said: dict[str, Any] = {}
-    for name in (one for one in PEERS if wanted(one, asked)):
+def peers(given: Pair, args: argparse.Namespace, steps: int) -> tuple[Contestants, dict[str, Any]]:
+    """The peers that are installed, and notes on all of them."""
+    installed: Contestants = {}
+    notes: dict[str, Any] = {}
+    for name in (peer for peer in PEERS if wanted(peer, args)):
         module = importlib.import_module(f"benchmarks.peers.{name}")
         try:
-            found[name] = timing_of(given, module.make(given, asked.workers), steps)
-            said[name] = {"setup": module.SETUP}
+            installed[name] = timing_of(given, module.make(given, args.workers), steps)
+            notes[name] = {"setup": module.SETUP}
         except ImportError as error:
-            said[name] = {"setup": f"not installed ({error})"}
-    return found, said
+            notes[name] = {"setup": f"not installed ({error})"}
+    return installed, notes
 
 
 def lines(table: dict[str, dict[str, float]], key: str) -> list[Line]:
@@ -96,48 +96,48 @@ def lines(table: dict[str, dict[str, float]], key: str) -> list[Line]:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Prints one table and writes benchmarks/distill.json."""
-    asked = arguments(words)
-    pair.begin(asked)
-    given, steps = pair.pair_of(asked), asked.steps
+    args = arguments(words)
+    pair.begin(args)
+    given, steps = pair.pair_of(args), args.steps
     key = timing.unit(given.device)
     print(f"{len(given.images_NRR3):,} images; the best loop's variants:")
-    variants = tried(given, bare.VARIANTS[: asked.variants], asked.rounds)
+    variants = tried(given, bare.VARIANTS[: args.variants], args.rounds)
     timing.show(variants)
-    named = {str(one): one for one in bare.VARIANTS}
+    named = {str(variant): variant for variant in bare.VARIANTS}
     chosen, _ = timing.fastest({n: r for n, r in variants.items() if key in r}, [*variants], key)
     made: dict[str, Callable[[], Steps]] = {
         **{f"naive, {count} workers": partial(bare.naive, given, count) for count in WORKERS},
         "best": partial(bare.best, given, named[chosen]),
     }
     contestants: Contestants = {
-        name: timing_of(given, make(), steps) for name, make in made.items() if wanted(name, asked)
+        name: timing_of(given, make(), steps) for name, make in made.items() if wanted(name, args)
     }
-    found, said = peers(given, asked, steps)
+    installed, notes = peers(given, args, steps)
     settings: dict[str, dict[str, Any]] = {
         "ours, online": {},
         "ours, compiled": {"compiled": True},
-        "ours, cached": {"views": asked.views},
+        "ours, cached": {"views": args.views},
     }
-    settings = {name: more for name, more in settings.items() if wanted(name, asked)}
+    settings = {name: more for name, more in settings.items() if wanted(name, args)}
     rest: dict[str, list[float]] = {name: [] for name in settings}
     with contextlib.ExitStack() as held:
-        scratch = asked.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
+        scratch = args.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
         for name, more in settings.items():
-            job = ours.job_of(given, asked.shards, scratch, **more)
+            job = ours.job_of(given, args.shards, scratch, **more)
             ours.run(job, ours.FEW)  # warm-up; answers are kept, nets compiled
             contestants[name] = partial(ours.steps_of, job, steps, rest[name])
-        table = timing.contest({**contestants, **found}, asked.rounds)
+        table = timing.contest({**contestants, **installed}, args.rounds)
     other = {name: {"seconds_besides_steps": statistics.median(rest[name])} for name in rest}
-    other |= {"best": {"variant": chosen}} | said
+    other |= {"best": {"variant": chosen}} | notes
     whole: dict[str, Any] = {
-        name: {**table.get(name, {}), **other.get(name, {})} for name in [*table, *said]
+        name: {**table.get(name, {}), **other.get(name, {})} for name in [*table, *notes]
     }
     timing.show(whole)
     for name in settings if "best" in table else ():
         ratio, lowest, highest = timing.per_round(table, name, "best", key)
         print(f"{name} / best in the same round: {ratio:.3f} ({lowest:.3f} to {highest:.3f})")
     result = {"variants": variants, "contestants": whole, "machine": timing.machine(given.device)}
-    timing.write("distill", lines(table, key), **result, command=pair.plain(asked))
+    timing.write("distill", lines(table, key), **result, command=pair.plain(args))
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -207,7 +207,7 @@ def run(job: str, *arguments: object) -> dict[str, Any]:
 
 
 def job(name: str, arguments: list[str]) -> dict[str, Any]:
-    """What `run` asked for."""
+    """The job that `run` asked for."""
     paths = [Path(one) for one in arguments]
     if name == "make":
         make(paths[0], int(arguments[1]), int(arguments[2]))

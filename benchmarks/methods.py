@@ -28,20 +28,20 @@ from indexes.models.teacher import WEIGHTS, load_teacher
 LOG = "log.jsonl"
 
 
-def measure(asked: argparse.Namespace, row: str) -> dict[str, Any]:
+def measure(args: argparse.Namespace, row: str) -> dict[str, Any]:
     """One row, `SELECTION METHOD key=value ...`: per student its accuracies by seed, and costs."""
     selection, method, *settings = row.split()
-    shards = select(asked, selection, asked.n)
+    shards = select(args, selection, args.n)
     words = ["--method", method, *(["--set", " ".join(settings)] if settings else [])]
-    found: dict[str, Any] = {"selection": selection, "method": method, "n": asked.n}
+    found: dict[str, Any] = {"selection": selection, "method": method, "n": args.n}
     found |= {"settings": " ".join(settings), "shards": str(shards), "cells": []}
-    for student in asked.student:
-        results = [train(asked, shards, student, asked.steps, seed, *words) for seed in asked.seeds]
+    for student in args.student:
+        results = [train(args, shards, student, args.steps, seed, *words) for seed in args.seeds]
         tops = [artifact.read_json(result)["top1"] for result in results]
-        cell = {"student": student, "steps": asked.steps, "accuracies": tops}
+        cell = {"student": student, "steps": args.steps, "accuracies": tops}
         cell |= costs([result.parent for result in results])
         found["cells"].append(cell)
-        print(f"{row}: {student}, {asked.steps:,} steps: {tops}", flush=True)
+        print(f"{row}: {student}, {args.steps:,} steps: {tops}", flush=True)
     return found
 
 
@@ -103,15 +103,15 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     options.add_argument("--student", nargs="+", default=["resnet8"])
     options.add_argument("--steps", type=int, default=1000)
     options.add_argument("--out", type=Path, default=Path("benchmarks/methods.json"))
-    asked = options.parse_args(words)
-    asked.jobs = 1  # side by side the seconds would mean nothing
-    return asked
+    args = options.parse_args(words)
+    args.jobs = 1  # side by side the seconds would mean nothing
+    return args
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Prints the tables; writes them as Markdown beside one JSON."""
-    asked = arguments(words)
-    rows = [measure(asked, row) for row in asked.rows]
+    args = arguments(words)
+    rows = [measure(args, row) for row in args.rows]
     close_gaps(
         rows,
         low=lambda row: losses_of(row) == "kd" and row["selection"] == "random",
@@ -119,9 +119,9 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     text = "\n".join(tables(rows)) + "\n"
     print(text)
-    result = {"command": artifact.plain(vars(asked)), "rows": rows}
-    asked.out.write_text(json.dumps(result, indent=1) + "\n")
-    asked.out.with_suffix(".md").write_text(text)
+    result = {"command": artifact.plain(vars(args)), "rows": rows}
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    args.out.with_suffix(".md").write_text(text)
 
 
 if __name__ == "__main__":

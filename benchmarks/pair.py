@@ -56,19 +56,19 @@ class Pair:
         return (self.images_NRR3.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
-def pair_of(asked: argparse.Namespace) -> Pair:
+def pair_of(args: argparse.Namespace) -> Pair:
     """The pair that the command line names, every image of the shards decoded."""
-    shards = open_shards(asked.shards)
-    teacher = load_teacher(asked.teacher)
+    shards = open_shards(args.shards)
+    teacher = load_teacher(args.teacher)
     shards.check_teacher(teacher.card.digest)
-    rows = range(min(len(shards), asked.images or len(shards)))
+    rows = range(min(len(shards), args.images or len(shards)))
     pixels = [load_view(shards.read(row), teacher.geometry)[0] for row in rows]
     return Pair(
         images_NRR3=torch.from_numpy(np.stack(pixels)),
-        directory=Path(asked.teacher),
-        student=asked.student,
-        batch_size=asked.batch_size,
-        device=asked.device,
+        directory=Path(args.teacher),
+        student=args.student,
+        batch_size=args.batch_size,
+        device=args.device,
     )
 
 
@@ -95,16 +95,16 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return found
 
 
-def begin(asked: argparse.Namespace) -> None:
+def begin(args: argparse.Namespace) -> None:
     """The same device, threads and memory for all that follows, as a training by winnow has it."""
-    asked.device = devices.choose(asked.device)
-    devices.keep_memory(asked.device)
-    torch.set_num_threads(asked.threads)
+    args.device = devices.choose(args.device)
+    devices.keep_memory(args.device)
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
 
 
-def plain(asked: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, but for the places of files."""
+def plain(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as JSON, without the paths of files."""
     places = ("shards", "teacher", "scratch", "corpus", "eval")
-    return {name: value for name, value in vars(asked).items() if name not in places}
+    return {name: value for name, value in vars(args).items() if name not in places}

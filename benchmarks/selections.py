@@ -60,31 +60,31 @@ def true_figures(
     }
 
 
-def measure(asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every selection with its figures and its students' accuracies, `asked.jobs` at a time."""
-    methods = [*asked.methods, *([ORIGINAL] if asked.original else [])]
-    chosen = [(method, n, select(asked, method, n)) for n in asked.n for method in methods]
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        each = pool.map if asked.jobs > 1 else map  # one at a time needs no thread
-        return list(each(lambda one: measure_one(asked, *one), chosen))
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every selection with its figures and its students' accuracies, `args.jobs` at a time."""
+    methods = [*args.methods, *([ORIGINAL] if args.original else [])]
+    chosen = [(method, n, select(args, method, n)) for n in args.n for method in methods]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        each = pool.map if args.jobs > 1 else map  # one at a time needs no thread
+        return list(each(lambda one: measure_one(args, *one), chosen))
 
 
-def measure_one(asked: argparse.Namespace, method: str, n: int, directory: Path) -> dict[str, Any]:
+def measure_one(args: argparse.Namespace, method: str, n: int, directory: Path) -> dict[str, Any]:
     """One selection with its figures and, per student and steps, the accuracies by seed."""
     shards = open_shards(directory)
     row: dict[str, Any] = {"method": method, "n": n, "kept": len(shards)}
     row |= {"shards": str(directory), "certificate": shards.card["certificate"]}
-    if asked.truth and method != ORIGINAL:
-        truth = read_truth(asked.truth, shards.classes)
+    if args.truth and method != ORIGINAL:
+        truth = read_truth(args.truth, shards.classes)
         row |= true_figures(
             shards.keys.tolist(), shards.columns["label"], truth, len(shards.classes)
         )
     row["cells"] = []
-    for student in asked.student:
-        for steps in asked.steps:
+    for student in args.student:
+        for steps in args.steps:
             results = [
-                artifact.read_json(train(asked, directory, student, steps, seed))
-                for seed in asked.seeds
+                artifact.read_json(train(args, directory, student, steps, seed))
+                for seed in args.seeds
             ]
             cell = {"student": student, "steps": steps}
             cell["accuracies"] = [result["top1"] for result in results]
@@ -183,8 +183,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Prints the tables; writes them as Markdown beside one JSON."""
-    asked = arguments(words)
-    rows = measure(asked)
+    args = arguments(words)
+    rows = measure(args)
     close_gaps(
         rows,
         low=lambda row: row["method"] == "random",
@@ -193,9 +193,9 @@ def main(words: Sequence[str] | None = None) -> None:
     found = correlate(rows)
     text = "\n".join(tables(rows, found)) + "\n"
     print(text)
-    result = {"command": artifact.plain(vars(asked)), "selections": rows, "spearman": found}
-    asked.out.write_text(json.dumps(result, indent=1) + "\n")
-    asked.out.with_suffix(".md").write_text(text)
+    result = {"command": artifact.plain(vars(args)), "selections": rows, "spearman": found}
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    args.out.with_suffix(".md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -49,19 +49,17 @@ class Load:
         return (load_view(blob, self.geometry)[0],)
 
 
-def our_batches(shards: Shards, geometry: Geometry, asked: argparse.Namespace) -> Iterator[Tensor]:
+def our_batches(shards: Shards, geometry: Geometry, args: argparse.Namespace) -> Iterator[Tensor]:
     """Shuffled batches as a training streams them. The one place that opens distill's reader."""
     stock = ShardDataset([(shards, np.arange(len(shards)))])
-    order = EpochSampler(len(shards), asked.batch_size, seed=0)
+    order = EpochSampler(len(shards), args.batch_size, seed=0)
     source = open_image_source(
-        stock, geometry, order, device="cpu", workers=asked.workers, budget_bytes=0
+        stock, geometry, order, device="cpu", workers=args.workers, budget_bytes=0
     )
     return source.batches(0, 10**6)
 
 
-def their_batches(
-    shards: Shards, geometry: Geometry, asked: argparse.Namespace
-) -> Iterator[Tensor]:
+def their_batches(shards: Shards, geometry: Geometry, args: argparse.Namespace) -> Iterator[Tensor]:
     """webdataset as its documentation has it: shuffled shards, a buffer of 1,000, DataLoader."""
     import webdataset as wds
 
@@ -75,25 +73,25 @@ def their_batches(
         .repeat()
         .shuffle(1000)
         .map(Load(geometry))
-        .batched(asked.batch_size, partial=False)
+        .batched(args.batch_size, partial=False)
     )
-    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=asked.workers)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=args.workers)
     for (batch,) in loader:
-        assert batch.shape == (asked.batch_size, geometry.size, geometry.size, 3)
+        assert batch.shape == (args.batch_size, geometry.size, geometry.size, 3)
         yield torch.as_tensor(batch)
 
 
-def reading(batches: Iterator[Any], asked: argparse.Namespace) -> Callable[[], Sample]:
+def reading(batches: Iterator[Any], args: argparse.Namespace) -> Callable[[], Sample]:
     """A measurement of batches that are coming already.
 
     What waits in a queue since the last round is taken first.
     """
 
     def job() -> int:
-        return sum(len(batch) for batch in itertools.islice(batches, asked.batches))
+        return sum(len(batch) for batch in itertools.islice(batches, args.batches))
 
     def measure() -> Sample:
-        for _ in itertools.islice(batches, FULL * max(1, asked.workers)):
+        for _ in itertools.islice(batches, FULL * max(1, args.workers)):
             pass
         return timed(job)
 
@@ -148,31 +146,31 @@ def lines(table: dict[str, dict[str, float]]) -> list[Line]:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Prints one table and writes benchmarks/stream.json."""
-    asked = arguments(words)
-    pair.begin(asked)
-    shards = open_shards(asked.shards)
+    args = arguments(words)
+    pair.begin(args)
+    shards = open_shards(args.shards)
     with contextlib.ExitStack() as held:
-        scratch = asked.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
+        scratch = args.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
         job = ours.Job(
-            shards=asked.shards,
-            teacher=asked.teacher,
-            students=(asked.student,),
-            batch_size=asked.batch_size,
-            device=asked.device,
+            shards=args.shards,
+            teacher=args.teacher,
+            students=(args.student,),
+            batch_size=args.batch_size,
+            device=args.device,
             scratch=scratch,
-            workers=asked.workers,
+            workers=args.workers,
         )
-        table = waits(job, asked.steps, asked.rounds)
+        table = waits(job, args.steps, args.rounds)
     geometry = stored_geometry(Geometry(shards.input_size))
     contestants = {
         "bytes": partial(timed, lambda: bytes_alone(shards)),
-        "ours": reading(our_batches(shards, geometry, asked), asked),
-        "webdataset": reading(their_batches(shards, geometry, asked), asked),
+        "ours": reading(our_batches(shards, geometry, args), args),
+        "webdataset": reading(their_batches(shards, geometry, args), args),
     }
-    table |= timing.contest(contestants, asked.rounds)
+    table |= timing.contest(contestants, args.rounds)
     timing.show(table)
-    result = {"contestants": table, "machine": timing.machine(asked.device)}
-    timing.write("stream", lines(table), **result, command=pair.plain(asked))
+    result = {"contestants": table, "machine": timing.machine(args.device)}
+    timing.write("stream", lines(table), **result, command=pair.plain(args))
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -54,34 +54,32 @@ def line(found: Mapping[str, float], unit: str) -> Line:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Prints one table and writes benchmarks/students.json."""
-    asked = arguments(words)
-    pair.begin(asked)
-    key = timing.unit(asked.device)
+    args = arguments(words)
+    pair.begin(args)
+    key = timing.unit(args.device)
     with contextlib.ExitStack() as held:
-        scratch = asked.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
+        scratch = args.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
         make = partial(
             ours.Job,
-            shards=asked.shards,
-            teacher=asked.teacher,
-            batch_size=asked.batch_size,
-            device=asked.device,
+            shards=args.shards,
+            teacher=args.teacher,
+            batch_size=args.batch_size,
+            device=args.device,
             scratch=scratch,
         )
         jobs = {
-            PASS: make(students=tuple(asked.students)),
+            PASS: make(students=tuple(args.students)),
             ONLINE: make(students=(ours.NOTHING,)),
             VIEWS: make(students=(ours.NOTHING,), views=1),
-            **{name: make(students=(name,)) for name in asked.students},
+            **{name: make(students=(name,)) for name in args.students},
         }
         for name in (VIEWS, PASS):  # warm-up, and answers to keep
             ours.run(jobs[name], ours.FEW)
         contestants: dict[str, Callable[[], Sample]] = {
-            name: partial(ours.steps_of, job, asked.steps) for name, job in jobs.items()
+            name: partial(ours.steps_of, job, args.steps) for name, job in jobs.items()
         }
-        table = timing.contest(contestants, asked.rounds)
-    found = parts(
-        {name: asked.batch_size / row[key] for name, row in table.items()}, asked.students
-    )
+        table = timing.contest(contestants, args.rounds)
+    found = parts({name: args.batch_size / row[key] for name, row in table.items()}, args.students)
     for name, value in found.items():
         print(f"{name:<20}{1000 * value:>10.2f} ms")
     print(f"a run each takes {found['a run each'] / found['one pass']:.2f} times one pass")
@@ -89,9 +87,9 @@ def main(words: Sequence[str] | None = None) -> None:
     result: dict[str, Any] = {
         "seconds_per_step": found,
         "measured": table,
-        "command": pair.plain(asked),
+        "command": pair.plain(args),
     }
-    timing.write("students", [line(found, unit)], **result, machine=timing.machine(asked.device))
+    timing.write("students", [line(found, unit)], **result, machine=timing.machine(args.device))
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:

@@ -77,7 +77,7 @@ def timed(job: Callable[[], float], device: str = "cpu") -> Sample:
 
 
 def synchronize(device: str) -> None:
-    """Waits until the device has done what it was told."""
+    """Waits until the device has done its work."""
     if device.startswith("cuda"):
         import torch
 
@@ -202,7 +202,7 @@ def fastest(
 
 
 def show(table: Mapping[str, Mapping[str, Any]]) -> None:
-    """The table, a row for each contestant; who was not measured is told why."""
+    """The table, a row for each contestant; a note for one that was not measured."""
     for name, row in table.items():
         figures = (
             f"{key}={value:,.4g}" if isinstance(value, float) else f"{key}={value}"

@@ -3,7 +3,7 @@
 Command: python -m benchmarks.wholejob --corpus 'POOL/*.tar.gz' --teacher DIR --eval TEST \
     [-n 50000] [--student resnet18] [--select-args '...'] [--distill-args '--epochs 30']
 `winnow select` and `winnow distill` as a user runs them, in processes of their own, from nothing:
-wall-clock seconds of both and of each stage, told by the lines that they print, start-up, decoding,
+wall-clock seconds of both and of each stage, read from the lines that they log, start-up, decoding,
 saving and evaluation included. The target, five minutes, is one H200's: on a CPU it is blank.
 """
 
@@ -30,8 +30,8 @@ MINUTES = 5
 EVALUATION = ("evaluate: ", "weakest: ", "dropped: ", "cost: ", "Images/s: ")  # what it prints
 
 
-def told(*words: object) -> list[tuple[float, str]]:
-    """The lines that `winnow` prints, with the seconds since its start; ends where it fails."""
+def timed_lines(*words: object) -> list[tuple[float, str]]:
+    """The lines that `winnow` logs and prints, each with the seconds since its start."""
     command = [sys.executable, "-u", "-m", "winnow", *map(str, words)]
     begin, lines = time.perf_counter(), []
     with subprocess.Popen(
@@ -47,15 +47,15 @@ def told(*words: object) -> list[tuple[float, str]]:
 
 
 def stages(lines: Iterable[tuple[float, str]], student: str) -> dict[str, float]:
-    """Seconds by stage: a line tells the stage that the time since the line before it went to."""
-    found: dict[str, float] = {}
+    """Seconds by stage: a line names the stage that took the time since the line before it."""
+    seconds_of: dict[str, float] = {}
     before = 0.0
     for seconds, text in lines:
         name = stage_of(text, student)
         if name is not None:
-            found[name] = found.get(name, 0.0) + seconds - before
+            seconds_of[name] = seconds_of.get(name, 0.0) + seconds - before
             before = seconds
-    return found
+    return seconds_of
 
 
 def stage_of(text: str, student: str) -> str | None:
@@ -72,30 +72,30 @@ def stage_of(text: str, student: str) -> str | None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Prints one table and writes benchmarks/wholejob.json."""
-    asked = arguments(words)
+    args = arguments(words)
     device = devices.choose()
-    open_parts(asked.eval)  # a slip in the path is told now and not after the selection
+    open_parts(args.eval)  # a mistake in the path is reported before the selection
     with contextlib.ExitStack() as held:
-        runs = asked.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
+        runs = args.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
         if any(runs.glob("*")):
             raise SystemExit(f"{runs} is not empty: what is there already would not be timed")
-        common = ["--runs", runs, "--teacher", asked.teacher]
-        select = told(
-            "select", *common, "--corpus", asked.corpus, "-n", asked.n,
-            *shlex.split(asked.select_args),
+        common = ["--runs", runs, "--teacher", args.teacher]
+        select = timed_lines(
+            "select", *common, "--corpus", args.corpus, "-n", args.n,
+            *shlex.split(args.select_args),
         )  # fmt: skip
         out = runs / "student"
-        distill = told(
-            "distill", *common, "--student", asked.student, "--eval", asked.eval, "--out", out,
-            *shlex.split(asked.distill_args),
+        distill = timed_lines(
+            "distill", *common, "--student", args.student, "--eval", args.eval, "--out", out,
+            *shlex.split(args.distill_args),
         )  # fmt: skip
         accuracy = artifact.read_json(out / "evaluation.json")["top1"]
     table: dict[str, Any] = {
-        "select": {"seconds": select[-1][0], **stages(select, asked.student)},
-        "distill": {"seconds": distill[-1][0], **stages(distill, asked.student)},
+        "select": {"seconds": select[-1][0], **stages(select, args.student)},
+        "distill": {"seconds": distill[-1][0], **stages(distill, args.student)},
     }
     timing.show(table)
-    print(f"{asked.student}: top-1 {100 * accuracy:.2f} %")
+    print(f"{args.student}: top-1 {100 * accuracy:.2f} %")
     on_gpu = device.startswith("cuda")
     line = Line(
         row="whole job",
@@ -104,8 +104,8 @@ def main(words: Sequence[str] | None = None) -> None:
         target=Target(of="", sense="<=", bound=60.0 * MINUTES) if on_gpu else None,
     )
     result = {"stages": table, "top1": accuracy, "machine": timing.machine(device)}
-    settings = {"n": asked.n, "student": asked.student}
-    settings |= {"select_args": asked.select_args, "distill_args": asked.distill_args}
+    settings = {"n": args.n, "student": args.student}
+    settings |= {"select_args": args.select_args, "distill_args": args.distill_args}
     timing.write("wholejob", [line], **result, command=settings)
     if not on_gpu:
         print("this is a CPU's figure; the target is one H200's, and blank")

@@ -30,7 +30,9 @@ def save_wide(directory: Path) -> Teacher:
 def pixels_of(num: int) -> Pixels:
     """Drawn images, uint8 [num, S, S, 3]."""
     geometry = Geometry(distillation.SIZE)
-    return np.stack([load_view(distillation.paint(900 + row), geometry)[0] for row in range(num)])
+    return np.stack(
+        [load_view(distillation.draw_image(900 + row), geometry)[0] for row in range(num)]
+    )
 
 
 def logits_of(student: Teacher, pixels: Pixels) -> Any:

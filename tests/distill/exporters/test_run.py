@@ -43,7 +43,7 @@ def test_an_open_teacher_and_images_of_ones_own(
     teacher = save_wide(tmp_path / "wide")
     (tmp_path / "set").mkdir()
     for number in range(5):
-        (tmp_path / "set" / f"{number}.png").write_bytes(distillation.paint(number, 50))
+        (tmp_path / "set" / f"{number}.png").write_bytes(distillation.draw_image(number, 50))
     (tmp_path / "set" / "bad.png").write_bytes(b"no image")
     images = tmp_path / "set"
     exported = export(ExportConfig(student=teacher, formats="pt2", images=images, runs=runs))

@@ -16,12 +16,12 @@ def test_samples_of_a_folder_are_from_all_over_it(tmp_path: Path) -> None:
     for number in range(40):
         folder = tmp_path / f"class{number // 10}"
         folder.mkdir(exist_ok=True)
-        (folder / f"{number}.png").write_bytes(distillation.paint(number))
+        (folder / f"{number}.png").write_bytes(distillation.draw_image(number))
     (tmp_path / "class2" / "00.png").write_bytes(b"")
     samples = gather_samples(str(tmp_path), 12, Geometry(32))
     assert len(samples) == 11
     assert samples.dropped == {"empty": 1}
-    numbers = [number for number in range(40) if distillation.paint(number) in samples.encoded]
+    numbers = [number for number in range(40) if distillation.draw_image(number) in samples.encoded]
     assert {number // 10 for number in numbers} == {0, 1, 2, 3}
     assert [len(batch) for batch in samples.batches(0, 99, 4)] == [4, 4, 3]
     assert gather_samples(str(tmp_path), 12, Geometry(32)).encoded == samples.encoded
@@ -31,11 +31,11 @@ def test_samples_of_a_sorted_tar_are_from_all_over_it(tmp_path: Path) -> None:
     with (tmp_path / "sorted.tar").open("wb") as file:
         tar = HashedTar(file)
         for number in range(120):
-            tar.add(f"{number:03}.png", distillation.paint(number))
+            tar.add(f"{number:03}.png", distillation.draw_image(number))
         tar.close()
     samples = gather_samples(str(tmp_path / "sorted.tar"), 12, Geometry(32))
     thirds = {
-        number // 40 for number in range(120) if distillation.paint(number) in samples.encoded
+        number // 40 for number in range(120) if distillation.draw_image(number) in samples.encoded
     }
     assert (len(samples), thirds) == (12, {0, 1, 2})
 
