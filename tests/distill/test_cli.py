@@ -17,12 +17,12 @@ from tests.support import distillation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FLAGS = {
-    "distill": "runs device trust-builder shards teacher student method preset set mix mix-frac "
+    "distill": "shards teacher student method preset set mix mix-frac "
     "epochs steps batch-size lr optimizer views targets color-jitter compile accumulate ema seed "
-    "eval out memory-gib workers fresh json quiet verbose log-format",
-    "targets": "runs device trust-builder shards teacher views keep top color-jitter compile seed "
-    "verify json quiet verbose log-format",
-    "evaluate": "runs device trust-builder teacher out json quiet verbose log-format",
+    "eval out memory-gib workers fresh runs device trust-builder json quiet verbose log-format",
+    "targets": "shards teacher views keep top color-jitter compile seed "
+    "verify runs device trust-builder json quiet verbose log-format",
+    "evaluate": "teacher out runs device trust-builder json quiet verbose log-format",
     "train-teacher": "classes out builder size epochs batch-size lr seed device json quiet "
     "verbose log-format",
     "import-teacher": "builder weights classes mean std input-size crop-frac interpolation "
