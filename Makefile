@@ -22,12 +22,12 @@ READY  := $(VENV)/.ready
 PEER   ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo select generate distill teacher inspect bench check test
+.PHONY: help demo select generate distill teacher inspect bench check test test-slow
 
 help: ## this list
 	@echo "winnow: curate unlabeled images with a trained teacher, distil students from the shards"
 	@echo
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
 	@echo "variables: CORPUS TEACHER METHOD STUDENTS N SHARDS SET RUNS EVAL ARGS"
 	@echo "  make teacher BUILDER=torchvision:resnet50 WEIGHTS=r50.safetensors CLASSES=names.txt"
@@ -79,5 +79,8 @@ check: $(READY) ## formatting, linter, type checker
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: $(READY) ## the test suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## the test suite, a worker per core; ARGS goes to pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m 'not slow' $(ARGS)
+
+test-slow: $(READY) ## the tests that take long: several processes, the demo in small, the wheel
+	$(BIN)/python -m pytest -m slow $(ARGS)

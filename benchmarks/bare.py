@@ -64,8 +64,8 @@ def naive(pair: Pair, workers: int) -> Steps:
         for images, _ in itertools.islice(endless, steps):
             images = images.to(pair.device, non_blocking=True)
             with torch.no_grad():
-                taught = teacher(images)
-            loss = kd(student(images), taught)
+                teacher_logits = teacher(images)
+            loss = kd(student(images), teacher_logits)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -158,9 +158,9 @@ def best(pair: Pair, variant: Variant) -> Steps:
             images = images.contiguous(memory_format=layout)
             with devices.autocast(pair.device, enabled=bf16):
                 with torch.no_grad() if variant.teacher == "compiled" else torch.inference_mode():
-                    taught = teacher(images.to(dtype))
-                answers = forward(images)
-            loss = kd(answers.float(), taught.float())
+                    teacher_logits = teacher(images.to(dtype))
+                student_logits = forward(images)
+            loss = kd(student_logits.float(), teacher_logits.float())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

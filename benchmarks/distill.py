@@ -124,7 +124,7 @@ def main(words: Sequence[str] | None = None) -> None:
         scratch = args.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
         for name, more in settings.items():
             job = ours.job_of(given, args.shards, scratch, **more)
-            ours.run(job, ours.FEW)  # warm-up; answers are kept, nets compiled
+            ours.run(job, ours.FEW)  # warm-up; targets are cached, nets compiled
             contestants[name] = partial(ours.steps_of, job, steps, rest[name])
         table = timing.contest({**contestants, **installed}, args.rounds)
     other = {name: {"seconds_besides_steps": statistics.median(rest[name])} for name in rest}
@@ -144,7 +144,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     options = pair.parser(__doc__)
     options.add_argument("--student", default="resnet20")
-    options.add_argument("--views", type=int, default=2, help="V of the cached answers")
+    options.add_argument("--views", type=int, default=2, help="V of the cached targets")
     options.add_argument("--workers", type=int, default=0, help="loader processes of the peers")
     options.add_argument("--only", nargs="+", help="how the names of those measured begin")
     options.add_argument("--images", type=int, help="so many of the shards' for the others")

@@ -35,7 +35,7 @@ LOG = "log.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is trained: views 0 asks the teacher at every step, V keeps answers to V views.
+    """What is trained: views 0 runs the teacher at every step, V caches targets of V views.
 
     `compiled` is the teacher's forward.
     """

@@ -51,10 +51,10 @@ class Load:
 
 def our_batches(shards: Shards, geometry: Geometry, args: argparse.Namespace) -> Iterator[Tensor]:
     """Shuffled batches as a training streams them. The one place that opens distill's reader."""
-    stock = ShardDataset([(shards, np.arange(len(shards)))])
+    dataset = ShardDataset([(shards, np.arange(len(shards)))])
     order = EpochSampler(len(shards), args.batch_size, seed=0)
     source = open_image_source(
-        stock, geometry, order, device="cpu", workers=args.workers, budget_bytes=0
+        dataset, geometry, order, device="cpu", workers=args.workers, budget_bytes=0
     )
     return source.batches(0, 10**6)
 

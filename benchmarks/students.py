@@ -73,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> None:
             VIEWS: make(students=(ours.NOTHING,), views=1),
             **{name: make(students=(name,)) for name in args.students},
         }
-        for name in (VIEWS, PASS):  # warm-up, and answers to keep
+        for name in (VIEWS, PASS):  # warm-up, and targets to cache
             ours.run(jobs[name], ours.FEW)
         contestants: dict[str, Callable[[], Sample]] = {
             name: partial(ours.steps_of, job, args.steps) for name, job in jobs.items()

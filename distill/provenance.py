@@ -42,7 +42,7 @@ def _summary(directory: Path, card: Mapping[str, Any]) -> dict[str, Any]:
 def find_origins(record: Mapping[str, Any], runs: Path) -> list[Origin]:
     """The shard sets that a student's record names: as found under RUNS/shards, else as recorded.
 
-    Empty for a teacher that was imported or taught: its record names none.
+    Empty for a teacher that was imported or trained: its record names none.
     """
     inputs = record.get("inputs")
     inputs = inputs if isinstance(inputs, Mapping) else {}

@@ -27,7 +27,7 @@ by itself, all else equal; "?" where a student alone can tell (`python -m benchm
 | entropy | nats | ? | mean entropy of the softmax |
 | soft_entropy | nats | ? | the same at temperature 4 |
 | information | nats | higher | entropy of the mean softmax less the mean entropy |
-| soft_information | nats | higher | the same at temperature 4: what its answers say in all |
+| soft_information | nats | higher | the same at temperature 4: what its targets say in all |
 | target_variance | - | higher | total variance of the softmax at temperature 4 |
 
 Keys that need a BatchNorm are absent where the teacher has none. The lost original itself does not

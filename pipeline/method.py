@@ -28,7 +28,7 @@ class Choice:
     """quota_with_floor keeps images whose top class has more than half of the probability."""
     weights: Weighing = "none"
     """none; class_prior: an image of a short class counts more; soft_prior: such that the
-    teacher's softened answers give every class the same; confidence: as the teacher's largest
+    teacher's softened targets give every class the same; confidence: as the teacher's largest
     probability; moment_match: such that the teacher's BatchNorm sees the lost data."""
     weight_cap: float = 4.0
     """The largest weight, in means."""

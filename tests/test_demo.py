@@ -22,6 +22,7 @@ SMALL = winnow_demo.Scale(
 )
 
 
+@pytest.mark.slow
 def test_demo_in_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,8 +29,8 @@ def make(pair: Pair, workers: int) -> Steps:
         def training_step(self, batch: tuple[Tensor, Tensor], number: int) -> Tensor:
             images, _ = batch
             with torch.no_grad():
-                taught = self.teacher(images)
-            return kd(self.student(images), taught)
+                teacher_logits = self.teacher(images)
+            return kd(self.student(images), teacher_logits)
 
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(

@@ -15,7 +15,7 @@ from distill.evaluation.cost import Cost
 from distill.evaluation.pareto import front
 from indexes import artifact, plugins
 from indexes.checkpoint import LOG
-from indexes.models.teacher import Teacher, TeacherError, resolve_teacher
+from indexes.models.teacher import Teacher, resolve_teacher
 from indexes.sources import filesystem
 
 if TYPE_CHECKING:
@@ -87,17 +87,17 @@ class Comparison:
 def find_student(name: str | Path, runs: Path) -> Path:
     """The directory meant by `name`: a name under RUNS/students or RUNS/teachers, or a path.
 
-    Raises TeacherError, with the nearest names of students where there are any.
+    Raises UnknownName, with the nearest names of students where there are any.
     """
     students = runs / "students"
     if artifact.is_done(students / name):
         return students / name
     try:
         return resolve_teacher(str(name), runs)
-    except TeacherError as error:
+    except plugins.UnknownName as error:
         known = [p.name for p in students.glob("*") if artifact.is_done(p)]
         hint = plugins.nearest(Path(name).name, known)
-        raise TeacherError(
+        raise plugins.UnknownName(
             f"no student {str(name)!r} in {students}.{hint} Of teachers: {error}"
         ) from None
 

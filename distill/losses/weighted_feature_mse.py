@@ -1,4 +1,4 @@
-"""KD3's feature alignment: maps of a sample count by how far its answers still are apart."""
+"""KD3's feature alignment: maps of a sample count by how far its predictions still are apart."""
 
 from __future__ import annotations
 

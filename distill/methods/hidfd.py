@@ -1,4 +1,4 @@
-"""HiDFD's student: the teacher's last map is learned, the teacher's own classifier answers.
+"""HiDFD's student: the teacher's last map is learned, the teacher's own classifier predicts.
 
 Paper: Hybrid Data-Free Distillation (arXiv 2412.13525, AAAI 2025); its code was read (SOURCE).
 L = align mean (P(f_S) - f_T)^2, P the projector of indexes/zoo/_reused.py. The other half of

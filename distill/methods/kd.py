@@ -1,4 +1,4 @@
-"""Plain distillation: the student matches the teacher's softened answers, nothing else."""
+"""Plain distillation: the student matches the teacher's softened logits, nothing else."""
 
 from __future__ import annotations
 

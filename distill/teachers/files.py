@@ -20,13 +20,13 @@ PREFIXES = ("module.", "model.", "_orig_mod.")
 def class_names(classes: Path | Sequence[str]) -> list[str]:
     """Class names in the order of the head's rows; a file holds one per line, or a JSON list.
 
-    Raises TeacherError for a file that is missing or holds something else.
+    Raises FileNotFoundError where there is no file, TeacherError where it holds something else.
     """
     if not isinstance(classes, Path):
         return list(classes)
     path = classes
     if not path.is_file():
-        raise TeacherError(f"no file of class names {path}")
+        raise FileNotFoundError(f"no file of class names {path}")
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
         names = json.loads(text) if text.startswith("[") else text.splitlines()

@@ -13,6 +13,7 @@ from indexes.images.decode import Geometry
 from indexes.models.card import Card, TeacherError, checked_card
 from indexes.models.net import Net, NetError, build_net
 from indexes.models.weights import load_weights, read_safetensors
+from indexes.plugins import UnknownName
 
 if TYPE_CHECKING:
     import torch
@@ -146,7 +147,7 @@ def save_teacher(
 def resolve_teacher(spec: str | None, runs: str | Path) -> Path:
     """The directory of a teacher: a path, a name under runs/teachers, or None for the only one.
 
-    Raises TeacherError, which lists the teachers there are and shows how to import one.
+    Raises UnknownName, which lists the teachers there are and shows how to import one.
     """
     folder = Path(runs) / "teachers"
     known = sorted(card.parent.name for card in folder.glob(f"*/{artifact.CARD}"))
@@ -155,13 +156,13 @@ def resolve_teacher(spec: str | None, runs: str | Path) -> Path:
         if len(known) == 1:
             return folder / known[0]
         state = "say which teacher" if known else "no teacher yet"
-        raise TeacherError(f"{state}: {listing}; {HOW_TO_IMPORT}")
+        raise UnknownName(f"{state}: {listing}; {HOW_TO_IMPORT}")
     for directory in (Path(spec), folder / spec):
         if artifact.is_done(directory):
             return directory
     if Path(spec).is_dir():
         return Path(spec)  # unfinished: load_teacher says what is missing there
-    raise TeacherError(f"no teacher {spec!r}: {listing}; {HOW_TO_IMPORT}")
+    raise UnknownName(f"no teacher {spec!r}: {listing}; {HOW_TO_IMPORT}")
 
 
 def find_teacher(digest: str, runs: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""The contract: curated WebDataset shards with the teacher's answers inside, as read.
+"""The contract: curated WebDataset shards with the teacher's targets inside, as read.
 
 A directory holds `shard-000000.tar` (image, json, npy members; stock webdataset reads them),
 `shard-000000.parquet` (the side-car: every column, targets and tar offsets, so that analysis and
@@ -37,7 +37,7 @@ class Shards:
     """A whole shard set, opened: columns in memory, images read by tar offset.
 
     keys: [N] str; columns: name -> [N]; logits: float16 [N, K]; logit_classes: int32 [N, K], or
-    None where K = C. Targets are the teacher's answers to the canonical view (center crop).
+    None where K = C. Targets are the teacher's logits for the canonical view (center crop).
     """
 
     def __init__(self, directory: Path, card: dict[str, Any]) -> None:

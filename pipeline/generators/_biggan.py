@@ -129,10 +129,10 @@ class Discriminator(nn.Module):
     def __init__(self, side: int, width: int, num_classes: int, num_features: int) -> None:
         super().__init__()
         check_side(side)
-        halvings = max(1, (side // LAST).bit_length() - 1)
-        widths = [3, *(width * min(MOST, 2**step) for step in range(halvings + 2))]
+        num_downs = max(1, (side // LAST).bit_length() - 1)
+        widths = [3, *(width * min(MOST, 2**step) for step in range(num_downs + 2))]
         self.blocks = nn.ModuleList(
-            Down(a, b, halve=number < halvings, first=number == 0)
+            Down(a, b, halve=number < num_downs, first=number == 0)
             for number, (a, b) in enumerate(pairwise(widths))
         )
         self.adversarial = nn.Linear(widths[-1], 1)

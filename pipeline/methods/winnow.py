@@ -5,7 +5,7 @@ two images of about the same confidence the better one is the one that small pro
 (pipeline/scores/probe.py) could not learn from the most confident images. The
 teacher's middle BatchNorms know what the lost images looked like: symbols, game tiles and drawings
 are far off, however sure the teacher is of them. The weights then make the teacher's softened
-answers, which a student learns from, even over the classes. OURS; docs/LOG.md has the ablation.
+targets, which a student learns from, even over the classes. OURS; docs/LOG.md has the ablation.
 Command: make select CORPUS=... N=50000
 """
 
@@ -32,7 +32,7 @@ class Config(Choice):
     `bn_distance`."""
 
     hardness_weight: float = 2.0
-    """What it counts that probes have not learned an image, in halvings: at 2 the hardest image
+    """What it counts that probes have not learned an image, in bits: at 2 the hardest image
     may be a quarter as rare by its confidence as the easiest. More serves long trainings, less
     short ones."""
     ood_frac: float = 0.2

@@ -54,7 +54,7 @@ CONSTANTS = ProbeConfig()
 def proxy_kl(
     pool: Pool, device: str = "cpu", config: ProbeConfig = CONSTANTS
 ) -> Iterator[tuple[Block, npt.NDArray[np.float32]]]:
-    """For each block the KL divergence of the teacher's softened answers from those of a probe
+    """For each block the KL divergence of the teacher's softened targets from those of a probe
     that was trained on the most confident tenth of the candidates, even over the classes, mean
     over the probes: float32 [n].
 

@@ -113,7 +113,7 @@ def moments(block: Block) -> Callable[[Rows], npt.NDArray[Any]]:
 
 
 def soft_surplus(num_classes: int) -> Reader:
-    """Reads the softened answers of rows less an even share, float32 [n, C]."""
+    """Reads the softened targets of rows less an even share, float32 [n, C]."""
 
     def reader(block: Block) -> Callable[[Rows], Floats]:
         targets = SoftTargets.of(block)

@@ -1,4 +1,4 @@
-"""The floors of `distil` do what ours does: the same views, the same loss, the same answers."""
+"""The floors of `distil` do what ours does: the same views, the same loss, the same logits."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ FLAGS = {
 }
 
 
-REFUSED = "labeled by another teacher", "no such directory", "there are: master"
+REFUSED = "labeled by another teacher", "no such directory", "there are: mentor"
 
 
 def call(*words: object) -> tuple[int, str]:
@@ -46,7 +46,7 @@ def call(*words: object) -> tuple[int, str]:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RUNS as `winnow select` leaves it, and a labeled set beside."""
     place = tmp_path_factory.mktemp("cli")
-    teacher = distillation.make_teacher(place / "runs" / "teachers" / "master")
+    teacher = distillation.make_teacher(place / "runs" / "teachers" / "mentor")
     distillation.make_teacher(place / "runs" / "teachers" / "other", seed=8)
     distillation.make_shards(place / "runs" / "shards" / "demo", teacher)
     note = {"shards": str(place / "runs" / "shards" / "demo")}
@@ -90,7 +90,7 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
     assert code == 0
     assert "resnet8: was finished before" in output
     code, output = call("evaluate", "demo-winnow-resnet8-seed4", runs.parent / "val",
-                        "--runs", runs, "--teacher", "master", "--device", "cpu")  # fmt: skip
+                        "--runs", runs, "--teacher", "mentor", "--device", "cpu")  # fmt: skip
     assert code == 0, output
     assert "12 images, top-1" in output
     assert "agreement with the teacher" in output
@@ -107,7 +107,7 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
 
 
 def test_a_preset_and_a_second_set(runs: Path) -> None:
-    teacher = load_teacher(runs / "teachers" / "master")
+    teacher = load_teacher(runs / "teachers" / "mentor")
     distillation.make_shards(runs / "shards" / "synthetic", teacher, 20)
     words = ["distill", "--runs", runs, "--student", "resnet8", "--steps", 2, "--batch-size", 16,
              "--method", "kd3", "--preset", "faithful", "--set", "oversample=1",
@@ -123,7 +123,7 @@ def test_a_preset_and_a_second_set(runs: Path) -> None:
     assert record["recipe"]["drop_at"] == [0.625, 0.75, 0.875]
     assert record["mix_frac"] == 0.5
     code, output = call("evaluate", place.name, runs.parent / "val", "--runs", runs,
-                        "--teacher", "master", "--device", "cpu")  # fmt: skip
+                        "--teacher", "mentor", "--device", "cpu")  # fmt: skip
     assert code == 0, output
     assert "reused:" in artifact.read_card(place, "teacher")["builder"]
 
@@ -145,7 +145,7 @@ def test_a_preset_and_a_second_set(runs: Path) -> None:
         (["--set", "temprature=3"], "Did you mean 'temperature'?"),
         (["--student", "resnet8x5"], "resnet8x4"),
         (["--teacher", "other"], "labeled by another teacher"),
-        (["--teacher", "nobody"], "there are: master, other"),
+        (["--teacher", "nobody"], "there are: mentor, other"),
         (["--shards", "nowhere"], "no such directory"),
         (["--eval", "nowhere"], "nowhere"),
         (["--lr", "-1"], "lr above 0"),

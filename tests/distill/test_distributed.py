@@ -45,7 +45,7 @@ STEPS, BATCH = 12, 17  # 8 and 9 images for the two: never even
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("group")
-    teacher = distillation.make_teacher(place / "teachers" / "master")
+    teacher = distillation.make_teacher(place / "teachers" / "mentor")
     distillation.make_shards(place / "shards" / "demo", teacher, 61)
     return place
 
@@ -90,6 +90,7 @@ def curve(directory: Path) -> list[float]:
     return [line["terms"]["total"] for line in log_lines(directory) if "terms" in line]
 
 
+@pytest.mark.slow
 def test_two_processes_reach_the_curve_of_one(runs: Path) -> None:
     alone(runs, "one", *VIEWS)
     printed = together(runs, "two", *VIEWS)
@@ -104,6 +105,7 @@ def test_two_processes_reach_the_curve_of_one(runs: Path) -> None:
     assert sum(two) == pytest.approx(sum(one), rel=0.05)
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_where_two_were_and_the_other_way(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +148,7 @@ def test_means_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(buffer, torch.full((3,), 5.0))
 
 
+@pytest.mark.slow
 def test_those_who_have_nothing_to_save_wait_for_the_first(runs: Path) -> None:
     """torchrun ends all others as soon as one has left with a student that was stopped."""
     (runs / "spoilt.py").write_text(SPOILT)

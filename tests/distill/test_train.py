@@ -73,8 +73,8 @@ def test_weightless_images_change_nothing(world: World, method: str) -> None:
 
     def losses(pixels: Tensor, weights: Tensor) -> dict[str, Tensor]:
         torch.manual_seed(2)
-        taught, features, logits = teacher(pixels)
-        needed = taught if one.needs(one.config) == "map" else features
+        map_BDHW, features, logits = teacher(pixels)
+        needed = map_BDHW if one.needs(one.config) == "map" else features
         return one.losses(Batch(pixels, weights, logits, needed), 0.5)
 
     before = losses(pixels, weights)

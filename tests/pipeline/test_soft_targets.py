@@ -1,4 +1,4 @@
-"""Softened answers: of all classes, of some, in any order."""
+"""Softened targets: of all classes, of some, in any order."""
 
 from __future__ import annotations
 

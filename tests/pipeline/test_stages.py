@@ -140,6 +140,7 @@ def test_a_replaced_part_alone_is_indexed_again(tmp_path: Path) -> None:
     assert artifact.read_card(second, "vectors")["num_vectors"] == 32
 
 
+@pytest.mark.slow
 def test_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
     for number in range(3):
         corpora.good_tar(tmp_path / "c" / f"{number}.tar", 15, first=100 * number)

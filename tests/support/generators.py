@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {"width": 2, "batch": 8, "epochs": 2.0, "update_steps": 2
 
 
 def color_teacher(directory: Path, *, seed: int = 8) -> Teacher:
-    """An untrained ResNet-8 whose head is centered and stretched, so that its answers differ."""
+    """An untrained ResNet-8 whose head is centered and stretched, so that its logits differ."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = build_net("resnet8", num_classes=len(CLASSES), mean=(0.4,) * 3, std=(0.25,) * 3)

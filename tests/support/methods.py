@@ -30,6 +30,6 @@ def make_batch(world: World, method: Any, num: int = 12, *, weights: Tensor | No
     colors = torch.rand(num, 3, 1, 1, generator=generator)
     noise = torch.rand(num, 3, 32, 32, generator=generator)
     pixels = 0.7 * colors + 0.3 * noise
-    taught, features, logits = world[1](pixels)
-    needed = {"map": taught, "features": features, "logits": None}[method.needs(method.config)]
+    map_BDHW, features, logits = world[1](pixels)
+    needed = {"map": map_BDHW, "features": features, "logits": None}[method.needs(method.config)]
     return Batch(pixels, torch.ones(num) if weights is None else weights, logits, needed)

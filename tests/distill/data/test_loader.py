@@ -123,8 +123,8 @@ def test_feed_shows_each_visit_its_view(world: World) -> None:
     key_hash = shards.columns["key_hash"][rows]
     source = InMemory(stored, order)
     augmentation = augment.Augmentation(size=32, seed=0)
-    feed = StepLoader(source, order, key_hash, augmentation, per_image=2, num_views=3)
-    for step, seen in enumerate(feed.steps(5, 8), 5):
+    loader = StepLoader(source, order, key_hash, augmentation, per_image=2, num_views=3)
+    for step, seen in enumerate(loader.steps(5, 8), 5):
         index, epoch = order.indices(step)
         assert np.array_equal(seen.index, np.tile(index, 2))
         assert np.array_equal(seen.visits, np.concatenate([2 * epoch, 2 * epoch + 1]))

@@ -14,7 +14,7 @@ from tests.support.labeled import make_labeled, make_student
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RUNS with a teacher, four students and the labeled set `val`."""
     runs = tmp_path_factory.mktemp("runs")
-    distillation.make_teacher(runs / "teachers" / "master")
+    distillation.make_teacher(runs / "teachers" / "mentor")
     distillation.make_teacher(runs / "students" / "small", seed=7)
     distillation.make_teacher(runs / "students" / "smaller", seed=9, size=16)
     make_student(runs / "students" / "large", "resnet14")

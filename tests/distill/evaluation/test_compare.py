@@ -21,6 +21,7 @@ from distill.evaluation.compare import (
 from indexes import devices
 from indexes.images.decode import Geometry, load_view
 from indexes.models.teacher import Teacher, TeacherError, load_teacher
+from indexes.plugins import UnknownName
 from tests.support.comparisons import make_comparison
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,7 +36,7 @@ def test_one_pass_gives_the_results_of_single_ones(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "has_bf16", lambda device: False)  # batches round alike
-    teacher = load_teacher(runs / "teachers" / "master")
+    teacher = load_teacher(runs / "teachers" / "mentor")
     nets = load_students(runs)
     alone = [evaluate_net(net, str(runs / "val"), teacher=teacher) for net in nets]
     decoded: list[Geometry] = []  # appended to by threads
@@ -65,7 +66,7 @@ def test_one_pass_gives_the_results_of_single_ones(
 
 
 def test_students_are_sorted_by_cost_and_marked_on_the_front(runs: Path) -> None:
-    teacher = load_teacher(runs / "teachers" / "master")
+    teacher = load_teacher(runs / "teachers" / "mentor")
     comparison = compare_students(load_students(runs), str(runs / "val"), teacher, device="cpu")
     students = comparison.students
     assert [student.name for student in students] == ["smaller", "small", "large", "cropped"]
@@ -106,8 +107,8 @@ def test_a_student_is_found_by_name_or_path(runs: Path, tmp_path: Path) -> None:
     small = runs / "students" / "small"
     assert find_student("small", runs) == small
     assert find_student(str(small), tmp_path) == small
-    assert find_student("master", runs) == runs / "teachers" / "master"
-    with pytest.raises(TeacherError, match=r"no student 'smal'.* Did you mean 'small'"):
+    assert find_student("mentor", runs) == runs / "teachers" / "mentor"
+    with pytest.raises(UnknownName, match=r"no student 'smal'.* Did you mean 'small'"):
         find_student("smal", runs)
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_several_students_get_a_report(runs: Path, tmp_path: Path) -> None:
-    teacher = load_teacher(runs / "teachers" / "master")
+    teacher = load_teacher(runs / "teachers" / "mentor")
     students = [runs / "students" / name for name in ("large", "small")]
     options = {"labeled": runs / "val", "device": "cpu", "teacher": teacher, "runs": tmp_path}
     comparison = evaluate(EvaluateConfig(students=students, **options))
@@ -57,14 +57,14 @@ def test_out_is_a_file_for_one_student(runs: Path, tmp_path: Path) -> None:
 
 
 def test_the_command_prints_a_table_or_json(runs: Path) -> None:
-    words = ["evaluate", "large", "small", str(runs / "val"), "--teacher", "master",
+    words = ["evaluate", "large", "small", str(runs / "val"), "--teacher", "mentor",
              "--runs", str(runs), "--device", "cpu"]  # fmt: skip
     result = CliRunner().invoke(distill.cli.app, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].split()[:3] == ["student", "top-1", "%"]
     assert "top-5" not in lines[0]
-    assert [line.split()[0] for line in lines[1:4]] == ["small", "large", "master"]
+    assert [line.split()[0] for line in lines[1:4]] == ["small", "large", "mentor"]
     assert "20 images" in lines[4]
     assert "1 dropped as empty" in lines[4]
     assert "report.html" in lines[-1]

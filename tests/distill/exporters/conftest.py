@@ -17,7 +17,7 @@ pytest.importorskip("onnxscript", reason="needs the extra winnow[export]")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """RUNS with the shards `demo` and the student `resnet8x4`."""
     runs = tmp_path_factory.mktemp("export") / "runs"
-    teacher = distillation.make_teacher(runs / "teachers" / "master")
+    teacher = distillation.make_teacher(runs / "teachers" / "mentor")
     shards = distillation.make_shards(runs / "shards" / "demo", teacher)
     training.run((shards, teacher), runs / "students", "kd", ("resnet8x4",), steps=8)
     return runs

@@ -34,5 +34,5 @@ def test_dfnd_takes_the_accuracy_of_the_card(world: World, tmp_path: Path) -> No
     assert make(world, "dfnd", accuracy=0.7).noise.accuracy == 0.7
     net = build_net("resnet8", num_classes=3)
     save_teacher(tmp_path, net, classes=distillation.CLASSES, input_size=32, accuracy=0.8)
-    told = (world[0], load_teacher(tmp_path))
-    assert make(told, "dfnd").noise.accuracy == 0.8
+    stated = (world[0], load_teacher(tmp_path))
+    assert make(stated, "dfnd").noise.accuracy == 0.8

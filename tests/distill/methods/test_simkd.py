@@ -62,8 +62,8 @@ def test_a_reused_student_is_saved_and_opened_whole(
 
 
 def test_maps_meet_at_the_smaller_side(teacher: Teacher) -> None:
-    taught = feature_maps.teacher_map(teacher)
-    assert taught == feature_maps.TeacherMap((64, 8, 8), pooled=True, signed=False)
+    target = feature_maps.teacher_map(teacher)
+    assert target == feature_maps.TeacherMap((64, 8, 8), pooled=True, signed=False)
     small = reuse_classifier(build_net("mobilenetv2", num_classes=3), teacher)
     assert small(torch.rand(2, 3, 32, 32))[0].shape == (2, 64, 2, 2)
     stage = build_net("wrn_16_1", num_classes=3)
@@ -83,17 +83,17 @@ def test_what_a_teacher_teaches_is_what_its_classifier_takes(
     tmp_path: Path, builder: str, pooled: bool, signed: bool
 ) -> None:
     teacher = as_teacher(tmp_path, builder)
-    taught = feature_maps.teacher_map(teacher)
-    assert (taught.pooled, taught.signed) == (pooled, signed)
+    target = feature_maps.teacher_map(teacher)
+    assert (target.pooled, target.signed) == (pooled, signed)
     pixels = torch.rand(3, 3, 32, 32)
     map_BDHW, features, logits = teacher(pixels)
-    wanted = taught.map_of(map_BDHW, features)
-    assert wanted.shape[1:] == taught.shape
+    wanted = target.map_of(map_BDHW, features)
+    assert wanted.shape[1:] == target.shape
     weight, bias = teacher.head
     torch.testing.assert_close(wanted.mean((2, 3)) @ weight.T + bias, logits, rtol=1e-3, atol=1e-4)
     net = reuse_classifier(build_net("resnet8", num_classes=3), teacher)
     found, _, _ = net(pixels)
-    assert found.shape[1] == taught.shape[0]
+    assert found.shape[1] == target.shape[0]
     assert bool((found < 0).any()) == signed
 
 

@@ -57,12 +57,12 @@ def kept(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 def test_cached_is_online_in_float16(
     world: World, kept: dict[str, Path], needs: Needs, per_image: int
 ) -> None:
-    online, feed = (
+    online, loader = (
         OnlineTargets(teacher_function(world[1], needs, "cpu")),
         loader_of(world, 5, per_image),
     )
     cached = cached_of(world, kept[needs], needs)
-    for seen in feed.steps(0, 12):
+    for seen in loader.steps(0, 12):
         ours, theirs = cached(seen), online(seen)
         torch.testing.assert_close(ours.logits_BC, theirs.logits_BC, rtol=0.02, atol=0.05)
         assert (ours.features is None) == (theirs.features is None)
@@ -105,9 +105,9 @@ def test_several_sets_lie_one_behind_the_other(world: World, tmp_path: Path) -> 
     stored = decode_all(dataset, stored_geometry(teacher.geometry), "cpu")[index]
     pixels = augment.Augmentation(size=32, seed=0)(stored, dataset.key_hash[index], visits % 2)
     found = cached(ViewBatch(pixels, index, visits))
-    asked = teacher_function(teacher, "map", "cpu")(pixels)
-    torch.testing.assert_close(found.logits_BC, asked[0], rtol=0.02, atol=0.05)
-    torch.testing.assert_close(found.features, asked[1].float(), rtol=0.03, atol=0.03)
+    expected = teacher_function(teacher, "map", "cpu")(pixels)
+    torch.testing.assert_close(found.logits_BC, expected[0], rtol=0.02, atol=0.05)
+    torch.testing.assert_close(found.features, expected[1].float(), rtol=0.03, atol=0.03)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_class_names_may_be_given_themselves() -> None:
 
 
 def test_class_names_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(TeacherError, match="no file of class names"):
+    with pytest.raises(FileNotFoundError, match="no file of class names"):
         class_names(tmp_path / "no.txt")
 
 

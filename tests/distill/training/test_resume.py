@@ -30,6 +30,7 @@ def test_resumes_bit_equal_with(world: World, tmp_path: Path, recipe: dict[str, 
     assert not same(tmp_path / "plain" / "resnet8", tmp_path / "whole" / "resnet8")
 
 
+@pytest.mark.slow
 def test_killed_at_five_steps_with_other_workers_each_time(world: World, tmp_path: Path) -> None:
     """Mid-epoch, resident and streamed by turns."""
     steps, draw = 14, random.Random(4)

@@ -12,6 +12,7 @@ import torch
 from indexes import artifact
 from indexes.models.net import Net
 from indexes.models.teacher import TeacherError, load_teacher, resolve_teacher, save_teacher
+from indexes.plugins import UnknownName
 from tests.support.teachers import CLASSES, resign
 
 
@@ -158,9 +159,9 @@ def test_resolve_takes_a_path_a_name_or_the_only_one(teacher: Path) -> None:
 def test_resolve_lists_the_teachers_there_are(net: Net, teacher: Path, tmp_path: Path) -> None:
     runs = teacher.parent.parent
     save_teacher(runs / "teachers" / "two", net, classes=CLASSES, input_size=32)
-    with pytest.raises(TeacherError, match=r"say which.*one, two.*import-teacher"):
+    with pytest.raises(UnknownName, match=r"say which.*one, two.*import-teacher"):
         resolve_teacher(None, runs)
-    with pytest.raises(TeacherError, match=r"no teacher 'three'.*one, two"):
+    with pytest.raises(UnknownName, match=r"no teacher 'three'.*one, two"):
         resolve_teacher("three", runs)
-    with pytest.raises(TeacherError, match=r"no teacher yet.*import-teacher"):
+    with pytest.raises(UnknownName, match=r"no teacher yet.*import-teacher"):
         resolve_teacher(None, tmp_path / "elsewhere")

@@ -1,4 +1,4 @@
-"""tars: walked like tarfile does it; damage is told, never skipped."""
+"""tars: walked like tarfile does it; damage is reported, never skipped."""
 
 from __future__ import annotations
 

@@ -151,6 +151,7 @@ def test_large_parts_are_cut_to_the_budget(tmp_path: Path) -> None:
     assert built(tmp_path / "small", ROWS, budget_bytes=budget // 4).card["factory"].endswith("SQ8")
 
 
+@pytest.mark.slow
 def test_a_build_ten_times_larger_stays_in_the_budget() -> None:
     script = """
 import numpy as np, resource, tempfile

@@ -25,9 +25,9 @@ def test_neighbors_are_those_of_brute_force(
     index = built(tmp_path, rows, budget_bytes=budget_bytes, exact_rows=100)
     assert index.card["factory"].endswith("SQfp16" if budget_bytes > 1 << 20 else "SQ8")
     blocks = [rows[:10], rows[10:2000], rows[2000:2000], rows[2000:]]
-    answers = list(index.neighbors(blocks, 5, sizes=sizes))
-    assert [len(values) for values, _ in answers] == [10, 1990, 0, 1000]
-    similarity, neighbors = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+    results = list(index.neighbors(blocks, 5, sizes=sizes))
+    assert [len(values) for values, _ in results] == [10, 1990, 0, 1000]
+    similarity, neighbors = (np.concatenate(parts) for parts in zip(*results, strict=True))
     exact, near = nearest(rows, rows, 6)
     row_ids = np.arange(len(rows))[:, None]
     assert not (neighbors == row_ids).any()

@@ -49,7 +49,7 @@ def test_a_set_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
 
     def refused(path: Path) -> str:
-        result = select(tmp_path / "c.tar", runs, "--protect", str(path))
+        result = select(tmp_path / "c.tar", runs, "--exclude-eval", str(path))
         assert result.exit_code == 1
         return str(result.output)
 

@@ -1,4 +1,4 @@
-"""What a person is told of duplicates."""
+"""The report of duplicates that a person reads."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ def test_the_whole_run_counts_and_shows_it(
         data = scenes.copy_of(scenes.scene(seed), "flip", seed)
         (tmp_path / "eval" / f"e{seed}.jpg").write_bytes(data)
     runs = tmp_path / "runs"
-    protect = ("--protect", str(tmp_path / "eval"))
-    result = select(tmp_path / "c", runs, "--method", "all", *protect)
+    exclude = ("--exclude-eval", str(tmp_path / "eval"))
+    result = select(tmp_path / "c", runs, "--method", "all", *exclude)
     assert result.exit_code == 0, result.output
     assert "2 evaluation images: 2 of them are seen in 2 images" in caplog.text
     assert "e20" in caplog.text
@@ -64,7 +64,7 @@ def test_the_whole_run_counts_and_shows_it(
     assert card["funnel"]["kept"] == 28
     assert card["dedup"]["mode"] == "near"
     assert str(tmp_path) not in json.dumps(card), "no absolute path in an artifact"
-    again = select(tmp_path / "c", runs, "--method", "all", *protect)
+    again = select(tmp_path / "c", runs, "--method", "all", *exclude)
     assert "dedup: unchanged" in again.output
     off = select(tmp_path / "c", runs, "--method", "all", "--dedup", "off")
     assert "dedup: unchanged" not in off.output
@@ -78,7 +78,7 @@ def test_workers_do_not_matter(tmp_path: Path) -> None:
     for workers in ("0", "1"):
         runs = tmp_path / f"runs{workers}"
         corpora.small_teacher(runs / "teachers" / "t")
-        more = ("--workers", workers, "--protect", str(tmp_path / "eval"))
+        more = ("--workers", workers, "--exclude-eval", str(tmp_path / "eval"))
         assert select(tmp_path / "c", runs, "--method", "all", *more).exit_code == 0
         files.append(corpora.files_of(next((runs / "dedup").iterdir())))
     assert files[0] == files[1]

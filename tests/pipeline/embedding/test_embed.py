@@ -1,4 +1,4 @@
-"""What is kept of the teacher's answers; only what is new in a corpus is embedded again."""
+"""What is kept of the teacher's outputs; only what is new in a corpus is embedded again."""
 
 from __future__ import annotations
 

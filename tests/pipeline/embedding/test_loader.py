@@ -1,4 +1,4 @@
-"""Decoding a corpus's parts: batches in order, defects counted, damage told at the part's end."""
+"""Decoding the parts of a corpus: batches in order, defects counted, damage reported at the end."""
 
 from __future__ import annotations
 

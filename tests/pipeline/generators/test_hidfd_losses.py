@@ -36,11 +36,11 @@ def test_adc_by_a_loop() -> None:
     def loss(row: Tensor, place: int) -> float:
         return -math.log(math.exp(row[place]) / sum(math.exp(one) for one in row))
 
-    told = list(zip(real, fake, CLASSES.tolist(), strict=True))
-    wanted = sum(loss(r, 2 * y) + loss(f, 2 * y + 1) for r, f, y in told) / 4
+    triples = list(zip(real, fake, CLASSES.tolist(), strict=True))
+    wanted = sum(loss(r, 2 * y) + loss(f, 2 * y + 1) for r, f, y in triples) / 4
     found = losses.adc_discriminator(real, CLASSES, fake, CLASSES)
     assert found.item() == pytest.approx(wanted)
-    wanted = sum(loss(f, 2 * y) - loss(f, 2 * y + 1) for _, f, y in told) / 4
+    wanted = sum(loss(f, 2 * y) - loss(f, 2 * y + 1) for _, f, y in triples) / 4
     assert losses.adc_generator(fake, CLASSES).item() == pytest.approx(wanted)
 
 

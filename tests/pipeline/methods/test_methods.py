@@ -147,7 +147,7 @@ def test_mix_is_a_sum_of_ranks(pool: Pool) -> None:
         ("outlier", "write column=weight"),
         ("outlier=x", "write column=weight"),
         ("outlier=inf", "write column=weight"),
-        ("bn=1,bn=2", "twice"),
+        ("outlier=1,outlier=2", "twice"),
         (" ", "no terms"),
     ],
 )
