@@ -12,8 +12,8 @@ import typer
 import distill.cli
 import indexes.cli
 import pipeline.cli
-from indexes.console import Answer, Terminated
-from indexes.options import CommandConfig, Option, command
+from indexes.command.console import Answer, Terminated
+from indexes.command.options import CommandConfig, Option, command
 
 __version__ = "0.1.0"
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from distill import DistillConfig, TrainTeacherConfig, distill, train_teacher
 from distill.evaluation.accuracy import evaluate_net
 from indexes import Shards, Teacher, artifact, devices, load_teacher
-from indexes.console import Answer
-from indexes.describe import funnel_lines
-from indexes.progress import clock
+from indexes.command.console import Answer
+from indexes.command.describe import funnel_lines
+from indexes.command.progress import clock
 from pipeline import SelectConfig, select
 from pipeline.corpora import demo as world
 from pipeline.stage import DEFAULT_METHOD

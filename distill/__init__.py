@@ -13,8 +13,9 @@ teachers/ import and train teachers.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from indexes.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from distill.cli import MethodEntry, list_methods, list_students
@@ -71,13 +72,7 @@ _MODULES = {
     "train_teacher": "teachers.train_teacher",
     "StudentRun": "train",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Imports the module of an exported name when the name is first used."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_exports(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -12,8 +12,8 @@ import typer
 from distill import cli_students, cli_teachers
 from distill.config import DistillConfig, TargetsConfig
 from indexes import plugins
-from indexes.console import Answer
-from indexes.options import CommandConfig, Option, command, docs_in
+from indexes.command.console import Answer
+from indexes.command.options import CommandConfig, Option, command, docs_in
 
 if TYPE_CHECKING:
     from distill.train import StudentRun

@@ -6,8 +6,8 @@ import typer
 
 from distill.evaluation.config import EvaluateConfig
 from distill.exporters.config import ExportConfig
-from indexes.console import Answer
-from indexes.options import command
+from indexes.command.console import Answer
+from indexes.command.options import command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 

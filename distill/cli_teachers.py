@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from distill.teachers.config import ImportTeacherConfig, TrainTeacherConfig
-from indexes.console import Answer
-from indexes.options import command
+from indexes.command.console import Answer
+from indexes.command.options import command
 
 if TYPE_CHECKING:
     from indexes.models.teacher import Teacher

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from distill.recipe import LR_PER_128, TOP_LOGITS, Needs, Optimizer, Recipe
 from indexes import artifact
+from indexes.command.options import Option, RunConfig, Settings
 from indexes.models.builders import split_arguments
 from indexes.models.teacher import Teacher
-from indexes.options import Option, RunConfig, Settings
 from indexes.shards.reader import Shards
 
 EPOCHS = 30.0

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, distributed
 
 from indexes import devices
-from indexes.console import PACKAGES, PROGRESS
+from indexes.command.console import PACKAGES, PROGRESS
 
 STOP_CHECK_STEPS = 10  # of several processes all must stop at one step; torchrun waits 30 seconds
 TIMEOUT = datetime.timedelta(hours=2)  # the first process may decode, evaluate and save alone

@@ -5,20 +5,21 @@ networks and opens teachers, from `zoo` or from timm, torchvision and open_clip.
 what a teacher computed of a corpus, `vectors` indexes it, `retrieval` searches it. `shards` is the
 contract between the two stages. `artifact` defines what a finished artifact is.
 
-`options`, `console`, `describe` and `progress` are how a command is declared and how it talks;
-`plugins` finds what a name on the command line stands for; `devices` is the hardware.
+`command` is how a command is declared and how it talks; `plugins` finds what a name on the command
+line stands for; `devices` is the hardware.
 
 The folder holds no policy, no loss and no training loop, and it imports neither stage.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from indexes.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from indexes.artifact import ArtifactError
-    from indexes.describe import inspect
+    from indexes.command.describe import inspect
     from indexes.images.decode import BadImage, Geometry, load_view
     from indexes.models.net import Net, build_net
     from indexes.models.teacher import Teacher, TeacherError, load_teacher, save_teacher
@@ -53,7 +54,7 @@ __all__ = [
 ]
 _MODULES = {
     "ArtifactError": "artifact",
-    "inspect": "describe",
+    "inspect": "command.describe",
     **dict.fromkeys(("BadImage", "Geometry", "load_view"), "images.decode"),
     **dict.fromkeys(("Net", "build_net"), "models.net"),
     **dict.fromkeys(("Teacher", "TeacherError", "load_teacher", "save_teacher"), "models.teacher"),
@@ -63,13 +64,7 @@ _MODULES = {
     **dict.fromkeys(("Part", "Sample", "SourceError"), "sources.sample"),
     "open_parts": "sources.spec",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Imports the module of an exported name when the name is first used."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_exports(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from indexes import artifact
-from indexes.console import Terminated
+from indexes.command.console import Terminated
 
 log = logging.getLogger(__name__)
 

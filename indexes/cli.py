@@ -9,17 +9,11 @@ from typing import Annotated
 
 import typer
 
-from indexes.console import Answer
-from indexes.console import session as user_errors
-from indexes.options import CommandConfig, Option, command
+from indexes.command.console import Answer
+from indexes.command.options import CommandConfig, Option, command
 from indexes.retrieval import Match, SearchConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-
-# For the commands that are not configurations yet.
-__all__ = ["Runs", "Trust", "app", "user_errors"]
-Runs = Annotated[Path, typer.Option(help="Where every artifact is.")]
-Trust = Annotated[bool, typer.Option(help="Let the teacher's card import foreign code.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +30,7 @@ class InspectConfig(CommandConfig):
 @command(app, InspectConfig)
 def inspect(config: InspectConfig) -> Answer:
     """The card, as a page or as JSON."""
-    from indexes.describe import describe, inspect
+    from indexes.command.describe import describe, inspect
 
     card = inspect(config.path)
     return Answer(card, describe(card))

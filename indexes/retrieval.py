@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from indexes import artifact, contact_sheet, devices
 from indexes.artifact import ArtifactError
+from indexes.command.options import CommandConfig, Option
 from indexes.embeddings import Block, Embeddings, open_embeddings
 from indexes.images.decode import BadImage, load_view, to_unit
 from indexes.models.teacher import find_teacher, load_teacher
 from indexes.models.text import encode_texts
-from indexes.options import CommandConfig, Option
 from indexes.sources import locations
 from indexes.sources.sample import SourceError, text_key
 from indexes.vectors.build import newest_index

@@ -12,8 +12,9 @@ The folder imports `indexes` alone.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from indexes.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from pipeline.config import GenerateConfig, SelectConfig
@@ -39,13 +40,7 @@ _MODULES = {
     **dict.fromkeys(("Pool", "open_pool"), "pool"),
     "select": "stages",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Imports the module of an exported name when the name is first used."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+__getattr__ = lazy_exports(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

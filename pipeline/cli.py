@@ -9,9 +9,9 @@ from typing import Any
 import typer
 
 from indexes import devices, plugins
-from indexes.console import Answer
-from indexes.describe import aligned, funnel_lines, shorten
-from indexes.options import CommandConfig, command
+from indexes.command.console import Answer
+from indexes.command.describe import aligned, funnel_lines, shorten
+from indexes.command.options import CommandConfig, command
 from pipeline.config import GenerateConfig, SelectConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from indexes.command.options import Option, RunConfig, Settings
 from indexes.models.teacher import Teacher
-from indexes.options import Option, RunConfig, Settings
 from indexes.shards.reader import Shards
 
 

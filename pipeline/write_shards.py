@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from indexes import artifact
 from indexes.artifact import hash64
-from indexes.progress import Progress
+from indexes.command.progress import Progress
 from indexes.shards.writer import ShardWriter
 from indexes.sources.sample import contained_key, text_key
 from indexes.sources.spec import Part, SourceError

@@ -174,6 +174,7 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_arrows_hold_at_run_time(package: str) -> None:
     _, modules = loaded(IMPORT_ALL.format(package))
@@ -181,6 +182,7 @@ def test_arrows_hold_at_run_time(package: str) -> None:
     assert not modules & FORBIDDEN[package]
 
 
+@pytest.mark.slow
 def test_a_selection_loads_no_training(tmp_path: Path) -> None:
     """Even with a teacher whose card names its net as it was named when distill held the nets."""
     torch.manual_seed(0)

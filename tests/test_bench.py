@@ -20,10 +20,13 @@ from indexes.shards.tar_writer import HashedTar
 from indexes.sources.spec import open_parts
 
 BENCH = Path(os.environ.get("WINNOW_BENCH", "")) / "cifar10"
-pytestmark = pytest.mark.skipif(
-    not os.environ.get("WINNOW_BENCH") or not BENCH.is_dir(),
-    reason="WINNOW_BENCH does not name the benchmark images",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not os.environ.get("WINNOW_BENCH") or not BENCH.is_dir(),
+        reason="WINNOW_BENCH does not name the benchmark images",
+    ),
+]
 
 
 def head(source: Path, out: Path, count: int) -> Path:

@@ -26,8 +26,8 @@ from distill.data.dataset import ShardDataset
 from distill.data.sampler import Rows, StepSampler
 from distill.distributed import SINGLE, ProcessGroup
 from indexes import devices
+from indexes.command.progress import Progress
 from indexes.images.decode import BadImage, Geometry, load_view
-from indexes.progress import Progress
 from indexes.splitmix import Uint64
 
 CPU_BUDGET_BYTES = 4 << 30

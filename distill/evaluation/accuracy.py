@@ -16,10 +16,10 @@ from torch import Tensor
 from distill.data import augment
 from distill.evaluation.calibration import expected_calibration_error
 from indexes import devices
+from indexes.command.progress import Progress
 from indexes.images.decode import BadImage, Geometry, Pixels, load_view, to_unit
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
-from indexes.progress import Progress
 from indexes.sources.spec import Sample, open_labeled
 
 BATCH = 256

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from indexes.command.options import Option, RunConfig
 from indexes.models.teacher import Teacher
-from indexes.options import Option, RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

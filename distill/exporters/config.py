@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from indexes.command.options import CommandConfig, Option
 from indexes.models.teacher import Teacher
-from indexes.options import CommandConfig, Option
 
 
 @dataclass(frozen=True, kw_only=True)

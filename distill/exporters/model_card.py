@@ -11,7 +11,7 @@ from typing import Any
 
 from distill.exporters.quantize import Gain
 from distill.provenance import Origin
-from indexes.describe import funnel_lines
+from indexes.command.describe import funnel_lines
 from indexes.models.teacher import Card
 
 PREPARE = """\

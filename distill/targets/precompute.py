@@ -45,10 +45,10 @@ from distill.targets.cache import (
 from distill.targets.fast_teacher import TeacherFunction, teacher_function
 from indexes import artifact, npy
 from indexes.artifact import ArtifactError
+from indexes.command.progress import Progress
 from indexes.images.decode import Geometry
 from indexes.logits import to_half
 from indexes.models.teacher import Teacher
-from indexes.progress import Progress
 from indexes.shards.reader import Shards
 
 BATCH = 256

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from indexes.options import CommandConfig, Option
+from indexes.command.options import CommandConfig, Option
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,10 +23,10 @@ from distill.teachers.files import class_names
 from distill.training import optim
 from distill.training.resume import is_finished
 from indexes import artifact, devices
+from indexes.command.progress import Progress
 from indexes.images.decode import BadImage, Geometry, Pixels, load_view
 from indexes.models.net import Net, build_net
 from indexes.models.teacher import Teacher, load_teacher, save_teacher
-from indexes.progress import Progress
 from indexes.sources.spec import open_labeled, open_parts
 from indexes.splitmix import Uint64
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from distill.training.learner import Learner
-from indexes.progress import clock
+from indexes.command.progress import clock
 
 LOG_STEPS = 50  # at most, between two lines of the log file
 REPORT_SECONDS = 10.0

@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from indexes import artifact
 from indexes.artifact import ArtifactError
+from indexes.command.progress import Progress
 from indexes.embeddings import Block, Embeddings
-from indexes.progress import Progress
 from indexes.vectors import autotune, invlists, kmeans
 from indexes.vectors.index import (
     INDEX,

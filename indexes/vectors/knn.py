@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from indexes.progress import Progress
+from indexes.command.progress import Progress
 from indexes.vectors import kmeans
 from indexes.vectors.invlists import InvertedLists
 

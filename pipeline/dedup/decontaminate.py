@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from indexes.command.progress import Progress
 from indexes.images.decode import Geometry, Pixels
-from indexes.progress import Progress
 from indexes.sources.spec import SourceError
 from indexes.vectors.index import Vectors
 from pipeline.corpus import Corpus

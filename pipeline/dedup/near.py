@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes import npy
+from indexes.command.progress import Progress
 from indexes.images.decode import Pixels
 from indexes.images.thumbnails import WIDTH
-from indexes.progress import Progress
 from indexes.vectors.index import Vectors
 from pipeline.dedup.signatures import CANDIDATE_THRESHOLD, NUM_NEIGHBORS, index_thumbs
 from pipeline.dedup.similarity import image_similarity

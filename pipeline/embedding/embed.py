@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 
 from indexes import devices, embeddings
+from indexes.command.progress import Progress
 from indexes.images.decode import Geometry, to_unit
 from indexes.logits import FULL_LOGITS, STORED_LOGITS, to_half
 from indexes.models.teacher import Teacher
-from indexes.progress import Progress
 from indexes.sources.spec import Part, SourceError
 from pipeline.embedding.bn_stats import BatchNormStats
 from pipeline.embedding.clip import ClipTower

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indexes import devices
+from indexes.command.progress import Progress
 from indexes.images.decode import BadImage, Geometry, load_view, to_unit
 from indexes.models.teacher import Teacher
-from indexes.progress import Progress
 from indexes.shards.reader import Shards
 
 BLOCK = 128  # images of one forward: always as many, so that the features are the same

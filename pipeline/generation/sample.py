@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from indexes import devices
 from indexes.artifact import hash64
+from indexes.command.progress import Progress
 from indexes.images.decode import load_view, to_unit
 from indexes.models.teacher import Teacher
-from indexes.progress import Progress
 from indexes.shards.writer import ShardWriter
 from pipeline.embedding.embed import teacher_columns
 from pipeline.generation.base import Sampler

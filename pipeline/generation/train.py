@@ -12,8 +12,8 @@ from torch import Tensor
 
 from indexes import artifact, checkpoint
 from indexes.artifact import ArtifactError
+from indexes.command.progress import Progress
 from indexes.meter import TermMeter
-from indexes.progress import Progress
 from pipeline.generation.base import Trainer
 
 WEIGHTS = "model.safetensors"

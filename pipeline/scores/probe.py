@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from indexes import devices
+from indexes.command.progress import Progress
 from indexes.embeddings import Block
 from indexes.images import thumbnails
 from indexes.images.decode import Pixels
 from indexes.models.net import Net, build_net
-from indexes.progress import Progress
 from pipeline.pool import Pool, chunks
 from pipeline.selection.top_n import select_top_n
 from pipeline.soft_targets import TEMPERATURE, SoftTargets

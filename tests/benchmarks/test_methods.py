@@ -21,6 +21,7 @@ def test_multiply_adds_by_hand(tmp_path: Path) -> None:
     assert methods.count_macs(load_teacher(tmp_path)) == macs
 
 
+@pytest.mark.slow
 def test_the_whole_on_a_tiny_world(tiny_world: Path, called: list[str]) -> None:
     words = tiny_words(tiny_world).split()
     words += ["--rows", "random kd", "original kd", "dfnd kd3 contrast=0 oversample=1", "dfnd kd"]

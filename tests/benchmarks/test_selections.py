@@ -90,6 +90,7 @@ def test_true_figures() -> None:
     assert true_figures(["x"], np.array([1]), truth, 4)["purity"] == 0
 
 
+@pytest.mark.slow
 def test_the_whole_on_a_tiny_world(tiny_world: Path, called: list[str]) -> None:
     truth = {"key": [f"im{seed:05d}" for seed in range(30)]}
     truth["label"] = [corpora.CLASSES[seed % 3] if seed % 2 else "junk" for seed in range(30)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from distill.method import Batch, method_class
 from distill.training.learner import Learner
 from indexes import artifact, checkpoint
-from indexes.console import Terminated
+from indexes.command.console import Terminated
 from indexes.models.net import build_net
 from indexes.models.teacher import load_teacher
 from indexes.plugins import find, names
@@ -52,6 +52,7 @@ def test_method_trains_and_resumes_bit_equal(
     assert steps == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_loss_falls(world: World, tmp_path: Path, method: str) -> None:
     outcome = run(world, tmp_path, method, steps=60, recipe={"batch_size": 32, "lr": 0.05})[0]

@@ -12,7 +12,7 @@ import torch
 
 from indexes import checkpoint
 from indexes.artifact import ArtifactError
-from indexes.console import Terminated
+from indexes.command.console import Terminated
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from indexes.describe import inspect
+from indexes.command.describe import inspect
 from tests.support import corpora
 from tests.support.corpora import invoke, select, shards_of
 

@@ -20,7 +20,7 @@ from distill.evaluation.compare import (
 )
 from indexes import devices
 from indexes.images.decode import Geometry, load_view
-from indexes.models.teacher import Teacher, TeacherError, load_teacher
+from indexes.models.teacher import Teacher, load_teacher
 from indexes.plugins import UnknownName
 from tests.support.comparisons import make_comparison
 
@@ -92,7 +92,7 @@ def test_of_several_the_unfinished_are_left_out(
         assert find_students([str(diverged), str(whole)], runs) == [whole]
     assert f"{diverged}: left out" in caplog.text
     assert find_students([diverged], runs) == [diverged]
-    with pytest.raises(TeacherError, match="nowhere"):
+    with pytest.raises(UnknownName, match="nowhere"):
         find_students([diverged, whole, str(tmp_path / "nowhere")], runs)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from distill.evaluation import table
-from indexes.console import printable
+from indexes.command.console import printable
 from tests.support.comparisons import make_comparison
 
 

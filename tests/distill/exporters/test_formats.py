@@ -35,6 +35,7 @@ def student(tmp_path: Path) -> Teacher:
     return distillation.make_teacher(tmp_path / "student")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("builder", "method"), STUDENTS.items())
 def test_every_kind_of_student_becomes_a_program(
     world: training.World, tmp_path: Path, builder: str, method: str

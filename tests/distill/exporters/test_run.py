@@ -18,7 +18,7 @@ from indexes.models.teacher import WEIGHTS, load_teacher, save_teacher
 from tests.support import distillation
 from tests.support.exporting import call, save_wide
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 def test_a_student_is_exported(runs: Path, tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_mistakes_are_one_line(runs: Path, tmp_path: Path) -> None:
         assert found == code, err
         return err
 
-    assert "Did you mean 'resnet8x4'?" in error_of(3, "resnet8x")
+    assert "Did you mean 'resnet8x4'?" in error_of(1, "resnet8x")
     assert "Did you mean 'onnx'?" in error_of(1, "resnet8x4", "--format", "onxx")
     assert "'int4' is not one of" in error_of(2, "resnet8x4", "--int8", "int4")
     assert "--format onnx" in error_of(1, "resnet8x4", "--int8", "static", "--format", "pt2")

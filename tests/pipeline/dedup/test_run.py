@@ -71,6 +71,7 @@ def test_the_whole_run_counts_and_shows_it(
     assert len(open_shards(shards_of(runs)).keys) == 37
 
 
+@pytest.mark.slow
 def test_workers_do_not_matter(tmp_path: Path) -> None:
     corpus_with_copies(tmp_path / "c")
     corpora.good_tar(tmp_path / "eval" / "0.tar", 5)

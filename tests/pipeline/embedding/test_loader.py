@@ -56,6 +56,7 @@ def test_what_came_before_the_damage_is_kept(tmp_path: Path) -> None:
     assert not end.unreadable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_batches_of_a_part_do_not_depend_on_workers(tmp_path: Path, workers: int) -> None:
     for number in range(2):

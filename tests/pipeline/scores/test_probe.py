@@ -53,6 +53,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return made
 
 
+@pytest.mark.slow
 def test_what_the_most_confident_did_not_teach_stands_out(pool: Pool) -> None:
     divergence = unlearned(pool)
     assert divergence.shape == (NUM,)
@@ -61,6 +62,7 @@ def test_what_the_most_confident_did_not_teach_stands_out(pool: Pool) -> None:
     assert np.median(divergence[ODD]) > 4 * np.median(divergence[60:])
 
 
+@pytest.mark.slow
 def test_it_gives_the_same_again_and_leaves_the_randomness_of_others(pool: Pool) -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()

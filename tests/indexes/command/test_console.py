@@ -17,8 +17,8 @@ import pytest
 import typer
 
 from indexes.artifact import ArtifactError
-from indexes.console import PACKAGES, Answer, Terminated, explain, printable, session
-from indexes.progress import Progress
+from indexes.command.console import PACKAGES, Answer, Terminated, explain, printable, session
+from indexes.command.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 log = logging.getLogger("indexes.test")
@@ -76,7 +76,7 @@ def test_logs_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         raise ArtifactError("damaged")
     records = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [record["level"] for record in records] == ["info", "warning", "info", "info", "error"]
-    assert {record["logger"] for record in records[2:4]} == {"indexes.progress"}
+    assert {record["logger"] for record in records[2:4]} == {"indexes.command.progress"}
     assert (records[3]["stage"], records[3]["done"]) == ("work", 2)
     assert (records[4]["message"], records[4]["exit_code"]) == ("damaged", 3)
     assert all(record["time"].endswith("Z") for record in records)
@@ -145,7 +145,7 @@ def test_nothing_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None
 NAP = """
 import sys, time
 import winnow
-from indexes.options import CommandConfig, command
+from indexes.command.options import CommandConfig, command
 
 @command(winnow.app, CommandConfig)
 def nap(config):
@@ -174,8 +174,8 @@ def test_signals_have_exit_codes(number: int, code: int) -> None:
 
 WORK = """
 import logging, time
-from indexes.console import session
-from indexes.progress import Progress
+from indexes.command.console import session
+from indexes.command.progress import Progress
 
 with session():
     with Progress("work", 2, "units", tick_seconds=0, line_seconds=0) as progress:

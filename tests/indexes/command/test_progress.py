@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from indexes.progress import Progress, clock
+from indexes.command.progress import Progress, clock
 
-LOGGER = "indexes.progress"
+LOGGER = "indexes.command.progress"
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from indexes.console import Answer, session
+from indexes.command.console import Answer, session
 from indexes.plugins import BadSetting, nearest
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from indexes.artifact import ArtifactError, plain
 log = logging.getLogger(__name__)
 
 PACKAGES = ("indexes", "pipeline", "distill", "winnow", "winnow_demo")
-PROGRESS = "indexes.progress"
+PROGRESS = "indexes.command.progress"
 MISTAKE, REFUSED, INTERRUPTED, TERMINATED = 1, 3, 130, 143
 WIDTH = 79
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch's words, on a GPU and a CPU
@@ -50,7 +50,7 @@ class Handler(logging.Handler):
     """Writes log records to stderr, as lines of text or of JSON.
 
     On a terminal, progress is a bar that stays on the last line. Elsewhere it is a line every ten
-    seconds (indexes.progress).
+    seconds (indexes.command.progress).
     """
 
     def __init__(self, log_format: str) -> None:

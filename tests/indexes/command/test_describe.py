@@ -8,7 +8,7 @@ import pytest
 
 from indexes import artifact
 from indexes.artifact import ArtifactError
-from indexes.describe import aligned, describe, funnel_lines, inspect, shorten, table
+from indexes.command.describe import aligned, describe, funnel_lines, inspect, shorten, table
 
 
 def test_plain_values_stand_in_one_column() -> None:

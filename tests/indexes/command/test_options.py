@@ -13,8 +13,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from indexes.console import Answer
-from indexes.options import CommandConfig, Option, RunConfig, command, docs_in, field_docs
+from indexes.command.console import Answer
+from indexes.command.options import CommandConfig, Option, RunConfig, command, docs_in, field_docs
 from indexes.plugins import BadSetting
 
 
