@@ -20,7 +20,7 @@ from indexes.artifact import ArtifactError
 from indexes.command.console import PACKAGES, Answer, Terminated, explain, printable, session
 from indexes.command.progress import Progress
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 log = logging.getLogger("indexes.test")
 
 
