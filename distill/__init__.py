@@ -13,6 +13,7 @@ teachers/ import and train teachers.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from indexes.lazy import lazy_exports
@@ -73,6 +74,7 @@ _MODULES = {
     "StudentRun": "train",
 }
 __getattr__ = lazy_exports(__name__, _MODULES)
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the library prints nothing
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ The folder holds no policy, no loss and no training loop, and it imports neither
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from indexes.lazy import lazy_exports
@@ -65,6 +66,7 @@ _MODULES = {
     "open_parts": "sources.spec",
 }
 __getattr__ = lazy_exports(__name__, _MODULES)
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the library prints nothing
 
 
 def __dir__() -> list[str]:

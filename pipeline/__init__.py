@@ -12,6 +12,7 @@ The folder imports `indexes` alone.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from indexes.lazy import lazy_exports
@@ -41,6 +42,7 @@ _MODULES = {
     "select": "stages",
 }
 __getattr__ = lazy_exports(__name__, _MODULES)
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # the library prints nothing
 
 
 def __dir__() -> list[str]:
