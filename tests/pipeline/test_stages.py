@@ -202,6 +202,7 @@ def test_own_method_file(tmp_path: Path) -> None:
     assert "Did you mean 'sign'" in result.output
 
 
+@pytest.mark.slow
 def test_own_corpus_file_with_its_own_parts(tmp_path: Path) -> None:
     lake = tmp_path / "lake.py"
     lake.write_text(
