@@ -106,7 +106,7 @@ def test_students_at_different_steps_go_on_together(world: World, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_streamed_trains_as_resident(world: World, tmp_path: Path) -> None:
+def test_streamed_trains_as_in_memory(world: World, tmp_path: Path) -> None:
     run(world, tmp_path / "resident")
     run(world, tmp_path / "streamed", budget_bytes=0, workers=1)
     assert same(tmp_path / "resident" / "resnet8", tmp_path / "streamed" / "resnet8")

@@ -36,7 +36,7 @@ World = tuple[Shards, Teacher]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_streamed_is_resident(world: World, workers: int) -> None:
+def test_streamed_is_in_memory(world: World, workers: int) -> None:
     shards, teacher = world
     rows = split_heldout(shards.columns["key_hash"]).train
     geometry = stored_geometry(teacher.geometry)
@@ -49,9 +49,9 @@ def test_streamed_is_resident(world: World, workers: int) -> None:
         )  # fmt: skip
         batches.append(list(source.batches(2, 6)))
     assert len(batches[0]) == 4
-    for resident, streamed in zip(*batches, strict=True):
-        assert torch.equal(resident, streamed)
-        assert resident.shape == (20, 32, 32, 3)
+    for in_memory, streamed in zip(*batches, strict=True):
+        assert torch.equal(in_memory, streamed)
+        assert in_memory.shape == (20, 32, 32, 3)
 
 
 def test_what_ends_a_job_leaves_its_decoding_processes(world: World) -> None:
