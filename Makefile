@@ -83,4 +83,4 @@ test: $(READY) ## the test suite, a worker per core; ARGS goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m 'not slow' $(ARGS)
 
 test-slow: $(READY) ## the tests that take long: several processes, the demo in small, the wheel
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m slow $(ARGS)
