@@ -13,7 +13,6 @@ from indexes.artifact import CARD, ArtifactError
 
 MODEL_CARD = "MODEL_CARD.md"
 ASIDE = ".new-"
-LOCK = ".lock"
 NAMES = (CARD, *formats.FILES.values(), quantize.FILE, MODEL_CARD)
 
 
