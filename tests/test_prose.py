@@ -1,0 +1,62 @@
+"""The house's language: words and turns that no help text, message, docstring or page may hold."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CODE = sorted(
+    file
+    for pattern in ("indexes/**/*.py", "pipeline/**/*.py", "distill/**/*.py", "winnow*.py",
+                    "benchmarks/**/*.py", "examples/**/*.py", "docs/**/*.py", "tests/**/*.py")
+    for file in ROOT.glob(pattern)
+    if file != Path(__file__)
+)  # fmt: skip
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+WORDS = {
+    r"\btold\b": "say reported",
+    r"\basked along\b": "name what is computed online",
+    r"\bwhichever of\b": "say which of the two",
+    r"(?:^|[.!?:]\s+|\n\s*\n\s*|\n[-*|] )(?:Of|To)\s": "start with the subject",
+    r"\b[Dd]istil(?:s|ler|ling)?\b(?!l)": "American: distill, distills",
+    r"\b\w*(?:artefact|colour|neighbour|behaviour|favour|labell|centre[ds]?\b|grey)\w*": "American",
+    r"\b\w*(?:normalis|optimis|quantis|initialis|organis|recognis|summaris|minimis|maximis)\w*":
+        "American: -ize",
+    r"\b(?:unlearnt|learnt|sureness|surest|likeness|standings|handful|whereabouts)\b":
+        "the field's word (docs/glossary.md)",
+    r"\b(?:painted|painting|paints)\b": "generated",
+    r"\bwho leaves\b|\bcomes to the same\b|\bis nothing\b|\bsays nothing\b": "say it plainly",
+}  # fmt: skip
+
+
+def prose_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of what a person reads: a page, or a file's strings and comments."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        yield 1, text
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, node.value
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string.lstrip("# ")
+
+
+@pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_house_words(path: Path) -> None:
+    faults = [
+        f"{path.relative_to(ROOT)}:{line + text[: match.start()].count(chr(10))} "
+        f"{match[0].strip()!r}: {mend}"
+        for line, text in prose_of(path)
+        for pattern, mend in WORDS.items()
+        for match in re.finditer(pattern, text)
+    ]
+    assert not faults, "\n".join(faults)
