@@ -1,4 +1,4 @@
-"""The one command: `winnow select`, `winnow distill`, `winnow inspect`, ... over three packages."""
+"""The `winnow` command: the subcommands of the three packages, and `winnow demo`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
-    help="Curate an ocean of unlabeled images with the teacher whose training data is lost, then "
-    "distil students from the shards. Start with `winnow demo`.",
-    epilog="Exit codes: 0 done, 1 a mistake in what was asked, 2 usage, 3 a damaged or refused "
-    "artifact, 130 interrupted, 143 terminated.",
+    help="Select images from an unlabeled corpus with a teacher whose training data is lost, then "
+    "distill students from the selected images. Start with `winnow demo`.",
+    epilog="Exit codes: 0 success, 1 invalid input, 2 wrong usage of the command line, 3 a damaged "
+    "or mismatched artifact, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).",
 )
 for package in (pipeline.cli.app, distill.cli.app, indexes.cli.app):
     app.add_typer(package)
@@ -32,20 +32,23 @@ for package in (pipeline.cli.app, distill.cli.app, indexes.cli.app):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoConfig(CommandConfig):
-    """Run the main job in minutes on a world drawn by code: teach, lose the data, select, distil.
+    """Run the whole pipeline in minutes on generated images, without downloads.
+
+    The demo trains a teacher, deletes its training data, selects from an unlabeled corpus, distills
+    students, and compares the default selection method with two controls.
 
     Example: winnow demo
     """
 
     runs: Path = Path("runs/demo")
-    """The directory of the demo's artifacts."""
+    """The directory for the demo's artifacts."""
     seeds: Annotated[int, Option(min=1)] = 3
-    """Students per cell of the table."""
+    """Students to train per cell of the table, each with its own seed."""
 
 
 @command(app, DemoConfig)
 def demo(config: DemoConfig) -> Answer:
-    """The table of the demo."""
+    """Run the demo and return its table."""
     import winnow_demo
     from indexes import devices
 
@@ -54,7 +57,7 @@ def demo(config: DemoConfig) -> Answer:
 
 
 def main() -> None:
-    """Entry point of the `winnow` command; SIGTERM ends it as Ctrl-C does."""
+    """Run the `winnow` command; SIGTERM stops it in the same way as Ctrl-C."""
 
     def terminate(number: int, frame: object) -> None:
         raise Terminated

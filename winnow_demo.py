@@ -1,8 +1,9 @@
-"""`winnow demo`: the main job end to end on a world drawn by code, with its controls.
+"""`winnow demo`: the whole pipeline on generated images, with two controls.
 
-A teacher learns a lost original, which is then deleted; the ocean is curated by the default
-method and by two controls with equal N; students learn from each with equal steps, several seeds;
-one table says who won. Nothing is chosen by the test set, and nothing is downloaded.
+The demo trains a teacher on a small original data set and deletes that data set. It then selects N
+images from an unlabeled corpus, once with the default method and once with each control. From every
+selection it distills students with the same number of steps and the same seeds. A table compares
+their test accuracies. Nothing is tuned on the test set, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ METHODS = (DEFAULT_METHOD, "random", "entropy_top")
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How large the demo's world is and how long its nets train."""
+    """The size of the demo's data and the length of its training."""
 
     num_lost: int = 6_000
     num_test: int = 2_000
@@ -46,7 +47,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Cell:
-    """Test accuracies, one per seed, of one student trained from one selection."""
+    """The test accuracies (0-1, one per seed) of one student trained on one selection."""
 
     method: str
     student: str
@@ -54,20 +55,21 @@ class Cell:
 
     @property
     def mean(self) -> float:
-        """The mean over seeds, 0-1."""
+        """The mean accuracy over the seeds, 0-1."""
         return statistics.fmean(self.accuracies)
 
 
 def run(runs: Path, scale: Scale) -> Answer:
-    """Runs the demo in `runs`; what is there already is not made again. The answer is its table."""
+    """Run the demo in the directory `runs` and return its table.
+
+    Artifacts that exist already are reused.
+    """
     start = time.monotonic()
     device = devices.choose()
     test = runs / "test"
     teacher = make_teacher(runs, test, scale, device)
     top1 = evaluate_net(teacher, str(test), device=device).top1
-    log.info(
-        "teacher: %.1f %% on the lost original's test set; its data is deleted now", 100 * top1
-    )
+    log.info("teacher: %.1f %% accuracy on the test set; the training data is deleted", 100 * top1)
     shards = {method: curate(method, teacher, runs, scale.n, device) for method in METHODS}
     cells = [
         cell
@@ -81,13 +83,13 @@ def run(runs: Path, scale: Scale) -> Answer:
         "",
         *table(top1, cells, scale),
         "",
-        f"in {clock(time.monotonic() - start)}; the artifacts are in {runs}",
+        f"The demo took {clock(time.monotonic() - start)}. Its artifacts are in {runs}.",
     ]
     return Answer({"teacher": top1, "funnel": funnel, "cells": cells, "runs": runs}, lines)
 
 
 def make_teacher(runs: Path, test: Path, scale: Scale, device: str) -> Teacher:
-    """A teacher of the lost original, whose images are deleted once it is trained."""
+    """Train the teacher on the original data set, then delete that data set."""
     directory, lost = runs / "teachers" / "demo", runs / "lost"
     if not artifact.is_done(directory):
         world.render_labeled(lost, "train", scale.num_lost, seed=0)
@@ -108,7 +110,7 @@ def make_teacher(runs: Path, test: Path, scale: Scale, device: str) -> Teacher:
 
 
 def curate(method: str, teacher: Teacher, runs: Path, n: int, device: str) -> Shards:
-    """The ocean, curated by one method."""
+    """Select `n` images of the demo corpus by one method."""
     return select(
         SelectConfig(corpus="demo", teacher=teacher, method=method, n=n, runs=runs, device=device)
     )
@@ -117,7 +119,7 @@ def curate(method: str, teacher: Teacher, runs: Path, n: int, device: str) -> Sh
 def contest(
     method: str, shards: Shards, teacher: Teacher, runs: Path, scale: Scale, device: str
 ) -> Iterator[Cell]:
-    """A selection trains the students for the same steps with the same seeds as any other."""
+    """Distill every student from one selection; steps and seeds are the same for each selection."""
     accuracies: dict[str, list[float]] = {student: [] for student in scale.students}
     for seed in range(scale.seeds):
         config = DistillConfig(
@@ -141,12 +143,12 @@ def contest(
 
 
 def table(teacher: float, cells: Sequence[Cell], scale: Scale) -> Iterator[str]:
-    """Mean and spread of every cell, and the margin of the default method over each control."""
+    """Yield the table: mean and range of every cell, and the default's margin over each control."""
     accuracy = {(cell.method, cell.student): cell for cell in cells}
     default, controls = METHODS[0], METHODS[1:]
     yield (
-        f"test accuracy in %, mean of {scale.seeds} seeds (lowest to highest); "
-        f"{scale.steps} steps of {scale.batch_size}"
+        f"test accuracy in %, mean of {scale.seeds} seeds (lowest to highest), "
+        f"{scale.steps} steps with batch size {scale.batch_size}"
     )
     yield f"{'':<22}" + "".join(f"{student:>22}" for student in scale.students)
     yield f"{'teacher':<22}" + f"{100 * teacher:>22.1f}" * len(scale.students)
@@ -166,4 +168,4 @@ def table(teacher: float, cells: Sequence[Cell], scale: Scale) -> Iterator[str]:
         yield f"{name:<22}" + "".join(f"{margin:>+22.1f}" for margin in margins)
     means = {m: statistics.fmean(accuracy[m, s].mean for s in scale.students) for m in METHODS}
     best = max(means, key=lambda method: means[method])
-    yield f"here {best} wins" + ("" if best == default else ", a control")
+    yield f"best mean accuracy: {best}" + ("" if best == default else " (a control)")

@@ -1,13 +1,15 @@
-"""The offline stage, once per corpus and teacher: embed, index, dedup, score, select, weigh, shard.
+"""Selection of training images from a corpus: embed, index, dedup, score, select, weight, shard.
 
-A command is a configuration in `config` and a function: `stages` is the run of `select`, top to
-bottom, and `generation.run` that of `generate`. A `stage` is an artifact, made once. `corpus` names
-the images, `embedding/` sends them through the teacher, and `pool` holds what is known of them
-then. `dedup/` drops copies, `scores/` and `methods/` rank, `selection/` cuts, `weighting/` weighs,
-`certificate` judges without labels, and `write_shards` writes the contract. `key_list` is a
-selection as a small file.
+The selection runs once per corpus and teacher, before any student is trained. Each command is a
+configuration in `config` and a function: `stages` runs `select`, and `generation.run` runs
+`generate`. Every `stage` writes one artifact, which later runs reuse.
 
-The folder imports `indexes` alone.
+`corpus` finds the images, `embedding/` passes them through the teacher, and `pool` holds the
+resulting columns. `dedup/` drops copies, `scores/` and `methods/` rank the images, `selection/`
+keeps the top N, and `weighting/` assigns importance weights. `certificate` describes a selection
+without labels, and `write_shards` writes the shards. `key_list` stores a selection as a small file.
+
+This package imports `indexes` and neither of the other packages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The offline commands: select (the whole run), generate, corpora. Thin: the work is elsewhere."""
+"""The commands `winnow select`, `winnow generate` and `winnow corpora`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from indexes.command.options import CommandConfig, command
 from pipeline.config import GenerateConfig, SelectConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
-# What ranked selections as their students did (docs/LOG.md), and how even the classes are.
+# The figures that rank selections in the order of their students' accuracy (docs/LOG.md), and the
+# balance of the classes.
 CERTIFIED = ("frechet", "mean_rms", "information", "unsure_frac", "soft_class_entropy")
 
 
 @command(app, SelectConfig)
 def select(config: SelectConfig) -> Answer:
-    """The shards' card, or its summary and what to type next."""
+    """Run `winnow select`; the answer is the shards' card, its summary and the next command.
+
+    Example: `winnow select --corpus demo -n 2000`
+    """
     from pipeline.stages import select
 
     devices.keep_memory(devices.choose(config.device))
@@ -32,27 +36,27 @@ def select(config: SelectConfig) -> Answer:
 
 
 def summary(card: dict[str, Any]) -> Iterator[str]:
-    """The funnel of a shard set, and what a person should know of it."""
+    """Yield the summary of selected shards: funnel, notes, warnings and certificate."""
     yield "funnel:"
     yield from funnel_lines(card["funnel"])
     num_kept, n = card["num_samples"], card["num_requested"]
     if num_kept < n and card["config"]["balance"] != "all":
-        yield f"note: {n:,} were requested, the pool has only {num_kept:,} distinct images"
+        yield f"note: {n:,} images were requested, but the pool has only {num_kept:,} candidates"
     if card["below_floor"]:
         yield (
-            f"note: {card['below_floor']:,} of the kept lie below floor_log_odds: above it the "
-            "pool has fewer than requested"
+            f"note: {card['below_floor']:,} of the kept images are below floor_log_odds, because "
+            "the pool has too few images above it"
         )
     counts = zip(card["classes"], card["class_histogram"], strict=True)
     if missing := [name for name, count in counts if not count]:
-        yield f"warning: no image for {len(missing)} of the classes: {shorten(missing)}"
+        yield f"warning: {len(missing)} of the classes have no image: {shorten(missing)}"
     starving = [
         f"{name} ({shortage['kept']}, {shortage['short']} short)"
         for name, shortage in card["starving"].items()
         if shortage["kept"]
     ]
     if starving:
-        yield f"note: below half an even share: {shorten(starving)}"
+        yield f"note: classes with less than half of an even share: {shorten(starving)}"
     for state in ("missing", "changed"):
         if keys := card.get(state):
             yield f"warning: {len(keys):,} of the listed images are {state}: {shorten(keys)}"
@@ -66,7 +70,10 @@ def summary(card: dict[str, Any]) -> Iterator[str]:
 
 @command(app, GenerateConfig)
 def generate(config: GenerateConfig) -> Answer:
-    """The synthetic shards' card, or its summary and what to type next."""
+    """Run `winnow generate`; the answer is the shards' card, its summary and the next command.
+
+    Example: `winnow generate --shards runs/shards/lake-winnow-0123456789 --preset small`
+    """
     from pipeline.generation.run import generate
 
     devices.keep_memory(devices.choose(config.device))
@@ -77,19 +84,22 @@ def generate(config: GenerateConfig) -> Answer:
 
 
 def synthetic_summary(card: dict[str, Any]) -> Iterator[str]:
-    """The funnel of synthetic shards, and how the teacher sees them."""
+    """Yield the summary of synthetic shards: the funnel, and how the teacher classifies them."""
     yield "funnel:"
     yield from funnel_lines(card["funnel"])
     if card["num_samples"] < card["num_requested"]:
-        yield f"note: {card['num_requested']:,} were requested, {card['num_samples']:,} were kept"
+        yield (
+            f"note: {card['num_requested']:,} images were requested, {card['num_samples']:,} were "
+            "kept"
+        )
     counts = sorted(zip(card["synthetic_histogram"], card["classes"], strict=True))
     (least, rare), (most, common) = counts[0], counts[-1]
     yield (
-        f"the teacher sees the requested class in {100 * card['agreeing_frac']:.1f} % of the "
-        f"synthetic images (chance {100 / len(counts):.1f} %)"
+        f"the teacher assigns {100 * card['agreeing_frac']:.1f} % of the synthetic images to their "
+        f"requested class (chance: {100 / len(counts):.1f} %)"
     )
     yield (
-        f"largest to smallest of its classes: {card['largest_to_smallest']:.2f} "
+        f"ratio of the largest to the smallest class: {card['largest_to_smallest']:.2f} "
         f"({common} {most:,}, {rare} {least:,})"
     )
     yield _size(card)
@@ -102,7 +112,7 @@ def _size(card: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CorporaConfig(CommandConfig):
-    """List the corpora that are known by name, with their first line.
+    """List the corpora that have a name, with a one-line description of each.
 
     Example: winnow corpora
     """
@@ -110,11 +120,11 @@ class CorporaConfig(CommandConfig):
 
 @command(app, CorporaConfig)
 def corpora(config: CorporaConfig) -> Answer:
-    """Name and first line of every corpus."""
+    """Run `winnow corpora`; the answer maps each corpus to its description."""
     about = {
         name: plugins.first_line(plugins.source("pipeline.corpora", name))
         for name in plugins.names("pipeline.corpora")
     }
     lines = [f"{name:<16} {line}" for name, line in about.items()]
-    lines.append("A path, glob, brace, URL or your own .py file serves as a corpus too.")
+    lines.append("A path, glob, brace pattern, URL or your own .py file is a corpus too.")
     return Answer(about, lines)

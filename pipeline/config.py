@@ -1,4 +1,4 @@
-"""The options of `winnow select` and `winnow generate`: what the shell and Python pass on."""
+"""The options of `winnow select` and `winnow generate`, for the command line and for Python."""
 
 from __future__ import annotations
 
@@ -13,77 +13,81 @@ from indexes.shards.reader import Shards
 
 @dataclass(frozen=True, kw_only=True)
 class SelectConfig(RunConfig):
-    """Curate: go through the corpus once, keep what lies closest to the lost data, write shards.
+    """Select the images of a corpus that are most useful to distill from, and write them as shards.
 
-    embed -> index -> dedup -> score -> select -> weigh -> shard. Every step leaves an artifact
-    under RUNS; run the same command again after a kill and it goes on, change a setting and only
-    what depends on it is made again.
+    The stages are embed, index, dedup, columns, score, select, weight and shard. Each stage writes
+    an artifact under RUNS. Run the same command again to resume an interrupted run. When an option
+    changes, only the stages that depend on it run again.
 
-    Example: winnow select --corpus '/data/laion/{00000..00999}.tar' -n 200000
+    Example: winnow select --corpus '/data/lake/{00000..00003}.tar' -n 200000
     """
 
     corpus: str
-    """A corpus by name (see `winnow corpora`), your own .py file, or paths: a tar, a glob or brace
-    of tars, a folder of images, tars or Parquet, an fsspec URL."""
+    """The corpus: a name from `winnow corpora`, your own .py file, a tar, a glob or brace pattern
+    of tars, a folder of images, tars or Parquet files, or an fsspec URL."""
     teacher: Annotated[str | Path | Teacher | None, Option(type=str)] = None
-    """A teacher directory, or a name under RUNS/teachers. Default: the only one."""
+    """A teacher directory, or a name under RUNS/teachers. Default: the only teacher there."""
     method: str | None = None
-    """winnow (default), odsd, kd3, eikd, dfnd, mix, random, entropy_top, all, or your own .py
-    file."""
+    """The selection method: winnow (default), odsd, kd3, eikd, dfnd, mix, random, entropy_top,
+    all, or your own .py file."""
     n: Annotated[int, Option(flags=("--n", "-n"), min=1)] = 50_000
-    """Images to keep."""
+    """Number of images to keep."""
     settings: Annotated[Settings, Option(flags=("--set",))] = ()
-    """A setting of the method, key=value; repeat or space-separate."""
+    """A setting of the method as key=value. Repeat the option, or separate settings by spaces."""
     score_set: str | None = None
-    """A combination of your own: 'log_odds=1 outlier=-1 bn_distance=-0.5'; --method mix."""
+    """Rank by your own sum of columns, such as 'log_odds=1 outlier=-1 bn_distance=-0.5'. Implies
+    --method mix."""
     keys: Path | None = None
-    """Select the images of this list (.parquet of an --export), no others."""
+    """Select exactly the images of this key list, a .parquet file written by --export."""
     export: Path | None = None
-    """Also write what was selected as a sorted list of keys."""
+    """Also write the selection as a sorted key list to this .parquet file."""
     seed: Annotated[int, Option(min=0)] = 0
-    """Order of the shards, random draws."""
+    """The seed for the order of the shards and for random draws."""
     out: Path | None = None
-    """The shards' directory. Default: under RUNS/shards."""
+    """The directory for the shards. Default: a new one under RUNS/shards."""
     tower: str | None = None
-    """Also embed by an open_clip tower: MODEL:WEIGHTS_FILE, in the same pass."""
+    """Also embed with an open_clip image tower, in the same pass: MODEL:WEIGHTS_FILE."""
     workers: Annotated[int | None, Option(min=0)] = None
-    """Decoding processes. The bytes out do not depend on it."""
+    """Number of decoding processes. The output does not depend on it."""
     on_error: Literal["continue", "stop"] = "continue"
-    """A damaged corpus file: continue (counted) or stop."""
+    """The reaction to a damaged corpus file: continue (the loss is counted) or stop."""
     dedup: Literal["near", "exact", "off"] = "near"
-    """near: one of re-encoded, resized, cropped, mirrored, recolored copies is kept. exact: only
-    equal bytes are dropped. off."""
+    """near keeps one image of each group of re-encoded, resized, cropped, mirrored or recolored
+    copies. exact drops only images with identical bytes. off keeps every copy."""
     exclude_eval: str | None = None
-    """An evaluation set, written like a corpus: its images and what is like them are taken out of
-    the pool and listed. Its labels are not read."""
+    """An evaluation set, given like a corpus. Its images and their near duplicates are dropped from
+    the pool and listed in a report. Its labels are not read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateConfig(RunConfig):
-    """Generate: train a generator on curated shards under the teacher's eyes, write synthetic ones.
+    """Train a generator on selected shards with the teacher's guidance, and write synthetic shards.
 
-    The synthetic images carry the teacher's targets and are read as any other shards. Run the same
-    command again after a kill and it goes on; ask for another -n and the generator is not trained
-    again. The generator lies under RUNS/generators.
+    The synthetic images carry teacher targets and are read like any other shards. Run the same
+    command again to resume an interrupted run. Another -n reuses the trained generator. Generators
+    are stored under RUNS/generators.
 
     Example: winnow generate --shards runs/shards/lake-winnow-0123456789 -n 50000
     """
 
     shards: Path | str | Shards
-    """The curated shards to learn from: a few thousand images are enough."""
+    """The selected shards to train on. A few thousand images are enough."""
     n: Annotated[int, Option(flags=("--n", "-n"), min=1)] = 50_000
-    """Images to generate."""
+    """Number of images to generate."""
     generator: str = "hidfd"
-    """hidfd, or your own .py file."""
+    """The generator: hidfd, or your own .py file."""
     preset: str | None = None
-    """A named set of settings: faithful (as published), small (for a CPU)."""
+    """A named set of settings: faithful (as published) or small (for a CPU)."""
     settings: Annotated[Settings, Option(flags=("--set",))] = ()
-    """A setting of the generator, key=value; repeat or space-separate."""
+    """A setting of the generator as key=value. Repeat the option, or separate settings by
+    spaces."""
     keep: Literal["all", "agreeing"] = "all"
-    """all, or agreeing: only images in which the teacher sees the requested class."""
+    """all keeps every image. agreeing keeps only images that the teacher assigns to the requested
+    class."""
     teacher: Annotated[str | Path | Teacher | None, Option(type=str)] = None
-    """A teacher directory or name. Default: the one that the shards name."""
+    """A teacher directory, or a name under RUNS/teachers. Default: the teacher that the shards
+    name."""
     seed: Annotated[int, Option(min=0)] = 0
-    """Initial weights, order, what is generated."""
+    """The seed for the initial weights, the order of the images and the generated images."""
     out: Path | None = None
-    """The synthetic shards' directory. Default: under RUNS/shards."""
+    """The directory for the synthetic shards. Default: a new one under RUNS/shards."""

@@ -54,6 +54,6 @@ def test_the_table_says_when_a_control_wins() -> None:
         for student in SMALL.students
     ]
     lines = list(winnow_demo.table(0.9, cells, SMALL))
-    assert lines[-1] == "here entropy_top wins, a control"
+    assert lines[-1] == "best mean accuracy: entropy_top (a control)"
     margins = next(line for line in lines if line.startswith("winnow - entropy_top"))
     assert margins.split()[-1] == "-10.0"
