@@ -1,40 +1,42 @@
-"""A selection's certificate: figures that may tell, without any label, how good it is.
+"""The certificate of a selection: figures that describe its quality without labels.
 
-Units: sd and var are those of the teacher's last BatchNorm, per channel; frac is 0-1. "weighted"
-counts an image by its weight, everything else counts it once. Better: what speaks for a selection
-by itself, all else equal; "?" where a student alone can tell (`python -m benchmarks.selections`).
+Units: sd and var refer to the running statistics of the teacher's last BatchNorm, per channel; frac
+is 0-1. Weighted figures count each image by its weight; all others count each image once. The
+column "better" gives the direction that favors a selection, all else equal. A "?" marks figures
+whose direction only a trained student shows (`python -m benchmarks.selections`).
 
 | key | unit | better | what it is |
 | --- | --- | --- | --- |
-| moment_rms | sd and var | lower | root mean square, over the 2K moments, of the weighted mean |
-| moment_rms_even | sd and var | lower | the same without weights |
-| mean_rms | sd | lower | the K weighted channel means' part of moment_rms |
-| square_rms | var | lower | the K weighted mean squares' part |
+| moment_rms | sd and var | lower | root mean square over the 2K weighted mean moments |
+| moment_rms_even | sd and var | lower | moment_rms without weights |
+| mean_rms | sd | lower | root mean square over the K weighted channel means alone |
+| square_rms | var | lower | root mean square over the K weighted mean squares alone |
 | frechet | var | lower | weighted: mean over channels of m^2 + (s - 1)^2, see `frechet` |
 | bn_distance | var | lower | mean over images and layers of the `bn` matrix |
-| class_entropy | frac of log C | higher | of the images' hard labels |
-| weighted_class_entropy | frac of log C | higher | of the same, weighted |
-| soft_class_entropy | frac of log C | higher | of the weighted mean softmax |
-| runner_up_entropy | frac of log C | higher | of the second classes: which borders are seen |
-| deficit | frac of n | lower | images missing to an equal share a class, over n |
+| class_entropy | frac of log C | higher | entropy of the predicted classes |
+| weighted_class_entropy | frac of log C | higher | weighted entropy of the predicted classes |
+| soft_class_entropy | frac of log C | higher | entropy of the weighted mean softmax |
+| runner_up_entropy | frac of log C | higher | entropy of the second most probable classes |
+| deficit | frac of n | lower | images that classes lack of an equal share, summed, over n |
 | effective_frac | frac of n | higher | effective sample size of the weights |
 | duplicate_frac | frac of pool | ? | candidates dropped as duplicates, exact and near |
-| nearest_similarity | cosine | lower | mean similarity to the nearest other image kept |
+| nearest_similarity | cosine | lower | mean similarity to the nearest other selected image |
 | effective_rank | frac of D | higher | exp(entropy of the features' covariance spectrum) / D |
 | log_odds | nats | ? | mean log-odds of the predicted class |
-| margin | nats | ? | mean of best less second logit |
-| unsure_frac | frac of n | ? | images whose class has less than half of the probability |
+| margin | nats | ? | mean difference of the largest and the second largest logit |
+| unsure_frac | frac of n | ? | images whose top class has less than half of the probability |
 | entropy | nats | ? | mean entropy of the softmax |
-| soft_entropy | nats | ? | the same at temperature 4 |
-| information | nats | higher | entropy of the mean softmax less the mean entropy |
-| soft_information | nats | higher | the same at temperature 4: what its targets say in all |
+| soft_entropy | nats | ? | mean entropy of the softmax at temperature 4 |
+| information | nats | higher | entropy of the mean softmax minus the mean entropy |
+| soft_information | nats | higher | information of the softmax at temperature 4 |
 | target_variance | - | higher | total variance of the softmax at temperature 4 |
 
-Keys that need a BatchNorm are absent where the teacher has none. The lost original itself does not
-reach 0, as its statistics were taken in training, of augmented views: CIFAR-10 under a ResNet-18
-has moment_rms .17 and frechet .015, a random open-world pool .39 and .12. nearest_similarity (of
-QUERIES images) and effective_rank look at a seeded sample of SPREAD_NUMBERS / D images where there
-are more. Which keys rank selections as students do is measured by benchmarks/selections.py.
+Keys that need a BatchNorm are absent if the teacher has none. Even the original training data does
+not reach 0, because the running statistics were taken during training, from augmented views:
+CIFAR-10 under a ResNet-18 has moment_rms .17 and frechet .015; a random open-world pool has .39 and
+.12. nearest_similarity is measured for QUERIES images; it and effective_rank use a seeded sample of
+SPREAD_NUMBERS / D images if the selection is larger. benchmarks/selections.py measures which keys
+rank selections in the order of their students' accuracy.
 """
 
 from __future__ import annotations
@@ -55,17 +57,18 @@ Array = npt.NDArray[Any]
 SPREAD_NUMBERS = 1 << 25  # float32 numbers (128 MiB): 65,536 images of 512 features
 QUERIES = 512
 CHUNK_ROWS = 4096
-DIGITS = 5  # kept of a figure: what lies behind may depend on a library's order of adding
+DIGITS = 5  # significant digits kept: further ones may depend on a library's order of summation
 
 
 def certify(
     pool: Pool, rows: Array, weight: Array, dropped: Mapping[str, int], seed: int
 ) -> tuple[dict[str, float], Array | None]:
-    """The figures of ascending pool rows [n] with weights [n], and the moments behind them.
+    """Return the figures of ascending pool rows [n] with weights [n], and the mean moments.
 
-    dropped: the selection's drops by reason. Moments: float64 [2, 2K], the mean of the selected
-    rows' `moments` without weights and with; None without BatchNorm. One scan of the selected
-    rows, in chunks of CHUNK_ROWS.
+    `dropped` maps each drop reason of the selection to its count. The mean moments are float64
+    [2, 2K]: the mean of the selected rows' `moments` without weights and with weights. They are
+    None if the teacher has no BatchNorm. The selected rows are scanned once, in chunks of
+    CHUNK_ROWS.
     """
     if not len(rows):
         return {}, None
@@ -95,11 +98,16 @@ def certify(
 
 
 def frechet(moments: Array) -> float:
-    """Mean over K channels of the squared 2-Wasserstein distance to the running statistics.
+    """Return the mean over K channels of the squared 2-Wasserstein distance to the running stats.
 
-    moments [2K]: mean of (x - rm) / sqrt(rv), then of (x - rm)^2 / rv - 1. Both sides as Gaussians,
-    channel by channel, in units of the running variance: m^2 + (s - 1)^2 with m the mean of the
-    standardised input and s its deviation (the Frechet distance of diagonal Gaussians).
+    moments [2K]: the K means of (x - rm) / sqrt(rv), then the K means of (x - rm)^2 / rv - 1, for a
+    running mean rm and variance rv. Selection and running statistics are compared as Gaussians,
+    channel by channel, in units of the running variance: m^2 + (s - 1)^2, where m is the mean of
+    the standardized input and s its standard deviation (Frechet distance of diagonal Gaussians).
+
+    Example:
+        >>> round(frechet(np.array([0.5, 0.0, -0.25, 0.0])), 4)  # m = .5 and 0, s = .71 and 1
+        0.1679
     """
     mean, square = np.split(moments, 2)
     deviation = np.sqrt(np.maximum(square + 1 - np.square(mean), 0))
@@ -107,13 +115,18 @@ def frechet(moments: Array) -> float:
 
 
 def entropy(p: Array) -> float:
-    """Entropy in nats of counts or probabilities [C], made to sum to 1."""
+    """Return the entropy in nats of counts or probabilities [C], normalized to sum to 1.
+
+    Example:
+        >>> round(entropy(np.array([5, 5])), 4)
+        0.6931
+    """
     p = p[p > 0] / p.sum()
     return float(-(p * np.log(p)).sum())
 
 
 def _sums(block: Block, local: Array, weight: Array, num_classes: int) -> dict[str, Array]:
-    """What adds up over rows: everything but the spread figures is made of these."""
+    """Return sums over the rows, from which all figures but the spread figures are computed."""
     label, log_odds, logsumexp = (
         column[local] for column in block.columns("label", "log_odds", "logsumexp")
     )
@@ -198,7 +211,7 @@ def _logit_figures(sums: dict[str, Array], n: int) -> dict[str, float]:
 
 
 def _spread_figures(pool: Pool, rows: Array, seed: int) -> dict[str, float]:
-    """How far the selected rows lie apart in the teacher's features."""
+    """Return how far apart the selected rows lie in the teacher's feature space."""
     width = pool.blocks[0].matrix("features").shape[1]
     chosen = rows[stratified_positions(len(rows), max(SPREAD_NUMBERS // width, 2), seed)]
     features = gather_matrix(pool, chosen, "features")

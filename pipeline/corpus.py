@@ -1,4 +1,4 @@
-"""A corpus: the parts to look through, by name, by a Python file, or by where they lie."""
+"""A corpus: a list of parts, given by a name, by a Python file, or by paths and URLs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ SLUG_LENGTH = 48
 
 @dataclass(frozen=True)
 class Corpus:
-    """Parts in a fixed order; `name` may stand in a directory's name, `spec` is what was asked."""
+    """The parts of a corpus in a fixed order.
+
+    `name` is a short name that is safe in directory names; `spec` is the specification as given,
+    without credentials.
+    """
 
     name: str
     spec: str
@@ -27,16 +31,23 @@ class Corpus:
 
 
 def open_corpus(spec: str) -> Corpus:
-    """The corpus that `spec` names.
+    """Open the corpus that `spec` names.
 
-    `spec`: a file of pipeline/corpora by its name, a path to a .py file of the same form, or
-    anything that `indexes.sources.spec.parts` takes. Such a file defines `corpus()`, which returns
-    parts, or one or several specs in turn. Raises SourceError, or UnknownName for a name that is
-    neither a file of corpora nor a path.
+    `spec` is the name of a file in pipeline/corpora, the path of your own .py file of the same
+    form, or anything that `indexes.open_parts` accepts. A .py file defines `corpus()`, which
+    returns parts, or one or several specifications. Raises SourceError if the corpus cannot be
+    opened, and UnknownName if `spec` is neither a named corpus nor a path.
+
+    Example:
+        >>> corpus = open_corpus("demo")
+        >>> corpus.name, len(corpus.parts)
+        ('demo', 6)
     """
     if not spec.strip():
         known = ", ".join(plugins.names(PLUGINS))
-        raise SourceError(f"no corpus given; name a path, glob, brace, URL or one of: {known}")
+        raise SourceError(
+            f"no corpus given: give a path, glob, brace pattern, URL or one of: {known}"
+        )
     if spec.endswith(".py") or spec in plugins.names(PLUGINS):
         return Corpus(slug(spec), spec, _of_module(plugins.find(PLUGINS, spec), spec))
     if re.fullmatch(r"[\w-]+", spec) and not os.path.exists(spec):
@@ -47,23 +58,30 @@ def open_corpus(spec: str) -> Corpus:
 def _of_module(module: ModuleType, spec: str) -> list[Part]:
     corpus: Callable[[], str | Sequence[str | Part]] | None = getattr(module, "corpus", None)
     if not callable(corpus):
-        raise SourceError(f"{spec}: defines no function `corpus() -> list[Part]`")
+        raise SourceError(f"{spec} defines no function `corpus() -> list[Part]`: add one")
     made = corpus()
     if isinstance(made, str):
         return open_parts(made)
     items: list[str | Part] = list(made)
     if not items:
-        raise SourceError(f"{spec}: its corpus() returns no parts")
+        raise SourceError(f"{spec}: corpus() returns an empty list; it must return parts")
     specs = [item for item in items if isinstance(item, str)]
     if not specs:
         return [item for item in items if not isinstance(item, str)]
     if len(specs) != len(items):
-        raise SourceError(f"{spec}: its corpus() mixes parts and strings; return one of the two")
+        raise SourceError(
+            f"{spec}: corpus() returns a mix of parts and strings; return only one of the two"
+        )
     return open_parts(",".join(specs))
 
 
 def slug(spec: str) -> str:
-    """A short name for `spec`: its last telling path component in letters, digits and dashes."""
+    """Return a short name for `spec`: its last path component with a letter, as letters and dashes.
+
+    Example:
+        >>> slug("/data/lake/{00000..00003}.tar")
+        'lake'
+    """
     if spec.endswith(".py"):
         spec = spec[: -len(".py")]
     pieces = PurePosixPath(filesystem.path_of(filesystem.redacted(spec))).parts

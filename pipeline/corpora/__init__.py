@@ -1,1 +1,1 @@
-"""One corpus a file: `CORPUS=<file name>` finds it, and `corpus()` returns its parts."""
+"""Named corpora, one per file: `--corpus FILE_NAME` selects a file, `corpus()` gives its parts."""

@@ -1,4 +1,8 @@
-"""What the demo ocean shows that is none of the ten classes: near misses, patterns, crowds."""
+"""Images of the demo corpus that belong to no class: near misses, patterns and crowds.
+
+Every function is a shape as described in `_shapes`: pixel coordinates `x`, `y` [n, 32, 32] and
+draws `v` [12, n, 1, 1] give layers from back to front.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ def pile(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def leaf(x: Floats, y: Floats, v: Floats) -> Layers:
-    """The body of a fish without a tail, with veins and a stalk."""
+    """A leaf: the body of a fish without its tail, with veins and a stalk."""
     b = span(v[0], 0.5, 0.9)
     blade = np.maximum(disc(x, y, 0.1, b, b + 0.35), disc(x, y, 0.1, -b, b + 0.35))
     stalk = bar(x, y, -0.95, 0, 0.75, 0, 0.05)
@@ -52,7 +56,7 @@ def leaf(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def flower(x: Floats, y: Floats, v: Floats) -> Layers:
-    """Round petals about a disc: what a star is not."""
+    """Round petals around a disc, similar to a star without points."""
     px, py, _ = fold(x, y, np.floor(span(v[0], 5, 9)))
     petals = oval(px, py, 0.55, 0, 0.38, span(v[1], 0.18, 0.3))
     heart = disc(x, y, 0, 0, span(v[2], 0.2, 0.35))
@@ -60,7 +64,7 @@ def flower(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def lollipop(x: Floats, y: Floats, v: Floats) -> Layers:
-    """A key without teeth or hole, or a round tree that is all disc."""
+    """A disc on a stick, similar to a key without teeth or to a round tree."""
     r = span(v[0], 0.32, 0.5)
     head = disc(x, y, -0.45, 0, r)
     swirl = np.abs(disc(x, y, -0.45, 0, r * 0.55)) - 0.06
@@ -77,7 +81,7 @@ def bowl(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def lamp(x: Floats, y: Floats, v: Floats) -> Layers:
-    """A shade on a thin stand: neither mushroom nor umbrella."""
+    """A shade on a thin stand, similar to a mushroom or an umbrella."""
     top, low = span(v[0], 0.15, 0.4), span(v[1], 0.5, 0.85)
     shade = hull(x, y, (-top, -0.85), (top, -0.85), (low, 0.0), (-low, 0.0))
     stand = np.minimum(bar(x, y, 0, 0, 0, 0.8, 0.05), oval(x, y, 0, 0.8, 0.4, 0.1))
@@ -107,7 +111,7 @@ def cactus(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def arrow(x: Floats, y: Floats, v: Floats) -> Layers:
-    """A roof on a post."""
+    """An arrow: a roof on a post."""
     w, neck = span(v[0], 0.5, 0.85), span(v[1], -0.2, 0.1)
     head = hull(x, y, (0.0, -0.85), (w, neck), (-w, neck))
     return [(np.minimum(head, box(x, y, 0, 0.4, span(v[2], 0.12, 0.28), 0.5)), BODY)]
@@ -120,7 +124,7 @@ def moon(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def kite(x: Floats, y: Floats, v: Floats) -> Layers:
-    """A diamond with a tail: a sail without a boat."""
+    """A diamond with a tail, similar to a sail without a boat."""
     w = span(v[0], 0.4, 0.65)
     sail = hull(x, y, (0.0, -0.9), (w, -0.3), (0.0, 0.5), (-w, -0.3))
     tail = np.abs(x - 0.15 * np.sin(9 * y)) - 0.05
@@ -129,12 +133,12 @@ def kite(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def nothing(x: Floats, y: Floats, v: Floats) -> Layers:
-    """The ground alone."""
+    """The background alone."""
     return []
 
 
 def stripes(x: Floats, y: Floats, v: Floats) -> Layers:
-    """Straight or waving stripes."""
+    """Straight or wavy stripes."""
     step, wave = span(v[0], 0.25, 0.9), span(v[1], -0.25, 0.25)
     across = np.mod(x + wave * np.sin(4 * y), step) - step / 2
     return [(np.abs(across) - step * span(v[2], 0.1, 0.35), BODY)]
@@ -163,7 +167,7 @@ def rings(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def writing(x: Floats, y: Floats, v: Floats) -> Layers:
-    """Rows of marks that look like text from afar."""
+    """Rows of marks that resemble text."""
     step = span(v[0], 0.35, 0.6)
     row = np.floor(y / step)
     inside = np.abs(y - (row + 0.5) * step) - step * 0.3
@@ -173,7 +177,7 @@ def writing(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def glyph(x: Floats, y: Floats, v: Floats) -> Layers:
-    """A sign of three strokes and a ring, of no known alphabet."""
+    """A symbol of three strokes and a ring, from no known alphabet."""
     at = [span(draw, -0.8, 0.8) for draw in v]
     strokes = np.minimum(
         bar(x, y, at[0], at[1], at[2], at[3], 0.1), bar(x, y, at[2], at[3], at[4], at[5], 0.1)
@@ -184,7 +188,7 @@ def glyph(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def scraps(x: Floats, y: Floats, v: Floats) -> Layers:
-    """Discs, boxes and bars thrown over each other."""
+    """Discs, boxes and bars that overlap."""
     at = [span(draw, -0.9, 0.9) for draw in v]
     return [
         (disc(x, y, at[0], at[1], span(v[2], 0.2, 0.6)), BODY),
@@ -196,7 +200,7 @@ def scraps(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def _crowd(*members: Shape) -> Shape:
-    """Several things in one picture, small and over each other."""
+    """Return a shape that draws several small, overlapping things in one picture."""
 
     def crowd(x: Floats, y: Floats, v: Floats) -> Layers:
         layers: Layers = []

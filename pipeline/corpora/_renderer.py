@@ -1,7 +1,7 @@
-"""Draws the demo world: a thing, a look and a row of uniform draws become 32 x 32 pixels.
+"""The renderer of the demo images: a thing, a look and a row of uniform draws give 32 x 32 pixels.
 
-Everything is elementwise over [n, 32, 32] float32, so the pixels of an image depend on its own
-thing, look and draws alone, not on the images that are rendered beside it.
+All operations are elementwise over [n, 32, 32] float32. The pixels of an image therefore depend on
+its own thing, look and draws alone, and not on the other images of the same call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.corpora._shapes import CLASS_SHAPES, VARIATIONS, Floats, Layers, d
 
 SIDE = 32
 THINGS = {**CLASS_SHAPES, **NEAR_MISSES, **CROWDS, **PATTERNS}
-# Where a thing's color leans, as a hue; the look says how far it strays. 0.5 where not listed.
+# The typical hue of a thing, 0.5 if not listed. The look gives the range around it.
 HUES = {
     "boat": 0.6, "car": 0.0, "cup": 0.55, "fish": 0.08, "house": 0.05, "key": 0.13,
     "mushroom": 0.02, "star": 0.14, "tree": 0.3, "umbrella": 0.8, "shed": 0.06, "leaf": 0.3,
@@ -31,10 +31,11 @@ Span: TypeAlias = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Look:
-    """A style: each knob is a range, from which every image draws its own value.
+    """A rendering style: each field is a range from which every image draws its own value.
 
-    The defaults are the lost style: soft-shaded things of earthy colors on a cloudy ground.
-    Lengths are in half image widths, except `line` and `blur`, which are in pixels.
+    The defaults are the style of the lost original: softly shaded things in earthy colors on a
+    cloudy background. Lengths are in half image widths, except `line` and `blur`, which are in
+    pixels.
     """
 
     turn: Span = (-0.5, 0.5)  # radians
@@ -48,19 +49,19 @@ class Look:
     second_hue: Span = (0.08, 0.4)
     dark: Span = (0.12, 0.35)
     light: Span = (0.7, 0.95)
-    unify: Span = (0.0, 0.0)  # 1: every tone of the thing is its first
+    unify: Span = (0.0, 0.0)  # at 1 every tone of the thing equals its first tone
     ground_hue: Span = (0.06, 0.6)
     ground_saturation: Span = (0.1, 0.45)
     ground_value: Span = (0.3, 0.8)
-    ground_depth: Span = (-0.45, 0.45)  # difference of value within the ground
+    ground_depth: Span = (-0.45, 0.45)  # difference of value within the background
     horizon: Span = (0.0, 0.8)
     clouds: Span = (0.3, 1.0)
-    weave: Span = (0.0, 0.0)  # stripes in the ground
+    weave: Span = (0.0, 0.0)  # stripes in the background
     shade: Span = (0.5, 1.0)
     shadow: Span = (0.2, 0.5)
-    line: Span = (-1.0, -1.0)  # width of the outline; none below 0
+    line: Span = (-1.0, -1.0)  # width of the outline; no outline if negative
     grain: Span = (0.0, 0.2)  # cloudiness within the thing
-    cover: Span = (-1.0, 0.45)  # radius of a blob before the thing; none below 0
+    cover: Span = (-1.0, 0.45)  # radius of a blob in front of the thing; no blob if negative
     blur: Span = (0.0, 0.6)
     noise: Span = (0.01, 0.04)
     contrast: Span = (0.7, 1.05)
@@ -106,7 +107,8 @@ LOOKS: dict[str, Look] = {
 }  # fmt: skip
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Look))
-# One row of draws: a value per knob, the shape's variations, five for the scene, three for noise.
+# One row of draws: one per field of Look, the shape's variations, five for the scene, three for
+# noise.
 EXTRA = 8
 DRAWS = len(FIELDS) + VARIATIONS + EXTRA
 
@@ -122,14 +124,14 @@ def _ranges() -> Floats:
 
 @cache
 def _grain() -> Floats:
-    """White noise, of which every image takes a window."""
+    """White noise; every image uses a window of it."""
     bank = np.random.Generator(np.random.Philox(20)).standard_normal(_GRAIN, np.float32)
     return np.concatenate([bank, bank[: 4 * SIDE * SIDE]])
 
 
 @cache
 def _smoother(cells: int) -> Floats:
-    """[32, cells + 1]: smooth interpolation of a coarse row to pixels."""
+    """The matrix [32, cells + 1] that interpolates a coarse row smoothly to pixels."""
     at = (np.arange(SIDE) + 0.5) / SIDE * cells
     left = np.floor(at)
     t = at - left
@@ -142,7 +144,7 @@ def _smoother(cells: int) -> Floats:
 
 
 def _window(start: Floats, size: int) -> Floats:
-    """[n, size] of the noise bank, from a uniform draw [n]."""
+    """Windows [n, size] of the noise bank at uniform draws [n]."""
     first = (start * _GRAIN).astype(np.int64)
     window: Floats = _grain()[first[:, None] + np.arange(size)]
     return window
@@ -152,14 +154,14 @@ def _clouds(start: Floats, cells: int) -> Floats:
     """Smooth noise [n, 32, 32] of about unit variance."""
     coarse = _window(start, (cells + 1) ** 2).reshape(-1, cells + 1, cells + 1)
     matrix = _smoother(cells)
-    # Summed cell by cell: a matrix product may round otherwise with the number of images.
+    # Summed cell by cell, because the rounding of a matrix product may depend on the batch size.
     rows: Any = sum(matrix[:, i, None] * coarse[:, None, i, :] for i in range(cells + 1))
     result: Floats = sum(rows[:, :, i, None] * matrix[:, i] for i in range(cells + 1)) * 1.4
     return result
 
 
 def _rgb(hue: Floats, saturation: Floats, value: Floats) -> Floats:
-    """[3, n, 1, 1] from [n, 1, 1] each."""
+    """Convert hue, saturation and value [n, 1, 1] to RGB [3, n, 1, 1]."""
     sector = np.array([5.0, 3.0, 1.0], np.float32)[:, None, None, None]
     k = np.mod(sector + hue * 6, 6)
     rgb: Floats = value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1)
@@ -167,7 +169,7 @@ def _rgb(hue: Floats, saturation: Floats, value: Floats) -> Floats:
 
 
 def _palette(hue: float, knob: dict[str, Floats]) -> tuple[list[Floats], Floats, Floats]:
-    """The thing's tones and the two colors of the ground, [3, n, 1, 1] each."""
+    """The tones of the thing and the two colors of the background, [3, n, 1, 1] each."""
     body_hue, saturation, value = hue + knob["hue"], knob["saturation"], knob["value"]
     second = np.where(value > 0.62, value - 0.25, value + 0.25)
     tones = [
@@ -184,7 +186,7 @@ def _palette(hue: float, knob: dict[str, Floats]) -> tuple[list[Floats], Floats,
 
 
 def _soften(image: Floats, radius: Floats) -> Floats:
-    """A binomial blur [3, n, 32, 32], two passes of taps (r/4, 1 - r/2, r/4), r up to 2."""
+    """Blur images [3, n, 32, 32] by two passes with taps (r/4, 1 - r/2, r/4) for r up to 2."""
     for _ in range(2):
         for axis in (2, 3):
             pad = [(0, 0)] * 4
@@ -199,7 +201,7 @@ def _soften(image: Floats, radius: Floats) -> Floats:
 
 def _fill(canvas: Floats, layers: Layers, tones: Sequence[Floats], pixels: Floats,
           line: Floats, ink: Floats) -> Floats:  # fmt: skip
-    """Lays the layers over the canvas; returns the distance to their union."""
+    """Draw the layers onto the canvas and return the distance to their union."""
     union = np.full(canvas.shape[1:], 9, np.float32)
     drawn = line > 0
     for distance, tone in layers:
@@ -213,7 +215,7 @@ def _fill(canvas: Floats, layers: Layers, tones: Sequence[Floats], pixels: Float
 
 
 def render(things: Sequence[str], looks: Sequence[str], draws: Floats) -> npt.NDArray[np.uint8]:
-    """uint8 [n, 32, 32, 3]; `draws` [n, DRAWS] uniform in [0, 1).
+    """Render images uint8 [n, 32, 32, 3] from draws [n, DRAWS], uniform in [0, 1).
 
     Image i depends on (things[i], looks[i], draws[i]) alone.
     """
@@ -270,7 +272,7 @@ def _render_thing(thing: str, look: npt.NDArray[np.int64], draws: Floats) -> Flo
 
 
 def _develop(canvas: Floats, knob: dict[str, Floats], start: Floats) -> Floats:
-    """What a camera does: blur, contrast, noise, perhaps a negative; uint8 [n, 32, 32, 3]."""
+    """Apply blur, contrast, noise and perhaps inversion; return uint8 [n, 32, 32, 3]."""
     if (knob["blur"] > 0).any():
         canvas = _soften(canvas, knob["blur"])
     canvas = 0.5 + (canvas - 0.5) * knob["contrast"] + knob["bright"]

@@ -1,9 +1,9 @@
-"""The things of the demo world as signed distances: primitives, and one function per class.
+"""The shapes of the demo images as signed distances: primitives, and one function per class.
 
-A shape takes pixel coordinates `x`, `y` [n, 32, 32] in its own frame (the thing spans about
--1 to 1, y points down) and `v` [12, n, 1, 1], uniform in [0, 1), which vary it. It returns its
-layers from back to front: a distance [n, 32, 32] (negative inside, in units of the frame; a bound
-is enough, it only has to be right near the edge) and the tone that fills it.
+A shape takes pixel coordinates `x`, `y` [n, 32, 32] in its own frame, in which the shape spans
+about -1 to 1 and y points down, and draws `v` [12, n, 1, 1], uniform in [0, 1), which vary it. It
+returns layers from back to front. A layer is a distance [n, 32, 32] and the tone that fills it. The
+distance is negative inside, is in units of the frame, and has to be exact only near the edge.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-# float32 throughout; numpy's stubs lose it in arithmetic with Python numbers.
+# All arrays are float32, but numpy's stubs lose the type in arithmetic with Python numbers.
 Floats: TypeAlias = npt.NDArray[Any]
 Real: TypeAlias = "Floats | float"
 Layers: TypeAlias = list[tuple[Floats, int]]
@@ -25,12 +25,12 @@ VARIATIONS = 12
 
 
 def span(v: Floats, low: float, high: float) -> Floats:
-    """Uniform [0, 1) draws moved to [low, high)."""
+    """Scale uniform draws in [0, 1) to [low, high)."""
     return low + (high - low) * v
 
 
 def disc(x: Floats, y: Floats, cx: Real, cy: Real, r: Real) -> Floats:
-    """A disc of radius r about (cx, cy)."""
+    """A disc of radius r around (cx, cy)."""
     dx, dy = x - cx, y - cy
     return np.sqrt(dx * dx + dy * dy) - r
 
@@ -56,7 +56,7 @@ def bar(x: Floats, y: Floats, ax: Real, ay: Real, bx: Real, by: Real, r: Real) -
 
 
 def hull(x: Floats, y: Floats, *corners: tuple[Real, Real]) -> Floats:
-    """A convex polygon; corners clockwise as seen on the screen."""
+    """A convex polygon whose corners are given clockwise, as seen on the screen."""
     result: Any = -np.inf
     for (ax, ay), (bx, by) in zip(corners, corners[1:] + corners[:1], strict=True):
         nx, ny = by - ay, ax - bx
@@ -66,7 +66,7 @@ def hull(x: Floats, y: Floats, *corners: tuple[Real, Real]) -> Floats:
 
 
 def fold(x: Floats, y: Floats, count: Floats) -> tuple[Floats, Floats, Floats]:
-    """Coordinates folded into one of `count` equal sectors, and the half sector in radians."""
+    """Fold coordinates into one of `count` equal sectors; also return half a sector in radians."""
     sector = np.float32(2 * np.pi) / count
     angle = np.abs(np.mod(np.arctan2(x, -y) + sector / 2, sector) - sector / 2)
     radius = np.sqrt(x * x + y * y)
@@ -106,7 +106,7 @@ def car(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def cup(x: Floats, y: Floats, v: Floats) -> Layers:
-    """A tapered vessel with a ring for a handle, and what it holds."""
+    """A tapered cup with a ring as handle, its content, and perhaps a saucer."""
     top, low, high = span(v[0], 0.45, 0.62), span(v[1], 0.28, 0.5), span(v[2], -0.6, -0.4)
     body = hull(x, y, (-top, high), (top, high), (low, 0.65), (-low, 0.65))
     ring = np.abs(oval(x, y, top - 0.02, 0.02, 0.36, span(v[3], 0.3, 0.42))) - 0.08
@@ -181,7 +181,7 @@ def mushroom(x: Floats, y: Floats, v: Floats) -> Layers:
 
 
 def star(x: Floats, y: Floats, v: Floats) -> Layers:
-    """Five points, seldom six."""
+    """A star of five points, sometimes six."""
     count = np.where(v[0] < 0.85, np.float32(5), np.float32(6))
     px, py, half = fold(x, y + 0.05, count)
     outer, inner = span(v[1], 0.8, 0.95), span(v[2], 0.34, 0.5)

@@ -1,9 +1,10 @@
-"""The corpus `demo`: 12,000 images of a drawn world, made on the spot, nothing to download.
+"""The corpus `demo`: 12,000 unlabeled images that are rendered on the fly, without a download.
 
-About three in ten show one of ten classes, in ten styles of which one is the lost style, that of
-the original which only `render_labeled` renders. The rest are near misses, crowds of things and
-patterns; classes are imbalanced, some images are there twice or nearly so, some are damaged.
-Image i of a part is a pure function of (seed, i): the same bytes every time, in any order. OURS.
+About 30 % of the images show one of ten classes, in one of ten styles. One style is that of the
+lost original, which `render_labeled` renders. The other images show near misses, crowds of things
+and patterns. The classes are imbalanced; some images are exact or near duplicates, and some are
+damaged. Image i of a part is a pure function of (seed, i): its bytes are the same in every run and
+in any order. OURS.
 """
 
 from __future__ import annotations
@@ -32,29 +33,29 @@ NUM_PARTS = 6
 PART_IMAGES = 2_000
 NUM_IMAGES = NUM_PARTS * PART_IMAGES
 SEED = 0
-# Goes into every fingerprint: raise it whenever a pixel changes.
+# Part of every fingerprint: increase it whenever a pixel changes.
 WORLD = 1
 
-# What an image shows, as shares of the ocean.
+# The subjects of the images, as shares of the corpus.
 SUBJECTS = {"class": 0.3, "near miss": 0.22, "crowd": 0.14, "pattern": 0.34}
 # In the order of CLASSES: trees, cars and fish are plentiful, keys and umbrellas rare.
 CLASS_SHARES = (0.08, 0.17, 0.06, 0.14, 0.11, 0.03, 0.1, 0.07, 0.2, 0.04)
 # In the order of LOOKS: a fifth in the lost style, a quarter near it.
 LOOK_SHARES = (0.2, 0.25, 0.09, 0.09, 0.06, 0.06, 0.06, 0.08, 0.06, 0.05)
-# How many images of the ocean are not simply rendered and encoded, by what is done to them.
+# The number of images that are altered or damaged, by alteration.
 ODDITIES = {
     "truncated": 20,  # a JPEG cut off in the middle
-    "empty": 20,  # no byte
-    "garbage": 20,  # a web page that says 404, or noise, under an image's name
+    "empty": 20,  # a file without any byte
+    "garbage": 20,  # a web page (404) or noise in a file with an image's name
     "gray": 40,  # a JPEG of one channel
     "alpha": 40,  # a PNG with transparency
     "palette": 40,  # a PNG of 64 colors
     "large": 40,  # four times the pixels
-    "copy": 300,  # byte for byte another image of the ocean
-    "echo": 400,  # another image moved by a pixel, brightened and encoded again
+    "copy": 300,  # the same bytes as another image of the corpus
+    "echo": 400,  # another image, shifted by a pixel, brightened and encoded again
 }
 PNG_FRAC = 0.08
-# Images are rendered in blocks: enough to fill vector registers, few enough to stay in cache.
+# The number of images rendered at once: large enough for vector registers, small enough for caches.
 BLOCK = 500
 SHARD_IMAGES = 2_000
 _WEB_PAGE = b"<!DOCTYPE html><html><head><title>404 Not Found</title></head></html>\n"
@@ -62,14 +63,14 @@ _WEB_PAGE = b"<!DOCTYPE html><html><head><title>404 Not Found</title></head></ht
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Truth:
-    """What image i of the ocean shows: the truth, which no part ever yields."""
+    """The ground truth of an image, which no part ever yields."""
 
     key: str
-    subject: str  # of SUBJECTS
-    thing: str  # what is drawn; a class where `subject` is "class"
-    look: str  # of LOOKS; "lost" is the original's own
-    oddity: str  # of ODDITIES, or ""
-    source: int  # row of the census that a copy or an echo repeats; else its own
+    subject: str  # a key of SUBJECTS
+    thing: str  # the shape that is drawn: a class if `subject` is "class"
+    look: str  # a key of LOOKS; "lost" is the style of the lost original
+    oddity: str  # a key of ODDITIES, or ""
+    source: int  # the row of the census that a copy or an echo repeats, else its own row
 
 
 def _key(part: int, index: int) -> str:
@@ -77,20 +78,20 @@ def _key(part: int, index: int) -> str:
 
 
 def _draws(seed: int, stream: str, count: int, width: int) -> npt.NDArray[np.float32]:
-    """[count, width] uniform draws; row i is the same whatever `count`."""
+    """Uniform draws [count, width]; row i does not depend on `count`."""
     key = hash64(f"demo/{WORLD}/{seed}/{stream}".encode())
     return np.random.Generator(np.random.Philox(key)).random((count, width), np.float32)
 
 
 def _pick(shares: Iterable[float], draw: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Index into `shares` (which sum to 1) for every draw."""
+    """Return an index into `shares`, which sum to 1, for every draw."""
     edges = np.cumsum(list(shares))[:-1]
     return np.searchsorted(edges, draw, "right")
 
 
 @cache
 def census(seed: int = SEED) -> tuple[Truth, ...]:
-    """The truth about every image of the ocean, in the order of its parts."""
+    """Return the ground truth of every image of the corpus, in the order of its parts."""
     draws = _draws(seed, "census", NUM_IMAGES, 3)
     subjects = [list(SUBJECTS)[i] for i in _pick(SUBJECTS.values(), draws[:, 0])]
     looks = [list(LOOKS)[i] for i in _pick(LOOK_SHARES, draws[:, 1])]
@@ -118,12 +119,12 @@ def census(seed: int = SEED) -> tuple[Truth, ...]:
 
 
 def corpus() -> list[Part]:
-    """The ocean: 6 parts of 2,000 images, 32 x 32 but for a few, no labels."""
+    """Return 6 parts of 2,000 unlabeled images each; all but a few images are 32 x 32."""
     return [DemoPart(number) for number in range(NUM_PARTS)]
 
 
 class DemoPart:
-    """2,000 images of the ocean, rendered while they are read; see indexes.sources.spec.Part."""
+    """A part of 2,000 images that are rendered as they are read; see indexes.sources.spec.Part."""
 
     def __init__(self, number: int, seed: int = SEED) -> None:
         self.number, self.seed = number, seed
@@ -131,7 +132,7 @@ class DemoPart:
         self.random_access = False
 
     def fingerprint(self) -> str:
-        """Of what decides the pixels."""
+        """Return the digest of everything that determines the pixels."""
         return digest(["demo", WORLD, self.seed, self.number, PART_IMAGES])
 
     def __iter__(self) -> Iterator[Sample]:
@@ -139,11 +140,17 @@ class DemoPart:
             yield from self._render(range(start, min(start + BLOCK, PART_IMAGES)))
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
-        """The bytes of image `offset`, rendered again. Raises SourceError for another key."""
+        """Render image `offset` again and return its bytes.
+
+        Raises SourceError if `key` is not the key of that image.
+        """
         from indexes.sources.spec import SourceError
 
         if not 0 <= offset < PART_IMAGES or key != _key(self.number, offset):
-            raise SourceError(f"{self.name} has no image {key!r} at {offset}; embed demo again")
+            raise SourceError(
+                f"{self.name} has no image {key!r} at position {offset}: delete the embeddings of "
+                "the demo corpus under RUNS/embeddings and run `winnow select` again"
+            )
         return next(self._render(range(offset, offset + 1))).data
 
     def _render(self, indexes: range) -> Iterator[Sample]:
@@ -167,7 +174,7 @@ def _ocean_draws(seed: int) -> npt.NDArray[np.float32]:
 
 
 def _encode(image: npt.NDArray[np.uint8], oddity: str, png: bool) -> bytes:
-    """The file of one image [32, 32, 3], in the form that its oddity asks for."""
+    """Encode one image [32, 32, 3] in the form that its oddity requires."""
     if oddity == "echo":
         image = np.clip(np.roll(image, 1, axis=1) * np.float32(1.05), 0, 255).astype(np.uint8)
     elif oddity == "large":
@@ -213,13 +220,14 @@ def _spoil(data: bytes, oddity: str, draw: float) -> bytes:
 def render_labeled(
     directory: str | Path, split: Literal["train", "test"], count: int, seed: int
 ) -> None:
-    """Renders `count` images of the lost original, classes in equal shares, into `directory`.
+    """Render `count` labeled images of the lost original, balanced over classes, into `directory`.
 
-    WebDataset tars `<split>-00000.tar` ... of 2,000: `<key>.jpg` [32, 32, 3] and `<key>.cls`, the
-    index into CLASSES as text. The splits share no image, nor does either with the ocean.
+    The images are stored in WebDataset tars `<split>-00000.tar`, ... of 2,000 samples each:
+    `<key>.jpg` [32, 32, 3] and `<key>.cls`, the index into CLASSES as text. The two splits and the
+    corpus have no image in common.
     """
     draws = _draws(seed, f"original/{split}", count, 1 + DRAWS)
-    # Each round of ten images shows every class once, in an order of its own.
+    # Each group of ten images shows every class once, in a random order.
     rounds = -(-count // len(CLASSES))
     orders = _draws(seed, f"labels/{split}", rounds, len(CLASSES)).argsort(1, kind="stable")
     labels = orders.reshape(-1)[:count]

@@ -1,1 +1,1 @@
-"""Duplicates and evaluation images leave before anything is scored."""
+"""Deduplication: drop copies, near duplicates and evaluation images before any scoring."""

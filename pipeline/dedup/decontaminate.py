@@ -1,4 +1,4 @@
-"""Decontaminate: an evaluation set's images are found in the pool; its labels are never read."""
+"""Decontamination: find an evaluation set's images in the pool, without reading its labels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ from pipeline.embedding.loader import PartEnd, decode_parts
 NUM_NEIGHBORS = 32
 CANDIDATE_THRESHOLD = 0.7
 LEAK_THRESHOLD = 0.88
-"""Similarity of a leak, less than a near duplicate's: to miss one costs more than a few images."""
+"""Similarity from which an image counts as a leak. It is lower than that of a near duplicate,
+because a missed leak costs more than a few dropped images."""
 BLOCK_ROWS = 8192
 
 
 @dataclass
 class Leaks:
-    """Evaluation image (`keys`, `parts`, `thumbs` uint8 [m, WIDTH]) seen in pool row `rows` [m]."""
+    """m pairs of an evaluation image and a pool row that shows it.
+
+    `keys`, `parts` and `thumbs` uint8 [m, WIDTH] describe the evaluation image; `rows` int64 [m] is
+    the pool row; `similarity` float32 [m] is the similarity of the two. `num_images` and
+    `num_unreadable` count the evaluation images that were and were not decoded.
+    """
 
     num_images: int
     num_unreadable: int
@@ -37,13 +43,13 @@ class Leaks:
 
     @property
     def num_seen(self) -> int:
-        """Evaluation images that were seen at all."""
+        """The number of evaluation images that were found in the pool."""
         return len(set(zip(self.parts, self.keys, strict=True)))
 
 
 @dataclass(frozen=True)
 class LeakedRows:
-    """Pool rows `rows` [t] that show image `leak[i]` of `leaks`, with `similarity` [t]."""
+    """Pool rows `rows` [t]; row i shows image `leak[i]` of `leaks`, with `similarity` [t]."""
 
     leaks: Leaks
     rows: Rows
@@ -51,7 +57,7 @@ class LeakedRows:
     similarity: Similarities
 
     def counts(self) -> dict[str, int]:
-        """For the card."""
+        """Return the counts that the card records."""
         leaks = self.leaks
         return {
             "num_images": leaks.num_images,
@@ -70,11 +76,11 @@ def find_leaks(
     workers: int = 0,
     device: str = "cpu",
 ) -> Leaks:
-    """Every pool row that is similar to an image of the evaluation set.
+    """Find every pool row that is similar to an image of the evaluation set.
 
-    index: of the pool's signatures. thumbs: the pool's, uint8 [N, WIDTH].
-    Memory: a block of evaluation images and the leaks. Raises SourceError for a set that cannot
-    be read whole: the rest of it might be in the pool.
+    `index` holds the pool's signatures; `thumbs` are the pool's, uint8 [N, WIDTH]. Memory: one
+    block of evaluation images, and the leaks. Raises SourceError if the set cannot be read
+    completely, because an unread image might be in the pool.
     """
     leaks = Leaks(0, 0, [], [], thumbs[:0], np.zeros(0, np.int64), np.zeros(0, np.float32))
     with Progress("exclude eval") as progress:
@@ -96,7 +102,10 @@ def find_leaks(
 def spread_to_groups(
     leaks: Leaks, copies: Groups, near: Groups, thumbs: Pixels, device: str
 ) -> LeakedRows:
-    """Every row of a group in which an evaluation image was seen: where one is, all are."""
+    """Extend the leaks to whole duplicate groups: if one image of a group leaks, all of them do.
+
+    `thumbs` are the pool's, uint8 [N, WIDTH].
+    """
     kept = near.canonical(copies.canonical(leaks.rows))
     order = np.lexsort((-leaks.similarity, kept))
     heads, first = np.unique(kept[order], return_index=True)
@@ -117,7 +126,7 @@ def spread_to_groups(
 def _blocks(
     evaluation: Corpus, geometry: Geometry, workers: int, leaks: Leaks
 ) -> Iterator[tuple[list[str], list[str], Pixels]]:
-    """(keys, part names, thumbs) of about BLOCK_ROWS images; `leaks` counts what was read."""
+    """Yield (keys, part names, thumbs) of about BLOCK_ROWS images and count them in `leaks`."""
     keys: list[str] = []
     parts: list[str] = []
     thumbs: list[Pixels] = []
@@ -126,7 +135,10 @@ def _blocks(
     for item in decode_parts(numbered, [geometry], 128, workers, plugin):
         if isinstance(item, PartEnd):
             if item.damage:
-                raise SourceError(f"--exclude-eval {evaluation.spec}: {item.damage}; mend it first")
+                raise SourceError(
+                    f"--exclude-eval {evaluation.spec}: {item.damage}. The evaluation set must be "
+                    "complete: repair it or download it again"
+                )
             leaks.num_unreadable += sum(item.dropped.values())
             continue
         keys += item.keys
@@ -140,6 +152,6 @@ def _blocks(
         yield keys, parts, np.concatenate(thumbs)
     if not leaks.num_images:
         raise SourceError(
-            f"--exclude-eval {evaluation.spec}: none of its {leaks.num_unreadable:,} samples is an "
-            "image that can be read"
+            f"--exclude-eval {evaluation.spec}: none of its {leaks.num_unreadable:,} samples is a "
+            "readable image; give a set of images, such as a folder"
         )

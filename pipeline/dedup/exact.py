@@ -1,4 +1,4 @@
-"""Exact copies: rows whose bytes an earlier row has, found bucket by bucket in bounded memory."""
+"""Exact copies: rows with the same bytes as an earlier row, found in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BUCKET_ROWS = 1 << 24
 
 
 def find_copies(pool: Pool, bucket_rows: int = BUCKET_ROWS) -> Groups:
-    """Rows whose bytes an earlier row has: content hash and size are the same.
+    """Return the rows with the content hash and size of an earlier row, grouped with that row.
 
     Hash buckets bound the memory: one bucket of about `bucket_rows` rows is sorted at a time.
     """

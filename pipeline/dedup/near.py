@@ -1,8 +1,9 @@
-"""Near duplicates: candidates by nearest signatures, verified thumb by thumb, one kept of a group.
+"""Near duplicates: find candidate pairs by signature, verify them by thumb, keep one of each group.
 
-Similarity is not transitive, and a chain of textures could tie thousands of pictures together. So
-a group is what its kept image itself is similar to: members that are not start groups of their own.
-Memory: that of the similar pairs and of one block, whatever the corpus.
+Similarity is not transitive: a chain of similar textures could join thousands of different
+pictures. A group therefore holds only images that are similar to the image it keeps. The other
+images of a chain form groups of their own. Memory: the similar pairs and one block, whatever the
+size of the corpus.
 """
 
 from __future__ import annotations
@@ -30,30 +31,33 @@ Rows = npt.NDArray[np.int64]
 Similarities = npt.NDArray[np.float32]
 PairSimilarity = Callable[[Rows, Rows], Similarities]
 NEAR_THRESHOLD = 0.955
-"""Similarity of a near duplicate."""
+"""Similarity from which two images count as near duplicates."""
 GROUP_THRESHOLD = 0.93
-"""Similarity that is enough within a group that stricter pairs have brought together."""
+"""Similarity that suffices within a group, once pairs above NEAR_THRESHOLD have connected it."""
 MAX_ROUNDS = 64
 CHUNK_ROWS = 1 << 16  # pairs whose thumbs are gathered at a time
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Row `rows[i]` repeats row `kept[i]`, with `similarity[i]`; rows ascend, none is kept."""
+    """Groups of duplicates: row `rows[i]` repeats row `kept[i]`, with similarity `similarity[i]`.
+
+    `rows` ascend, and no row is in both `rows` and `kept`.
+    """
 
     rows: Rows
     kept: Rows
     similarity: Similarities
 
     def canonical(self, rows: Rows) -> Rows:
-        """Each of `rows` itself, or the row that is kept in its stead."""
+        """Map each of `rows` [n] to the row that is kept for it, or to itself."""
         if not len(self.rows):
             return rows
         at = np.searchsorted(self.rows, rows).clip(max=len(self.rows) - 1)
         return np.where(self.rows[at] == rows, self.kept[at], rows)
 
     def merged(self, others: Groups) -> Groups:
-        """These groups after some of the rows that they keep were dropped for others."""
+        """Merge with `others`, groups among the rows that these groups keep."""
         rows = np.concatenate([self.rows, others.rows])
         order = np.argsort(rows)
         kept = np.concatenate([others.canonical(self.kept), others.kept])
@@ -65,7 +69,10 @@ EMPTY = Groups(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.floa
 
 
 def open_thumbs(pool: Pool, path: Path) -> Pixels:
-    """Every thumb uint8 [N, WIDTH] in one file, memory-mapped: pairs lie anywhere in the pool."""
+    """Copy all thumbs uint8 [N, WIDTH] to one file and return it memory-mapped.
+
+    One file gives fast access to pairs of rows from anywhere in the pool.
+    """
     with npy.writing(path, (len(pool), WIDTH), np.uint8) as writer:
         for block in pool.blocks:
             writer.write(block.matrix("thumb"))
@@ -76,7 +83,10 @@ def open_thumbs(pool: Pool, path: Path) -> Pixels:
 def pair_similarity(
     thumbs: Pixels, device: str, first: Rows, second: Rows, *, chunk_rows: int = CHUNK_ROWS
 ) -> Similarities:
-    """Similarity float32 [m] of the thumbs of m pairs of rows; which comes first is no matter."""
+    """Return the similarity float32 [m] of m pairs of rows, symmetric in the two rows.
+
+    `thumbs` are the pool's, uint8 [N, WIDTH].
+    """
     low, high = np.minimum(first, second), np.maximum(first, second)
     pieces = [
         image_similarity(thumbs[low[piece]], thumbs[high[piece]], device)
@@ -88,9 +98,10 @@ def pair_similarity(
 def find_near_duplicates(
     pool: Pool, thumbs: Pixels, index: Vectors, copies: Groups, scratch: Path, device: str
 ) -> Groups:
-    """The near duplicates among rows that are no exact copies; copies stand for their first.
+    """Return the groups of near duplicates among the rows that are not exact copies.
 
-    The best of a group is kept: most pixels, then highest log-odds, then lowest key hash.
+    The best image of a group is kept: the one with most pixels, then with the highest log-odds,
+    then with the lowest key hash. `thumbs` are the pool's, uint8 [N, WIDTH].
     """
     similarity = partial(pair_similarity, thumbs, device)
     near = [np.zeros((0, 2), np.int64)]
@@ -101,7 +112,7 @@ def find_near_duplicates(
             near.append(pairs[similarity(pairs[:, 0], pairs[:, 1]) >= NEAR_THRESHOLD])
             progress.add(num_rows)
     groups = cluster(pool, np.concatenate(near), similarity)
-    # More similar rows than neighbors looked at may have come out as several groups.
+    # A group with more rows than NUM_NEIGHBORS may have been split into several groups.
     kept, sizes = np.unique(groups.kept, return_counts=True)
     crowded = kept[sizes >= NUM_NEIGHBORS // 2]
     if len(crowded) > 1:
@@ -116,13 +127,14 @@ def find_near_duplicates(
 def _candidate_pairs(
     index: Vectors, blocks: Sequence[Sized], scratch: Path
 ) -> Iterator[tuple[Rows, int]]:
-    """(pairs int64 [m, 2] of a block's rows and those near them, rows in the block).
+    """Yield (pairs int64 [m, 2] of a block's rows and their neighbors, rows in the block).
 
-    A pair that was there before is left out.
+    Pairs that an earlier block has yielded are left out.
     """
     with tempfile.TemporaryFile(dir=scratch) as file:
         total = sum(map(len, blocks))
-        os.posix_fallocate(file.fileno(), 0, total * NUM_NEIGHBORS * 8)  # full disk: an error
+        # Reserving the space raises an error on a full disk, before the file is mapped.
+        os.posix_fallocate(file.fileno(), 0, total * NUM_NEIGHBORS * 8)
         neighbors: Rows = np.memmap(file, np.int64, "r+", shape=(total, NUM_NEIGHBORS))
         start = 0
         for similarity, rows in index.neighbors(blocks, NUM_NEIGHBORS):
@@ -137,10 +149,10 @@ def _candidate_pairs(
 
 
 def cluster(pool: Pool, pairs: Rows, similarity: PairSimilarity) -> Groups:
-    """Groups of similar pairs int64 [m, 2].
+    """Cluster similar pairs int64 [m, 2] into groups.
 
-    Each connected component gives its best row and the rows that this one is similar to, by
-    GROUP_THRESHOLD. What is left of the component is clustered again without these.
+    In each connected component, the best row and the rows whose similarity to it is at least
+    GROUP_THRESHOLD form a group. The remaining rows of the component are clustered again.
     """
     rows, flat = np.unique(pairs, return_inverse=True)
     pairs = flat.reshape(-1, 2)
@@ -171,7 +183,7 @@ def cluster(pool: Pool, pairs: Rows, similarity: PairSimilarity) -> Groups:
 
 
 def _quality_order(pool: Pool, rows: Rows) -> tuple[Rows, Rows]:
-    """(positions [n] of rows [n], best first; the rank [n] of each)."""
+    """Return (positions [n] of rows [n], best first; the rank [n] of each row)."""
     pixels = pool.column("width")[rows].astype(np.int64) * pool.column("height")[rows]
     order = np.lexsort((pool.column("key_hash")[rows], -pool.column("log_odds")[rows], -pixels))
     rank = np.empty_like(order)
@@ -180,9 +192,14 @@ def _quality_order(pool: Pool, rows: Rows) -> tuple[Rows, Rows]:
 
 
 def components(num_rows: int, pairs: Rows, rank: Rows) -> Rows:
-    """Per row the lowest rank in its connected component, int64 [num_rows].
+    """Return for each row the lowest rank in its connected component, int64 [num_rows].
 
-    Labels flow along the pairs and are short-cut until nothing changes.
+    Labels propagate along the pairs [m, 2] with pointer jumping, until none changes. `rank` is
+    [num_rows].
+
+    Example:
+        >>> components(4, np.array([[0, 1], [1, 3]]), np.arange(4)).tolist()
+        [0, 0, 2, 0]
     """
     row_of_rank = np.empty(num_rows, np.int64)
     row_of_rank[rank] = np.arange(num_rows)

@@ -1,4 +1,4 @@
-"""What was dropped for what: Parquet tables, the largest groups, and log lines for a person."""
+"""Reports of deduplication: tables of dropped and kept images, the largest groups, log lines."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from pipeline.pool import Pool
 log = logging.getLogger(__name__)
 
 IMPLAUSIBLE_FRAC = 0.3
-"""Share of the pool above which a warning says that a reason can hardly be right."""
+"""Share of the pool above which a drop reason is implausible, and a warning is logged."""
 NUM_SHOWN = 3
 
 
 def write_pairs(pool: Pool, path: Path, groups: Mapping[str, Groups]) -> None:
-    """Every dropped row by reason: key, part, row, kept_key, kept_part, kept_row, similarity."""
+    """Write a table of every dropped row and the row that is kept for it.
+
+    Columns: reason, key, part, row, kept_key, kept_part, kept_row, similarity. `groups` maps a
+    reason to its groups.
+    """
     rows = np.concatenate([group.rows for group in groups.values()] or [np.zeros(0, np.int64)])
     kept = np.concatenate([group.kept for group in groups.values()] or [rows])
     similarity = np.concatenate([group.similarity for group in groups.values()] or [rows])
@@ -38,7 +42,10 @@ def write_pairs(pool: Pool, path: Path, groups: Mapping[str, Groups]) -> None:
 
 
 def write_leaks(pool: Pool, path: Path, leaked: LeakedRows) -> None:
-    """Every leaked row: evaluation_key, evaluation_part, key, part, row, similarity."""
+    """Write a table of every leaked row and the evaluation image that it shows.
+
+    Columns: evaluation_key, evaluation_part, key, part, row, similarity.
+    """
     images = [(leaked.leaks.keys[leak], leaked.leaks.parts[leak]) for leak in leaked.leak]
     columns = {
         **_key_columns("evaluation_", images),
@@ -50,7 +57,7 @@ def write_leaks(pool: Pool, path: Path, leaked: LeakedRows) -> None:
 
 
 def largest_groups(pool: Pool, groups: Groups, most: int = 10) -> list[dict[str, Any]]:
-    """The kept image and the number of images of the largest groups."""
+    """Return the kept image and the number of images of each of the `most` largest groups."""
     kept, sizes = np.unique(groups.kept, return_counts=True)
     order = np.lexsort((kept, -sizes))[:most]
     return [
@@ -60,21 +67,21 @@ def largest_groups(pool: Pool, groups: Groups, most: int = 10) -> list[dict[str,
 
 
 def log_summary(pool: Pool, card: Mapping[str, Any], leaked: LeakedRows | None) -> None:
-    """Logs the counts by reason, a warning of implausible ones, and the first few leaks."""
+    """Log the counts by reason, warnings about implausible counts, and the most similar leaks."""
     total, dropped = max(len(pool), 1), card["dropped"]
     counts = ", ".join(f"{count:,} {name}" for name, count in dropped.items())
     log.info("dedup: %s images (%s): %s", f"{len(pool):,}", card["mode"], counts)
     if dropped["near_duplicate"] > IMPLAUSIBLE_FRAC * total:
         group = card["largest_groups"][0]
         log.warning(
-            f"{dropped['near_duplicate'] / total:.0%} of the images are near duplicates, "
-            f"{group['images']:,} of {group['key']} ({group['part']}) alone: look at "
-            "pairs.parquet; --dedup exact keeps them"
+            f"{dropped['near_duplicate'] / total:.0%} of the images are near duplicates; "
+            f"the largest group has {group['images']:,} images and keeps {group['key']} "
+            f"({group['part']}): check pairs.parquet, or keep near duplicates by --dedup exact"
         )
     if dropped["protected"] > IMPLAUSIBLE_FRAC * total:
         log.warning(
-            f"{dropped['protected'] / total:.0%} of the images are in the evaluation set: is it a "
-            "part of the corpus?"
+            f"{dropped['protected'] / total:.0%} of the images are in the evaluation set: check "
+            "whether the evaluation set is part of the corpus"
         )
     if leaked is not None:
         _log_leaks(pool, leaked)
@@ -83,7 +90,7 @@ def log_summary(pool: Pool, card: Mapping[str, Any], leaked: LeakedRows | None) 
 def _log_leaks(pool: Pool, leaked: LeakedRows) -> None:
     leaks = leaked.leaks
     log.info(
-        f"dedup: {leaks.num_images:,} evaluation images: {leaks.num_seen:,} of them are seen in "
+        f"dedup: {leaks.num_seen:,} of {leaks.num_images:,} evaluation images appear in "
         f"{len(np.unique(leaked.rows)):,} images of the corpus, listed in protected.parquet"
     )
     most_similar = np.lexsort((leaks.rows, -leaks.similarity))[:NUM_SHOWN]

@@ -1,7 +1,8 @@
-"""Dedup: exact copies, near duplicates and an evaluation set's images go, before any scoring.
+"""Deduplication: drop exact copies, near duplicates and evaluation images before any scoring.
 
-The artifact: `reason.npy` uint8 [N] (pool.REASONS), `pairs.parquet` (what was dropped for what),
-`protected.parquet` (which evaluation image was seen where) and a card with counts.
+The artifact holds `reason.npy` uint8 [N] (see `pool.REASONS`), `pairs.parquet` (every dropped image
+and the image kept for it), `protected.parquet` (every image that shows an evaluation image) and a
+card with counts.
 """
 
 from __future__ import annotations
@@ -34,29 +35,30 @@ from pipeline.pool import REASONS, Pool, chunks
 
 Mode = Literal["off", "exact", "near"]
 MODES: tuple[Mode, ...] = ("off", "exact", "near")
-# What the outcome depends on beside the corpus and the switches; goes into the digest.
+# The constants that the outcome depends on, besides the corpus and the options; part of the digest.
 CONSTANTS = (NUM_NEIGHBORS, CANDIDATE_THRESHOLD, NEAR_THRESHOLD, GROUP_THRESHOLD, LEAK_THRESHOLD)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DedupSetup:
-    """What is dropped, and how an evaluation set is read."""
+    """The options of deduplication, and how an evaluation set is read."""
 
     mode: Mode = "near"
-    """off; exact: equal bytes; near: similar images as well."""
+    """exact drops images with equal bytes; near drops similar images as well; off drops none."""
     evaluation: Corpus | None = None
-    """Images whose appearance in the pool is a leak; each takes its whole group along."""
+    """The evaluation set. An image of the pool that shows one of its images is dropped together
+    with its whole duplicate group."""
     geometry: Geometry
-    """The view by which evaluation images are decoded."""
+    """The resize and crop with which evaluation images are decoded."""
     device: str = "cpu"
     workers: int = 0
 
 
 def dedup_rows(pool: Pool, directory: Path, setup: DedupSetup, *, digest: str) -> None:
-    """Writes the artifact, and logs what a person should know of it.
+    """Write the artifact and log a summary.
 
-    Memory: that of the pairs found, and of bounded blocks. Raises SourceError for an evaluation
-    set that cannot be read whole.
+    Memory: the pairs found, and blocks of bounded size. Raises SourceError if the evaluation set
+    cannot be read completely.
     """
     directory.mkdir(parents=True, exist_ok=True)
     copies, near, leaked = detect(pool, directory / "scratch", setup)
@@ -91,13 +93,13 @@ def dedup_rows(pool: Pool, directory: Path, setup: DedupSetup, *, digest: str) -
 def detect(
     pool: Pool, scratch: Path, setup: DedupSetup
 ) -> tuple[Groups, Groups, LeakedRows | None]:
-    """(exact copies, near duplicates, leaked rows), as far as the setup needs them."""
+    """Return (exact copies, near duplicates, leaked rows), as far as the setup needs them."""
     if setup.mode == "off" and setup.evaluation is None:
         return EMPTY, EMPTY, None
     copies = find_copies(pool)
     if setup.mode != "near" and setup.evaluation is None:
         return copies, EMPTY, None
-    shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a run that was killed
     try:
         index = index_pool(pool, scratch)
         thumbs = open_thumbs(pool, scratch / "thumbs.npy")
@@ -120,7 +122,11 @@ def detect(
 def drop_reasons(
     copies: Groups, near: Groups, leaked_rows: Rows
 ) -> tuple[Rows, npt.NDArray[np.uint8]]:
-    """(rows [d] ascending, reason [d]) of every dropped row; `protected` comes before others."""
+    """Return (rows [d] ascending, reason [d]) of every dropped row.
+
+    A row with several reasons gets `protected` first, then `duplicate_content`, then
+    `near_duplicate`.
+    """
     rows_by_reason = {3: np.unique(leaked_rows), 1: copies.rows, 2: near.rows}
     reasons = np.array(list(rows_by_reason), np.uint8)
     reason = np.repeat(reasons, [len(rows) for rows in rows_by_reason.values()])
@@ -129,7 +135,7 @@ def drop_reasons(
 
 
 def write_reasons(path: Path, total: int, rows: Rows, reason: npt.NDArray[np.uint8]) -> None:
-    """`reason.npy` uint8 [total]: 0 but for the dropped rows."""
+    """Write `reason.npy` uint8 [total]: the reasons [d] at the dropped rows [d], 0 elsewhere."""
     with npy.writing(path, (total,), np.uint8) as writer:
         for piece in chunks(total):
             values = np.zeros(piece.stop - piece.start, np.uint8)

@@ -1,4 +1,4 @@
-"""An index of the pool's signatures: which rows a row, or another image, may be a duplicate of."""
+"""An index of the pool's signatures, which finds the possible duplicates of an image."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from pipeline.pool import Pool
 
 NUM_NEIGHBORS = 10
 CANDIDATE_THRESHOLD = 0.8
-"""Signatures less similar than this belong to one in a hundred pairs of a picture and its crop."""
+"""Least similarity of two signatures for a candidate pair. One in a hundred pairs of a picture and
+its crop is less similar."""
 RECALL = 0.999
-"""Share of the neighbors that are found, by measurement on held-out rows."""
+"""Share of the true neighbors that the index finds, measured on held-out rows."""
 
 
 def index_pool(pool: Pool, directory: Path) -> Vectors:
-    """An index of every row's signature, in `directory`, which is the caller's to delete.
+    """Build an index of every row's signature in `directory`, which the caller deletes.
 
-    Memory: the index's budget, whatever the pool.
+    Memory: the index's budget, whatever the size of the pool.
     """
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "signatures.npy"
@@ -41,13 +42,13 @@ def index_pool(pool: Pool, directory: Path) -> Vectors:
 
 
 def index_thumbs(thumbs: Pixels, directory: Path) -> Vectors:
-    """The same for a few thumbs uint8 [n, WIDTH]."""
+    """Build an index of the signatures of a few thumbs uint8 [n, WIDTH]."""
     directory.mkdir(parents=True, exist_ok=True)
     return _built([(0, signatures(thumbs))], directory / "signatures")
 
 
 def _built(pieces: Iterable[tuple[int, npt.NDArray[np.floating]]], directory: Path) -> Vectors:
-    """An index of pieces (first row, signatures [n, D])."""
+    """Build an index of pieces (first row, signatures [n, D])."""
     parts = [
         VectorPart(f"from {start}", len(rows), partial(np.asarray, rows)) for start, rows in pieces
     ]

@@ -1,8 +1,9 @@
-"""Whether two thumbs show one picture, however it was encoded, cropped or mirrored.
+"""The similarity of two thumbs, robust against re-encoding, cropping and mirroring.
 
-Thumbnails (indexes.images.thumbnails) are aligned by a crop and, perhaps, a mirroring, then
-compared window by window. The worst window counts: pictures that agree in the large (a sky over a
-sea) differ in the small. Every constant is OURS, measured by benchmarks/dedup.py.
+Two thumbnails (indexes.images.thumbnails) are aligned by a crop and, if needed, by mirroring. Then
+they are compared window by window. Windows that differ count most, because different pictures may
+agree in their coarse structure (a sky over a sea) and differ only in details. Every constant is
+OURS, measured by benchmarks/dedup.py.
 """
 
 from __future__ import annotations
@@ -21,26 +22,28 @@ from indexes.images.thumbnails import planes
 BATCH = 1024
 SIGNATURE_SIDE = 6
 CHROMA_WEIGHT = 2.0
-"""Color is what sets small pictures apart at little width."""
+"""Weight of color in a signature, in which color separates small pictures at little cost."""
 COARSE, COARSE_ROUNDS, COARSE_WINDOW = 2, 3, 5
-"""Thumbs are first aligned at half their size, from no shift at all, both ways round."""
+"""First alignment: at half size, starting without a shift, both plain and mirrored."""
 FINE_ROUNDS, FINE_WINDOW = 3, 7
 PROMISING = 0.75
-"""Half-size similarity below which a pair is not looked at in full: one in 200 true pairs."""
+"""Half-size similarity below which a pair is rejected early. One in 200 true pairs lies below."""
 NOISE = 50.0
 """Variance, in squared gray levels, below which a window counts as flat."""
 SOFT = 0.15
-"""Weight of each neighbor in the smoothing that makes up for resampling."""
+"""Weight of each neighboring pixel in the smoothing that compensates for resampling."""
 CLOSE_COLORS = 0.9
-"""Brightness or saturation by a factor of 0.64 to 1.57 pass, a hue turned by 26 degrees does."""
+"""Least agreement of brightness and of color. Factors of 0.64 to 1.57 in brightness or saturation
+pass, and so does a hue rotation of 26 degrees."""
 MOST_ZOOM, MOST_SHIFT, LEAST_OVERLAP = 0.4, 0.3, 0.6
 
 
 def signatures(thumbs: Pixels) -> npt.NDArray[np.float32]:
-    """Unit vectors float32 [n, 108] whose dot product is large where two thumbs may be similar.
+    """Return unit vectors float32 [n, 108] whose dot product is large if two thumbs may be similar.
 
-    Even part and size of the odd part under mirroring, so that a mirrored picture has the same
-    vector and no other loses a distance that it has: ||e - e'||^2 + || |o| - |o'| ||^2.
+    thumbs: uint8 [n, WIDTH]. A vector holds the even part e and the magnitude of the odd part o
+    under mirroring. A picture and its mirror image thus have the same vector. The squared distance
+    of two pictures is `||e - e'||^2 + || |o| - |o'| ||^2`.
     """
     luma, chroma = (torch.from_numpy(np.array(plane)).float() for plane in planes(thumbs))
     maps = [F.adaptive_avg_pool2d(m, SIGNATURE_SIDE) for m in (luma[:, None], chroma)]
@@ -56,11 +59,12 @@ def signatures(thumbs: Pixels) -> npt.NDArray[np.float32]:
 def image_similarity(
     first: Pixels, second: Pixels, device: str = "cpu", *, batch_size: int = BATCH
 ) -> npt.NDArray[np.float32]:
-    """Similarity float32 [n] in [0, 1] of pairs of thumbs uint8 [n, WIDTH].
+    """Return the similarity float32 [n] in [0, 1] of n pairs of thumbs uint8 [n, WIDTH].
 
-    1 for equal pictures; 0 where they do not align, or differ in brightness or color.
+    It is 1 for equal pictures, and 0 for pictures that do not align or differ in brightness or
+    color.
 
-    Example: `image_similarity(thumbs[[0]], thumbs[[1]])[0] >= 0.955`: near duplicates.
+    Example: `image_similarity(thumbs[[0]], thumbs[[1]])[0] >= 0.955` for near duplicates.
     """
     similarity = [
         _image_similarity(*(_load(rows[at : at + batch_size], device) for rows in (first, second)))
@@ -87,7 +91,7 @@ def _image_similarity(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor
     mirror = mirrored[0] > straight[0]
     warp = torch.where(mirror[:, None], mirrored[1], straight[1])
     second = _choose(mirror, [plane.flip(plane.ndim - 1) for plane in second], second)
-    # The smaller cut-out is laid onto the larger: the other way round aligns less often.
+    # The smaller crop is aligned to the larger one: the reverse fails more often.
     swap = warp[:, 0] + warp[:, 2] > 0
     first, second = _choose(swap, second, first), _choose(swap, first, second)
     zoom, shift = warp[:, 0::2], warp[:, 1::2]
@@ -108,15 +112,15 @@ def _image_similarity(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor
 def _choose(
     where: Tensor, these: Sequence[Tensor], those: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Luma and chroma of `these` pairs where `where` [n], of `those` elsewhere."""
+    """Return luma and chroma of `these` where `where` [n] is true, and of `those` elsewhere."""
     luma = torch.where(where[:, None, None], these[0], those[0])
     return luma, torch.where(where[:, None, None, None], these[1], those[1])
 
 
 def _grid(warp: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sampling matrices (down [n, S, S], across [n, S, S]) and overlap [n, S, S] of a crop.
+    """Return the sampling matrices (down, across) and the overlap of a crop, all [n, S, S].
 
-    warp [n, 4]: zoom and shift across, zoom and shift down, for coordinates in [-1, 1].
+    warp [n, 4]: horizontal zoom and shift, vertical zoom and shift, for coordinates in [-1, 1].
     """
     centers = (torch.arange(side, device=warp.device) + 0.5) * 2 / side - 1
     pixels = torch.arange(side, device=warp.device)
@@ -131,7 +135,7 @@ def _grid(warp: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _slope(side: int, device: torch.device) -> Tensor:
-    """[S, S]: central differences per unit of [-1, 1], one-sided at the ends."""
+    """The matrix [S, S] of central differences per unit of [-1, 1], one-sided at the ends."""
     eye = torch.eye(side, device=device)
     ends = torch.cat([eye[1:], eye[-1:]]), torch.cat([eye[:1], eye[:-1]])
     steps = (ends[0] - ends[1]) * side / 2
@@ -140,9 +144,9 @@ def _slope(side: int, device: torch.device) -> Tensor:
 
 
 def _align(first: Tensor, second: Tensor, warp: Tensor, rounds: int) -> tuple[Tensor, Tensor]:
-    """(correlation [n], warp [n, 4]): the crop of `second` [n, S, S] that lies best on `first`.
+    """Find the crop of `second` [n, S, S] that fits `first` best: (correlation [n], warp [n, 4]).
 
-    Gauss-Newton on zoom, shift, gain and offset (Lucas and Kanade 1981), damped.
+    Damped Gauss-Newton on zoom, shift, gain and offset (Lucas and Kanade 1981).
     """
     side = first.shape[1]
     slope = _slope(side, first.device)
@@ -186,13 +190,13 @@ def _align(first: Tensor, second: Tensor, warp: Tensor, rounds: int) -> tuple[Te
 
 
 def _agreement(first: Tensor, second: Tensor, warp: Tensor, window: int) -> Tensor:
-    """1 - root of the weighted mean of (1 - s)^2, s the correlation in each window (like SSIM's).
+    """Return 1 - sqrt(weighted mean of (1 - s)^2) [n], s being the correlation per window (SSIM).
 
-    Windows with much to see weigh more; where both are flat they agree.
+    Windows with more structure weigh more. Windows that are flat in both pictures agree.
     """
     down, across, overlap = _grid(warp, first.shape[1])
     moved = down @ second @ across
-    # Means over what both show: beyond its edge a crop has nothing to compare.
+    # Means over the overlap alone: a crop has no pixels beyond its edge.
     stack = torch.stack(
         [first, moved, first * first, moved * moved, first * moved, torch.ones_like(first)], 1
     )
@@ -208,7 +212,7 @@ def _agreement(first: Tensor, second: Tensor, warp: Tensor, window: int) -> Tens
 
 
 def _close(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], warp: Tensor) -> Tensor:
-    """bool [n]: brightness and colors agree, 2 <a, b> / (|a|^2 + |b|^2) like SSIM's."""
+    """Whether brightness and colors agree, bool [n]: 2 <a, b> / (|a|^2 + |b|^2) as in SSIM."""
     close = torch.ones(len(warp), dtype=torch.bool, device=warp.device)
     pairs = (first[0][:, None], second[0][:, None]), (first[1], second[1])
     for a, b in pairs:

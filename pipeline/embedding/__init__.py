@@ -1,1 +1,1 @@
-"""Every image through the teacher once: decode, forward, write columns and features."""
+"""Embedding: decode every image, pass it through the teacher once, store columns and features."""

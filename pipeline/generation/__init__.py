@@ -1,1 +1,1 @@
-"""A generator learns from curated shards and writes synthetic ones."""
+"""Generation: train a generator on selected shards and write synthetic shards."""

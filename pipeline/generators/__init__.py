@@ -1,1 +1,1 @@
-"""Generators: what learns to generate images of the teacher's classes from a curated shard set."""
+"""Generators, one per file, which learn to generate images of the teacher's classes from shards."""

@@ -1,1 +1,1 @@
-"""The offline half of a method a file: a frozen `Config` and `score(pool, config, seed)`."""
+"""Selection methods, one per file: a frozen `Config` and `score(pool, config, seed)`."""

@@ -1,1 +1,1 @@
-"""The top N of a pool by score and class, at any size."""
+"""Selection of the top N rows of a pool by score and class, for pools of any size."""

@@ -1,1 +1,1 @@
-"""One weight per selected image, mean 1."""
+"""Importance weights: one weight per selected image, with mean 1."""

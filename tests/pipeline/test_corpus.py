@@ -56,8 +56,8 @@ def test_a_python_file(tmp_path: Path, returned: str) -> None:
     ("body", "message"),
     [
         ("x = 1", "defines no function"),
-        ("def corpus(): return []", "returns no parts"),
-        ("def corpus(): return ['a.tar', 1]", "mixes"),
+        ("def corpus(): return []", "returns an empty list"),
+        ("def corpus(): return ['a.tar', 1]", "a mix of"),
         ("def corpus(): return 'nowhere.tar'", "no such file"),
     ],
 )

@@ -52,7 +52,7 @@ def test_the_whole_run_counts_and_shows_it(
     exclude = ("--exclude-eval", str(tmp_path / "eval"))
     result = select(tmp_path / "c", runs, "--method", "all", *exclude)
     assert result.exit_code == 0, result.output
-    assert "2 evaluation images: 2 of them are seen in 2 images" in caplog.text
+    assert "2 of 2 evaluation images appear in 2 images" in caplog.text
     assert "e20" in caplog.text
     card = open_shards(shards_of(runs)).card
     assert card["funnel"]["dropped"] == {
