@@ -1,9 +1,10 @@
-"""A selection as a list of keys: small enough to send, exact enough to be made again.
+"""A selection as a key list: a small file from which the same selection can be made again.
 
-Parquet, sorted by source and key: key, source (the corpus part), label, weight, score and
-content_hash (64 bits of the image's bytes). From the same corpus, teacher and seed it makes the
-same tars, byte for byte, and the same columns in the side-cars; what differs is what says where
-they came from: method, settings, digests and the side-cars' plan. n rows, in memory.
+A key list is a Parquet file, sorted by source and key. Its columns are key, source (the corpus
+part), label, weight, score and content_hash (64 bits of the image's bytes). With the same corpus,
+teacher and seed, it reproduces the tars byte for byte and the columns of the side-cars. Only the
+provenance differs: method, settings, digests and the side-cars' plan. Its n rows are held in
+memory.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def schema() -> pa.Schema:
-    """The columns of a list of keys."""
+    """Return the columns of a key list."""
     import pyarrow as pa
 
     types = {
@@ -41,7 +42,7 @@ def schema() -> pa.Schema:
 
 
 def export(path: Path, pool: Pool, rows: NDArray[np.int64], weight: NDArray[np.float32]) -> None:
-    """Writes the list of selected rows [n], ascending, with their weights [n]."""
+    """Write the key list of the selected rows [N], ascending, with their weights [N]."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -69,11 +70,11 @@ def export(path: Path, pool: Pool, rows: NDArray[np.int64], weight: NDArray[np.f
 
 @dataclass(frozen=True)
 class ListedRows:
-    """The listed images that the pool holds: ascending rows [n], and their weights and scores.
+    """The listed images that the pool holds: ascending rows [n], their weights and scores [n].
 
-    missing: `source: key` of the images that it lacks; changed: of those with other bytes.
-    A listed duplicate is kept, an image of the evaluation set is not. num_listed: images in the
-    list.
+    `missing` names the images that the pool lacks as `source: key`, and `changed` those with other
+    bytes. Listed duplicates are kept; listed images of the evaluation set are not. `num_listed` is
+    the number of images in the list.
     """
 
     rows: NDArray[np.int64]
@@ -85,24 +86,26 @@ class ListedRows:
 
 
 def find_rows(path: Path, pool: Pool) -> ListedRows:
-    """Looks the listed images up by source part and key, and checks their content hash.
+    """Find the listed images in the pool by source part and key, and check their content hash.
 
-    ArtifactError: no list of keys, an image that is listed twice, or none of it in the pool.
-    Where some are missing or excluded the weights of the others are scaled to mean 1.
+    If some images are missing or excluded, the weights of the others are scaled to mean 1. Raises
+    ArtifactError if the file is not a key list, lists an image twice, or has no image of the pool.
     """
     table = read(path)
     row_of, changed = _match(table, pool)
     listed = np.flatnonzero(row_of >= 0)
     if not len(listed):
         raise ArtifactError(
-            f"{path}: none of its {len(table):,} images is in this corpus ({changed.sum():,} are, "
-            "with other bytes): it was exported from another corpus"
+            f"{path}: none of its {len(table):,} images is in this corpus ({changed.sum():,} have "
+            "the same key but other bytes): the list was exported from another corpus; give that "
+            "corpus as --corpus"
         )
     listed = listed[np.argsort(row_of[listed])]
     listed = listed[pool.column("reason")[row_of[listed]] != REASONS.index("protected")]
     if not len(listed):
         raise ArtifactError(
-            f"{path}: --exclude-eval takes every image of it that is in this corpus"
+            f"{path}: --exclude-eval drops every listed image that is in this corpus; check that "
+            "the list was not exported from the evaluation set"
         )
     weight, score = (table[name].to_numpy()[listed] for name in ("weight", "score"))
     if len(listed) < len(table):
@@ -115,7 +118,7 @@ def find_rows(path: Path, pool: Pool) -> ListedRows:
 
 
 def _match(table: pa.Table, pool: Pool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The pool's row of each listed image or -1, and whether it is there with other bytes."""
+    """Return the pool row of each listed image, or -1, and whether the pool has other bytes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -142,36 +145,42 @@ def _match(table: pa.Table, pool: Pool) -> tuple[NDArray[np.int64], NDArray[np.b
 
 
 def read(path: Path) -> pa.Table:
-    """The list, its columns checked."""
+    """Read a key list and check its columns.
+
+    Raises ArtifactError if the file cannot be read, lacks a column, is empty or lists an image
+    twice.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise ArtifactError(f"{path} cannot be read as a list of keys ({error})") from None
+        raise ArtifactError(
+            f"{path} cannot be read as a key list ({error}); `winnow select --export` writes one"
+        ) from None
     lacking = [field.name for field in schema() if field.name not in table.column_names]
     if lacking or not len(table):
         reason = f"it has no column {', '.join(lacking)}" if lacking else "it is empty"
-        mend = "`winnow select --export` makes one"
-        raise ArtifactError(f"{path} is no list of keys: {reason}; {mend}")
+        mend = "`winnow select --export` writes one"
+        raise ArtifactError(f"{path} is not a key list: {reason}; {mend}")
     table = table.select(schema().names).cast(schema())
     if table.group_by(["source", "key"]).aggregate([]).num_rows < len(table):
-        raise ArtifactError(f"{path} names an image twice: export it again")
+        raise ArtifactError(f"{path} lists an image twice: export the list again")
     return table
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """What is recorded of a selection by list; balance and weights are the list's own."""
+    """The settings of a selection by key list. Balance and weights come from the list."""
 
     balance: Balance = "all"
     sha256: str = ""
-    """Of the list."""
+    """The SHA-256 of the key list."""
 
 
 class Listed:
-    """A list of keys in the place of a method: its scores are those of the list, else NaN."""
+    """A key list in the role of a method: its scores are those of the list, and NaN elsewhere."""
 
     Config = Config
 
@@ -179,7 +188,7 @@ class Listed:
         self.path = path
 
     def score(self, pool: Pool, config: Any, seed: int) -> Scored:
-        """Blocks of {"score"}, float32 [n]."""
+        """Yield blocks of {"score"}, float32 [n]."""
         listed = find_rows(self.path, pool)
         for block in pool.blocks:
             low, high = np.searchsorted(listed.rows, [block.start, block.stop])
@@ -189,9 +198,12 @@ class Listed:
 
 
 def select(pool: Pool, path: Path, directory: Path) -> tuple[Selection, dict[str, Any]]:
-    """Writes rows.npy and weight.npy of the listed images; the selection, and fields of its card.
+    """Write rows.npy and weight.npy of the listed images; return the selection and card fields.
 
-    The fields: how many were requested, and `source: key` of those missing or changed.
+    The fields are the number of requested images and the `source: key` of missing and of changed
+    images.
+
+    Example: `key_list.select(pool, Path("keys.parquet"), Path("selection"))`
     """
     listed = find_rows(path, pool)
     npy.save(directory / "rows.npy", listed.rows)

@@ -1,4 +1,4 @@
-"""What every offline method's `Config` has: how its scores become rows, and rows weights."""
+"""The settings that all selection methods share, and the interface of a method."""
 
 from __future__ import annotations
 
@@ -19,41 +19,54 @@ Scored = Iterator[tuple[Block, dict[str, npt.NDArray[Any]]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A method's `Config` derives from this; its own fields are those of its score."""
+    """Base of every method's `Config`. It turns scores into rows and weights.
+
+    The fields that a subclass adds are the settings of its score. Raises ValueError for a setting
+    out of range.
+    """
 
     balance: Balance = "global"
-    """global: the N best. quota: an equal share a class. quota_with_floor: only above the floor,
-    classes that run short give their share to the others. all: everything."""
+    """global keeps the N best. quota keeps an equal share per class. quota_with_floor does so above
+    floor_log_odds first. all keeps everything. Small classes pass unused quota on."""
     floor_log_odds: float = 0.0
-    """quota_with_floor keeps images whose top class has more than half of the probability."""
+    """The least log-odds (nats) that quota_with_floor prefers. At 0 the top class has more than
+    half of the probability."""
     weights: Weighing = "none"
-    """none; class_prior: an image of a short class counts more; soft_prior: such that the
-    teacher's softened targets give every class the same; confidence: as the teacher's largest
-    probability; moment_match: such that the teacher's BatchNorm sees the lost data."""
+    """none, class_prior (equal classes), soft_prior (equal softened targets), confidence (the
+    largest probability) or moment_match (match the BatchNorm statistics)."""
     weight_cap: float = 4.0
-    """The largest weight, in means."""
+    """The largest weight, as a multiple of the mean weight."""
     weight_floor: float = 0.5
-    """The effective sample size that soft_prior and moment_match leave, as a share of N."""
+    """The least effective sample size that soft_prior and moment_match leave, as a share of N."""
 
     def __post_init__(self) -> None:
         if not self.weight_cap >= 1:
-            raise ValueError(f"weight_cap={self.weight_cap}: at least 1, for weights of mean 1")
+            raise ValueError(
+                f"weight_cap={self.weight_cap}: must be at least 1, because weights have mean 1"
+            )
         if not 0 <= self.weight_floor < 1:
-            raise ValueError(f"weight_floor={self.weight_floor}: a share of the images, 0 to 1")
+            raise ValueError(
+                f"weight_floor={self.weight_floor}: must be a share of the images, 0 <= share < 1"
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{field.name}={value} is not finite")
+                raise ValueError(f"{field.name}={value}: must be a finite number")
 
     def scoring(self) -> dict[str, Any]:
-        """The fields that scores depend on: all but the ones of this base."""
+        """Return the fields that scores depend on: all but those of this base class.
+
+        Example:
+            >>> Choice(weights="class_prior").scoring()
+            {}
+        """
         base = {field.name for field in fields(Choice)}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in base}
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method of selection with its settings; `digest` tells its code from any other."""
+    """A selection method with its settings; `digest` identifies its code."""
 
     module: OfflineMethod
     name: str
@@ -61,16 +74,16 @@ class Method:
     config: Choice
 
     def score(self, pool: Pool, seed: int) -> Scored:
-        """The method's columns, block by block."""
+        """Return the method's columns, block by block."""
         return self.module.score(pool, self.config, seed)
 
 
 class OfflineMethod(Protocol):
-    """A module in pipeline/methods, or a user's own file."""
+    """The interface of a selection method: a module in pipeline/methods, or a user's .py file."""
 
     @property
     def Config(self) -> type[Choice]:
-        """The method's own settings."""
+        """The class of the method's settings."""
 
     def score(self, pool: Pool, config: Any, seed: int) -> Scored:
-        """Blocks of named columns float32 [n]; `score` is the one that selects."""
+        """Yield named columns float32 [n] block by block; images are ranked by `score`."""

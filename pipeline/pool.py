@@ -1,7 +1,7 @@
-"""The pool: aligned columns over all N candidates, block by block, memory-mapped.
+"""The pool: aligned, memory-mapped columns over all N embedded images, block by block.
 
-What a score may look at. Nothing here holds N rows of a matrix; a column of N numbers lives in a
-`.npy` file that is mapped, not read.
+A score reads the pool. No function here holds a matrix of N rows in memory. A column of N numbers
+is a `.npy` file that is memory-mapped.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 REASONS = ("candidate", "duplicate_content", "near_duplicate", "protected")
-"""What the numbers in the column `reason` mean."""
+"""The meaning of the numbers in the column `reason`, by position."""
 RESERVED = {
     *COLUMNS, "key", "ext", "source", "source_offset", "weight", "logits", "logit_classes", "reason"
 }  # fmt: skip
 
 
 class Pool:
-    """N candidates of one embedded corpus, seen through one teacher.
+    """The N images of one corpus, embedded by one teacher.
 
-    classifier: (weight float32 [C, D], bias float32 [C]), the teacher's own last layer.
-    column(name): a memory-mapped column [N] (indexes.embeddings.COLUMNS) or a score made before.
-    scratch: the directory of the score columns; raw: that of the columns that every method may
-    use; dedup: that of `reason`, uint8 [N], 0 for the rows that are candidates; selection: that
-    of the selected rows.
+    `classifier` is the teacher's last layer: (weight float32 [C, D], bias float32 [C]). The other
+    arguments are directories. `scratch` holds the score columns. `raw` holds the columns that every
+    method may use. `dedup` holds `reason`, uint8 [N], which is 0 for candidates. `selection` holds
+    the selected rows.
     """
 
     def __init__(
@@ -55,30 +54,31 @@ class Pool:
         self.embeddings, self.classifier, self.classes = embeddings, classifier, classes
         self.scratch, self.raw, self.selection = scratch, raw, selection
         self._folders = [folder for folder in (scratch, raw, dedup) if folder is not None]
-        self._gathering = threading.Lock()  # shards are written by threads that ask for columns
+        self._gathering = threading.Lock()  # the threads that write shards read columns
 
     def __len__(self) -> int:
         return len(self.embeddings)
 
     @property
     def blocks(self) -> list[Block]:
-        """The blocks in pool order, each with its row range."""
+        """The blocks in the order of the pool, each with its range of rows."""
         return self.embeddings.blocks
 
     def by_block(
         self, rows: npt.NDArray[np.int64]
     ) -> Iterator[tuple[Block, npt.NDArray[np.int64]]]:
-        """Ascending pool rows [n] as (block, their numbers within it), block by block."""
+        """Yield (block, row numbers within it) of ascending pool rows [N], block by block."""
         return self.embeddings.by_block(rows)
 
     def keys_of(self, rows: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
-        """(key, corpus part) of pool rows [n] in any order; their blocks alone are read."""
+        """Return (key, corpus part) of pool rows [N] in any order; only their blocks are read."""
         return self.embeddings.keys_of(rows)
 
     def column(self, name: str) -> Array:
-        """Column `name`, [N], memory-mapped: a score, or one of the embeddings' own columns.
+        """Return the column `name` [N], memory-mapped: a score or a column of the embeddings.
 
-        The latter are gathered from the blocks once, at first use, beside the embeddings.
+        A column of the embeddings is gathered from the blocks at first use and then kept beside
+        the embeddings.
         """
         path = self._score_path(name)
         if path is None:
@@ -92,7 +92,7 @@ class Pool:
         return column
 
     def has(self, name: str) -> bool:
-        """Whether there is such a column."""
+        """Whether the pool has the column `name`."""
         return name in COLUMNS or self._score_path(name) is not None
 
     def _score_path(self, name: str) -> Path | None:
@@ -102,9 +102,9 @@ class Pool:
     def fill(
         self, blocks: Iterable[tuple[Block, Mapping[str, Array]]], dtype: type = np.float32
     ) -> None:
-        """Writes columns [N] from their blocks' values, given in pool order.
+        """Write columns [N] from the values of each block, in the order of the pool.
 
-        Raises ValueError for a column that leaves rows out or takes a name of the pool's own.
+        Raises ValueError for a column that omits rows or has a name that is taken.
 
         Example: `pool.fill((block, {"score": values(block)}) for block in pool.blocks)`
         """
@@ -123,19 +123,22 @@ class Pool:
                     values = np.asarray(values, dtype)
                     if name not in writers:
                         if dtype is not None and self._is_taken(name):
-                            raise ValueError(f"a score may not be called {name!r}: it is taken")
+                            raise ValueError(f"a score cannot be named {name!r}: it is taken")
                         file = npy.writing(folder / f"{name}.npy", (len(self),), values.dtype)
                         writers[name] = stack.enter_context(file)
                     num_rows = writers[name].num_rows
                     if num_rows != block.start or values.shape != (len(block),):
                         raise ValueError(
-                            f"column {name!r} has {values.shape} values for rows {block.start} to "
-                            f"{block.stop}, after {num_rows} rows: every block once, in order"
+                            f"column {name!r} has values of shape {values.shape} for rows "
+                            f"{block.start} to {block.stop}, after {num_rows} rows: give one value "
+                            "per row, and every block once, in order"
                         )
                     writers[name].write(values)
             short = [name for name, writer in writers.items() if writer.num_rows != len(self)]
             if short:
-                raise ValueError(f"columns {short} end before the last of {len(self):,} rows")
+                raise ValueError(
+                    f"columns {short} end before the last of {len(self):,} rows: yield every block"
+                )
 
     def _is_taken(self, name: str) -> bool:
         raw = self.raw is not None and (self.raw / f"{name}.npy").exists()
@@ -143,12 +146,12 @@ class Pool:
 
     @property
     def scores(self) -> list[str]:
-        """The names of the raw and the score columns made so far."""
+        """The names of the raw columns and of the score columns that exist."""
         folders = [self.scratch, *([self.raw] if self.raw else [])]
         return sorted({path.stem for folder in folders for path in folder.glob("*.npy")})
 
     def class_counts(self) -> npt.NDArray[np.int64]:
-        """Candidates that the teacher puts in each class, int64 [C]."""
+        """Return the number of candidates per predicted class, int64 [C]."""
         counts = np.zeros(len(self.classes), np.int64)
         for rows in chunks(len(self)):
             label, reason = self.column("label")[rows], self.column("reason")[rows]
@@ -156,10 +159,10 @@ class Pool:
         return counts
 
     def to_pandas(self) -> pd.DataFrame:
-        """All N rows as one table in memory: key, source, class, every column, and `reason`.
+        """Return all N rows as a table in memory: key, source, class, every column, and `reason`.
 
-        `reason` is why a row was dropped, such as near_duplicate or not_selected, else "kept";
-        before a selection it is "candidate" for the rows that remain.
+        `reason` says why a row was dropped, such as near_duplicate or not_selected, and is "kept"
+        for selected rows. Without a selection, it is "candidate" for rows that remain.
 
         Example: `open_pool(shards).to_pandas().groupby("reason").log_odds.describe()`
         """
@@ -185,16 +188,18 @@ class Pool:
 def open_pool(
     shards: Shards | str | Path, runs: str | Path = "runs", teacher: Teacher | None = None
 ) -> Pool:
-    """The whole pool that shards were selected from, with every column of that run.
+    """Open the pool from which shards were selected, with every column of that run.
 
-    The teacher is found under RUNS by its digest unless it is given. Raises ArtifactError for
-    shards that were not selected from a pool, or where an artifact of the run is gone.
+    Unless `teacher` is given, the teacher is found under RUNS by its digest. Raises ArtifactError
+    for shards that were not selected from a pool, and if an artifact of the run is missing.
 
     Example: `open_pool("runs/shards/demo-winnow-0123456789").to_pandas()`
     """
     shards = shards if isinstance(shards, Shards) else open_shards(shards)
     if "artifacts" not in shards.card:
-        raise artifact.ArtifactError(f"{shards.directory} was not selected from a pool")
+        raise artifact.ArtifactError(
+            f"{shards.directory} was not selected from a pool: give shards of `winnow select`"
+        )
     directories = {kind: Path(runs, kind, name) for kind, name in shards.card["artifacts"].items()}
     for kind, directory in directories.items():
         artifact.read_card(directory, kind)
@@ -210,19 +215,29 @@ def open_pool(
 
 
 def classifier_of(teacher: Teacher) -> tuple[Array, Array]:
-    """The teacher's last layer: weight float32 [C, D] and bias float32 [C]."""
+    """Return the teacher's last layer: weight float32 [C, D] and bias float32 [C]."""
     weight, bias = (value.detach().float().cpu().numpy() for value in teacher.head)
     return weight, bias
 
 
 def chunks(total: int, size: int = 1 << 20) -> Iterator[slice]:
-    """Slices of at most `size` rows that cover `total` rows in order."""
+    """Yield slices of at most `size` rows that cover `total` rows in order.
+
+    Example:
+        >>> list(chunks(5, 3))
+        [slice(0, 3, None), slice(3, 5, None)]
+    """
     for start in range(0, total, size):
         yield slice(start, min(start + size, total))
 
 
 def sortable_code(score: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    """uint32 codes of float32 scores [n], in the same order; -0.0 is 0.0."""
+    """Return uint32 codes [N] that sort like the float32 scores [N]; -0.0 counts as 0.0.
+
+    Example:
+        >>> sortable_code(np.array([-1, 0, 2], np.float32)).argsort().tolist()
+        [0, 1, 2]
+    """
     bits = (score + np.float32(0)).view(np.uint32)
     sign = (bits.view(np.int32) >> 31).view(np.uint32)
     code: npt.NDArray[np.uint32] = bits ^ (sign | np.uint32(1 << 31))

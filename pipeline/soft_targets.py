@@ -1,4 +1,4 @@
-"""The teacher's softmax at the temperature of distillation, from its stored logits."""
+"""Soft targets: the teacher's softmax at the temperature of distillation, from stored logits."""
 
 from __future__ import annotations
 
@@ -12,16 +12,22 @@ import numpy.typing as npt
 from indexes.embeddings import Block
 
 Array = npt.NDArray[Any]
-TEMPERATURE = 4.0  # what students are usually distilled at
+TEMPERATURE = 4.0  # the usual temperature of distillation
 
 
 def soften(
     logits: Array, logsumexp: Array, num_classes: int, temperature: float
 ) -> tuple[Array, Array]:
-    """Softmax of stored logits [n, K] at a temperature: p [n, K], and of each class not stored [n].
+    """Return the softmax of stored logits [N, K] at a temperature.
 
-    The C - K classes whose logits are not stored count as equals that share the rest of the
-    probability at temperature 1.
+    logsumexp: [N], over all C classes. The result is p [N, K] of the stored classes, and the
+    probability [N] of each class that is not stored. The C - K classes without stored logits share
+    the rest of the probability at temperature 1 equally.
+
+    Example:
+        >>> p, other = soften(np.zeros((1, 2)), np.log([4.0]), num_classes=4, temperature=4.0)
+        >>> p.tolist(), other.tolist()
+        ([[0.25, 0.25]], [0.25])
     """
     rest = num_classes - logits.shape[1]
     stored = logits.astype(np.float64)
@@ -36,9 +42,9 @@ def soften(
 
 @dataclass(frozen=True)
 class SoftTargets:
-    """The teacher's stored outputs for n images: logits float16 [n, K], logsumexp [n].
+    """The teacher's stored outputs for N images: logits float16 [N, K] and logsumexp [N].
 
-    `classes` [n, K] are the classes of the logits, or None where all are stored.
+    `classes` [N, K] are the classes of the logits, or None if all logits are stored.
     """
 
     logits: Array
@@ -47,13 +53,13 @@ class SoftTargets:
 
     @classmethod
     def of(cls, block: Block) -> SoftTargets:
-        """Those of a whole block, memory-mapped."""
+        """Return the targets of a whole block, memory-mapped."""
         (logsumexp,) = block.columns("logsumexp")
         return cls(block.matrix("logits"), logsumexp, block.logit_classes)
 
     @classmethod
     def concatenate(cls, targets: Sequence[SoftTargets]) -> SoftTargets:
-        """One after another."""
+        """Return several sets of targets, joined in order."""
         logits, logsumexp, classes = (
             [getattr(part, field.name) for part in targets] for field in fields(cls)
         )
@@ -64,12 +70,12 @@ class SoftTargets:
         )
 
     def rows(self, local: Array | slice) -> SoftTargets:
-        """Those of some of the images."""
+        """Return the targets of the images at positions [M], or in a slice."""
         classes = None if self.classes is None else self.classes[local]
         return SoftTargets(self.logits[local], self.logsumexp[local], classes)
 
     def probabilities(self, num_classes: int) -> Array:
-        """The softened softmax over all classes, float32 [n, C]."""
+        """Return the softened softmax over all classes, float32 [N, C]."""
         p, other = soften(self.logits.astype(np.float32), self.logsumexp, num_classes, TEMPERATURE)
         if self.classes is None:
             return p.astype(np.float32)

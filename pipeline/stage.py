@@ -1,4 +1,4 @@
-"""One offline run: what it is made of, and how a stage is made once and reused."""
+"""A stage, which is made once and then reused, and a run with everything that it needs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ DEFAULT_METHOD = "winnow"
 
 @dataclass(frozen=True)
 class Artifact:
-    """An artifact: its kind and directory, and the digest of what it is made from."""
+    """An artifact: its kind, its directory, and the digest of its inputs."""
 
     kind: str
     directory: Path
     digest: str
 
     def load(self, name: str) -> npt.NDArray[Any]:
-        """The array `name` of the artifact, memory-mapped."""
+        """Return the array `name` of the artifact, such as `rows` int64 [N], memory-mapped."""
         array: npt.NDArray[Any] = np.load(
             self.directory / f"{name}.npy", mmap_mode="r", allow_pickle=False
         )
@@ -42,7 +42,7 @@ class Artifact:
 
 
 class HasRuns(Protocol):
-    """A run, as far as a stage looks at it."""
+    """The part of a run that a stage uses."""
 
     @property
     def runs(self) -> Path:
@@ -57,17 +57,17 @@ def stage(
     write: Callable[[Artifact], Mapping[str, Any] | None],
     directory: Path | None = None,
 ) -> Artifact:
-    """RUNS/kind/name-<digest of inputs>, made unless it is there, whole.
+    """Return the artifact RUNS/kind/name-DIGEST of the inputs, and make it unless it is complete.
 
-    `write` writes the files of the artifact and returns the body of the card, to which the digest
-    is added, or None where it has written a card with the digest itself. Raises ArtifactError for
-    a `directory` that was made from something else.
+    `write` writes the files of the artifact. It returns the body of the card, to which the digest
+    is added, or None if it has written a card with the digest itself. Raises ArtifactError if
+    `directory` holds an artifact of other inputs.
     """
     digest = artifact.digest({"kind": kind, "schema": artifact.SCHEMAS[kind], **inputs})
     made = Artifact(kind, directory or run.runs / kind / f"{name}-{digest[:10]}", digest)
     if not artifact.is_done(made.directory):
         with artifact.locked(made.directory):
-            if not artifact.is_done(made.directory):  # else another process has just made it
+            if not artifact.is_done(made.directory):  # otherwise another process has just made it
                 body = write(made)
                 if body is not None:
                     artifact.write_card(made.directory, kind, {"digest": digest, **body})
@@ -76,8 +76,8 @@ def stage(
     recorded = artifact.read_card(made.directory, kind).get("digest")
     if recorded != digest:
         raise artifact.ArtifactError(
-            f"{made.directory} holds {kind} made from something else (digest "
-            f"{str(recorded)[:10]}, not {digest[:10]}): delete it or name another directory"
+            f"{made.directory} holds {kind} made from other inputs (digest "
+            f"{str(recorded)[:10]}, not {digest[:10]}): delete it or give another directory"
         )
     log.info("%s: unchanged, %s", kind, made.directory)
     return made
@@ -85,7 +85,7 @@ def stage(
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A SelectConfig with all that it names opened."""
+    """A SelectConfig with everything it names opened."""
 
     config: SelectConfig
     corpus: Corpus
@@ -103,7 +103,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The name of what depends on corpus and method."""
+        """The name of the artifacts that depend on corpus and method."""
         return f"{self.corpus.name}-{self.method.name}"
 
     def open_pool(
@@ -114,7 +114,7 @@ class Run:
         raw: Artifact | None = None,
         dedup: Artifact | None = None,
     ) -> Pool:
-        """The pool of the embedded corpus; columns are written into `scratch`."""
+        """Open the pool of the embedded corpus, which writes columns into `scratch`."""
         return Pool(
             open_embeddings(embedded.directory),
             classifier_of(self.teacher),
@@ -126,9 +126,10 @@ class Run:
 
 
 def open_run(config: SelectConfig) -> Run:
-    """Opens what a configuration names; ValueError says what does not exist or fit.
+    """Open everything that a configuration names.
 
-    A teacher that is open already stays on its own device, and the run follows it there.
+    A teacher that is already open stays on its device, and the run uses that device. Raises
+    ValueError if something does not exist or does not fit.
     """
     method = choose_method(config)
     teacher, device = config.teacher, devices.choose(config.device)
@@ -151,19 +152,26 @@ def open_run(config: SelectConfig) -> Run:
 
 
 def choose_method(config: SelectConfig) -> Method:
-    """The method that --method, --score-set or --keys name, with its settings."""
+    """Return the method that --method, --score-set or --keys gives, with its settings.
+
+    Raises ValueError if these options exclude each other, or if the key list does not exist.
+    """
     name, settings = config.method, config.settings
     if config.keys is not None:
         if name or settings or config.score_set:
-            raise ValueError("--keys names the images: leave out --method, --set and --score-set")
+            raise ValueError(
+                "--keys determines the selection: leave out --method, --set and --score-set"
+            )
         if not config.keys.is_file():
-            raise ValueError(f"--keys {config.keys}: there is no such file")
+            raise ValueError(
+                f"--keys {config.keys}: no such file; `winnow select --export` writes one"
+            )
         digest = artifact.sha256(config.keys)
         return Method(Listed(config.keys), "keys", digest, Listed.Config(sha256=digest))
     terms = {}
     if config.score_set is not None:
         if name not in (None, "mix"):
-            raise ValueError(f"--score-set is a method of its own: leave out --method {name}")
+            raise ValueError(f"--score-set implies --method mix: leave out --method {name}")
         name, terms = "mix", {"terms": ",".join(config.score_set.split())}
     name = name or DEFAULT_METHOD
     module: Any = plugins.find("pipeline.methods", name)

@@ -1,7 +1,7 @@
-"""The offline run, top to bottom: embed, index, dedup, columns, score, select, weigh, shard.
+"""The run of `winnow select`: embed, index, dedup, columns, score, select, weight, shard.
 
-Every stage is a directory named by the digest of what it was made from. A whole one is reused, a
-cut-off one goes on, and a changed parameter gives a new name to what depends on it alone.
+Every stage writes a directory whose name holds the digest of its inputs. Complete directories are
+reused, and interrupted ones are resumed. A changed parameter renames only what depends on it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ Card = Mapping[str, Any]
 
 
 def select(config: SelectConfig) -> Shards:
-    """Curates a corpus: the whole offline run, from the images to the shards.
+    """Select images from a corpus and write them as shards: the whole run.
 
-    Raises ValueError for what does not exist or does not fit, SourceError for a corpus that
-    cannot be read, ArtifactError for an artifact that is damaged or made from something else.
+    Raises ValueError if something does not exist or does not fit, SourceError for a corpus that
+    cannot be read, and ArtifactError for an artifact that is damaged or was made from other inputs.
 
     Example: `select(SelectConfig(corpus="demo", teacher="runs/teachers/r50", n=2_000)).funnel`
     """
@@ -63,7 +63,7 @@ def select(config: SelectConfig) -> Shards:
 
 
 def embed_corpus(run: Run) -> Artifact:
-    """Every image through the teacher once; SourceError when none could be."""
+    """Embed the corpus. Raises SourceError for no embedded image, or damage with on_error stop."""
     parts, spec, device = run.corpus.parts, run.corpus.spec, run.device.split(":")[0]
     embedder = Embedder(
         teacher=run.teacher,
@@ -104,21 +104,19 @@ def embed_corpus(run: Run) -> Artifact:
     locations.save(run.runs, embedded.directory.name, parts, tower)
     card = artifact.read_card(embedded.directory, "embeddings")
     if run.config.on_error == "stop" and card["damaged_parts"]:
-        raise SourceError(f"{card['damaged_parts'][0]}; mend or remove it, or --on-error continue")
+        damage = card["damaged_parts"][0]
+        raise SourceError(f"{damage}; repair or remove the file, or use --on-error continue")
     if not card["num_samples"]:
         drops = ", ".join(f"{count:,} {reason}" for reason, count in card["dropped"].items())
         raise SourceError(
             f"corpus {spec}: none of its {card['num_found']:,} samples could be embedded "
-            f"({drops or 'it is empty'})"
+            f"({drops or 'it is empty'}); give a corpus of images"
         )
     return embedded
 
 
 def index_vectors(run: Run, embedded: Artifact, matrix: str) -> Artifact:
-    """A FAISS index of the teacher's `features`, or of the `tower`'s vectors.
-
-    What the last index holds of unchanged parts is taken over.
-    """
+    """Index the embeddings' `features` or `tower`; reuse unchanged parts of the newest index."""
     made_by = {
         "corpus": run.corpus.name,
         "matrix": matrix,
@@ -141,7 +139,7 @@ def index_vectors(run: Run, embedded: Artifact, matrix: str) -> Artifact:
 
 
 def dedup_pool(run: Run, embedded: Artifact) -> Artifact:
-    """Why rows are out before anything is scored: copies, near duplicates, an evaluation set."""
+    """Drop duplicates and evaluation images. Raises SourceError if no image is left."""
     evaluation = run.evaluation
     inputs = {
         "embeddings": embedded.digest,
@@ -164,12 +162,12 @@ def dedup_pool(run: Run, embedded: Artifact) -> Artifact:
     deduped = stage(run, "dedup", run.corpus.name, inputs, drop)
     if not artifact.read_card(deduped.directory, "dedup")["num_candidates"]:
         spec = f"corpus {run.corpus.spec}"
-        raise SourceError(f"{spec}: all of its images are in the evaluation set; name another")
+        raise SourceError(f"{spec}: all of its images are in the evaluation set; give another one")
     return deduped
 
 
 def raw_columns(run: Run, embedded: Artifact, indexed: Artifact, deduped: Artifact) -> Artifact:
-    """The columns that any method may rank by, whatever the method."""
+    """Write the raw columns, which every method may rank by."""
     digests = {"embeddings": embedded.digest, "vectors": indexed.digest, "dedup": deduped.digest}
     inputs = {**digests, "neighbors": knn_distance.K, "probe": probe.CONSTANTS}
 
@@ -186,7 +184,7 @@ def raw_columns(run: Run, embedded: Artifact, indexed: Artifact, deduped: Artifa
 
 
 def score_pool(run: Run, embedded: Artifact, deduped: Artifact, raw: Artifact) -> Artifact:
-    """The method's own columns over the whole pool, `score` above all."""
+    """Write the method's columns. Raises ValueError if the column `score` is not among them."""
     scoring, seed = run.method.config.scoring(), run.config.seed
     digests = {"columns": raw.digest, "method": run.method.digest}
     inputs = {**digests, "config": scoring, "seed": seed}
@@ -195,14 +193,14 @@ def score_pool(run: Run, embedded: Artifact, deduped: Artifact, raw: Artifact) -
         pool = run.open_pool(embedded, made, raw=raw, dedup=deduped)
         pool.fill(run.method.score(pool, seed))
         if "score" not in pool.scores:
-            raise ValueError(f"method {run.method.name} yields no column 'score'")
+            raise ValueError(f"method {run.method.name} must yield a column 'score' of each block")
         return {"method": run.method.name, "config": scoring, "columns": pool.scores}
 
     return stage(run, "scores", run.name, inputs, score)
 
 
 def select_rows(run: Run, pool: Pool, scores: Artifact) -> Artifact:
-    """The rows to keep, ascending, and why the others are not."""
+    """Write the rows to keep, ascending, and count why the other rows are dropped."""
     n, config = run.config.n, run.method.config
     inputs = {
         "scores": scores.digest,
@@ -231,7 +229,7 @@ def select_rows(run: Run, pool: Pool, scores: Artifact) -> Artifact:
 
 
 def weigh_rows(run: Run, pool: Pool, selected: Artifact) -> Artifact:
-    """One weight a selected row, mean 1, and the certificate of the selection so weighted."""
+    """Write one weight per selected row, with mean 1, and the certificate of the selection."""
     config, seed = run.method.config, run.config.seed
     inputs = {
         "selection": selected.digest,
@@ -259,7 +257,7 @@ def weigh_rows(run: Run, pool: Pool, selected: Artifact) -> Artifact:
 
 
 def shard_rows(run: Run, pool: Pool, sources: Mapping[str, Artifact]) -> Artifact:
-    """The contract: tars, side-cars and the card with the funnel and the artifacts behind it."""
+    """Write the shards: tars, side-cars, and a card with the funnel and the artifacts used."""
     deduped, selected, weighted = (sources[kind] for kind in ("dedup", "selection", "weights"))
 
     def write(made: Artifact) -> Card:

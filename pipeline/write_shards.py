@@ -1,4 +1,4 @@
-"""Selected rows to shards: original bytes and keys, seeded order, teacher targets, the funnel."""
+"""Writing of selected rows as shards: original bytes and keys, seeded order, teacher targets."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ from pipeline.pool import Pool
 
 SHARD_SAMPLES = 10_000
 SHARD_BYTES = 1 << 29
-# Header, JSON and targets of a sample, about: for the check of free disk space beforehand.
+# Approximate bytes of a sample's header, JSON and targets, for the check of free disk space.
 SAMPLE_OVERHEAD = 3_000
 
 
 @dataclass(frozen=True)
 class SelectedRows:
-    """The n selected rows in pool order: where each lies, and what it is called."""
+    """The n selected rows in the order of the pool, with their location and their keys; [n] each.
+
+    `keys` are unique; `source_keys` are the keys in the corpus.
+    """
 
     rows: NDArray[np.int64]
     weight: NDArray[np.float32]
@@ -44,7 +47,10 @@ class SelectedRows:
 
 
 def gather_rows(pool: Pool, rows: NDArray[np.int64], weight: NDArray[np.float32]) -> SelectedRows:
-    """Reads what sharding needs of the selected rows; a key that clashes gets its row number."""
+    """Read the location and the key of selected rows [N] with weights [N].
+
+    A key that occurs twice gets its row number as a suffix.
+    """
     columns: list[tuple[NDArray[Any], ...]] = []
     keys: list[str] = []
     exts: list[str] = []
@@ -68,7 +74,10 @@ def gather_rows(pool: Pool, rows: NDArray[np.int64], weight: NDArray[np.float32]
 
 
 def plan_shards(selected: SelectedRows, seed: int) -> list[NDArray[np.int64]]:
-    """Positions (into `selected`) of every shard, in a seeded order: all but the last are full."""
+    """Return the positions [M] in `selected` of every shard, in a seeded order.
+
+    All shards but the last are full.
+    """
     order = np.random.default_rng(seed).permutation(len(selected))
     ends = np.cumsum(selected.size[order] + SAMPLE_OVERHEAD)
     shards, start = [], 0
@@ -82,10 +91,11 @@ def plan_shards(selected: SelectedRows, seed: int) -> list[NDArray[np.int64]]:
 
 
 class Originals:
-    """The selected images' own bytes, from their sources.
+    """Reads the original bytes of the selected images.
 
-    Parts without cheap random access (gzip, Parquet, rendered) are streamed once and their wanted
-    images kept in a spill file under `scratch`; the rest are read where they lie.
+    Parts without cheap random access (gzip, Parquet, rendered images) are streamed once, and their
+    selected images are kept in a spill file under `scratch`. Images of other parts are read in
+    place.
     """
 
     def __init__(self, selected: SelectedRows, parts: list[Part], scratch: Path) -> None:
@@ -130,7 +140,10 @@ class Originals:
         self._check(not wanted, part, next(iter(wanted), (0, ""))[1])
 
     def read(self, position: int) -> bytes:
-        """The bytes of selected image `position`; SourceError when its source has changed."""
+        """Return the bytes of selected image `position`.
+
+        Raises SourceError if its source has changed since it was embedded.
+        """
         selected = self.selected
         part = self.parts[int(selected.part[position])]
         key = selected.source_keys[position]
@@ -148,8 +161,8 @@ class Originals:
     def _check(same: bool, part: Part, key: str) -> None:
         if not same:
             raise SourceError(
-                f"{part.name}: image {key!r} is not what was embedded: the corpus has changed "
-                "since; restore it, or touch the file so that the next run embeds it again"
+                f"{part.name}: image {key!r} is not what was embedded, because the corpus has "
+                "changed: restore the file, or touch it so that the next run embeds it again"
             )
 
 
@@ -163,9 +176,9 @@ def write_shard_set(
     seed: int,
     workers: int = 1,
 ) -> dict[str, Any]:
-    """Writes every shard that is not there yet; what the card says of the files.
+    """Write every shard that is missing, and return the card's description of the files.
 
-    Memory: the selected rows' columns and keys, and one shard's targets a worker.
+    Memory: the columns and keys of the selected rows, and the targets of one shard per worker.
     """
     shards = plan_shards(selected, seed)
     writer = ShardWriter(directory, plan_digest, pool.classes)
@@ -198,7 +211,10 @@ def write_shard(
     number: int,
     positions: NDArray[np.int64],
 ) -> None:
-    """One shard: its targets and columns are gathered block by block, its images streamed."""
+    """Write the shard of the selected images at `positions` [M].
+
+    Targets and columns are gathered block by block, and images are streamed.
+    """
     ascending = np.sort(positions)
     rank = np.argsort(np.argsort(positions, kind="stable"), kind="stable")
     pieces: dict[str, list[NDArray[Any]]] = {}
@@ -225,11 +241,11 @@ def write_shard(
 
 
 def check_disk(directory: Path, image_bytes: int, num_samples: int) -> None:
-    """OSError beforehand when the shards cannot fit on the disk."""
+    """Raise OSError if the shards do not fit on the disk."""
     needed = image_bytes + num_samples * SAMPLE_OVERHEAD
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise OSError(
-            f"{directory}: the shards need about {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are "
-            "free: make room or choose another --runs"
+            f"{directory}: the shards need about {needed / 1e9:.2f} GB, but only "
+            f"{free / 1e9:.2f} GB are free: make room or choose another --runs"
         )

@@ -1,7 +1,7 @@
-"""Fingerprint: how far an image's feature statistics lie from the teacher's BatchNorm statistics.
+"""BatchNorm statistics: how far an image's activations are from the teacher's running statistics.
 
-Each BatchNorm keeps a running mean m and variance v per channel of the data that the teacher was
-trained on: the lost original's own fingerprint (OURS; METHODS section 6).
+Each BatchNorm stores a running mean m and variance v per channel of the data that the teacher was
+trained on. They are a fingerprint of the lost training data (OURS; METHODS section 6).
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ from indexes.logits import to_half
 from indexes.models.teacher import Teacher
 
 MAX_CHANNELS = 512
-"""Of a wider last layer this many evenly spaced channels are kept."""
+"""If the last layer is wider, this many evenly spaced channels are kept."""
 MIN_SIDE = 8
-"""Larger maps are read at every second, fourth, ... position, at least this many a side."""
+"""Larger maps are subsampled with an integer stride that leaves at least this many positions per
+side."""
 
 
 class BatchNormStats:
-    """Listens to the BatchNorms of a teacher; `pop` gives the statistics of the last forward.
+    """Forward hooks on a teacher's BatchNorms; `pop` returns the statistics of the last forward.
 
-    moments [b, 2K] of the last BatchNorm's input x, K channels: mean over H, W of z = (x - m) /
-    sqrt(v), then mean of z^2 - 1. Over the lost original both are 0 in every channel.
-    bn [b, L]: per BatchNorm, the mean over channels of mean(z)^2 + (std(z) - 1)^2, the distance of
-    two diagonal Gaussians in units of v.
-    A teacher without BatchNorm2d gives neither.
+    moments [B, 2K], for the K channels of the input x of the last BatchNorm: the mean over H, W of
+    z = (x - m) / sqrt(v), then the mean of z^2 - 1. Averaged over the lost training data, both are
+    0 in every channel. bn [B, L], for L BatchNorms: the mean over channels of
+    mean(z)^2 + (std(z) - 1)^2, the distance of two diagonal Gaussians in units of v. A teacher
+    without BatchNorm2d gives neither.
 
-    Example:
-        >>> with BatchNormStats(teacher) as bn_stats:
-        ...     teacher(pixels)
-        ...     moments = bn_stats.pop()["moments"]
+    Example::
+
+        with BatchNormStats(teacher) as bn_stats:
+            teacher(pixels)
+            moments = bn_stats.pop()["moments"]
     """
 
     def __init__(self, teacher: Teacher) -> None:
@@ -57,7 +59,10 @@ class BatchNormStats:
         self._stats[layer] = z.mean((2, 3)), z.square_().mean((2, 3))
 
     def pop(self) -> dict[str, Tensor]:
-        """{"bn": [b, L], "moments": [b, 2K]} float16 of the last forward, {} without BatchNorm."""
+        """Return `bn` [B, L] and `moments` [B, 2K], float16, of the last forward pass.
+
+        The result is empty if the teacher has no BatchNorm2d.
+        """
         stats, self._stats = list(self._stats.values()), {}
         if not stats:
             return {}

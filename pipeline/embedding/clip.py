@@ -1,4 +1,4 @@
-"""An optional open_clip image tower, embedded in the same pass as the teacher."""
+"""An optional open_clip image tower, which embeds images in the same pass as the teacher."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ PROMPT = "a photo of a {}."
 
 
 class ClipTower:
-    """`ViT-B-32:/path/weights.safetensors` -> unit vectors float32 [b, E] of pixels in [0, 1]."""
+    """The image tower of an open_clip model with local weights.
+
+    `spec` is MODEL:FILE, such as `ViT-B-32:/models/vit_b_32.safetensors`. A call maps pixels to
+    unit vectors float32 [B, E]. Raises ValueError for a file that does not exist or a model name
+    that open_clip does not know.
+    """
 
     def __init__(self, spec: str, device: str) -> None:
         import open_clip
@@ -25,16 +30,18 @@ class ClipTower:
         name, separator, weights = spec.partition(":")
         if not separator or not Path(weights).is_file():
             raise ValueError(
-                f"--tower {spec}: write MODEL:FILE, such as ViT-B-32:/models/vit_b_32.safetensors "
-                "(an open_clip model name and a local weights file)"
+                f"--tower {spec}: expected MODEL:FILE, an open_clip model name and an existing "
+                "local weights file, such as ViT-B-32:/models/vit_b_32.safetensors"
             )
         if name not in open_clip.list_models():
             known = ", ".join(open_clip.list_models()[:8])
-            raise ValueError(f"--tower {spec}: open_clip has no model {name!r}; such as {known}")
+            raise ValueError(
+                f"--tower {spec}: open_clip has no model {name!r}; it has {known} and others"
+            )
         self.name, self.device, self.weights = name, device, weights
         self.digest = artifact.digest([name, artifact.sha256(weights)])
         pure = torch.device(device).type == "cpu" and devices.has_bf16(device)
-        # On CPUs with AMX autocast makes a ViT slower than fp32; pure bf16 weights make it faster.
+        # On CPUs with AMX, autocast makes a ViT slower than fp32, but pure bf16 weights are faster.
         self.dtype = torch.bfloat16 if pure else torch.float32
         model = open_clip.create_model(
             name, pretrained=weights, precision="pure_bf16" if pure else "fp32", device=device
@@ -49,13 +56,13 @@ class ClipTower:
 
     @torch.no_grad()
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """pixels [b, 3, S, S] in [0, 1] -> unit vectors float32 [b, E]."""
+        """Map pixels [B, 3, S, S] in [0, 1] to unit vectors float32 [B, E]."""
         with devices.autocast(self.device, enabled=self.dtype == torch.float32):
             vectors = self.visual(((pixels - self.mean) / self.std).to(self.dtype))
         return torch.nn.functional.normalize(vectors.float(), dim=1)
 
     def encode_names(self, names: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Unit vectors [C, E] of class names by the text encoder, which is read anew for it."""
-        # Not str.format: a class name with braces stays what it is.
+        """Return unit vectors [C, E] of class names. Each call loads the text encoder anew."""
+        # Not str.format, so that braces in a class name stay as they are.
         prompts = [PROMPT.replace("{}", name.replace("_", " ")) for name in names]
         return encode_texts(self.name, self.weights, prompts)

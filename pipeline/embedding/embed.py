@@ -1,4 +1,4 @@
-"""Embed: one decode per image, teacher (and tower) in one pass, part by part, resumable."""
+"""Embedding: decode each image once, run teacher and tower on it, part by part and resumable."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ Columns = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Embedder:
-    """What embeds images: the nets, their device, and how the images are read."""
+    """The nets that embed images, their device, and how the images are read."""
 
     teacher: Teacher
     tower: ClipTower | None = None
     device: str = "cpu"
     batch_size: int = 128
     workers: int = 1
-    """Decoding processes; 0: this one decodes."""
+    """The number of decoding processes. With 0, the main process decodes."""
     block_rows: int = 32_768
-    """Bounds the memory of a part in flight, whatever the part's size."""
+    """Rows per block. It bounds the memory for a part, whatever the size of the part."""
     on_error: str = "continue"
-    """What a damaged part leads to: `continue`, one more drop; `stop`, a SourceError."""
+    """The reaction to a damaged part: `continue` counts a drop, `stop` raises SourceError."""
     plugin: str | None = None
-    """The user's own .py file that defines the corpus, if one does."""
+    """The user's .py file that defines the corpus, if there is one."""
 
     @property
     def geometries(self) -> list[Geometry]:
-        """The view of the teacher, and that of the tower."""
+        """The geometries (resize and crop) of the teacher and, if given, of the tower."""
         return [net.geometry for net in (self.teacher, self.tower) if net is not None]
 
 
 @dataclass
 class _PartBuffer:
-    """Rows of one part that wait to become a block, and what became of those before them."""
+    """The rows of one part that wait for the next block, and counts of the rows before them."""
 
     batches: list[tuple[Batch, Columns]] = field(default_factory=list)
     num_rows: int = 0
@@ -59,7 +59,7 @@ class _PartBuffer:
     num_not_finite: int = 0
 
     def append(self, batch: Batch, matrices: Columns) -> None:
-        """Takes the rows whose log-odds and features are finite, and counts the others."""
+        """Add the rows whose log-odds and features are finite, and count the others."""
         finite = np.isfinite(batch.columns["log_odds"]) & np.isfinite(matrices["features"]).all(1)
         if not finite.all():
             rows = np.flatnonzero(finite)
@@ -71,7 +71,7 @@ class _PartBuffer:
         self.num_not_finite += int((~finite).sum())
 
     def flush(self, directory: Path, part: int) -> None:
-        """Writes the rows as the part's next block."""
+        """Write the rows as the next block of the part."""
         if not self.num_rows:
             return
         batches = [batch for batch, _ in self.batches]
@@ -101,18 +101,19 @@ def embed_parts(
     settings: str = "",
     body: dict[str, Any],
 ) -> None:
-    """Embeds every part that has no manifest yet into `directory`, then writes its card.
+    """Embed every part that has no manifest yet into `directory`, then write its card.
 
-    settings: digest of all but the parts that the embedding depends on. A part that a sibling of
-    `directory` holds, embedded with the same settings, is taken from there. body: fields of the
-    card. Memory: a block and the key hashes of one part per worker, whatever the corpus.
+    `settings` is the digest of everything but the parts that the embedding depends on. A part that
+    a sibling of `directory` holds with the same settings is linked from there. `body` holds fields
+    of the card. Memory: per worker, one block and the key hashes of one part, whatever the corpus.
 
-    A damaged part keeps what came before the damage, counted as one drop `damaged_part`
-    (`on_error="stop"`: SourceError instead). A part that cannot be read now (a store that fails,
-    not a damaged file) is no done part: SourceError at the end, and the next run tries it again.
+    The images before the damage of a damaged part are kept, and the damage counts as a drop
+    `damaged_part`. Raises SourceError for a damaged part with `on_error="stop"`, and, after all
+    other parts, if a part cannot be read at present, such as on a failing store. The next run tries
+    that part again.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    fingerprints = [part.fingerprint() for part in parts]  # as they are before a part is read
+    fingerprints = [part.fingerprint() for part in parts]  # taken before any part is read
     pending = adopt_parts(parts, fingerprints, directory, settings)
     buffers: dict[int, _PartBuffer] = {}
     num_done, rows_done, unreadable = 0, 0, list[str]()
@@ -125,13 +126,15 @@ def embed_parts(
                 buffer.append(item, embed_batch(item, embedder, bn_stats))
                 if buffer.num_rows >= embedder.block_rows:
                     buffer.flush(directory, item.part)
-                # The parts read so far tell how many images the rest may hold.
+                # The rest is estimated by the mean number of images of the parts read so far.
                 frac = progress.done * num_done / max(rows_done * len(pending), 1)
                 note = f"({num_done} of {len(pending)} parts)"
                 progress.add(len(item.keys), frac=frac, note=note)
                 continue
             if item.damage and embedder.on_error == "stop":
-                raise SourceError(f"{item.damage}; mend or remove it (or use --on-error continue)")
+                raise SourceError(
+                    f"{item.damage}; repair or remove the file, or use --on-error continue"
+                )
             del buffers[item.part]
             if item.unreadable:
                 unreadable.append(str(item.damage))
@@ -146,13 +149,16 @@ def embed_parts(
     if unreadable:
         raise SourceError(
             f"{len(unreadable)} of {len(parts)} parts could not be read ({unreadable[0]}): run the "
-            "same command again, only these are tried again"
+            "same command again to retry these parts alone"
         )
     embeddings.finish(directory, len(parts), body)
 
 
 def embed_batch(batch: Batch, embedder: Embedder, bn_stats: BatchNormStats) -> Columns:
-    """The matrices of a batch's b images; their columns join `batch.columns`, the pixels go."""
+    """Embed the B images of a batch and return their matrices [B, ...].
+
+    The columns [B] are added to `batch.columns`, and the pixels of the batch are released.
+    """
     device, tower = embedder.device, embedder.tower
     pixels = batch.pixels[0].to(device, non_blocking=True)
     with devices.autocast(device):
@@ -169,10 +175,16 @@ def embed_batch(batch: Batch, embedder: Embedder, bn_stats: BatchNormStats) -> C
 
 
 def teacher_columns(logits: torch.Tensor, features: torch.Tensor) -> tuple[Columns, Columns]:
-    """Matrices and columns that are kept of logits [b, C] and features [b, D].
+    """Return the matrices [B, ...] and columns [B] that are stored of logits and features.
 
-    log_odds = t_y - logsumexp over the other classes: the order of max p without its ties in
-    float32 (OURS). entropy in nats. With one class log-odds are its logit.
+    logits: [B, C]. features: [B, D]. log_odds = t_y - logsumexp over the other classes, which has
+    the same order as max p but no ties in float32 (OURS). entropy is in nats. With a single class,
+    log_odds is its logit.
+
+    Example:
+        >>> matrices, columns = teacher_columns(torch.tensor([[2.0, 0.0]]), torch.zeros(1, 4))
+        >>> float(columns["log_odds"][0]), int(columns["label"][0])
+        (2.0, 0)
     """
     logits = logits.float()
     label = logits.argmax(1)
@@ -202,7 +214,7 @@ def teacher_columns(logits: torch.Tensor, features: torch.Tensor) -> tuple[Colum
 def adopt_parts(
     parts: list[Part], fingerprints: list[str], directory: Path, settings: str
 ) -> list[tuple[int, Part]]:
-    """Links the parts that a sibling of `directory` holds unchanged; the others, with numbers."""
+    """Link the parts that a sibling of `directory` holds; return the other parts with numbers."""
     pending = [
         (number, part)
         for number, part in enumerate(parts)
@@ -236,7 +248,7 @@ def _finish_part(
 ) -> None:
     buffer.flush(directory, end.part)
     if end.damage:
-        log.warning("%s; what came before it is kept", end.damage)
+        log.warning("%s; the samples before the damage are kept", end.damage)
     not_finite = {"not_finite": buffer.num_not_finite} if buffer.num_not_finite else {}
     manifest = {
         **made_from,

@@ -1,4 +1,4 @@
-"""Loader: the images of a corpus's parts as batches, in worker processes; defects are counted."""
+"""The loader: worker processes decode the images of a corpus into batches and count defects."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from indexes.sources.spec import DamagedPart, Part, Sample, SourceError
 
 @dataclass
 class Batch:
-    """b decoded images of one part: pixels uint8 [b, S, S, 3] per geometry, thumbs uint8
-    [b, indexes.images.thumbnails.WIDTH], columns [b].
+    """B decoded images of one part.
+
+    `pixels` has a tensor uint8 [B, S, S, 3] per geometry; `thumbs` are uint8
+    [B, indexes.images.thumbnails.WIDTH]; `columns` are [B].
     """
 
     part: int
@@ -36,7 +38,7 @@ class Batch:
 
 @dataclass
 class DecodedImage:
-    """One image on its way into a batch."""
+    """One decoded image, before it joins a batch."""
 
     sample: Sample
     views: list[Pixels]
@@ -46,7 +48,10 @@ class DecodedImage:
 
 @dataclass
 class PartEnd:
-    """A part was read to its end: samples read, dropped by reason, and where it broke."""
+    """The end of a part: samples read, drops by reason, and the damage that ended it, if any.
+
+    `unreadable` says whether the damage may be transient, so that a later run should try again.
+    """
 
     part: int
     num_samples: int
@@ -56,9 +61,10 @@ class PartEnd:
 
 
 class DecodedParts(IterableDataset[Batch | PartEnd]):
-    """Streams whole parts, part w, w + W, ... in worker w of W, as batches in the part's order.
+    """Streams parts as batches; of W workers, worker w reads the parts w, w + W, and so on.
 
-    The batches of a part do not depend on the number of workers, so neither do the bytes out.
+    A batch holds images of one part, in the order of the part. The batches, and therefore the
+    output, do not depend on the number of workers.
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class DecodedParts(IterableDataset[Batch | PartEnd]):
         batch_size: int,
         plugin: str | None = None,
     ) -> None:
-        """`plugin`: the user's own .py file that defines the parts' class, if one does."""
+        """`plugin` is the user's .py file that defines the class of the parts, if there is one."""
         self.parts, self.geometries, self.batch_size = parts, geometries, batch_size
         self.plugin = plugin
 
@@ -76,7 +82,7 @@ class DecodedParts(IterableDataset[Batch | PartEnd]):
         return {**self.__dict__, "parts": ForkingPickler.dumps(self.parts).tobytes()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # A worker must have loaded the user's file before it can take parts of its class.
+        # A worker has to load the user's file before it can unpickle parts of its class.
         if state["plugin"] is not None:
             plugins.find("pipeline.corpora", state["plugin"])
         self.__dict__ |= {**state, "parts": ForkingPickler.loads(state["parts"])}
@@ -95,7 +101,7 @@ class DecodedParts(IterableDataset[Batch | PartEnd]):
         while True:
             try:
                 sample = next(samples, None)
-            except Exception as error:  # a store's or a user's own part may raise anything
+            except Exception as error:  # the part of a store or of a user may raise anything
                 damage, num_lost, unreadable = _damage(part, error)
                 dropped["damaged_part"] += num_lost
                 num_samples += num_lost
@@ -138,7 +144,7 @@ class DecodedParts(IterableDataset[Batch | PartEnd]):
 
 
 def _damage(part: Part, error: Exception) -> tuple[str, int, bool]:
-    """(where a part broke, samples lost, whether it may be read another time)."""
+    """Return (the damage of a part, the number of samples lost, whether a retry may succeed)."""
     if isinstance(error, DamagedPart):
         return str(error), error.lost, error.transient
     if isinstance(error, SourceError):
@@ -172,13 +178,15 @@ def decode_parts(
     workers: int,
     plugin: str | None = None,
 ) -> Iterator[Batch | PartEnd]:
-    """Batches and ends of numbered parts, decoded in `workers` processes (0: in this one).
+    """Yield the batches and the ends of numbered parts, decoded in `workers` processes.
 
-    Raises ChildProcessError where a decoding process was killed.
+    With `workers` 0, the calling process decodes. Raises ChildProcessError if a decoding process
+    was killed.
 
-    Example:
-        >>> for item in decode_parts(list(enumerate(parts)), [Geometry(224)], 128, workers=2):
-        ...     images = 0 if isinstance(item, PartEnd) else len(item.keys)
+    Example::
+
+        for item in decode_parts(list(enumerate(parts)), [Geometry(224)], 128, workers=2):
+            images = 0 if isinstance(item, PartEnd) else len(item.keys)
     """
     workers = min(workers, len(parts))
     loader = DataLoader(
@@ -186,8 +194,8 @@ def decode_parts(
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        # Not fork: CUDA and threads live here. Not forkserver: after a kill of this process its
-        # children would live on.
+        # Not fork, because this process has threads and CUDA. Not forkserver, whose children
+        # outlive this process if it is killed.
         multiprocessing_context="spawn" if workers else None,
         worker_init_fn=devices.leave_signals,
     )
@@ -197,7 +205,7 @@ def decode_parts(
         if "DataLoader worker" not in str(error):
             raise
         raise ChildProcessError(
-            f"a decoding process ended ({error}), killed for want of memory perhaps: run the same "
-            "command again, it goes on after the last whole part; fewer --workers need less, "
-            "--workers 0 shows an error of its own"
+            f"a decoding process ended ({error}), perhaps killed for lack of memory: run the same "
+            "command again with fewer --workers; it resumes after the last complete part. "
+            "--workers 0 shows the error of the decoder"
         ) from None

@@ -1,8 +1,9 @@
-"""A shard set as a generator sees it: its pixels, and what the teacher says of each of them.
+"""The training data of a generator: the pixels of a shard set and the teacher's view of them.
 
-N images, P side of a synthetic image, D_T the teacher's features, C classes. The images have no
-labels and all count alike: the class of an image is the teacher's when the shards were written.
-HiDFD is blamed for taking the teacher's word, but unlabeled images have no other.
+N images, P the side of a synthetic image, D_T the width of the teacher's features, C classes. The
+images are unlabeled and have equal weight. The class of an image is the one that the teacher
+predicted when the shards were written. HiDFD is criticized for relying on predicted classes, but
+unlabeled images have no others.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from indexes.images.decode import BadImage, Geometry, load_view, to_unit
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
 
-BLOCK = 128  # images of one forward: always as many, so that the features are the same
+BLOCK = 128  # images per forward pass, constant so that the features are reproducible
 
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """pixels uint8 [N, P, P, 3]; features [2, N, D_T] of each image as it is and mirrored; labels
-    [N], the teacher's classes; all on one device.
+    """The images of a shard set on one device.
+
+    `pixels` are uint8 [N, P, P, 3]. `features` [2, N, D_T] are those of each image and of its
+    mirror image. `labels` [N] are the teacher's predicted classes.
     """
 
     pixels: Tensor
@@ -37,9 +40,9 @@ class TrainingImages:
         return len(self.pixels)
 
     def view(self, rows_B: Tensor, mirrored_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images [B, 3, P, P] in [-1, 1], their features [B, D_T] and labels [B].
+        """Return images [B, 3, P, P] in [-1, 1], their features [B, D_T] and labels [B].
 
-        `mirrored_B` is 0 or 1 for each of the rows.
+        rows_B: row numbers [B]. mirrored_B: 0 or 1 for each row, 1 for its mirror image.
         """
         pixels = to_unit(self.pixels[rows_B])
         pixels = torch.where(mirrored_B[:, None, None, None] > 0, pixels.flip(3), pixels)
@@ -47,9 +50,10 @@ class TrainingImages:
 
 
 def read_images(shards: Shards, teacher: Teacher, side: int, device: str) -> TrainingImages:
-    """All images of a shard set, decoded, with their features; memory N (3 P^2 + 8 D_T) bytes.
+    """Decode all images of a shard set and compute their features.
 
-    ArtifactError for shards of another teacher, ValueError for an image that is damaged.
+    Memory: N (3 P^2 + 8 D_T) bytes. Raises ArtifactError for shards of another teacher, and
+    ValueError for a damaged image.
     """
     shards.check_teacher(teacher.card.digest)
     geometry = Geometry(side, 1.0, teacher.card.interpolation)
@@ -83,10 +87,10 @@ def _features(pixels_NPP3: Tensor, teacher: Teacher, *, mirrored: bool) -> Tenso
 
 
 def teacher_view(pixels_B3PP: Tensor, geometry: Geometry) -> Tensor:
-    """Pixels [B, 3, P, P] in [0, 1] -> [B, 3, S, S] as the teacher's geometry cuts them.
+    """Resize and crop pixels [B, 3, P, P] in [0, 1] to [B, 3, S, S] by the teacher's geometry.
 
-    Differentiable, and as a reader of the file would see it but for the rounding to bytes (and
-    for interpolations other than bilinear and bicubic, which are taken for bilinear).
+    The function is differentiable. It equals the decoding of an image file except for the rounding
+    to bytes. Interpolations other than bilinear and bicubic are replaced by bilinear.
     """
     side, size = geometry.shorter_side, geometry.size
     if pixels_B3PP.shape[-1] != side:

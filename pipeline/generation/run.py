@@ -1,7 +1,7 @@
-"""The run of `winnow generate`, top to bottom: read a shard set, train a generator, sample it.
+"""The run of `winnow generate`: read a shard set, train a generator, and sample it.
 
-The generator and the synthetic shards are artifacts, each named by the digest of what it was made
-from: whole ones are reused, cut-off ones go on.
+The generator and the synthetic shards are artifacts, each named by the digest of its inputs.
+Complete artifacts are reused, and interrupted ones are resumed.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ Card = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateRun:
-    """A GenerateConfig with all that it names opened.
+    """A GenerateConfig with everything it names opened.
 
-    name, digest, settings: of the generator; the digest tells its code from any other.
+    `settings` are those of the generator, and `generator_digest` identifies its code.
     """
 
     config: GenerateConfig
@@ -51,15 +51,15 @@ class GenerateRun:
 
     @property
     def name(self) -> str:
-        """The name of what is made."""
+        """The name of the artifacts of this run."""
         return f"{self.shards.directory.resolve().name}-{self.generator_name}"
 
 
 def generate(config: GenerateConfig) -> Shards:
-    """Trains a generator unless it is trained, samples it, and opens the synthetic shards.
+    """Train a generator on shards unless it exists, sample it, and open the synthetic shards.
 
-    Raises ValueError for what does not exist or does not fit, ArtifactError for shards of another
-    teacher or an artifact that is damaged.
+    Raises ValueError if something does not exist or does not fit, and ArtifactError for shards of
+    another teacher or for a damaged artifact.
 
     Example: `generate(GenerateConfig(shards=shards, n=10_000, preset="small")).to_pandas()`
     """
@@ -70,12 +70,18 @@ def generate(config: GenerateConfig) -> Shards:
 
 
 def open_run(config: GenerateConfig) -> GenerateRun:
-    """Opens what a configuration names; ValueError says what does not exist or fit."""
+    """Open everything that a configuration names.
+
+    Raises ValueError if something does not exist or does not fit.
+    """
     name = config.generator
     module: Any = plugins.find(PLUGINS, name)
     lacking = [part for part in PARTS if not hasattr(module, part)]
     if lacking:
-        raise ValueError(f"{name} defines no {', '.join(lacking)}: see pipeline/generation/base.py")
+        raise ValueError(
+            f"generator {name} defines no {', '.join(lacking)}: pipeline/generation/base.py lists "
+            "what it must define"
+        )
     preset = plugins.preset(module, config.preset) if config.preset else {}
     settings = plugins.configure(module.Config, config.settings, **preset)
     device = devices.choose(config.device)
@@ -100,7 +106,7 @@ def open_run(config: GenerateConfig) -> GenerateRun:
 
 
 def train_generator(run: GenerateRun) -> Artifact:
-    """The generator, trained on the shard set."""
+    """Return the generator, and train it on the shard set if needed."""
     seed, device = run.config.seed, run.device
     side = run.generator.side(run.settings, run.teacher.card.input_size)
     inputs = {
@@ -134,7 +140,7 @@ def train_generator(run: GenerateRun) -> Artifact:
 
 
 def write_synthetic(run: GenerateRun, trained: Artifact) -> Artifact:
-    """The synthetic shards; `last-shards.json` stays with those of `winnow select`."""
+    """Write the synthetic shards; `last-shards.json` still names those of `winnow select`."""
     config, num_classes = run.config, len(run.teacher.card.classes)
     inputs = {"generator": trained.digest, "n": config.n, "keep": config.keep}
 

@@ -1,7 +1,7 @@
-"""A trained generator is sampled: images with the teacher's targets, through the shards' contract.
+"""Sampling of a trained generator: synthetic images with teacher targets, written as shards.
 
-n images of a block, C classes, K stored logits. Blocks are always the same, so that the bytes are,
-however often a run was cut off.
+n images of a block, C classes, K stored logits. The blocks are the same in every run. The bytes of
+the shards therefore do not depend on how often a run was interrupted.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Columns = dict[str, NDArray[Any]]
 Keep = Literal["all", "agreeing"]
 BLOCK = 128
 SOURCE = "synthetic"
-MOST_TRIES = 8  # images generated for each one requested, where not all are kept
+MOST_TRIES = 8  # the most images generated per requested image, if not all are kept
 
 
 @dataclass
 class Tally:
-    """What was generated, and what became of it; arrays are int64 [C], a number per class.
+    """Counts of generated, dropped and kept images; arrays are int64 [C], one number per class.
 
-    quota, kept: by the requested class. seen: by the teacher's class. agreeing: images of which
-    the two are one.
+    `quota` and `kept` count by requested class, `seen` counts by predicted class, and `agreeing`
+    counts the images for which the two are equal.
     """
 
     quota: NDArray[np.int64]
@@ -50,13 +50,18 @@ class Tally:
 
     @classmethod
     def of(cls, num: int, num_classes: int) -> Tally:
-        """Nothing yet of `num` images, even over the classes."""
+        """Return the tally at the start: a quota of `num` images, balanced over classes."""
         quota = np.full(num_classes, num // num_classes)
         quota[: num % num_classes] += 1
         return cls(quota, np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64))
 
     def next_classes(self) -> NDArray[np.int64]:
-        """The classes to request now, at most BLOCK: those that lack most first; [n]."""
+        """Return the next classes to request [N], at most BLOCK; those that lack most come first.
+
+        Example:
+            >>> Tally.of(3, num_classes=2).next_classes().tolist()
+            [0, 0, 1]
+        """
         lacking = self.quota - self.kept
         chosen: list[int] = []
         level = int(lacking.max())
@@ -66,15 +71,15 @@ class Tally:
         return np.array(chosen[:BLOCK], np.int64)
 
     def drop(self, reason: str, rows: NDArray[np.bool_]) -> None:
-        """Counts the rows of a mask [n] as dropped."""
+        """Count the rows of a mask [N] as dropped for `reason`."""
         self.dropped[reason] = self.dropped.get(reason, 0) + int(rows.sum())
 
     def funnel(self) -> dict[str, Any]:
-        """In, dropped by reason, kept."""
+        """Return the funnel: images in, dropped by reason, and kept."""
         return {"in": self.generated, "dropped": self.dropped, "kept": int(self.kept.sum())}
 
     def figures(self) -> dict[str, Any]:
-        """How often the teacher sees the requested class, and how even its classes are."""
+        """Return how often the teacher agrees, and how balanced its predicted classes are."""
         return {
             "agreeing_frac": self.agreeing / max(self.generated, 1),
             "synthetic_histogram": self.seen,
@@ -84,7 +89,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Block:
-    """The kept images of a block: keys, PNGs, columns [n] and matrices [n, K]."""
+    """The kept images of a block: keys, PNG files, columns [n] and matrices [n, K]."""
 
     keys: list[str]
     pngs: list[bytes]
@@ -93,7 +98,7 @@ class Block:
 
     @classmethod
     def concatenate(cls, blocks: list[Block]) -> Block:
-        """Several blocks as one."""
+        """Return several blocks as one."""
         first = blocks[0]
         return cls(
             [key for block in blocks for key in block.keys],
@@ -103,7 +108,7 @@ class Block:
         )
 
     def rows(self, rows: slice) -> Block:
-        """Some of the images."""
+        """Return a slice of the images."""
         return Block(
             self.keys[rows],
             self.pngs[rows],
@@ -115,7 +120,10 @@ class Block:
 def sample_blocks(
     sampler: Sampler, teacher: Teacher, tally: Tally, *, seed: int, keep: Keep, device: str
 ) -> Iterator[Block]:
-    """Samples until every quota is full, or, where not all is kept, MOST_TRIES as many images."""
+    """Sample until every quota is full.
+
+    If not all images are kept, sampling also ends at MOST_TRIES times the requested number.
+    """
     most = tally.quota.sum() * (1 if keep == "all" else MOST_TRIES)
     number = 0
     while len(requested := tally.next_classes()[: max(0, most - tally.generated)]):
@@ -153,10 +161,10 @@ def write_synthetic_shards(
     side: int,
     shard_samples: int = SHARD_SAMPLES,
 ) -> dict[str, Any]:
-    """Writes every shard that is not there yet; what the card says of the files.
+    """Write every shard that is missing, and return the card's description of the files.
 
-    What was generated before a cut is generated again, its whole shards are not written again.
-    Memory: the images of one shard. ValueError where no image is kept.
+    A resumed run generates all images again, but does not rewrite complete shards. Memory: the
+    images of one shard. Raises ValueError if no image is kept.
     """
     writer = ShardWriter(directory, plan_digest, teacher.card.classes)
     num = int(tally.quota.sum())
@@ -177,8 +185,8 @@ def write_synthetic_shards(
         number += 1
     if not number:
         raise ValueError(
-            f"{tally.generated:,} images were generated, the teacher sees the requested class in "
-            "none: the generator has learned too little; train longer, or --keep all"
+            f"{tally.generated:,} images were generated, but the teacher assigns none of them to "
+            "its requested class: train the generator longer, or use --keep all"
         )
     return writer.contents(number)
 
@@ -206,7 +214,7 @@ def _png(pixels_PP3: NDArray[np.uint8]) -> bytes:
 
 
 def _targets(pngs: list[bytes], teacher: Teacher, device: str) -> tuple[Columns, Columns]:
-    """The teacher's outputs for the files as any reader decodes them: matrices and columns."""
+    """Return the teacher's outputs for PNG files, decoded as by any reader: matrices, columns."""
     pixels = np.stack([load_view(png, teacher.geometry)[0] for png in pngs])
     with devices.autocast(device):
         _, features, logits = teacher(to_unit(torch.from_numpy(pixels).to(device)))

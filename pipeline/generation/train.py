@@ -1,4 +1,4 @@
-"""A generator learns: the loop, its log and its checkpoints, and the artifact that is left."""
+"""Training of a generator: the loop, its log, its checkpoints and the resulting artifact."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from indexes.meter import TermMeter
 from pipeline.generation.base import Trainer
 
 WEIGHTS = "model.safetensors"
-LOG_STEPS = 50  # at most, between two lines of the log file
+LOG_STEPS = 50  # the most steps between two lines of the log file
 CHECKPOINT_SECONDS = 60.0
 
 
 def fit_generator(trainer: Trainer, directory: Path, digest: str) -> dict[str, Any]:
-    """Trains to the last step and writes the weights; returns what the card says of it.
+    """Train to the last step, write the weights, and return the card's description of them.
 
-    Goes on from the checkpoint in `directory`, bit-equal on a CPU. ArtifactError for one of
-    another training, ValueError for a training that is no longer finite, KeyboardInterrupt after
-    a checkpoint at SIGTERM or Ctrl-C.
+    Training resumes from the checkpoint in `directory`, bit-identical on a CPU. Raises
+    ArtifactError for a checkpoint of another training, ValueError if a loss term or a weight is not
+    finite, and KeyboardInterrupt, after a checkpoint, at SIGTERM or Ctrl-C.
     """
     start = _resumed(trainer, directory, digest)
     checkpoint.trim_log(directory, start)
@@ -55,7 +55,7 @@ def fit_generator(trainer: Trainer, directory: Path, digest: str) -> dict[str, A
 
 
 def _check_finite(means: dict[str, float], step: int) -> None:
-    """ValueError where a term is not finite."""
+    """Raise ValueError if a term is not finite."""
     bad = [name for name, value in means.items() if not math.isfinite(value)]
     if bad:
         raise ValueError(
@@ -71,7 +71,7 @@ def _resumed(trainer: Trainer, directory: Path, digest: str) -> int:
     if state.get("digest") != digest:
         raise ArtifactError(
             f"{directory} holds the checkpoint of another training (digest "
-            f"{str(state.get('digest'))[:10]}, not {digest[:10]}): delete it"
+            f"{str(state.get('digest'))[:10]}, not {digest[:10]}): delete the directory"
         )
     trainer.load_state_dict(state["trainer"])
     return int(state["step"])
@@ -86,7 +86,10 @@ def _write(tensors: dict[str, Tensor], directory: Path) -> dict[str, Any]:
 
     bad = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if bad:
-        raise ValueError(f"the trained generator is not finite ({bad[0]}): lower the learning rate")
+        raise ValueError(
+            f"the trained generator has weights that are not finite ({bad[0]}): lower the learning "
+            "rate, such as --set lr_generator=1e-4"
+        )
     with artifact.writing(directory / WEIGHTS) as aside:
         aside.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
         written = {"bytes": aside.stat().st_size, "sha256": artifact.sha256(aside)}
@@ -94,7 +97,10 @@ def _write(tensors: dict[str, Tensor], directory: Path) -> dict[str, Any]:
 
 
 def read_generator(directory: Path, card: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors that a sampler needs; ArtifactError unless the card describes them."""
+    """Read the tensors that a sampler needs, by name, such as weights [D, D, 3, 3].
+
+    Raises ArtifactError if the file is not the one that the card describes.
+    """
     from safetensors.torch import load_file
 
     path, written = directory / WEIGHTS, card.get("weights") or {}

@@ -1,7 +1,8 @@
-"""BigGAN blocks for small images: class-conditional BatchNorm, spectral norm, residual both ways.
+"""BigGAN for small images: residual blocks, class-conditional BatchNorm, spectral norm.
 
-Brock et al., ICLR 2019, in the form for 32 pixels: a gain and a bias per class, z at the entrance
-only, no attention. B images, Z latent width, C classes, P side in pixels, D_T teacher's features.
+Brock et al., ICLR 2019 (arXiv 1809.11096), SOURCE, in the variant for 32 pixels: a gain and a bias
+per class, z only at the input, and no attention. B images, Z the latent width, C classes, P the
+side in pixels, D_T the width of the teacher's features.
 """
 
 from __future__ import annotations
@@ -19,32 +20,32 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 Net = TypeVar("Net", bound=nn.Module)
 LATENT = 128
-SMALLEST, LARGEST = 8, 256  # sides of images, powers of two
-START = 4  # side of the generator's first map
-LAST = 8  # side of the discriminator's last map
-MOST = 4  # widest layer, in widths
+SMALLEST, LARGEST = 8, 256  # limits of the side of images, which is a power of two
+START = 4  # side of the generator's first feature map
+LAST = 8  # side of the discriminator's last feature map
+MOST = 4  # channels of the widest layer, as a multiple of `width`
 
 
 def check_side(side: int) -> None:
-    """ValueError unless `side` is a power of two that these nets can make."""
+    """Raise ValueError unless `side` is a power of two that these nets support."""
     if side & (side - 1) or not SMALLEST <= side <= LARGEST:
-        raise ValueError(f"pixels={side}: a power of two from {SMALLEST} to {LARGEST}")
+        raise ValueError(f"pixels={side}: must be a power of two from {SMALLEST} to {LARGEST}")
 
 
 class ClassNorm(nn.Module):
-    """BatchNorm whose gain and bias belong to the class."""
+    """A BatchNorm with a gain and a bias per class."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(num_features, affine=False)
         self.gain = nn.Embedding(num_classes, num_features)
         self.bias = nn.Embedding(num_classes, num_features)
-        # Not ones and zeros: classes differ from the first step on.
+        # Not ones and zeros, so that classes differ from the first step on.
         for embedding in (self.gain, self.bias):
             nn.init.orthogonal_(embedding.weight)
 
     def forward(self, map_BDHW: Tensor, class_B: Tensor) -> Tensor:
-        """[B, D, H, W] of classes [B], same shape."""
+        """Normalize maps [B, D, H, W] of classes [B]; the shape stays the same (SOURCE)."""
         gain, bias = self.gain(class_B)[:, :, None, None], self.bias(class_B)[:, :, None, None]
         normal: Tensor = self.norm(map_BDHW)
         scaled: Tensor = normal * (1 + gain).to(normal.dtype) + bias.to(normal.dtype)
@@ -52,7 +53,7 @@ class ClassNorm(nn.Module):
 
 
 class Up(nn.Module):
-    """A generator's block: twice the side."""
+    """A residual block of the generator, which doubles the side."""
 
     def __init__(self, num_in: int, num_out: int, num_classes: int) -> None:
         super().__init__()
@@ -63,17 +64,17 @@ class Up(nn.Module):
         self.skip = nn.Conv2d(num_in, num_out, 1)
 
     def forward(self, map_BDHW: Tensor, class_B: Tensor) -> Tensor:
-        """[B, D, H, W] of classes [B] -> [B, D', 2H, 2W]."""
+        """Map [B, D, H, W] of classes [B] to [B, D', 2H, 2W] (SOURCE)."""
         inner = F.relu(self.norm1(map_BDHW, class_B))
         inner = self.conv1(F.interpolate(inner, scale_factor=2.0))
         inner = self.conv2(F.relu(self.norm2(inner, class_B)))
-        # A 1x1 convolution before doubling is the one after it at a quarter of the work.
+        # A 1x1 convolution before the upsampling gives the same result for a quarter of the work.
         doubled: Tensor = inner + F.interpolate(self.skip(map_BDHW), scale_factor=2.0)
         return doubled
 
 
 class Down(nn.Module):
-    """A discriminator's block: half the side, or the same."""
+    """A residual block of the discriminator, which halves the side or keeps it."""
 
     def __init__(self, num_in: int, num_out: int, *, halve: bool, first: bool = False) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class Down(nn.Module):
         self.skip = nn.Conv2d(num_in, num_out, 1) if num_in != num_out or halve else nn.Identity()
 
     def forward(self, map_BDHW: Tensor) -> Tensor:
-        """[B, D, H, W] -> [B, D', H/2, W/2], or H, W."""
+        """Map [B, D, H, W] to [B, D', H/2, W/2], or to [B, D', H, W] unless `halve` (SOURCE)."""
         inner = self.conv2(F.relu(self.conv1(map_BDHW if self.first else F.relu(map_BDHW))))
         if self.halve:
             inner, map_BDHW = F.avg_pool2d(inner, 2), F.avg_pool2d(map_BDHW, 2)
@@ -92,7 +93,7 @@ class Down(nn.Module):
 
 
 class Generator(nn.Module):
-    """z [B, Z] and classes [B] -> images [B, 3, P, P] in [-1, 1]."""
+    """The generator: maps z [B, Z] and classes [B] to images [B, 3, P, P] in [-1, 1]."""
 
     def __init__(self, side: int, width: int, num_classes: int) -> None:
         super().__init__()
@@ -107,10 +108,14 @@ class Generator(nn.Module):
         _initialize(self)
 
     def forward(self, z_BZ: Tensor, class_B: Tensor) -> Tensor:
-        """Images [B, 3, P, P] in [-1, 1], float32; ValueError for other shapes."""
+        """Return images [B, 3, P, P] in [-1, 1], float32, of z [B, Z] and classes [B] (SOURCE).
+
+        Raises ValueError for other shapes.
+        """
         if z_BZ.ndim != 2 or z_BZ.shape[1] != LATENT or class_B.shape != z_BZ.shape[:1]:
             raise ValueError(
-                f"z is [B, {LATENT}] and classes [B], not {list(z_BZ.shape)}, {list(class_B.shape)}"
+                f"z is [B, {LATENT}] and classes [B], not {list(z_BZ.shape)} and "
+                f"{list(class_B.shape)}"
             )
         map_BDHW = self.first(z_BZ).unflatten(1, (-1, START, START))
         map_BDHW = map_BDHW.contiguous(memory_format=torch.channels_last)
@@ -120,10 +125,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [B, 3, P, P] in [-1, 1] -> what is real, of which class, and in what features.
+    """The discriminator of images [B, 3, P, P] in [-1, 1], with three heads on one trunk.
 
-    Three heads on one trunk: adversarial [B], ADC [B, 2C] (column 2k: a real image of class k,
-    2k + 1: a synthetic one), and h_D [B, D_T] in the teacher's feature space.
+    The adversarial head gives scores [B]. The ADC head gives logits [B, 2C]: column 2k stands for a
+    real image of class k, and column 2k + 1 for a synthetic one. The feature head gives h_D
+    [B, D_T] in the teacher's feature space.
     """
 
     def __init__(self, side: int, width: int, num_classes: int, num_features: int) -> None:
@@ -138,11 +144,11 @@ class Discriminator(nn.Module):
         self.adversarial = nn.Linear(widths[-1], 1)
         self.adc = nn.Linear(widths[-1], 2 * num_classes)
         _initialize(self)
-        # The teacher's features have a length of their own, so this head is not normed.
+        # No spectral norm on this head, because the norm of the teacher's features is arbitrary.
         self.features = nn.Linear(widths[-1], num_features)
 
     def forward(self, images_B3PP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(adversarial [B], ADC [B, 2C], h_D [B, D_T]), float32."""
+        """Return (adversarial [B], ADC [B, 2C], h_D [B, D_T]), float32 (arXiv 2412.13525)."""
         map_BDHW = images_B3PP.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             map_BDHW = block(map_BDHW)
@@ -153,7 +159,7 @@ class Discriminator(nn.Module):
 
 
 def _initialize(net: nn.Module) -> None:
-    """Orthogonal weights, as BigGAN has them; norms are left as they are."""
+    """Initialize weights orthogonally, as in BigGAN; norm layers keep their values."""
     for layer in net.modules():
         if isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.orthogonal_(layer.weight)
@@ -162,14 +168,14 @@ def _initialize(net: nn.Module) -> None:
 
 
 def to_channels_last(net: Net, device: str) -> Net:
-    """`net` on `device` in channels_last, in place."""
+    """Move `net` to `device` in the channels_last format, in place, and return it."""
     net.to(device)
     net.to(memory_format=torch.channels_last)
     return net
 
 
 def with_spectral_norm(net: Net) -> Net:
-    """`net` with spectral norm on every convolution and Linear, but the head `features`."""
+    """Add spectral norm to every convolution and Linear of `net` but the head `features`."""
     for name, layer in list(net.named_modules()):
         if isinstance(layer, (nn.Conv2d, nn.Linear)) and name != "features":
             spectral_norm(layer)
@@ -178,7 +184,7 @@ def with_spectral_norm(net: Net) -> Net:
 
 @contextmanager
 def normed_weights_cached(*nets: nn.Module) -> Iterator[None]:
-    """Within, every normed weight is made once, in float32 whatever autocast says."""
+    """Compute every spectrally normed weight once within the context, in float32 under autocast."""
     with parametrize.cached():
         for net in nets:
             for layer in net.modules():
@@ -188,7 +194,10 @@ def normed_weights_cached(*nets: nn.Module) -> Iterator[None]:
 
 
 def weights_as_applied(net: nn.Module, like: nn.Module) -> dict[str, Tensor]:
-    """The tensors of `net` by the names of `like`, the same net without spectral norm: normed."""
+    """Return the tensors of `net` with spectral norm applied, such as weights [D, D, 3, 3].
+
+    `like` is the same net without spectral norm; it gives the names (OURS).
+    """
     tensors = {}
     with torch.no_grad():
         for key in like.state_dict():

@@ -1,4 +1,4 @@
-"""The settings of HiDFD's training, and the named sets of them."""
+"""The settings of HiDFD's training, and its presets."""
 
 from __future__ import annotations
 
@@ -9,50 +9,61 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Every knob of the training. Weights of losses are those of the paper unless marked."""
+    """The settings of the training. Loss weights are those of the paper unless marked OURS."""
 
     pixels: int = 0
-    """Side of the images, a power of two; 0: the teacher's input size."""
+    """Side of the images in pixels, a power of two from 8 to 256. 0 takes the teacher's input
+    size."""
     width: int = 64
-    """Channels at full size; twice and four times as many at smaller maps."""
+    """Channels at full resolution. Smaller feature maps have up to four times as many."""
     epochs: float = 400.0
+    """Training epochs over the shards."""
     batch: int = 100
+    """Images per step, real and synthetic each."""
     lr_generator: float = 2e-4
+    """Learning rate of the generator (Adam)."""
     lr_discriminator: float = 2e-4
+    """Learning rate of the discriminator (Adam)."""
     ema: float = 0.9999
-    """Decay of the averaged generator; in step k at most (1 + k) / (10 + k) (OURS)."""
+    """Decay of the averaged generator, at most (1 + k) / (10 + k) in step k (OURS)."""
     trans: float = 0.1
+    """Weight of the feature transfer loss L_trans."""
     blend: float = 0.1
+    """Weight of the feature blending loss L_blend."""
     frequency: float = 0.1
-    """lambda_reg: category frequency smoothing."""
+    """Weight of category frequency smoothing, lambda_reg in the paper."""
     beta: float = 0.9999
-    """Of the effective number of images; 1 / (1 - beta) must exceed the counts."""
+    """Parameter of the effective number of images. 1 / (1 - beta) must exceed the counts per
+    class."""
     update_steps: int = 50
-    """Steps between two updates of the counts."""
+    """Steps between two updates of the counts per class."""
     agree: float = 0.5
-    """OURS: cross-entropy of the teacher's softmax of a synthetic image with the requested class.
-    With 0.1 the teacher sees that class in 77.7 % instead of 90.0 %."""
+    """Weight of the cross-entropy of the teacher's prediction for a synthetic image with its
+    requested class (OURS). At 0.1 they agree for 77.7 % of the images instead of 90.0 %."""
     pairs: Literal["batch", "class"] = "class"
-    """Which real image a synthetic one is blended with: any, or (OURS) one of its class."""
+    """The real image that a synthetic one is blended with: batch takes any, class takes one of its
+    class if possible (OURS)."""
     teacher_every: int = 1
-    """OURS: the teacher looks at synthetic images in every k-th step only."""
+    """The teacher sees the synthetic images in every k-th step only (OURS)."""
 
     def __post_init__(self) -> None:
         least = {"width": 1, "batch": 2, "update_steps": 1, "teacher_every": 1}
         for name, value in least.items():
             if getattr(self, name) < value:
-                raise ValueError(f"{name}={getattr(self, name)}: at least {value}")
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least {value}")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{field.name}={value}: a finite number, not negative")
+                raise ValueError(f"{field.name}={value}: must be a finite number, at least 0")
         if not (0 < self.beta < 1 and self.ema < 1 and self.epochs > 0):
-            raise ValueError("beta lies between 0 and 1, ema under 1, epochs above 0")
+            raise ValueError(
+                "beta must be between 0 and 1, ema must be below 1, and epochs must be above 0"
+            )
 
 
 PRESETS: dict[str, dict[str, Any]] = {
     "faithful": {"agree": 0.0, "pairs": "batch", "teacher_every": 1},
-    # For a CPU: some 2,500 steps on 5,000 images.
+    # For a CPU: about 2,500 steps on 5,000 images.
     "small": {
         "width": 32,
         "batch": 32,

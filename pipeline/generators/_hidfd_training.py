@@ -1,8 +1,8 @@
-"""The training of HiDFD's two nets, step by step; its settings are in _hidfd_config.
+"""The training of HiDFD's generator and discriminator; its settings are in _hidfd_config.
 
-B images of a batch, P their side, Z the latent width, C classes, D_T the teacher's features. The
-discriminator and the generator learn from the same synthetic images: one pass of the generator and
-one of the teacher serve both (OURS).
+B images of a batch, P their side, Z the latent width, C classes, D_T the width of the teacher's
+features. Discriminator and generator are trained on the same synthetic images, so that one pass of
+the generator and one of the teacher serve both (OURS).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pipeline.generators import _biggan
 from pipeline.generators import _hidfd_losses as losses
 from pipeline.generators._hidfd_config import Config
 
-STATISTICS_BATCHES = 50  # over which the averaged generator's BatchNorms take their statistics
+STATISTICS_BATCHES = 50  # batches over which the averaged generator's BatchNorms are estimated
 
 
 class Training:
-    """Both nets, their optimizers, the average, and the counts of the teacher's classes."""
+    """The two nets, their optimizers, the averaged generator and the counts per predicted class."""
 
     def __init__(
         self, config: Config, images: TrainingImages, teacher: Teacher, *, seed: int, device: str
@@ -46,7 +46,7 @@ class Training:
             discriminator = _biggan.Discriminator(
                 side, config.width, self.num_classes, num_features
             )
-            for net in (generator, discriminator):  # after both: it draws random numbers too
+            for net in (generator, discriminator):  # after both nets: it draws random numbers too
                 _biggan.with_spectral_norm(net)
         self.generator = _biggan.to_channels_last(generator, device)
         self.discriminator = _biggan.to_channels_last(discriminator, device)
@@ -60,7 +60,10 @@ class Training:
         self.seen_C = torch.zeros(self.num_classes, device=device)  # n_k
 
     def step(self, number: int) -> dict[str, Tensor]:
-        """One step of the discriminator and one of the generator, on the same synthetic images."""
+        """Train the discriminator and the generator for one step on the same synthetic images.
+
+        Return the loss terms by name, each a scalar (arXiv 2412.13525).
+        """
         config = self.config
         random = torch.Generator().manual_seed(hash64(f"{self.seed} {number}".encode()) >> 1)
         real, teacher_real, real_class = self._real(number, random)
@@ -90,7 +93,7 @@ class Training:
         return terms
 
     def _real(self, step: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The real images of a step, their features and labels: each image once an epoch."""
+        """Return the real images of a step, their features and labels; an epoch has each once."""
         positions = step * self.config.batch + np.arange(self.config.batch)
         epochs, offsets = np.divmod(positions, len(self.images))
         rows = [
@@ -101,7 +104,7 @@ class Training:
         return self.images.view(torch.tensor(rows).to(self.device), mirrored.to(self.device))
 
     def _order(self, epoch: int) -> list[int]:
-        """The rows in the order of an epoch."""
+        """Return the rows in the order of an epoch."""
         if epoch not in self._orders:
             if len(self._orders) > 1:
                 self._orders.clear()
@@ -115,7 +118,7 @@ class Training:
         classes: tuple[Tensor, Tensor],
         teacher_features: tuple[Tensor, Tensor | None],
     ) -> dict[str, Tensor]:
-        """The discriminator's step; each pair is of the real images and of the synthetic ones."""
+        """Train the discriminator for one step; each pair is (real images, synthetic images)."""
         num, net, config = len(images[0]), self.discriminator, self.config
         (real_class, fake_class), (teacher_real, teacher_fake) = classes, teacher_features
         with _biggan.normed_weights_cached(net), devices.autocast(self.device):
@@ -124,7 +127,7 @@ class Training:
             "d_adv": losses.hinge_discriminator(realness[:num], realness[num:]),
             "d_adc": losses.adc_discriminator(adc[:num], real_class, adc[num:], fake_class),
         }
-        if teacher_fake is None:  # the halves of the two terms that need no look at the fakes
+        if teacher_fake is None:  # the halves of the terms without the teacher's synthetic features
             terms["trans"] = config.trans * losses.distance(teacher_real, features[:num])
             terms["blend"] = config.blend * losses.distance(teacher_real, features[num:])
         else:
@@ -163,14 +166,14 @@ class Training:
         self.optimizers[net].step()
 
     def _load_average(self, share: float) -> None:
-        """Moves the average by `share` of the way to the generator as it is applied."""
+        """Move the average by `share` of the way to the generator's normed weights."""
         weights = _biggan.weights_as_applied(self.generator, self.average)
         with torch.no_grad():
             for name, value in self.average.named_parameters():
                 value.lerp_(weights[name], share)
 
     def state_dict(self) -> dict[str, Any]:
-        """See pipeline.generation.base.Trainer."""
+        """Return the state of the training; see pipeline.generation.base.Trainer."""
         return {
             "nets": {name: net.state_dict() for name, net in self._nets()},
             "optimizers": {name: optim.state_dict() for name, optim in self.optimizers.items()},
@@ -179,7 +182,7 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See pipeline.generation.base.Trainer."""
+        """Restore the state of a training; see pipeline.generation.base.Trainer."""
         for name, net in self._nets():
             net.load_state_dict(state["nets"][name])
         for name, optim in self.optimizers.items():
@@ -188,7 +191,10 @@ class Training:
         self.seen_C = state["seen"].to(self.device)
 
     def result(self) -> dict[str, Tensor]:
-        """The averaged generator, its statistics of its BatchNorms taken anew (as BigGAN)."""
+        """Return the averaged generator's tensors, such as weights [D, D, 3, 3].
+
+        Its BatchNorm statistics are estimated anew, as in BigGAN (SOURCE).
+        """
         net = self.average.train()
         for layer in net.modules():
             if isinstance(layer, nn.BatchNorm2d):
@@ -210,7 +216,7 @@ class Training:
 
 
 def _draw(num: int, num_classes: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Classes [B] and z [B, Z]."""
+    """Draw classes [B] and z [B, Z]."""
     classes = torch.randint(num_classes, (num,), generator=random)
     return classes, torch.randn(num, _biggan.LATENT, generator=random)
 

@@ -1,4 +1,4 @@
-"""Control: every image of the pool; N is ignored.
+"""Control: keep every candidate of the pool; N is ignored.
 
 Command: make select CORPUS=... METHOD=all
 """
@@ -16,12 +16,12 @@ from pipeline.selection.top_n import Balance
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """Everything, in one global ranking of equals."""
+    """The control keeps all candidates with equal scores."""
 
     balance: Balance = "all"
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score"}: zero, float32 [n]."""
+    """Yield blocks of {"score"}, float32 [n]: zero for every image."""
     for block in pool.blocks:
         yield block, {"score": np.zeros(len(block), np.float32)}

@@ -1,4 +1,4 @@
-"""DFND's selection: the N images of which the teacher is most confident, without balance.
+"""DFND's selection: keep the N most confident images, without class balance.
 
 Paper: Learning Student Networks in the Wild (Chen et al., CVPR 2021), SOURCE. The paper ranks by
 -log max p, which ties in float32; log-odds have the same order and no ties (OURS).
@@ -17,10 +17,10 @@ from pipeline.pool import Pool
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """The paper's: one global ranking, every image weighs the same."""
+    """DFND uses one global ranking, and every image has weight 1."""
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score"}: the log-odds of the predicted class, float32 [n]."""
+    """Yield blocks of {"score"}, float32 [n]: the log-odds of the predicted class."""
     for block in pool.blocks:
         yield block, {"score": block.columns("log_odds")[0].astype(np.float32)}

@@ -1,9 +1,10 @@
-"""EIKD's filter: a confident image is kept, and all confident images are equal.
+"""EIKD's filter: keep confident images, and treat all confident images as equal.
 
 Paper: Explicit and Implicit Knowledge Distillation via Unlabeled Data (arXiv 2302.08771). Only the
-abstract could be read (SOURCE: "efficient unlabeled selection" that raises training efficiency):
-that its offline half is a confidence filter is REC .35-.7, the threshold is OURS. Its other half,
-to prefer what the student has not learned, depends on the student and belongs into training.
+abstract was available (SOURCE: "efficient unlabeled selection" that raises training efficiency). It
+is REC .35-.7 that the offline half is a confidence filter; the threshold is OURS. The other half
+prefers images that the student has not learned yet. It depends on the student and is part of
+training.
 Command: make select CORPUS=... METHOD=eikd N=50000
 """
 
@@ -21,23 +22,24 @@ from pipeline.pool import Pool
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """Filter, then fill. balance=quota_with_floor draws as many of each class as pass."""
+    """EIKD filters by confidence, then fills N. Combine it with balance=quota_with_floor for
+    classes in equal shares."""
 
     floor_log_odds: float = 2.2
-    """The filter (max softmax of about .9); quota_with_floor counts by the same one."""
+    """The threshold of the filter in nats, a largest probability of about .9. quota_with_floor uses
+    the same threshold."""
     fill: Literal["random", "confidence"] = "random"
-    """When more than N pass. random (OURS): a filter does not rank, and the most confident teach
-    least. confidence: the most confident first, as `dfnd`. When fewer pass, the most confident of
-    the rest follow.
-    """
+    """The choice if more than N images pass: random (OURS, because a filter does not rank and the
+    most confident images teach least), or confidence, as in dfnd. If fewer pass, the most confident
+    of the rest follow."""
 
     def scoring(self) -> dict[str, Any]:
-        """The score depends on the floor too."""
+        """Return the fields that the score depends on, which include the floor."""
         return {**super().scoring(), "floor_log_odds": self.floor_log_odds}
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score"}: above that of the others for what passes, float32 [n]."""
+    """Yield blocks of {"score"}, float32 [n]: images that pass score higher than all others."""
     fill = "margin" if config.fill == "confidence" else "random"
     floor = np.float32(config.floor_log_odds)
     for block in pool.blocks:

@@ -1,6 +1,7 @@
-"""Control: the N images of which the teacher is least sure (highest entropy of its softmax).
+"""Control: keep the N least confident images, those with the highest entropy of the softmax.
 
-MosaicKD's OOD subset (SOURCE), the opposite of confidence. With soft targets it can win.
+This is MosaicKD's OOD subset (SOURCE), the opposite of confidence. With soft targets it can be
+better than confidence.
 Command: make select CORPUS=... METHOD=entropy_top N=50000
 """
 
@@ -16,10 +17,10 @@ from pipeline.pool import Pool
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """One global ranking by entropy, every image weighs the same."""
+    """The control uses one global ranking by entropy, and every image has weight 1."""
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score"}: the entropy of the softmax in nats, float32 [n]."""
+    """Yield blocks of {"score"}, float32 [n]: the entropy of the softmax in nats."""
     for block in pool.blocks:
         yield block, {"score": block.columns("entropy")[0].astype(np.float32)}

@@ -1,10 +1,10 @@
-"""KD3's class-adaptive threshold as a static selection: rarer classes pass more easily.
+"""KD3's class-adaptive threshold as a static selection: rare classes get a lower threshold.
 
-Paper: Knowledge Distillation between Different Distributions (arXiv 2307.11469, ICCV 2023); its
-code was read (SOURCE): keep iff c > tau b(y) / (2 - b(y)), c = max softmax, b(k) = images of class
-k / those of the largest class, tau = .95. KD3 scores a mix of teacher and student anew in every
-epoch; here alpha = 1, the teacher alone, once (OURS). KD3 keeps all that pass and knows no N: what
-fills N is OURS, see `fill`.
+Paper: Knowledge Distillation between Different Distributions (arXiv 2307.11469, ICCV 2023), with
+its released code (SOURCE): keep an image iff c > tau b(y) / (2 - b(y)), where c is its largest
+probability, b(k) the number of images of class k over that of the largest class, and tau = .95.
+KD3 scores a mix of teacher and student again in every epoch. Here alpha = 1: the teacher alone,
+once (OURS). KD3 keeps all images that pass and has no N; how N is filled is OURS, see `fill`.
 Command: make select CORPUS=... METHOD=kd3 N=50000
 """
 
@@ -25,29 +25,35 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """The threshold is the only balance: one global ranking, every image weighs the same."""
+    """KD3's thresholds are its only balance: one global ranking, and every image has weight 1."""
 
     tau: float = 0.95
+    """The threshold of the largest class, as a probability."""
     fill: Literal["random", "margin"] = "random"
-    """When more than N pass. random: any N of them, as KD3's batches are drawn. margin: those
-    farthest above the threshold of their class, in log-odds, which do not saturate: that is the
-    N images that pass when all thresholds are raised by one amount. When fewer than N pass both
-    go on with those that miss it by least (all thresholds are lowered by one amount)."""
+    """The choice if more than N images pass: random, as KD3's batches are drawn, or margin, those
+    farthest above their threshold in log-odds. If fewer pass, those that miss it by least follow.
+    """
     threshold_floor: float = 0.0
-    """No threshold below this many times 1 / C; at 0 a class of few images passes whole."""
+    """The least threshold, as a multiple of 1 / C. At 0 almost every image of a very rare class
+    passes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.tau < 1:
-            raise ValueError(f"tau={self.tau}: a probability, above 0 and below 1")
+            raise ValueError(f"tau={self.tau}: must be a probability above 0 and below 1")
         if self.threshold_floor < 0:
-            raise ValueError(f"threshold_floor={self.threshold_floor}: at least 0")
+            raise ValueError(f"threshold_floor={self.threshold_floor}: must be at least 0")
 
 
 def threshold(counts_C: Array, tau: float, floor: float = 0.0) -> Array:
-    """T(k) = tau b / (2 - b) as log-odds, float32 [C]; -inf for a class without images.
+    """Return T(k) = tau b / (2 - b) as log-odds, float32 [C]; -inf for a class without images.
 
-    floor: the least threshold, as a multiple of 1 / C (a probability, kept below tau).
+    counts_C: images per class [C]. floor: the least threshold, as a multiple of 1 / C; as a
+    probability it is at most tau. SOURCE, but for the floor (OURS).
+
+    Example:
+        >>> threshold(np.array([100, 0]), tau=0.5).tolist()
+        [0.0, -inf]
     """
     share = counts_C / max(int(counts_C.max(initial=0)), 1)
     probability = np.maximum(tau * share / (2 - share), min(floor / len(counts_C), tau))
@@ -56,7 +62,7 @@ def threshold(counts_C: Array, tau: float, floor: float = 0.0) -> Array:
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score"}: above that of the others for what passes, float32 [n]."""
+    """Yield blocks of {"score"}, float32 [n]: images that pass score higher than all others."""
     of_class = threshold(pool.class_counts(), config.tau, config.threshold_floor)
     for block in pool.blocks:
         label, log_odds, key_hash = block.columns("label", "log_odds", "key_hash")
@@ -65,9 +71,11 @@ def score(pool: Pool, config: Config, seed: int) -> Scored:
 
 
 def filled(margin_N: Array, passes_N: Array, key_hash_N: Array, seed: int, fill: str) -> Array:
-    """A score that fills N from what passes first, float32 [n].
+    """Return a score float32 [N] that ranks the images that pass first (OURS).
 
-    margin: the margin itself. random: 1 to 2, a function of seed and key, for all that pass.
+    With `fill` "margin" it is the margin in log-odds, which does not saturate: the N best are those
+    that pass if all thresholds are raised or lowered by one amount. With "random" it is a number
+    from 1 to 2 for images that pass, a function of seed and key, and the negative margin otherwise.
     """
     if fill == "margin":
         return margin_N.astype(np.float32)

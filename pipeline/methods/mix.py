@@ -1,4 +1,4 @@
-"""A combination of one's own: raw columns by weight, each as its rank in the pool.
+"""A weighted sum of raw columns of your choice, each scaled to its rank in the pool.
 
 Command: make select CORPUS=... N=50000 ARGS="--score-set 'log_odds=1 outlier=-1 bn=-0.5'"
 which is METHOD=mix SET='terms=log_odds=1,outlier=-1,bn=-0.5'. OURS.
@@ -20,11 +20,13 @@ from pipeline.selection.scale import Norm, Scale
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """score = sum of weight x norm(column) over the terms."""
+    """The score is the sum of weight x norm(column) over the terms."""
 
     terms: str = "log_odds=1"
-    """column=weight, comma-separated; a negative weight prefers small values."""
+    """Terms column=weight, separated by commas. A negative weight prefers small values."""
     norm: Norm = "rank"
+    """The scale of each column: rank (0-1), neg_log2_rank (bits), minmax (0-1) or max (divided by
+    the largest magnitude)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,10 +34,14 @@ class Config(Choice):
 
 
 def parse(terms: str) -> dict[str, float]:
-    """{column: weight} of `column=weight` terms, separated by commas or spaces.
+    """Return {column: weight} of `column=weight` terms that are separated by commas or spaces.
 
-    Raises ValueError for a column that no pool has (with the nearest), one named twice, or a
-    weight that is no finite number.
+    Raises ValueError for a column that no pool has, a column named twice, a weight that is not a
+    finite number, or no terms.
+
+    Example:
+        >>> parse("log_odds=1 outlier=-0.5")
+        {'log_odds': 1.0, 'outlier': -0.5}
     """
     weights: dict[str, float] = {}
     for term in terms.replace(",", " ").split():
@@ -43,23 +49,25 @@ def parse(terms: str) -> dict[str, float]:
         if name not in COLUMNS:
             known = ", ".join(COLUMNS)
             raise ValueError(
-                f"no column {name!r}.{nearest(name, list(COLUMNS))} There are: {known}"
+                f"no column {name!r}.{nearest(name, list(COLUMNS))} The columns are: {known}"
             )
         if name in weights:
-            raise ValueError(f"column {name!r} stands twice in {terms!r}")
+            raise ValueError(f"column {name!r} is named twice in {terms!r}: name it once")
         try:
             weights[name] = float(text)
         except ValueError:
             weights[name] = math.nan
         if not math.isfinite(weights[name]):
-            raise ValueError(f"{term!r}: write column=weight, such as log_odds=1 or outlier=-0.5")
+            raise ValueError(
+                f"{term!r} has no finite weight: write column=weight, such as outlier=-0.5"
+            )
     if not weights:
         raise ValueError("no terms: write column=weight, such as log_odds=1 outlier=-0.5")
     return weights
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score"}, float32 [n]. ValueError for a column that this pool lacks."""
+    """Yield blocks of {"score"}, float32 [n]. Raises ValueError for a column the pool lacks."""
     weights = parse(config.terms)
     for name in weights:
         if not pool.has(name):

@@ -1,7 +1,8 @@
-"""ODSD's adaptive prototype sampling: confident, central in its class, mindful of rare classes.
+"""ODSD's adaptive prototype sampling: confident images near their class prototype, rare classes up.
 
-Paper: Sampling to Distill (arXiv 2307.16601). The text of the selection could not be read: what
-follows is in its spirit (REC .45-.75), and what is marked OURS is measured, not the paper's.
+Paper: Sampling to Distill (arXiv 2307.16601). The paper's text on selection was not available. The
+method is reconstructed from its description (REC .45-.75); parts marked OURS are measured here and
+not from the paper.
 Command: make select CORPUS=... METHOD=odsd N=50000
 """
 
@@ -25,28 +26,33 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """S = norm(log-odds) - outlier_weight norm(outlier) + density_weight norm(density)."""
+    """The score is norm(log-odds) - outlier_weight norm(outlier) + density_weight density."""
 
     prototypes: Literal["classifier_row", "kmeans"] = "classifier_row"
-    """classifier_row (OURS) cannot be captured by clusters of junk; kmeans is REC .6."""
+    """The prototypes of a class: classifier_row (OURS), on which clusters of irrelevant images have
+    no influence, or kmeans (REC .6)."""
     num_prototypes: int = 4
-    """Prototypes per class for kmeans."""
+    """Prototypes per class, for kmeans."""
     outlier_weight: float = 1.0
+    """Weight of the distance to the nearest prototype of the class."""
     density: density.Kind = "scarcity"
+    """The class density: scarcity, population, compactness or none."""
     density_weight: float = 0.1
-    """OURS: at weight 1 the term admits junk into rare classes."""
+    """Weight of the class density (OURS). At weight 1 it admits irrelevant images into rare
+    classes."""
     norm: Norm = "rank"
+    """The scale of log-odds and distance: rank, neg_log2_rank, minmax or max."""
     balance: Balance = "quota_with_floor"
     weights: Weighing = "class_prior"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_prototypes < 1:
-            raise ValueError(f"num_prototypes={self.num_prototypes}: at least 1")
+            raise ValueError(f"num_prototypes={self.num_prototypes}: must be at least 1")
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score"}, float32 [n]; with kmeans the column "outlier_kmeans" comes first."""
+    """Yield blocks of {"score"}, float32 [n]; kmeans first fills the column "outlier_kmeans"."""
     far = "outlier"
     if config.prototypes == "kmeans":
         pool.fill(
@@ -66,7 +72,10 @@ def score(pool: Pool, config: Config, seed: int) -> Scored:
 
 
 def crowding(pool: Pool, kind: density.Kind, rows: slice) -> Array:
-    """d = g(y) of some rows, float32 [n], from the raw columns (pipeline/scores/density.py)."""
+    """Return the class density d = g(y) of a slice of rows, float32 [N], from the raw columns.
+
+    pipeline/scores/density.py defines it (ODSD, REC .45).
+    """
     if kind == "none":
         return np.zeros(rows.stop - rows.start, np.float32)
     if kind == "population":

@@ -1,4 +1,4 @@
-"""The raw columns: all that methods may rank by, written once per embedded corpus."""
+"""The raw columns, which every method may rank by, written once per embedded corpus."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from pipeline.scores.outlier import classifier_prototypes, outlier_distance
 
 Floats = npt.NDArray[np.float32]
 
-# Name: what it says of an image, and where it is absent. The first two are the embedding's own.
+# Name: meaning, and when it is absent. The first two are columns of the embeddings.
 COLUMNS = {
-    "log_odds": "how sure the teacher is of its class against all others",
-    "entropy": "of the teacher's softmax, in nats",
+    "log_odds": "log-odds of the predicted class against all others, in nats: confidence",
+    "entropy": "entropy of the teacher's softmax, in nats",
     "energy": "logsumexp of the logits: evidence for any class at all",
     "outlier": "1 - cosine to the classifier row of the predicted class",
-    "scarcity": "1 - images of the predicted class / those of the largest class",
-    "compactness": "1 - mean outlier of the predicted class / that of the loosest class",
+    "scarcity": "1 - images of the predicted class / images of the largest class",
+    "compactness": "1 - mean outlier of the predicted class / largest mean outlier of a class",
     "knn_distance": f"1 - cosine to the {K}th nearest other image, copies included",
     "bn_distance": "log distance to the teacher's BatchNorm statistics; needs BatchNorm",
-    "proxy_kl": "divergence of small probes from the teacher; only from 1,280 candidates on",
+    "proxy_kl": "divergence of small probes from the teacher; needs at least 1,280 candidates",
     "class_name": "cosine to the name of the predicted class; only with --tower",
 }
 
 
 def fill(pool: Pool, nearest: Iterable[Floats], names_CE: Floats | None = None) -> None:
-    """Writes the raw columns that the pool's data allow into its scratch directory.
+    """Write the raw columns for which the pool has the data into its scratch directory.
 
-    nearest: for each block the cosines [n, k] of its rows to their k nearest others, best first.
-    names_CE: the tower's unit vectors of the class names, where one was embedded.
+    nearest: for each block the cosines [N, K] of its rows to their K nearest other rows, best
+    first. names_CE: unit vectors [C, E] of the class names, if the corpus was embedded with a
+    tower. OURS.
     """
     pool.fill(_of_images(pool, nearest, names_CE))
     counts, sums = pool.class_counts(), np.zeros(len(pool.classes))

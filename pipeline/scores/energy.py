@@ -1,4 +1,4 @@
-"""Energy score: how much evidence for any class at all the teacher finds in an image."""
+"""The energy score: how much evidence for any class the teacher finds in an image."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 
 def energy(logsumexp_N: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
-    """-E = logsumexp of the logits, float32 [N]; high for what the teacher was trained on.
+    """Return -E = logsumexp of the logits, float32 [N]; high for in-distribution images.
 
-    Liu et al., Energy-based Out-of-distribution Detection (NeurIPS 2020), T = 1; SOURCE.
+    logsumexp_N: the logsumexp of each image's logits [N]. Liu et al., Energy-based
+    Out-of-distribution Detection (NeurIPS 2020), T = 1; SOURCE.
     """
     return logsumexp_N.astype(np.float32)

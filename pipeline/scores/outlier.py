@@ -1,4 +1,4 @@
-"""Outlier score: how far an image's feature lies from the prototypes of its predicted class."""
+"""The outlier score: how far an image's feature is from the prototypes of its predicted class."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ def outlier_distance(
     label_N: npt.NDArray[np.int32],
     prototypes_CMD: Floats,
 ) -> Floats:
-    """o = min_m (1 - cos(h, mu_{y,m})), float32 [N], in [0, 2] (ODSD, REC .45-.75).
+    """Return o = min over m of (1 - cos(h, mu_{y,m})), float32 [N] in [0, 2] (ODSD, REC .45-.75).
 
-    prototypes_CMD: unit vectors, M per class. Work is done class by class: N x M x D.
+    features_ND: features h [N, D]. label_N: predicted classes y [N]. prototypes_CMD: M unit vectors
+    per class [C, M, D]. The work is N x M x D, class by class.
 
-    Example: `outlier_distance(features, label, classifier_prototypes(pool))`
+    Example:
+        >>> prototypes = np.eye(2, dtype=np.float32)[:, None]
+        >>> outlier_distance(np.array([[2.0, 0.0]]), np.array([1], np.int32), prototypes).tolist()
+        [1.0]
     """
     features = normalize_rows(features_ND)
     distance = np.zeros(len(features), np.float32)
@@ -38,15 +42,20 @@ def outlier_distance(
 
 
 def classifier_prototypes(pool: Pool) -> Floats:
-    """Prototypes [C, 1, D]: the rows of the teacher's classifier (OURS: no cluster can capture)."""
+    """Return prototypes [C, 1, D]: the rows of the teacher's classifier.
+
+    They do not depend on the corpus, so that clusters of irrelevant images have no influence
+    (OURS).
+    """
     return normalize_rows(pool.classifier[0])[:, None, :]
 
 
 def kmeans_prototypes(pool: Pool, num_prototypes: int, seed: int, sample: int = 262_144) -> Floats:
-    """Prototypes [C, M, D]: spherical k-means of each predicted class (FAISS), REC .6.
+    """Return prototypes [C, M, D] by spherical k-means in each predicted class (FAISS), REC .6.
 
-    Trained on a seeded sample of the candidates, never on the first rows. A class with fewer rows
-    than `num_prototypes` repeats what it has; one that nobody predicts gets its classifier row.
+    k-means is trained on a seeded sample of the candidates, not on the first rows. A class with
+    fewer rows than `num_prototypes` repeats its rows. A class that is never predicted gets its
+    classifier row.
     """
     generator = np.random.default_rng(seed)
     sampled, labels = [], []
@@ -67,7 +76,7 @@ def kmeans_prototypes(pool: Pool, num_prototypes: int, seed: int, sample: int = 
 
 
 def kmeans_column(pool: Pool, prototypes: Floats) -> Iterator[tuple[Block, dict[str, Floats]]]:
-    """Blocks of {"outlier_kmeans"}: the distance [n] of every row to prototypes [C, M, D]."""
+    """Yield blocks of {"outlier_kmeans"}: the distance [N] of rows to prototypes [C, M, D]."""
     for block in pool.blocks:
         (label,) = block.columns("label")
         yield (

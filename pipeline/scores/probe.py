@@ -1,9 +1,9 @@
-"""Probes: small nets trained on thumbnails of the most confident images show what is left to learn.
+"""Probes: small nets, trained on thumbs of the most confident images, measure how hard images are.
 
-What the teacher is sure of and a small net cannot tell from the most confident images is what is
-left for a student to learn (OURS; docs/LOG.md). The thumbs that are kept beside every embedding are
-enough for that: no image is read again. One probe alone ranks images half by its own chance, so
-several are averaged.
+An image is hard if the teacher is confident but a probe, trained on the most confident images,
+disagrees with the teacher. Such images still have something to teach a student (OURS; docs/LOG.md).
+The thumbs stored with every embedding suffice, so no image is read again. The ranking by a single
+probe is half chance, so several probes are averaged.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ FORWARD_ROWS = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """The probes and their training."""
+    """The settings of the probes and of their training."""
 
     net: str = "resnet8"
     num_probes: int = 4
     max_rows: int = 1 << 16
-    """Rows to learn from, at most."""
+    """The most rows that the probes are trained on."""
     epochs: int = 6
     min_steps: int = 100
     batch_size: int = 128
@@ -48,17 +48,16 @@ class ProbeConfig:
 
 
 CONSTANTS = ProbeConfig()
-"""What the column depends on beside the pool; goes into the digest."""
+"""The settings that the column depends on, besides the pool; part of the digest."""
 
 
 def proxy_kl(
     pool: Pool, device: str = "cpu", config: ProbeConfig = CONSTANTS
 ) -> Iterator[tuple[Block, npt.NDArray[np.float32]]]:
-    """For each block the KL divergence of the teacher's softened targets from those of a probe
-    that was trained on the most confident tenth of the candidates, even over the classes, mean
-    over the probes: float32 [n].
+    """Yield for each block KL(teacher || probe) of the softened targets, float32 [N] (OURS).
 
-    Nothing where that tenth does not make a batch.
+    The divergence is the mean over the probes. They are trained on the most confident tenth of the
+    candidates, balanced over classes. Nothing is yielded if that tenth is smaller than a batch.
 
     Example: `pool.fill((block, {"proxy_kl": values}) for block, values in proxy_kl(pool))`
     """
@@ -89,7 +88,7 @@ def proxy_kl(
 
 @dataclass(frozen=True)
 class Examples:
-    """What probes learn from: thumbs uint8 [n, WIDTH] and the teacher's soft targets."""
+    """The training data of the probes: thumbs uint8 [N, WIDTH] and the teacher's soft targets."""
 
     thumbs: Pixels
     targets: SoftTargets
@@ -97,7 +96,7 @@ class Examples:
 
     @classmethod
     def gather(cls, pool: Pool, rows: npt.NDArray[np.int64]) -> Examples:
-        """Those of ascending pool rows, in memory."""
+        """Read the examples of ascending pool rows [N] into memory (OURS)."""
         blocks = list(pool.by_block(rows))
         return cls(
             np.concatenate([block.matrix("thumb")[local] for block, local in blocks]),
@@ -110,7 +109,7 @@ class Examples:
 
 
 def _divergence(probe: Net, pixels: Tensor, target: Tensor) -> Tensor:
-    """KL of the target softmax [n, C] from the probe's, both softened, [n]."""
+    """Return KL(target || probe) of the softened softmax [n, C], float32 [n]."""
     with devices.autocast(str(target.device)):
         _, _, logits = probe(pixels)
     log_p = F.log_softmax(logits / TEMPERATURE, 1)
@@ -125,7 +124,7 @@ def _trained(
     device: str,
     progress: Progress,
 ) -> Net:
-    """A probe after its training, in eval mode."""
+    """Train a probe and return it in eval mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         probe = build_net(
@@ -153,8 +152,9 @@ def _trained(
 
 
 def most_confident(pool: Pool, max_rows: int = CONSTANTS.max_rows) -> npt.NDArray[np.int64]:
-    """The rows that probes learn from: a tenth of the candidates, at most `max_rows`, ascending;
-    the most confident of each class.
+    """Return the ascending rows int64 [N] that probes are trained on (OURS).
+
+    They are a tenth of the candidates, at most `max_rows`, and the most confident of each class.
     """
     num = int(np.clip(int(pool.class_counts().sum()) // 10, 1, max_rows))
     with tempfile.TemporaryDirectory(dir=pool.scratch) as scratch:
@@ -165,7 +165,7 @@ def most_confident(pool: Pool, max_rows: int = CONSTANTS.max_rows) -> npt.NDArra
 
 
 def _pixels(thumbs: Pixels, device: str) -> Tensor:
-    """Thumbs [n, WIDTH] as YCbCr, float32 [n, 3, S, S] in [0, 1]."""
+    """Convert thumbs [n, WIDTH] to YCbCr pixels, float32 [n, 3, S, S] in [0, 1]."""
     luma, chroma = (torch.from_numpy(np.array(plane)) for plane in thumbnails.planes(thumbs))
     chroma = F.interpolate(chroma.to(device).float(), scale_factor=2.0)
     pixels = torch.cat([luma[:, None].to(device).float(), chroma], 1)

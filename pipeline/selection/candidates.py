@@ -1,4 +1,4 @@
-"""The pool's rows as candidates: in groups that compete for a quota, in chunks, in score order."""
+"""The candidates of a pool, read in chunks, in groups of rows that compete for a quota."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
 Grouping = Literal["pool", "class", "class_above_floor", "side_of_floor"]
 
-MINUS_ZERO = np.uint64((1 << 31) - 1)  # what the code of -0.0 would be: no score has it
-RANKS = 3  # score, key hash, row: what ranks the rows of a group, larger being better
+MINUS_ZERO = np.uint64((1 << 31) - 1)  # the code that -0.0 would have; no score has it
+RANKS = 3  # rows of a group are ranked by score, then key hash, then row; larger ranks are better
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanSizes:
-    """How much of a pool is looked at at a time: memory and speed, never the outcome."""
+    """The sizes of the pieces in which a pool is scanned.
+
+    They affect memory and speed, but never the outcome.
+    """
 
     mapped_rows: int = 1 << 24
-    """A pool of up to so many rows stays mapped between scans: 350 MB."""
+    """A pool of up to this many rows stays mapped between scans (350 MB)."""
     span_rows: int = 1 << 22
     """Rows of a larger pool that are mapped at a time."""
     chunk_rows: int = 1 << 17
-    """Rows worked on at a time: their columns stay in the CPU's cache."""
+    """Rows processed at a time, so that their columns stay in the CPU's cache."""
     table_cells: int = 1 << 17
-    """Groups x buckets of a count, unless there are very many groups."""
+    """Cells (groups x buckets) of a table of counts, unless there are very many groups."""
     min_buckets: int = 64
     max_buckets: int = 4096
     sample_stripes: int = 512
-    """Stripes of `stripe_rows` rows by whose scores the buckets are cut."""
+    """Stripes of `stripe_rows` rows whose scores determine the limits of the buckets."""
     stripe_rows: int = 256
     digit_bits: int = 8
-    """Bits of score, key hash or row by which a scan narrows an interval."""
+    """Bits of score, key hash or row by which one scan narrows an interval."""
     sorted_rows: int = 1 << 20
-    """Rows within the intervals of all groups that are sorted in memory."""
+    """The most rows, within the intervals of all groups, that are sorted in memory."""
     merged_rows: int = 1 << 20
-    """Rows that are written at a time."""
+    """Rows written at a time."""
 
 
 SIZES = ScanSizes()
@@ -50,7 +53,10 @@ SIZES = ScanSizes()
 
 @dataclass(frozen=True)
 class Chunk:
-    """n rows of the pool from `start` on: columns [n]; the group each competes in, if `free`."""
+    """n rows of the pool from row `start` on, as columns [n].
+
+    `group` is the group in which a row competes; `free` marks the rows that do compete.
+    """
 
     start: int
     reason: npt.NDArray[np.uint8]
@@ -61,7 +67,7 @@ class Chunk:
     free: npt.NDArray[np.bool_]
 
     def ranks(self, local: Rows) -> npt.NDArray[np.uint64]:
-        """uint64 [RANKS, m] of m of the rows, given by their positions in the chunk."""
+        """Return the ranks uint64 [RANKS, M] of M rows at positions [M] in the chunk."""
         ranks = np.empty((RANKS, len(local)), np.uint64)
         ranks[0] = sortable_code(self.score[local])
         ranks[1] = ~self.key_hash[local]
@@ -70,11 +76,12 @@ class Chunk:
 
 
 class Candidates:
-    """The pool, chunk by chunk, in G groups whose rows compete for the group's quota.
+    """Iterates over the pool in chunks, in G groups whose rows compete for the group's quota.
 
-    pool: all together. class: by predicted class. class_above_floor: so too, without the rows of
-    log-odds below the floor. side_of_floor: two groups, those at or above the floor and the rest.
-    Rows with a reason compete for nothing. by: the column that ranks the rows.
+    `grouping` is one of: pool, a single group; class, one group per predicted class;
+    class_above_floor, the same without the rows whose log-odds are below the floor; side_of_floor,
+    two groups, the rows at or above the floor and the others. Rows with a drop reason do not
+    compete. `by` is the column that ranks the rows.
     """
 
     def __init__(
@@ -92,7 +99,7 @@ class Candidates:
         self._span, self._mapped = slice(0), list[Array]()
 
     def _columns(self, span: slice) -> list[Array]:
-        # Mapped anew for every span: the pages of the one before are given back.
+        # Mapping anew for every span releases the memory of the previous span.
         if span != self._span:
             names = ["reason", "label", self.by, "key_hash"]
             if self.grouping in ("class_above_floor", "side_of_floor"):
@@ -120,7 +127,14 @@ class Candidates:
 
 
 def score_of(code: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
-    """float32 [n]: the scores of codes uint64 [n]; beyond the infinities they are those."""
+    """Return the scores float32 [N] of codes uint64 [N]; codes beyond infinity give infinity.
+
+    This is the inverse of `pipeline.pool.sortable_code`.
+
+    Example:
+        >>> score_of(sortable_code(np.array([1.5], np.float32)).astype(np.uint64)).tolist()
+        [1.5]
+    """
     infinities = sortable_code(np.array([-np.inf, np.inf], np.float32))
     bounded = np.clip(code, *infinities).astype(np.uint32)
     sign = (bounded.view(np.int32) >> 31).view(np.uint32)
@@ -129,7 +143,7 @@ def score_of(code: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
 
 
 def gather_column(pool: Pool, name: str, rows: Rows, span_rows: int = SIZES.span_rows) -> Array:
-    """Values of a column at ascending rows [m], mapped span by span as in a scan."""
+    """Return the values [M] of a column at ascending rows [M], mapped span by span."""
     spans = list(chunks(len(pool), span_rows))
     bounds = np.searchsorted(rows, [span.start for span in spans] + [len(pool)])
     pieces = [rows[low:high] for low, high in itertools.pairwise(bounds) if high > low]
@@ -139,7 +153,7 @@ def gather_column(pool: Pool, name: str, rows: Rows, span_rows: int = SIZES.span
 def sample_scores(
     pool: Pool, by: str = "score", sizes: ScanSizes = SIZES
 ) -> npt.NDArray[np.float32]:
-    """Some scores, in stripes over the whole pool: what the buckets are cut by."""
+    """Return a sample of scores [M], in stripes over the whole pool, for the limits of buckets."""
     total, stripe_rows = len(pool), sizes.stripe_rows
     if total <= sizes.sample_stripes * stripe_rows:
         return np.array(pool.column(by))
@@ -149,10 +163,11 @@ def sample_scores(
 
 
 class Buckets:
-    """A monotone map of scores to K buckets of about equally many rows, by their upper 16 bits.
+    """A monotone map of scores to K buckets of about the same number of rows, by their upper bits.
 
-    Made from a sample: any monotone map leads to the exact result, a good one leaves few rows in
-    the bucket of the cut. Bucket k holds the codes low[k]..high[k], inclusive, uint64 [K].
+    The map uses the upper 16 bits and is fitted to a sample [M]. Any monotone map leads to the
+    exact result; a well-fitted map leaves few rows in the bucket of the cut. Bucket k holds the
+    codes low[k]..high[k], inclusive, uint64 [K].
     """
 
     def __init__(
@@ -163,7 +178,7 @@ class Buckets:
         prefix = sortable_code(sampled) >> np.uint32(16)
         num_below = np.cumsum(np.bincount(prefix, minlength=1 << 16))
         bucket = np.maximum(num_below - 1, 0) * self.num // max(len(sampled), 1)
-        bucket[0x7FFF] = bucket[0x8000]  # where -0.0 lies and where 0.0 does
+        bucket[0x7FFF] = bucket[0x8000]  # -0.0 and 0.0 share a bucket
         first = np.searchsorted(bucket, np.arange(self.num + 1)).astype(np.uint64)
         self.low = first[:-1] << np.uint64(16)
         self.high = np.maximum(first[1:] << np.uint64(16), 1) - np.uint64(1)
@@ -171,6 +186,6 @@ class Buckets:
         self._of_bits = bucket[bits ^ np.where(bits >> 15, 0xFFFF, 0x8000)].astype(np.uint16) + 1
 
     def __call__(self, score: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-        """Buckets uint16 [n], from 1 on, of contiguous little-endian float32 scores."""
+        """Return buckets uint16 [N], from 1 on, of contiguous little-endian float32 scores [N]."""
         bucket: npt.NDArray[np.uint16] = self._of_bits.take(score.view(np.uint16)[1::2])
         return bucket

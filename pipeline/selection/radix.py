@@ -1,9 +1,10 @@
-"""The exact cut, out of core: which rows are the best of their group, up to its quota.
+"""The exact selection of the best rows of each group, up to its quota, out of core.
 
-Two scans of the columns. The first counts rows per group and score bucket, which says where each
-group's cut lies. The second writes the rows above the cut and sorts the few in its bucket. Where
-those are too many (ties above all), scans in between narrow the interval of the cut, digit by
-digit over the bits of score, then key hash, then row: a radix selection. G groups, K buckets.
+The columns are scanned twice. The first scan counts the rows per group and score bucket and thereby
+finds the bucket of each group's cut. The second scan writes the rows above the cut and sorts the
+few rows in its bucket. If that bucket holds too many rows, mostly because of ties, further scans
+narrow the interval of the cut, digit by digit over the bits of score, then key hash, then row. This
+is a radix selection. G groups, K buckets.
 """
 
 from __future__ import annotations
@@ -37,21 +38,21 @@ LARGEST = np.uint64((1 << 64) - 1)
 
 
 def count_buckets(candidates: Candidates, buckets: Buckets) -> tuple[Rows, dict[str, int]]:
-    """The first scan: candidates per group and bucket, int64 [G, K]; other rows by reason.
+    """Scan once: return the candidates per group and bucket, int64 [G, K], and drops by reason.
 
-    Raises ValueError for NaN scores.
+    Raises ValueError if the score of a candidate is NaN.
     """
     reasons = dict.fromkeys(REASONS[1:], 0)
     table = np.zeros(candidates.num_groups * buckets.num + 1, np.int64)
-    recent = np.zeros(len(table), np.int32)  # half the size: more of it stays in the cache
+    recent = np.zeros(len(table), np.int32)  # half the size, so that more of it stays in the cache
     unit = np.int32(1)
     for number, chunk in enumerate(candidates):
         cell = chunk.group * np.int32(buckets.num)
         cell += buckets(chunk.score)
-        cell *= chunk.free  # rows that are no candidates are counted in the first cell
+        cell *= chunk.free  # rows that are not candidates count in the first cell
         np.add.at(recent, cell.astype(np.int64), unit)
         if np.isnan(chunk.score.max()) and np.isnan(chunk.score[chunk.free]).any():
-            raise ValueError("the method gave NaN scores: check its score function")
+            raise ValueError("the method returned NaN scores: check its score function")
         for reason, name in enumerate(REASONS[1:], 1):
             reasons[name] += int(np.count_nonzero(chunk.reason == reason))
         if number % 64 == 63:
@@ -62,10 +63,10 @@ def count_buckets(candidates: Candidates, buckets: Buckets) -> tuple[Rows, dict[
 
 
 class CutInterval:
-    """Where the cut of each group lies: low..high (inclusive, uint64 [RANKS, G]) of each rank.
+    """The interval of the cut of each group: low..high, inclusive, uint64 [RANKS, G].
 
-    A row above the interval is kept, one below is not; of the `count` rows in it the `quota_left`
-    best are. A rank is narrowed only when those before it are down to one value.
+    Rows above the interval are kept, and rows below it are not. Among the `count` rows inside, the
+    `quota_left` best are kept. A rank is narrowed only once the ranks before it are a single value.
     """
 
     def __init__(self, table: Rows, quotas: Rows, buckets: Buckets) -> None:
@@ -79,17 +80,17 @@ class CutInterval:
 
     @property
     def unresolved(self) -> npt.NDArray[np.bool_]:
-        """bool [G]: some of the rows in the interval are kept, and some are not."""
+        """Whether the interval has rows that are kept and rows that are not, bool [G]."""
         unresolved: npt.NDArray[np.bool_] = self.has_quota & (self.quota_left < self.count)
         return unresolved
 
     @property
     def num_unresolved(self) -> int:
-        """Rows in the unresolved intervals."""
+        """The number of rows in the unresolved intervals."""
         return int(self.count[self.unresolved].sum())
 
     def _enter(self, groups: Rows, table: Rows) -> Rows:
-        """The bucket of each group where its quota is used up; the counts become the bucket's."""
+        """Return the bucket in which each group's quota ends, and narrow the counts to it."""
         best_first = table[:, ::-1].cumsum(1)
         steps = (best_first < self.quota_left[groups, None]).sum(1)
         bucket: Rows = table.shape[1] - 1 - steps
@@ -100,21 +101,23 @@ class CutInterval:
 
     @property
     def tied(self) -> npt.NDArray[np.bool_]:
-        """bool [G]: one score is left in the interval, which key hashes and rows narrow further."""
+        """Whether one score is left, so that key hash or row narrows the interval, bool [G]."""
         tied: npt.NDArray[np.bool_] = np.any((self.low[1:] > 0) | (self.high[1:] < LARGEST), axis=0)
         return tied
 
     def scores(self) -> tuple[Scores, Scores]:
-        """(least, most) float32 [G]: a lower score than the least is not enough to be kept, a
-        higher one than the most is. NaN: no row is kept; every row from the least on is.
+        """Return (least, most) float32 [G], the lowest and highest score in the interval.
+
+        A row with a score below `least` is not kept, and one above `most` is kept. A `least` of NaN
+        keeps no row; a `most` of NaN keeps every row from `least` on.
         """
         nan = np.float32(np.nan)
         least = np.where(self.has_quota, score_of(self.low[0]), nan)
-        high = self.high[0] - (self.high[0] == MINUS_ZERO)  # 0.0 <= -0.0, but its code is above
+        high = self.high[0] - (self.high[0] == MINUS_ZERO)  # 0.0 <= -0.0, but its code is larger
         return least, np.where(self.unresolved | self.tied, score_of(high), nan)
 
     def digits(self, digit_bits: int) -> tuple[Rows, Codes]:
-        """(rank, shift) [G] each: which rank is narrowed next, and by which of its bits."""
+        """Return (rank, shift), each [G]: the rank to narrow next, and by which of its bits."""
         rank = np.argmax(self.low < self.high, axis=0)
         each = np.arange(len(rank))
         width = self.high[rank, each] - self.low[rank, each]
@@ -122,7 +125,7 @@ class CutInterval:
         return rank, np.array(shift, np.uint64)
 
     def narrow(self, table: Rows, rank: Rows, shift: Codes) -> None:
-        """Each unresolved interval becomes the part of it where the cut lies, by counts [G, K]."""
+        """Narrow each unresolved interval to the part that holds the cut, by counts [G, K]."""
         groups = np.flatnonzero(self.unresolved)
         digit = self._enter(groups, table[groups]).astype(np.uint64)
         rank, shift = rank[groups], shift[groups]
@@ -134,8 +137,9 @@ class CutInterval:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a chunk, by position: `kept` for sure; on the `boundary`, in an unresolved interval,
-    and their group.
+    """The rows of a chunk by position [n]: `kept`, and on the `boundary` in an unresolved interval.
+
+    `group` is the group of each boundary row.
     """
 
     chunk: Chunk
@@ -145,9 +149,9 @@ class Split:
 
 
 def split_chunks(candidates: Candidates, cut: CutInterval) -> Iterator[Split]:
-    """One scan: each chunk against the intervals."""
+    """Scan once: split each chunk by the intervals."""
     least, most = cut.scores()
-    lowest = np.fmin.reduce(least)  # NaN where no row at all is kept
+    lowest = np.fmin.reduce(least)  # NaN if no row at all is kept
     unresolved, any_tied = cut.unresolved, cut.tied.any()
     for chunk in candidates:
         good = chunk.score >= lowest  # most rows are below every group's cut
@@ -158,7 +162,7 @@ def split_chunks(candidates: Candidates, cut: CutInterval) -> Iterator[Split]:
         local, group = local[good], group[good]
         at_cut = score[good] <= most[group]
         kept, boundary, group = local[~at_cut], local[at_cut], group[at_cut]
-        if any_tied:  # the score alone does not say which rows are in the interval
+        if any_tied:  # the score alone does not determine which rows are in the interval
             inside, above = np.ones(len(boundary), bool), np.zeros(len(boundary), bool)
             for values, low, high in zip(chunk.ranks(boundary), cut.low, cut.high, strict=True):
                 above |= inside & (values > high[group])
@@ -170,7 +174,7 @@ def split_chunks(candidates: Candidates, cut: CutInterval) -> Iterator[Split]:
 
 
 def narrow(candidates: Candidates, cut: CutInterval) -> None:
-    """One more scan, after which the unresolved intervals are 2^digit_bits times smaller."""
+    """Scan once more to make the unresolved intervals 2^digit_bits times smaller."""
     digit_bits = candidates.sizes.digit_bits
     rank, shift = cut.digits(digit_bits)
     table = np.zeros((candidates.num_groups, 1 << digit_bits), np.int64)
@@ -183,7 +187,7 @@ def narrow(candidates: Candidates, cut: CutInterval) -> None:
 
 
 def write_rows(candidates: Candidates, cut: CutInterval, num_rows: int, out: Path) -> Rows:
-    """The last scan: writes the rows kept to `out`; returns their class histogram int64 [C]."""
+    """Scan once more, write the kept rows to `out`, and return their class histogram int64 [C]."""
     pool, sizes = candidates.pool, candidates.sizes
     histogram = np.zeros(len(pool.classes), np.int64)
     boundaries: list[tuple[Rows, npt.NDArray[np.int32], Scores, npt.NDArray[np.int32]]] = []
@@ -214,8 +218,9 @@ def best_of_groups(
     score: Scores,
     span_rows: int = SIZES.span_rows,
 ) -> Rows:
-    """Which of m rows (ascending) are the best of their group, up to quotas [G]: positions,
-    ascending.
+    """Return the ascending positions of the best of M rows in each group, up to quotas [G].
+
+    `rows`, `group` and `score` are [M]; rows ascend.
     """
     if not len(rows):
         return rows
@@ -224,7 +229,7 @@ def best_of_groups(
     starts = np.searchsorted(ordered, np.arange(len(quotas), dtype=np.uint64) << np.uint64(32))
     cut = ordered[np.clip(starts + quotas - 1, 0, len(rows) - 1)][group]
     chosen = worse < cut
-    tied = np.flatnonzero(worse == cut)  # only those at the cut itself need their key hashes
+    tied = np.flatnonzero(worse == cut)  # only rows at the cut itself need their key hash
     tied_group = group[tied]
     key_hash = gather_column(pool, "key_hash", rows[tied], span_rows)
     left = quotas - np.bincount(group[chosen], minlength=len(quotas))
@@ -236,7 +241,7 @@ def best_of_groups(
 
 
 def merge(stream: BinaryIO, others: Rows, num_rows: int = SIZES.merged_rows) -> Iterator[Rows]:
-    """Chunks of the union, ascending, of ascending rows in a stream and ascending `others`."""
+    """Yield the sorted union of ascending rows [N] in a stream and ascending `others` [M]."""
     start = 0
     while data := stream.read(8 * num_rows):
         rows = np.frombuffer(data, np.int64)

@@ -1,4 +1,4 @@
-"""Putting columns of different units on one scale before they are added."""
+"""Scaling of columns with different units to one scale, before they are added."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from pipeline.pool import Pool, chunks, sortable_code
 
 Array = npt.NDArray[Any]
 Norm = Literal["rank", "neg_log2_rank", "minmax", "max"]
-CELL_BITS = 20  # a rank is exact to within half of one of about 2^20 equal shares
+CELL_BITS = 20  # ranks are exact to half of one of about 2^20 equal shares
 
 
 class Scale:
-    """A monotone map of one column to [0, 1] (rank, minmax), to <= 1 (max) or to >= 0
-    (neg_log2_rank), fitted to a pool.
+    """A monotone map of one column, fitted to the candidates of a pool.
 
-    Only candidates (reason 0) are fitted to: a duplicate must not weigh. rank is the empirical
-    distribution function, the middle rank for equal values. neg_log2_rank is -log2(1 - rank), in
-    bits: how often the pool must be halved, the lower half going, to come to a value.
+    The norm is one of these:
 
-    Memory does not grow with the pool: two scans count the values' bits, first the upper 16, then
-    as many more as it takes to split every share of more than 2^-CELL_BITS of the rows; values
-    that share a cell share its rank.
+    - rank: the empirical distribution function in [0, 1]; equal values get their middle rank.
+    - neg_log2_rank: -log2(1 - rank) >= 0, in bits. A value of b bits means that a share of 2^-b of
+      the candidates is above.
+    - minmax: the column scaled linearly to [0, 1].
+    - max: the column divided by its largest magnitude, so that it is at most 1.
+
+    Only candidates (reason 0) are used for the fit, so that duplicates have no influence. Memory
+    does not grow with the pool: two scans count the values by their bits, first by the upper 16,
+    then by as many more as are needed to split every share of more than 2^-CELL_BITS of the rows.
+    Values in the same cell share a rank.
 
     Example: `Scale(pool, "log_odds", "rank")(pool.column("log_odds")[:100])`
     """
@@ -68,7 +72,7 @@ class Scale:
         return cell
 
     def __call__(self, column: Array) -> npt.NDArray[np.float32]:
-        """The column, or a part of it, on this scale: float32, same shape."""
+        """Return a column, or a part of it, on this scale: float32 [N], as the input."""
         if self.norm in ("rank", "neg_log2_rank"):
             scaled: npt.NDArray[np.float32] = self._of_cell[self._cell(column)]
             return scaled

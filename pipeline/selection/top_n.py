@@ -1,7 +1,7 @@
-"""Scores to rows: the best N, globally or by class quotas, exact and out of core.
+"""Selection of the best N rows, globally or by class quotas, exact and out of core.
 
-Memory grows neither with the pool's rows nor with N. Ties are broken by the key's hash, so the
-result is a pure function of the columns.
+Memory grows neither with the rows of the pool nor with N. Ties are broken by the hash of the key,
+so that the result is a pure function of the columns.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ GROUPINGS: dict[Balance, Grouping] = {
 
 @dataclass(frozen=True)
 class Selection:
-    """num_rows kept; dropped: why each other is not; histogram [C] of the kept by class."""
+    """The outcome: the number of kept rows, the drops by reason, and kept rows per class [C].
+
+    `below_floor` counts the kept rows whose log-odds are below the floor.
+    """
 
     num_rows: int
     dropped: dict[str, int]
@@ -55,16 +58,17 @@ def select_top_n(
     by: str = "score",
     sizes: ScanSizes = SIZES,
 ) -> Selection:
-    """Writes the rows to keep, ascending int64, to `out` (.npy): n, or all candidates if fewer.
+    """Write the rows to keep, ascending int64 [n], to `out` (.npy).
 
-    by: the column that ranks them, larger being better.
-    quota_with_floor fills equal class quotas from rows with log-odds at or above the floor;
-    if those are fewer than n the best of the rest follow (`below_floor` counts them).
-    Raises ValueError for NaN scores.
+    If there are fewer than n candidates, all are kept. `by` is the column that ranks the rows;
+    larger is better. quota_with_floor fills equal class quotas from the rows with log-odds at or
+    above the floor. If these are fewer than n, the best of the other rows follow, and `below_floor`
+    counts them. Raises ValueError for NaN scores.
 
-    Example:
-        >>> selection = select_top_n(pool, 50_000, "quota", 0.0, Path("rows.npy"))
-        >>> rows = np.load("rows.npy", allow_pickle=False)
+    Example::
+
+        selection = select_top_n(pool, 50_000, "quota", 0.0, Path("rows.npy"))
+        rows = np.load("rows.npy", allow_pickle=False)
     """
     wanted, below = len(pool) if balance == "all" else n, 0
     sampled = sample_scores(pool, by, sizes)
@@ -90,10 +94,14 @@ def select_top_n(
 
 
 def water_fill(counts: Sequence[int] | Counts, total: int) -> Counts:
-    """Quotas int64 [C] with quota <= count that are as equal as possible and sum to `total`.
+    """Return quotas int64 [C], at most the counts [C], as equal as possible, that sum to `total`.
 
-    Where the counts sum to less than `total` every quota is its count. Spare units of the last
-    level go to the classes with the most rows, then the lowest index.
+    If the counts sum to less than `total`, every quota is its count. Units that remain at the last
+    level go to the classes with the most rows, then to those with the lowest index.
+
+    Example:
+        >>> water_fill([2, 9, 9], total=12).tolist()
+        [2, 5, 5]
     """
     counts = np.asarray(counts, np.int64)
     if total >= counts.sum():
@@ -114,9 +122,13 @@ def water_fill(counts: Sequence[int] | Counts, total: int) -> Counts:
 
 
 def starving(histogram: Counts, classes: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """(class, images kept, how many it lacks of an even share) below half of that share.
+    """Yield (class, images kept, images missing to an even share) of classes below half that share.
 
-    Fewest first, then in the order of the classes.
+    Kept images per class are given as `histogram` [C]. Classes with the fewest images come first.
+
+    Example:
+        >>> list(starving(np.array([1, 9, 8]), ["cat", "dog", "owl"]))
+        [('cat', 1, 5)]
     """
     share = histogram.sum() / max(len(histogram), 1)
     for label in np.argsort(histogram, kind="stable"):

@@ -1,13 +1,14 @@
-"""Entropy balancing: the most even weights under which the rows' mean meets a target of zero.
+"""Entropy balancing: the most even weights under which the mean of the rows is close to zero.
 
-n rows z [n, P], ridge r, cap c. Weights of mean 1, none above c, that maximize entropy less the
-squared slack over 2 r (METHODS section 6: moment-matched importance weights, OURS). The dual
+For N rows z [N, P], a ridge r and a cap c, the weights have mean 1 and are at most c. They maximize
+entropy minus the squared slack over 2 r (METHODS section 6: moment-matched importance weights,
+OURS). The dual problem is convex::
 
     min over l, v of  mean(phi(z l - v)) + v + r/2 |l|^2
 
-is convex; phi(u) = exp(u) - 1 up to log c and its tangent from there on. It gives
-w = min(c, exp(z l - v)), and the slack that is left: mean(w z) = -r l.
-Sums are float64 and in a fixed order of chunks, whatever the number of threads.
+Here phi(u) = exp(u) - 1 for u up to log c, and its tangent beyond. The solution gives the weights
+w = min(c, exp(z l - v)) and the remaining slack mean(w z) = -r l. Sums are float64, in a fixed
+order of chunks, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.float32]
 CHUNK_ROWS = 4096
 MAX_STEPS = 60
-FULL_STEP_DECREMENT = 1e-9  # below it full steps are taken: the objective is rounded too there
+FULL_STEP_DECREMENT = 1e-9  # below it, full steps are taken, because the objective is rounded
 RIDGE_STEP = 2**0.25
-LARGEST_RIDGE = 100  # times the rows' mean square: it leaves the weights even
-SEARCH_DECREMENT = 1e-4  # at which a ridge is judged
+LARGEST_RIDGE = 100  # in units of the rows' mean square; it leaves the weights even
+SEARCH_DECREMENT = 1e-4  # the accuracy with which the search for a ridge solves the dual
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tilt:
-    """multipliers float64 [P], and what it took to find them."""
+    """The multipliers float64 [P], their ridge, and the Newton steps that were needed."""
 
     multipliers: Floats
     ridge: float
@@ -42,16 +43,18 @@ class Tilt:
 
 
 def balance(z: Rows, cap: float, floor: float) -> Tilt:
-    """The closest match whose effective sample size is at least `floor` times n.
+    """Find the closest match whose effective sample size is at least `floor` times N.
 
-    The ridge is at least 1 / n of the rows' total variance, the squared error of their mean: a
-    direction in which they differ less cannot be told from chance, and is left alone. Where that
-    leaves too small a sample the ridge grows in steps of 2^(1/4); bisection finds the first that
-    serves. The root mean square over the P columns of mean(w z) is never above that of mean(z).
+    z: rows float32 [N, P]. The ridge is at least 1 / N of the rows' total variance, which is the
+    squared error of their mean; differences below it are chance. If the effective sample size is
+    too small, the ridge grows in steps of 2^(1/4), and bisection finds the first that suffices. The
+    root mean square over the P columns of mean(w z) is never above that of mean(z) (OURS).
 
     Example:
+        >>> z = np.array([[1.0], [1.0], [1.0], [-1.0]], np.float32)
         >>> tilt = balance(z, cap=8.0, floor=0.3)
-        >>> weight = capped_weights(linear_scores(z, tilt.multipliers), cap=8.0)
+        >>> capped_weights(linear_scores(z, tilt.multipliers), cap=8.0).round(1).tolist()
+        [0.7, 0.7, 0.7, 1.8]
     """
     mean, square = _mean_and_square(z)
     lowest = max((square - float(mean @ mean)) / len(z), 1e-6 * square, 1e-12)
@@ -68,7 +71,7 @@ def balance(z: Rows, cap: float, floor: float) -> Tilt:
             low = step
     ridge = lowest * RIDGE_STEP**high
     best, steps = solve(z, cap, ridge, best)
-    # Rounded, so that the order in which a library adds up leaves no trace in the weights.
+    # Rounded, so that the weights do not depend on a library's order of summation.
     multipliers = best.astype(np.float32).astype(np.float64)
     return Tilt(multipliers=multipliers, ridge=ridge, newton_steps=newton_steps + steps)
 
@@ -76,10 +79,11 @@ def balance(z: Rows, cap: float, floor: float) -> Tilt:
 def solve(
     z: Rows, cap: float, ridge: float, start: Floats, tolerance: float = 0.0
 ) -> tuple[Floats, int]:
-    """The multipliers float64 [P] of rows z [n, P] at one ridge, and the Newton steps taken.
+    """Return the multipliers float64 [P] of rows z [N, P] at one ridge, and the Newton steps.
 
-    A damped semismooth Newton method: the objective, strongly convex, falls at every step. It
-    ends at a decrement (twice what is left to gain, in nats) of `tolerance`, or of rounding alone.
+    The method is a damped semismooth Newton method. The strongly convex objective decreases at
+    every step. It ends at a decrement (twice the remaining gain, in nats) of `tolerance`, or when
+    only rounding errors are left (OURS).
     """
     multipliers, score = start, linear_scores(z, start)
     before = math.inf
@@ -106,7 +110,7 @@ def solve(
 
 
 def objective(score: Floats, multipliers: Floats, cap: float, ridge: float) -> float:
-    """The dual, least over v, at scores z l [n]."""
+    """Return the dual objective, minimized over v, at scores z l [N] and multipliers [P] (OURS)."""
     offset = normalizer(score, cap)
     u = score - offset
     top = math.log(cap)
@@ -115,7 +119,12 @@ def objective(score: Floats, multipliers: Floats, cap: float, ridge: float) -> f
 
 
 def normalizer(score: Floats, cap: float) -> float:
-    """v such that min(cap, exp(score - v)) has mean 1, for scores [n] and a cap above 1."""
+    """Return v such that min(cap, exp(score - v)) has mean 1, for scores [N] and cap > 1 (OURS).
+
+    Example:
+        >>> normalizer(np.zeros(3), cap=2.0)
+        0.0
+    """
     over = np.zeros(len(score), bool)
     while True:
         rest = score[~over]
@@ -129,7 +138,14 @@ def normalizer(score: Floats, cap: float) -> float:
 
 
 def capped_weights(score: Floats, cap: float) -> Floats:
-    """Weights float64 [n] of mean 1 as exp(score), none above `cap`; the excess goes to all."""
+    """Return weights float64 [N] of mean 1, proportional to exp(score [N]) up to the cap (OURS).
+
+    The excess over the cap is spread over the other images.
+
+    Example:
+        >>> capped_weights(np.log(np.array([1.0, 1.0, 8.0])), cap=2.0).tolist()
+        [0.5, 0.5, 2.0]
+    """
     if cap <= 1:
         return np.ones(len(score))
     u = np.minimum(score - normalizer(score, cap), math.log(cap))
@@ -138,7 +154,7 @@ def capped_weights(score: Floats, cap: float) -> Floats:
 
 
 def linear_scores(z: Rows, multipliers: npt.NDArray[np.floating[Any]]) -> Floats:
-    """z l, float64 [n]."""
+    """Return z l, float64 [N], of rows z [N, P] and multipliers l [P] (OURS)."""
     out = np.empty(len(z))
     for rows in chunks(len(z), CHUNK_ROWS):
         out[rows] = np.einsum("nk,k->n", z[rows].astype(np.float64), multipliers)
@@ -146,7 +162,7 @@ def linear_scores(z: Rows, multipliers: npt.NDArray[np.floating[Any]]) -> Floats
 
 
 def _derivatives(z: Rows, score: Floats, cap: float) -> tuple[Floats, Floats]:
-    """mean(w z) [P] and the curvature [P, P] of the dual without its ridge."""
+    """Return mean(w z) [P] and the curvature [P, P] of the dual without its ridge."""
     weight = capped_weights(score, cap)
     free = np.where(weight < cap * (1 - 1e-12), weight, 0.0)  # a weight at the cap does not move
     width = z.shape[1]
@@ -163,7 +179,7 @@ def _derivatives(z: Rows, score: Floats, cap: float) -> tuple[Floats, Floats]:
 
 
 def _mean_and_square(z: Rows) -> tuple[Floats, float]:
-    """The mean row [P], and the mean of the rows' squared lengths."""
+    """Return the mean row [P] and the mean of the rows' squared lengths."""
     total, square = np.zeros(z.shape[1]), 0.0
     for rows in chunks(len(z), CHUNK_ROWS):
         block = z[rows].astype(np.float64)

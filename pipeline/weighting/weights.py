@@ -1,4 +1,4 @@
-"""Importance weights of the selected rows: mean 1, capped, effective sample size reported."""
+"""Importance weights of the selected rows, with mean 1 and a cap."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ Floats = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float64]
 Weighing = Literal["none", "class_prior", "soft_prior", "confidence", "moment_match"]
 Reader = Callable[[Block], Callable[[Rows], npt.NDArray[Any]]]
-"""Opens a block for reading: local rows [n] -> numbers [n, P]."""
+"""Opens a block for reading: maps local rows [n] to numbers [n, P]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How large a problem is solved."""
+    """Limits of the size of the problems that are solved."""
 
     solve_numbers: int = 1 << 25
-    """float32 numbers (128 MiB) that a match is solved on: 32,768 rows of 1,024 moments. Measured
-    on 222,208 rows: moment_rms .1167 from 32,768 of them in 28 CPU-s, .1168 from 131,072 in 90."""
+    """float32 numbers (128 MiB) on which a match is solved: 32,768 rows of 1,024 moments. Measured
+    on 222,208 rows, 32,768 rows give moment_rms .1167 in 28 CPU-seconds, and 131,072 rows .1168 in
+    90."""
     soft_prior_classes: int = 1024
-    """Up to so many classes soft_prior solves for a multiplier each."""
+    """The most classes for which soft_prior solves for one multiplier per class."""
 
 
 LIMITS = Limits()
@@ -39,7 +40,7 @@ LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Weights:
-    """weight: float32 [n] with mean 1; note: how they came about, for the card."""
+    """`weight` is float32 [n] with mean 1; `note` says how it was computed, for the card."""
 
     weight: Floats
     note: dict[str, Any]
@@ -55,24 +56,25 @@ def weigh(
     seed: int,
     limits: Limits = LIMITS,
 ) -> Weights:
-    """Weights of the ascending pool rows [n], none above `cap`; the excess goes to the others.
+    """Return weights of ascending pool rows [N], at most `cap`; the excess is spread over others.
 
-    class_prior: every class present weighs the same, an image of class y as 1 / n_y (OURS).
-    soft_prior: the most even weights under which the mean of the teacher's softmax at
-    temperature 4, which is what a student learns from, gives every class the same (OURS). Above
-    `limits.soft_prior_classes` classes class_prior, and the note says so.
-    confidence: an image weighs as the teacher's largest probability, sigmoid(log-odds) (OURS).
-    moment_match: the most even weights under which the mean of the teacher's last BatchNorm's
-    input, and that of its square, come nearest to the running statistics, with an effective
-    sample size of at least `floor` of n (OURS; entropy_balancing.py). A teacher without BatchNorm
-    has no such statistics: class_prior then, and the note says so.
+    - class_prior: every class that occurs has the same total weight; an image of class y weighs
+      1 / n_y (OURS).
+    - soft_prior: the most even weights under which the mean of the teacher's softmax at temperature
+      4, from which students learn, is the same for every class (OURS). With more than
+      `limits.soft_prior_classes` classes, class_prior is used instead, and the note says so.
+    - confidence: an image weighs its largest probability, sigmoid(log-odds) (OURS).
+    - moment_match: the most even weights under which the mean of the input of the teacher's last
+      BatchNorm, and the mean of its square, are closest to the running statistics. The effective
+      sample size is at least `floor` times N (OURS; entropy_balancing.py). For a teacher without
+      BatchNorm, class_prior is used instead, and the note says so.
 
-    Raises ValueError for a cap below 1.
+    `seed` draws the rows on which a match is solved. Raises ValueError for a cap below 1.
 
     Example: `weigh(pool, rows, "soft_prior", cap=8.0, floor=0.5, seed=0).weight`
     """
     if not cap >= 1:
-        raise ValueError(f"weight_cap={cap}: a cap below 1 leaves no weights of mean 1")
+        raise ValueError(f"weight_cap={cap}: must be at least 1, because weights have mean 1")
     note: dict[str, Any] = {"weights": weighing}
     if weighing == "moment_match" and not all(block.has("moments") for block in pool.blocks):
         weighing = "class_prior"
@@ -102,18 +104,23 @@ def weigh(
 
 
 def class_prior(label: npt.NDArray[np.int32], num_classes: int) -> Scores:
-    """log 1 / n_y, float64 [n], of labels [n]."""
+    """Return log-weights -log n_y, float64 [N], of predicted classes y [N] (OURS).
+
+    Example:
+        >>> np.exp(class_prior(np.array([0, 0, 1]), num_classes=2)).round(3).tolist()
+        [0.5, 0.5, 1.0]
+    """
     score: Scores = -np.log(np.maximum(np.bincount(label, minlength=num_classes), 1))[label]
     return score
 
 
 def moments(block: Block) -> Callable[[Rows], npt.NDArray[Any]]:
-    """Reads the moments of rows of a block, [n, 2K]; over the lost data their mean is zero."""
+    """Return a reader of a block's moments [N, 2K], whose mean over the lost data is 0 (OURS)."""
     return block.matrix("moments").__getitem__
 
 
 def soft_surplus(num_classes: int) -> Reader:
-    """Reads the softened targets of rows less an even share, float32 [n, C]."""
+    """Return a reader of softened targets minus an even share, float32 [N, C] (OURS)."""
 
     def reader(block: Block) -> Callable[[Rows], Floats]:
         targets = SoftTargets.of(block)
@@ -125,9 +132,10 @@ def soft_surplus(num_classes: int) -> Reader:
 
 
 def tilted_scores(pool: Pool, rows: Rows, reader: Reader, multipliers: Scores) -> Scores:
-    """Log-weights float64 [n] of ascending pool rows [n]: their numbers [P] times multipliers [P].
+    """Return log-weights float64 [N] of ascending pool rows [N]: numbers [N, P] times multipliers.
 
-    Multipliers that were solved on a sample serve all rows, which are read block by block.
+    Multipliers [P] that were solved on a sample apply to all rows. The rows are read block by block
+    (OURS).
     """
     return np.concatenate(
         [
@@ -140,7 +148,14 @@ def tilted_scores(pool: Pool, rows: Rows, reader: Reader, multipliers: Scores) -
 
 
 def stratified_positions(total: int, most: int, seed: int) -> Rows:
-    """`most` of the positions 0..total-1, ascending: one at random in each of as many strata."""
+    """Return `most` ascending positions [M] below `total`, one drawn at random from each stratum.
+
+    If `total` is at most `most`, all positions are returned (OURS).
+
+    Example:
+        >>> stratified_positions(total=3, most=5, seed=0).tolist()
+        [0, 1, 2]
+    """
     if total <= most:
         return np.arange(total)
     draw = np.random.default_rng(seed).random(most)
@@ -149,13 +164,13 @@ def stratified_positions(total: int, most: int, seed: int) -> Rows:
 
 
 def gather_matrix(pool: Pool, rows: Rows, name: str) -> Floats:
-    """Matrix `name` of ascending pool rows [n], float32 [n, width]."""
+    """Return the matrix `name` of ascending pool rows [N], float32 [N, width] (OURS)."""
     width = pool.blocks[0].matrix(name).shape[1]
     return gather(pool, rows, lambda block: block.matrix(name).__getitem__, width)
 
 
 def gather(pool: Pool, rows: Rows, reader: Reader, width: int) -> Floats:
-    """The numbers of ascending pool rows [n], float32 [n, width]."""
+    """Return what `reader` reads of ascending pool rows [N], float32 [N, width] (OURS)."""
     out = np.empty((len(rows), width), np.float32)
     start = 0
     for block, local in pool.by_block(rows):

@@ -167,4 +167,4 @@ def test_a_list_brings_no_protected_image_in(world: tuple[Path, Path], tmp_path:
         corpus, runs, "--keys", str(listed), "--exclude-eval", str(tmp_path / "one.tar")
     )
     assert result.exit_code == 3
-    assert "--exclude-eval takes every image" in result.output
+    assert "--exclude-eval drops every listed image" in result.output

@@ -82,7 +82,7 @@ def test_another_key_is_refused() -> None:
     part = demo.corpus()[0]
     with pytest.raises(SourceError, match="ocean-0 has no image"):
         part.fetch("ocean-1-0000", 0, 10)
-    with pytest.raises(SourceError, match="at 2000"):
+    with pytest.raises(SourceError, match="at position 2000"):
         part.fetch("ocean-0-2000", 2_000, 10)
 
 

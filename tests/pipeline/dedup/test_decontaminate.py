@@ -55,7 +55,7 @@ def test_a_set_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
     assert "no such file" in refused(tmp_path / "nowhere")
     corpora.tar_of(tmp_path / "text.tar", [("a.jpg", b"no image"), ("b.jpg", b"")])
-    assert "none of its 2 samples is an image" in refused(tmp_path / "text.tar")
+    assert "none of its 2 samples is a readable image" in refused(tmp_path / "text.tar")
     cut = corpora.good_tar(tmp_path / "cut.tar", 10)
     cut.write_bytes(cut.read_bytes()[: 512 * 14])
     assert "cut.tar" in refused(cut)

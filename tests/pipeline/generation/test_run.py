@@ -113,7 +113,7 @@ def test_the_output_teaches(made: Path, runs: Path) -> None:
     assert f"{NUM} in" in text
     assert f"{NUM} kept" in text
     assert "to their requested class" in text
-    assert "(chance 33.3 %)" in text
+    assert "(chance: 33.3 %)" in text
     assert "ratio of the largest to the smallest class" in text
     assert f"shards: {synthetic_in(runs)[0]}" in text
     assert text.count("unchanged") == 2

@@ -27,7 +27,7 @@ def test_shapes(side: int) -> None:
 
 @pytest.mark.parametrize("side", [0, 4, 24, 512])
 def test_sides_that_the_nets_cannot_make(side: int) -> None:
-    with pytest.raises(ValueError, match=f"pixels={side}: a power of two"):
+    with pytest.raises(ValueError, match=f"pixels={side}: must be a power of two"):
         Generator(side, 2, 3)
     with pytest.raises(ValueError, match="a power of two"):
         Discriminator(side, 2, 3, 5)
