@@ -5,31 +5,33 @@ is 0-1. Weighted figures count each image by its weight; all others count each i
 column "better" gives the direction that favors a selection, all else equal. A "?" marks figures
 whose direction only a trained student shows (`python -m benchmarks.selections`).
 
-| key | unit | better | what it is |
-| --- | --- | --- | --- |
-| moment_rms | sd and var | lower | root mean square over the 2K weighted mean moments |
-| moment_rms_even | sd and var | lower | moment_rms without weights |
-| mean_rms | sd | lower | root mean square over the K weighted channel means alone |
-| square_rms | var | lower | root mean square over the K weighted mean squares alone |
-| frechet | var | lower | weighted: mean over channels of m^2 + (s - 1)^2, see `frechet` |
-| bn_distance | var | lower | mean over images and layers of the `bn` matrix |
-| class_entropy | frac of log C | higher | entropy of the predicted classes |
-| weighted_class_entropy | frac of log C | higher | weighted entropy of the predicted classes |
-| soft_class_entropy | frac of log C | higher | entropy of the weighted mean softmax |
-| runner_up_entropy | frac of log C | higher | entropy of the second most probable classes |
-| deficit | frac of n | lower | images that classes lack of an equal share, summed, over n |
-| effective_frac | frac of n | higher | effective sample size of the weights |
-| duplicate_frac | frac of pool | ? | candidates dropped as duplicates, exact and near |
-| nearest_similarity | cosine | lower | mean similarity to the nearest other selected image |
-| effective_rank | frac of D | higher | exp(entropy of the features' covariance spectrum) / D |
-| log_odds | nats | ? | mean log-odds of the predicted class |
-| margin | nats | ? | mean difference of the largest and the second largest logit |
-| unsure_frac | frac of n | ? | images whose top class has less than half of the probability |
-| entropy | nats | ? | mean entropy of the softmax |
-| soft_entropy | nats | ? | mean entropy of the softmax at temperature 4 |
-| information | nats | higher | entropy of the mean softmax minus the mean entropy |
-| soft_information | nats | higher | information of the softmax at temperature 4 |
-| target_variance | - | higher | total variance of the softmax at temperature 4 |
+====================== ============= ====== ==================================================
+key                    unit          better what it is
+====================== ============= ====== ==================================================
+moment_rms             sd and var    lower  root mean square of the 2K weighted mean moments
+moment_rms_even        sd and var    lower  moment_rms without weights
+mean_rms               sd            lower  root mean square of the K weighted channel means
+square_rms             var           lower  root mean square of the K weighted mean squares
+frechet                var           lower  weighted mean of m^2 + (s - 1)^2, see `frechet`
+bn_distance            var           lower  mean over images and layers of the `bn` matrix
+class_entropy          frac of log C higher entropy of the predicted classes
+weighted_class_entropy frac of log C higher weighted entropy of the predicted classes
+soft_class_entropy     frac of log C higher entropy of the weighted mean softmax
+runner_up_entropy      frac of log C higher entropy of the second most probable classes
+deficit                frac of n     lower  images that classes lack of an equal share, over n
+effective_frac         frac of n     higher effective sample size of the weights
+duplicate_frac         frac of pool  ?      images dropped as duplicates, exact and near
+nearest_similarity     cosine        lower  mean similarity to the nearest selected image
+effective_rank         frac of D     higher exp(entropy of the covariance spectrum) / D
+log_odds               nats          ?      mean log-odds of the predicted class
+margin                 nats          ?      mean difference of the two largest logits
+unsure_frac            frac of n     ?      images whose top class has a probability below .5
+entropy                nats          ?      mean entropy of the softmax
+soft_entropy           nats          ?      mean entropy of the softmax at temperature 4
+information            nats          higher entropy of the mean softmax minus the mean entropy
+soft_information       nats          higher information of the softmax at temperature 4
+target_variance        none          higher total variance of the softmax at temperature 4
+====================== ============= ====== ==================================================
 
 Keys that need a BatchNorm are absent if the teacher has none. Even the original training data does
 not reach 0, because the running statistics were taken during training, from augmented views:

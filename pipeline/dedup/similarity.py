@@ -212,7 +212,7 @@ def _agreement(first: Tensor, second: Tensor, warp: Tensor, window: int) -> Tens
 
 
 def _close(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], warp: Tensor) -> Tensor:
-    """Whether brightness and colors agree, bool [n]: 2 <a, b> / (|a|^2 + |b|^2) as in SSIM."""
+    """Whether brightness and colors agree, bool [n]: `2 <a, b> / (|a|^2 + |b|^2)` as in SSIM."""
     close = torch.ones(len(warp), dtype=torch.bool, device=warp.device)
     pairs = (first[0][:, None], second[0][:, None]), (first[1], second[1])
     for a, b in pairs:
