@@ -13,7 +13,7 @@ from indexes.shards.reader import Shards
 
 @dataclass(frozen=True, kw_only=True)
 class SelectConfig(RunConfig):
-    """Select the images of a corpus that are most useful to distill from, and write them as shards.
+    """Select the images of a corpus that suit distillation best, and write them as shards.
 
     The stages are embed, index, dedup, columns, score, select, weight and shard. Each stage writes
     an artifact under RUNS. Run the same command again to resume an interrupted run. When an option
