@@ -1,5 +1,6 @@
-"""Directories of teachers: imported from elsewhere, or trained on a labeled set.
+"""Teacher directories: imported from a checkpoint, or trained on a labeled set.
 
-`import_teacher` reads a vendor's `files`, with the `preprocessing` of the net's library, and turns
-a `clip` model into a zero-shot classifier; `train_teacher` trains a net. `config` is their options.
+`import_teacher` reads a checkpoint (`files`), takes the input settings of its library
+(`preprocessing`), and turns a CLIP model into a zero-shot classifier (`clip`). `train_teacher`
+trains a net. `config` holds the options of both commands.
 """

@@ -12,10 +12,13 @@ PROMPTS = ("a photo of a {}.",)
 
 
 def load_clip(net: Net, weights: Path, names: Sequence[str], prompts: Sequence[str]) -> None:
-    """Sets the image tower's weights, and the text tower's embedding of the prompts as the head.
+    """Load the image tower's weights into `net`, and build its head from the text tower.
 
-    weight = exp(logit_scale) * mean over prompts of the unit text embeddings, made unit again;
-    bias = the model's logit bias where it has one, else zero.
+    Each class name fills the `{}` of every prompt. The weight of a class is
+    `exp(logit_scale) * m`, where m is the mean of its unit-length text embeddings, scaled to unit
+    length again. The bias is the model's logit bias if it has one, else zero.
+
+    Raises TeacherError if a prompt has no `{}`, or if the file is not the whole CLIP model.
     """
     import open_clip
     import torch
@@ -23,7 +26,9 @@ def load_clip(net: Net, weights: Path, names: Sequence[str], prompts: Sequence[s
     name = net.builder.partition(":")[2]
     for prompt in prompts:
         if "{}" not in prompt:
-            raise TeacherError(f"prompt {prompt!r} has no {{}} where the class name goes")
+            raise TeacherError(
+                f"the prompt {prompt!r} has no {{}}: write {{}} where the class name goes"
+            )
     try:
         model = open_clip.create_model(name, load_weights=False, pretrained_text=False).eval()
         open_clip.load_checkpoint(model, str(weights), weights_only=True)
@@ -31,10 +36,10 @@ def load_clip(net: Net, weights: Path, names: Sequence[str], prompts: Sequence[s
     except Exception as error:
         reason = "; ".join(str(error).strip().splitlines()[:4])[:400]
         raise TeacherError(
-            f"{weights} cannot be read as the weights of {net.builder}: {reason}. It must be the "
-            "whole CLIP model as plain tensors (.safetensors or a .pt state dict)"
+            f"{weights} cannot be read as the weights of {net.builder}: {reason}. The file must "
+            "hold the whole CLIP model as plain tensors (.safetensors or a .pt state dict)"
         ) from error
-    # Not str.format: a class name or prompt with braces stays what it is.
+    # str.format would misread other braces in a prompt or a class name.
     templates = [lambda text, prompt=prompt: prompt.replace("{}", text) for prompt in prompts]
     with torch.no_grad():
         text_DC = open_clip.build_zero_shot_classifier(model, tokenizer, names, templates)

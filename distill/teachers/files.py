@@ -1,4 +1,4 @@
-"""What a vendor delivers with a net: its weights in a file, and the names of its classes."""
+"""Read the files of a checkpoint: the weights and the class names."""
 
 from __future__ import annotations
 
@@ -18,35 +18,37 @@ PREFIXES = ("module.", "model.", "_orig_mod.")
 
 
 def class_names(classes: Path | Sequence[str]) -> list[str]:
-    """Class names in the order of the head's rows; a file holds one per line, or a JSON list.
+    """Return the class names in the order of the head's rows.
 
-    Raises FileNotFoundError where there is no file, TeacherError where it holds something else.
+    A file holds one name per line, or a JSON list of strings. Raises FileNotFoundError if there is
+    no such file, TeacherError if it holds anything else.
     """
     if not isinstance(classes, Path):
         return list(classes)
     path = classes
     if not path.is_file():
-        raise FileNotFoundError(f"no file of class names {path}")
+        raise FileNotFoundError(f"there is no file of class names {path}")
     try:
         text = path.read_text(encoding="utf-8-sig").strip()
         names = json.loads(text) if text.startswith("[") else text.splitlines()
     except ValueError as error:
-        raise TeacherError(f"{path} is not text or a JSON list: {error}") from error
+        raise TeacherError(f"{path} is neither text nor a JSON list: {error}") from error
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise TeacherError(
-            f"{path} must hold one class name per line without empty lines, or a JSON list of "
-            "strings"
+            f"{path} must hold one class name per line and no empty line, or a JSON list of strings"
         )
     return [name.strip() for name in names]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict by parameter name, without the wrappers and prefixes that trainers leave.
+    """Read a state dict: tensors of any shape [...] by parameter name.
 
-    `path` is a .safetensors file or a state dict that torch.save wrote, in any float type.
+    Wrappers such as `state_dict` and prefixes such as `module.`, which training code adds, are
+    removed. `path` is a .safetensors file, or a state dict that `torch.save` wrote, in any float
+    type.
 
-    Raises TeacherError for a damaged file, one with more than tensors in it (never unpickled)
-    and one without a state dict.
+    Raises TeacherError if the file is damaged, holds more than tensors (it is never unpickled), or
+    holds no state dict.
     """
     import torch
 
@@ -55,11 +57,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # Damage and forbidden content raise several types, and their texts advise unsafe loading.
+        # Several error types are possible, and torch's messages advise unsafe loading.
         raise TeacherError(
             f"{path} cannot be read as plain tensors ({type(error).__name__}). It is damaged, or "
-            "holds pickled code, which is never run here: save model.state_dict() alone where you "
-            "trust the file, best as .safetensors"
+            "it holds pickled code, which winnow never runs. If you trust the file, load it "
+            "elsewhere and save model.state_dict() alone, best as .safetensors"
         ) from error
     for key in WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -70,7 +72,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         or not all(isinstance(value, torch.Tensor) for value in state.values())
     ):
         raise TeacherError(
-            f"{path} holds no state dict, neither itself nor under {', '.join(WRAPPERS)}"
+            f"{path} holds no state dict, neither at its top level nor under {', '.join(WRAPPERS)}"
         )
     return _unprefixed(state)
 

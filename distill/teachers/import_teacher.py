@@ -1,4 +1,4 @@
-"""From a vendor's weights and class names to a teacher directory."""
+"""Turn a checkpoint and its class names into a teacher directory."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from indexes.models.teacher import Teacher, TeacherError, load_teacher, save_tea
 from indexes.models.weights import load_weights
 
 NUM_IMAGES = 2
-# A net and its tapped copy run the same kernels; a forgotten layer moves logits far more.
+# Both sides run the same kernels, so they differ far less; a missing layer differs far more.
 MAX_LOGIT_GAP = 1e-3
 
 
 def import_teacher(config: ImportTeacherConfig) -> Teacher:
-    """Writes the teacher directory `config.out` and opens it.
+    """Write the teacher directory `config.out` and open it.
 
-    Weights of any float type are read, never unpickled. For `open_clip:` they are the whole CLIP
-    model, whose text tower turns `classes` and `prompts` into a classifier. What is not given
-    comes from the library: timm's configuration of the net, torchvision's of its first weights.
-    A net of ours or of the user's own needs mean and std, because a wrong guess there costs
-    accuracy silently.
+    Weights may have any float type; they are never unpickled. For `open_clip:` the file is the
+    whole CLIP model, whose text tower turns `classes` and `prompts` into a classifier. Input
+    settings that you do not give come from the library: timm's configuration of the net, or the
+    first weights that torchvision lists for it. A net of winnow or of your own needs `mean` and
+    `std`, because a wrong guess would cost accuracy silently.
 
-    Raises TeacherError for anything that does not fit, before anything is written; ValueError for
-    a mean, std or builder_args that cannot be read.
+    Raises TeacherError if anything does not fit, before anything is written; ValueError if `mean`,
+    `std` or `builder_args` cannot be read.
 
-    Example:
+    Example::
+
         import_teacher(
             ImportTeacherConfig(
                 builder="torchvision:resnet50",
@@ -45,10 +46,12 @@ def import_teacher(config: ImportTeacherConfig) -> Teacher:
     weights, names = config.weights, class_names(config.classes)
     arguments = _arguments(config.builder_args)
     if not weights.is_file():
-        raise TeacherError(f"no weights file {weights}")
+        raise TeacherError(f"there is no weights file {weights}")
     is_clip = config.builder.startswith("open_clip:")
     if config.prompts and not is_clip:
-        raise TeacherError(f"prompts are for open_clip: builders, not for {config.builder}")
+        raise TeacherError(
+            f"--prompt works only with open_clip: builders, not with {config.builder}"
+        )
     try:
         net = build_net(
             config.builder, num_classes=len(names), arguments=arguments, trust=config.trust_builder
@@ -69,9 +72,9 @@ def import_teacher(config: ImportTeacherConfig) -> Teacher:
 
 
 def _view(net: Net, config: ImportTeacherConfig) -> dict[str, Any]:
-    """How pixels are prepared: what is given, else what the net's library says.
+    """How pixels are prepared: the given settings, else those of the net's library.
 
-    Raises TeacherError where neither says.
+    Raises TeacherError if a setting is in neither.
     """
     given = {
         "mean": _three("mean", config.mean),
@@ -85,14 +88,14 @@ def _view(net: Net, config: ImportTeacherConfig) -> dict[str, Any]:
     absent = [key for key in given if key not in view]
     if absent:
         raise TeacherError(
-            f"{config.builder} does not say how its pixels are prepared; give "
-            f"{' and '.join(absent)} as in the training of these weights"
+            f"{config.builder} does not say how its input is prepared: give "
+            f"{' and '.join(absent)} as they were when these weights were trained"
         )
     return view
 
 
 def _three(name: str, values: Sequence[float] | str | None) -> Sequence[float] | None:
-    """`0.5 0.5 0.5` or `0.5,0.5,0.5` as numbers; ValueError unless they are three."""
+    """Parse `0.5 0.5 0.5` or `0.5,0.5,0.5`; raises ValueError unless it holds three numbers."""
     if not isinstance(values, str):
         return values
     try:
@@ -105,7 +108,7 @@ def _three(name: str, values: Sequence[float] | str | None) -> Sequence[float] |
 
 
 def _arguments(given: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:
-    """A builder's arguments, read from a JSON object where they are text."""
+    """The builder's arguments, parsed as a JSON object if they are text."""
     if not isinstance(given, str):
         return given
     try:
@@ -118,7 +121,13 @@ def _arguments(given: Mapping[str, Any] | str | None) -> Mapping[str, Any] | Non
 
 
 def check_forward(net: Net, input_size: int) -> None:
-    """Runs the net once: finite logits [2, C], equal to the Linear of its features."""
+    """Check, by running the net once, that its head is a Linear layer on its features.
+
+    Two images of noise must give finite logits [2, C] that equal the net's own output.
+
+    Raises TeacherError if the net does not run at `input_size` pixels, if its logits have another
+    shape or are not finite, or if its output is not a Linear layer of its features.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -133,20 +142,25 @@ def check_forward(net: Net, input_size: int) -> None:
                 direct_BC = net.module((pixels - mean) / std)
     except Exception as error:
         raise TeacherError(
-            f"{net.builder} does not run at {input_size} pixels: {error}. Give the input_size it "
-            "was trained at, or its builder arguments (img_size=..., patch_size=... for a ViT)"
+            f"{net.builder} does not run at {input_size} pixels: {error}. Give the input size at "
+            "which it was trained, or its builder arguments (for a ViT: img_size=..., "
+            "patch_size=...)"
         ) from error
     if tuple(logits_BC.shape) != (NUM_IMAGES, net.num_classes):
-        raise TeacherError(f"{net.builder} gives logits of shape {list(logits_BC.shape)}")
+        raise TeacherError(
+            f"{net.builder} gives logits of shape {list(logits_BC.shape)}, not "
+            f"{[NUM_IMAGES, net.num_classes]}: the builder must return one logit per class"
+        )
     if not torch.isfinite(logits_BC).all():
         raise TeacherError(
-            f"{net.builder} with these weights gives logits that are not finite: the file holds "
-            "infinities or NaN, or belongs to another net"
+            f"{net.builder} gives logits that are not finite with these weights: the file holds "
+            "infinity or NaN, or it belongs to another net"
         )
     scale = direct_BC.abs().amax().clamp_min(1.0)
     if not torch.isfinite(direct_BC).all() or (
         (logits_BC - direct_BC).abs().amax() > MAX_LOGIT_GAP * scale
     ):
         raise TeacherError(
-            f"{net.builder} is not a Linear of its features: its own logits differ from those"
+            f"the output of {net.builder} is not a Linear layer of its features: winnow cannot "
+            "use a net that computes anything after its last Linear layer"
         )

@@ -1,4 +1,4 @@
-"""How the library of a net prepares pixels: its size, crop, interpolation, mean and deviation."""
+"""Find how a net's library prepares pixels: size, crop, interpolation, mean and deviation."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ log = logging.getLogger(__name__)
 
 
 def default_view(net: Net, *, needs_crop: bool) -> dict[str, Any]:
-    """How the library of a net prepares pixels, as far as it says.
+    """Return the input settings that the net's library states.
 
-    Some of: mean, std, input_size, crop_frac, interpolation. `needs_crop`: whether the caller
-    will use the crop, so that an ambiguous one is worth a warning.
+    They are some of `mean`, `std`, `input_size` (pixels), `crop_frac` (0-1) and `interpolation`.
+    `needs_crop` says whether the caller will use the crop; only then an ambiguous crop is warned
+    about.
     """
     library, _, name = net.builder.partition(":")
     view: dict[str, Any] = {"crop_frac": 1.0, "interpolation": "bilinear"}
@@ -44,10 +45,11 @@ def default_view(net: Net, *, needs_crop: bool) -> dict[str, Any]:
 
 
 def torchvision_view(name: str, size: int | None, *, needs_crop: bool) -> dict[str, Any]:
-    """Size, crop and interpolation of the first weights that torchvision offers for a net.
+    """Return size, crop and interpolation of the first weights that torchvision lists for a net.
 
-    `size` is that of a net which is built for one size. A state dict does not say which of
-    torchvision's weights it holds; where they want different views, a warning lists them.
+    `size` is the input side in pixels of a net that is built for one size, else None. A state dict
+    does not say which of torchvision's weights it holds. If those differ in their input settings, a
+    warning lists the alternatives.
     """
     from torchvision import models
 
@@ -65,8 +67,8 @@ def torchvision_view(name: str, size: int | None, *, needs_crop: bool) -> dict[s
             for (crop, resize, method), label in views.items()
         )
         log.warning(
-            "torchvision's weights of %s want different views (%s): the first is taken unless "
-            "you give another",
+            "torchvision has weights of %s with different input settings (%s): the first are "
+            "used unless you give others",
             name,
             listed,
         )

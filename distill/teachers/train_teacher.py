@@ -1,4 +1,4 @@
-"""Training a net on a labeled set, so that experiments have a teacher whose data is known."""
+"""Train a net on a labeled set, so that experiments have a teacher whose data is known."""
 
 from __future__ import annotations
 
@@ -35,15 +35,17 @@ CHUNK = 4096
 
 
 def train_teacher(config: TrainTeacherConfig) -> Teacher:
-    """Trains a net by cross-entropy with the views and the optimizer of distillation.
+    """Train a net by cross-entropy, with the views and the optimizer of distillation.
 
-    All images stay decoded in memory. The net's mean and standard deviation are the data's own.
-    A directory that holds this very net already is left alone.
+    All images stay decoded in memory. The net's mean and standard deviation are those of the data.
+    If `out` already holds the net of these settings, nothing is trained.
 
-    Raises ArtifactError for a directory of other settings, SourceError for a set without labels,
-    NetError for an unknown builder, ValueError where the loss diverges.
+    Raises ArtifactError if `out` holds a net of other settings, SourceError if the set has no
+    labels, NetError if the builder is unknown, ValueError if the loss is not finite or no image
+    can be decoded.
 
-    Example:
+    Example::
+
         train_teacher(
             TrainTeacherConfig(labeled="train", classes=["cat", "dog"], out="runs/teachers/r34")
         )
@@ -61,7 +63,7 @@ def train_teacher(config: TrainTeacherConfig) -> Teacher:
         },
     }  # fmt: skip
     if is_finished(config.out, inputs):
-        log.info("%s holds this net already", config.out)
+        log.info("%s already holds the net of these settings", config.out)
         return load_teacher(config.out, device=device)
     key_hash, labels_N, stored_NRR3 = _read(labeled, names, Geometry(size), device)
     sampler = EpochSampler(len(key_hash), batch_size, seed)
@@ -99,14 +101,14 @@ def _fit(
                 optimizer.step()
             is_last = step == steps - 1
             if (step % 100 == 99 or is_last) and not bool(torch.isfinite(loss)):
-                raise ValueError(f"the loss is not finite at step {step + 1}: try a lower --lr")
+                raise ValueError(f"the loss is not finite at step {step + 1}: lower --lr")
             progress.add(batch_size)
 
 
 def _read(
     labeled: str, classes: Sequence[str], geometry: Geometry, device: str
 ) -> tuple[Uint64, Tensor, Tensor]:
-    """Key hashes [N], labels [N] and stored images [N, R, R, 3]; what is dropped is logged."""
+    """Key hashes [N], labels [N] and stored images [N, R, R, 3]; dropped images are logged."""
     geometry = stored_geometry(geometry)
     hashes, labels, pixels = [], [], []
     dropped: Counter[str] = Counter()
@@ -125,7 +127,7 @@ def _read(
     for reason, count in dropped.items():
         log.warning("%s: dropped %d as %s", labeled, count, reason)
     if not pixels:
-        raise ValueError(f"{labeled}: not one image could be decoded")
+        raise ValueError(f"{labeled}: no image can be decoded: check that these files are images")
     stored = torch.from_numpy(np.stack(pixels)).to(device)
     return np.array(hashes, np.uint64), torch.tensor(labels, device=device), stored
 
@@ -138,7 +140,7 @@ def _load(data: bytes, geometry: Geometry) -> Pixels | str:
 
 
 def _moments(stored_NRR3: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel, of at most 10,000 images, in 0-1."""
+    """Mean and standard deviation of each channel over at most 10,000 images, in 0-1."""
     pixels: npt.NDArray[np.float64] = stored_NRR3[:10_000].cpu().numpy() / 255.0
     mean, std = pixels.mean((0, 1, 2)), pixels.std((0, 1, 2)).clip(1e-3)
     return mean.round(4).tolist(), std.round(4).tolist()
