@@ -1,1 +1,1 @@
-"""One pure loss a file: tensors [B, ...] in, values [B] out; weights and means are the caller's."""
+"""Pure losses, one per file: tensors [B, ...] in, values [B] out; the caller takes the mean."""

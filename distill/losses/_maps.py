@@ -1,4 +1,4 @@
-"""Maps of two nets brought to one size."""
+"""Bring the feature maps of two nets to one size."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from distill.losses._precision import check_maps
 
 
 def same_side(first_BDHW: Tensor, second_BEHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps with the smaller H and the smaller W of the two, average-pooled where larger.
+    """Average-pool maps [B, D, H, W] and [B, E, H', W'] to the smaller H and the smaller W. OURS.
 
-    Each axis on its own, so that both may be pooled; widths D and E are free. Maps of one size are
-    returned as they are. Raises LossError unless both are maps of equal B.
+    Each axis is treated by itself, so both maps may be pooled. D and E may differ. Maps of equal
+    size are returned unchanged. Raises LossError unless both are maps of equal B.
     """
     check_maps(first_BDHW, second_BEHW)
     (first_H, first_W), (second_H, second_W) = first_BDHW.shape[2:], second_BEHW.shape[2:]

@@ -1,4 +1,4 @@
-"""Class-dropping: distillation on the classes that the teacher holds likely, the rest in one."""
+"""Class-dropping: distillation on the classes that the teacher finds likely."""
 
 from __future__ import annotations
 
@@ -26,19 +26,26 @@ def class_drop(
 ) -> Tensor:
     """T^2 KL(teacher || student) of softened softmaxes over kept classes -> [B], in nats.
 
-    In the spirit of EIKD (arXiv 2302.08771), which drops classes against the noise of labels on
-    shifted data (SOURCE) in a way that could not be read (REC .4). Kept, per sample: the teacher's
-    `keep` likeliest classes, or the fewest whose un-softened probability reaches `mass`; its
-    likeliest always. The forms differ in what becomes of the others (OURS):
-    - rest_bin: both sides have one more bin, the sum of what was dropped; the student keeps the
-      teacher's dropped mass without being told how it is spread.
-    - both: both sides renormalized over the kept; no gradient reaches a dropped logit, and their
-      mass drifts.
-    - truncate: the teacher renormalized over the kept, the student over all; the dropped mass is
-      driven to zero. The least value is above zero.
-    With every class kept all three are `kd`, to the bit. Finite for any finite logits.
+    Logits are [B, C]. In the spirit of EIKD (arXiv 2302.08771), which drops classes against label
+    noise on shifted data (SOURCE); the details are not published (REC .4). Each sample keeps the
+    teacher's `keep` most likely classes, or the fewest whose unsoftened probability reaches `mass`;
+    the most likely class is always kept. The form decides about the dropped classes (OURS):
+
+    - rest_bin: both sides get one more bin with the sum of the dropped classes. The student learns
+      the teacher's dropped mass, but not how it is spread.
+    - both: both sides are renormalized over the kept classes. No gradient reaches a dropped logit,
+      so the student's dropped mass drifts.
+    - truncate: the teacher is renormalized over the kept classes, the student over all. This drives
+      the dropped mass to zero. The minimum of this form is above zero.
+
+    If every class is kept, all three equal `kd` to the bit. The value is finite for finite logits.
     Raises LossError for unequal shapes, T <= 0, an unknown form, or unless exactly one of
     keep >= 1 and 0 < mass <= 1 is given.
+
+    Example:
+        >>> logits_BC = torch.tensor([[4.0, 1.0, 0.0]])
+        >>> class_drop(logits_BC, logits_BC, temperature=4.0, keep=1).tolist()
+        [0.0]
     """
     check_rows(student_BC, teacher_BC, same_width=True)
     check_positive("temperature", temperature)
@@ -46,7 +53,7 @@ def class_drop(
         raise LossError(f"form must be one of {', '.join(get_args(Form))}, not {form!r}")
     dropped = ~_kept(teacher_BC, keep, mass)
     student, teacher = student_BC / temperature, teacher_BC / temperature
-    # A finite shut-out keeps 0 * (x - y) at zero where -inf would make it NaN.
+    # A finite mask value keeps 0 * (x - y) at zero; with -inf it would be NaN.
     low = torch.finfo(student.dtype).min / 4
     if form != "rest_bin":
         teacher = teacher.masked_fill(dropped, low)
@@ -64,12 +71,16 @@ def class_drop(
 
 
 def default_keep(num_classes: int) -> int:
-    """sqrt(C) classes, or a twentieth of them where that is more: 3 of 10, 10 of 100, 50 of 1000.
+    """Return how many classes to keep: the larger of sqrt(C) and C / 20. OURS.
 
-    OURS; always fewer than C. Raises LossError for C < 2, where nothing can be dropped.
+    The result is always below C. Raises LossError for C < 2, where no class can be dropped.
+
+    Example:
+        >>> [default_keep(num_classes) for num_classes in (10, 100, 1000)]
+        [3, 10, 50]
     """
     if num_classes < 2:
-        raise LossError(f"at least 2 classes are wanted, not {num_classes}")
+        raise LossError(f"at least 2 classes are needed, not {num_classes}")
     return max(math.isqrt(num_classes), num_classes // 20)
 
 
@@ -87,5 +98,5 @@ def _kept(teacher_BC: Tensor, keep: int | None, mass: float | None) -> Tensor:
         raise LossError(f"mass must be above 0 and at most 1, not {mass}")
     logits, order = teacher_BC.detach().sort(dim=1, descending=True)
     above = F.pad(logits.softmax(1).cumsum(1)[:, :-1], (1, 0))
-    # Only all classes have mass 1, but a sum of rounded probabilities gets there earlier.
+    # Only all classes together have mass 1, but a sum of rounded probabilities reaches 1 earlier.
     return kept.scatter(1, order, (above < mass) | (mass == 1))

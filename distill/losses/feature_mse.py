@@ -1,4 +1,4 @@
-"""Features or maps of the student against the teacher's: a squared distance."""
+"""The squared distance between the student's and the teacher's features or maps."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from distill.losses._precision import check_features, full_precision, unit
 
 @full_precision
 def feature_mse(student: Tensor, teacher: Tensor, *, normalized: bool) -> Tensor:
-    """Squared distance of features [B, D] or maps [B, D, H, W] of one shape -> [B].
+    """Squared distance of features [B, D] or maps [B, D, H, W] of equal shape -> [B].
 
-    normalized: || n(h_S) - n(h_T) ||^2, in [0, 4], n over all of a sample's numbers: of a map the
-    strong positions count, and one where no channel fires has no direction to be wrong in. OURS
-    (EIKD's explicit term is REC .6). Otherwise the mean of the squared differences over all axes
-    but B. SOURCE (the release of HiDFD, arXiv 2412.13525).
-    Raises LossError for unequal shapes or other group.
+    With `normalized` it is `||n(h_S) - n(h_T)||^2` in [0, 4], where n scales all values of a sample
+    to length 1 together. In a map the strong positions then count most, and positions without
+    activation add nothing. OURS (EIKD's explicit term is REC .6). Otherwise it is the mean of
+    the squared differences over all axes but B. SOURCE (the release of HiDFD, arXiv 2412.13525).
+    Raises LossError for unequal shapes, or tensors that have neither 2 nor 4 axes.
+
+    Example:
+        >>> import torch
+        >>> feature_mse(torch.ones(1, 4), torch.zeros(1, 4), normalized=False).tolist()
+        [1.0]
     """
     check_features(student, teacher)
     first, second = student.flatten(1), teacher.flatten(1)

@@ -1,4 +1,4 @@
-"""InfoNCE: each anchor finds its own key among the keys of the batch."""
+"""InfoNCE: each anchor is to find its own key among the keys of the batch."""
 
 from __future__ import annotations
 
@@ -26,12 +26,18 @@ def infonce(
 ) -> Tensor:
     """-log(e^{c_ii} / (e^{c_ii} + sum_j w_j e^{c_ij})) per anchor i -> [B], in nats.
 
-    c_ij = cosine(anchor i, key j) / tau; j runs over the other images, which count by their weight
-    w_j (all 1 by default) and not at all when they are of the anchor's class (`classes_B`, int):
-    with few classes most others are no negatives. Zero for an anchor without negatives.
-    Of van den Oord et al. (arXiv 1807.03748); that it is ODSD's relation to the teacher is REC .6,
-    weights and masked classes are OURS.
+    Anchors and keys are [B, D]; c_ij = cosine(anchor i, key j) / tau. Index j runs over the other
+    images, each with its weight w_j (1 by default). An image of the anchor's class (`classes_B`
+    [B], int) does not count: with few classes, most other images are not true negatives. The loss
+    is zero for an anchor without negatives.
+    SOURCE for the loss (van den Oord et al., arXiv 1807.03748). That ODSD relates student and
+    teacher by it is REC .6; the weights and the masked classes are OURS.
     Raises LossError for B < 2, unequal shapes or tau <= 0.
+
+    Example:
+        >>> rows_BD = torch.eye(3)
+        >>> infonce(rows_BD, rows_BD, tau=0.1).round(decimals=3).tolist()
+        [0.0, 0.0, 0.0]
     """
     check_rows(anchors_BD, keys_BD, same_width=True, least=2)
     check_positive("tau", tau)

@@ -1,4 +1,4 @@
-"""NT-Xent: the two views of an image find each other among all views of the batch."""
+"""NT-Xent: the two views of an image are to find each other among all views of the batch."""
 
 from __future__ import annotations
 
@@ -26,10 +26,16 @@ def ntxent(
 ) -> Tensor:
     """Mean over an image's two views of -log(e^{c+} / (e^{c+} + sum_j w_j e^{c_j})) -> [B].
 
-    c = cosine / tau; c+ to the image's other view, c_j to both views of every other image j,
-    which counts by its weight w_j (all 1 by default) and not at all when it is of the anchor's
-    class (`classes_B`, int): with few classes most others are no negatives. REC .6.
+    Both views are [B, D]; c = cosine / tau. c+ belongs to the image's other view, and c_j to both
+    views of every other image j, each with its weight w_j (1 by default). An image of the anchor's
+    class (`classes_B` [B], int) does not count: with few classes, most other images are not true
+    negatives. REC .6 (that ODSD relates views by it).
     Raises LossError for B < 2, unequal shapes or tau <= 0.
+
+    Example:
+        >>> rows_BD = torch.eye(3)
+        >>> ntxent(rows_BD, rows_BD, tau=0.1).round(decimals=3).tolist()
+        [0.0, 0.0, 0.0]
     """
     check_rows(first_BD, second_BD, same_width=True, least=2)
     check_positive("tau", tau)

@@ -1,4 +1,4 @@
-"""Relations of the batch: the student's neighborhood of each image follows the teacher's."""
+"""Relations within the batch: each image gets the same neighbors in student and teacher."""
 
 from __future__ import annotations
 
@@ -22,17 +22,22 @@ def relation_kl(
 ) -> Tensor:
     """KL(softmax_j(cos(k_i, k_j) / tau) || softmax_j(cos(q_i, q_j) / tau)) per anchor i -> [B].
 
-    q: student rows, k: teacher rows, of any two widths; j runs over the other images of the
-    batch and counts by its weight w_j (softmax_j of c_j + log w_j). Zero for an anchor whose
-    partners all weigh zero. Free of rotations and scale on both sides. REC .6.
+    q are student rows [B, D] and k teacher rows [B, E]. Index j runs over the other images of the
+    batch, each with its weight w_j (the softmax is of c_j + log w_j). The loss is zero for an
+    anchor whose partners all weigh zero. Rotation and scale of either side have no effect. REC .6.
     Raises LossError for B < 2, unequal B or tau <= 0.
+
+    Example:
+        >>> rows_BD = torch.eye(3)
+        >>> relation_kl(2 * rows_BD, rows_BD, tau=0.1).tolist()
+        [0.0, 0.0, 0.0]
     """
     check_rows(student_BD, teacher_BE, same_width=False, least=2)
     check_positive("tau", tau)
     weights = partner_weights(weights_B, student_BD)
     shut = same_image_or_class(student_BD, None) | (weights == 0)
     shift = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
-    # A finite shut-out keeps 0 * (x - y) at zero where -inf would make it NaN.
+    # A finite mask value keeps 0 * (x - y) at zero; with -inf it would be NaN.
     low = torch.finfo(student_BD.dtype).min / 4
     student_log, teacher_log = (
         F.log_softmax((x @ x.T / tau + shift).masked_fill(shut, low), dim=1)

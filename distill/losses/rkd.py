@@ -1,4 +1,4 @@
-"""Relational distillation: the student's distances and angles within a batch are the teacher's."""
+"""Relational distillation: match the teacher's distances and angles within a batch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,18 @@ BLOCK = 2**22
 def rkd_distance(student_BD: Tensor, teacher_BE: Tensor, weights_B: Tensor | None = None) -> Tensor:
     """Mean over j != i of Huber(d_ij(student) - d_ij(teacher)) per anchor i -> [B].
 
-    d = Euclidean distance / mean of the batch's positive ones; Huber's delta is 1. Partner j counts
-    by w_j, a pair by w_i w_j in the mean distance; zero for an anchor whose partners all weigh
-    zero. Any two widths; free of rotation, shift and scale on both sides. SOURCE (Park et al.,
-    arXiv 1904.05068); the release's mean over a batch also counts the B zeros d_ii, the weights
-    are OURS. Costs O(B^2 D) time, O(B^2) memory.
+    Rows are [B, D] and [B, E]. d is the Euclidean distance divided by the mean of the batch's
+    positive distances; Huber's delta is 1. Partner j has the weight w_j, and a pair the weight
+    w_i w_j in the mean distance. The loss is zero for an anchor whose partners all weigh zero.
+    Rotation, shift and scale of either side have no effect. SOURCE (Park et al., arXiv
+    1904.05068). The release's mean over a batch also counts the B zeros d_ii; the weights are
+    OURS. Costs O(B^2 D) time and O(B^2) memory.
     Raises LossError for B < 2 or unequal B.
+
+    Example:
+        >>> rows_BD = torch.eye(4)
+        >>> rkd_distance(2 * rows_BD + 1, rows_BD).round(decimals=4).tolist()
+        [0.0, 0.0, 0.0, 0.0]
     """
     check_rows(student_BD, teacher_BE, same_width=False, least=2)
     partners_BB = _partners(weights_B, student_BD)
@@ -38,13 +44,18 @@ def rkd_distance(student_BD: Tensor, teacher_BE: Tensor, weights_B: Tensor | Non
 def rkd_angle(student_BD: Tensor, teacher_BE: Tensor, weights_B: Tensor | None = None) -> Tensor:
     """Mean over j != k of Huber(cos(j i k)(student) - cos(j i k)(teacher)) per anchor i -> [B].
 
-    The angle at i between the directions to j and to k, all three different; Huber's delta is 1. A
-    pair (j, k) counts by w_j w_k; zero for an anchor without a pair of positive weight. Any two
-    widths; free of rotation, shift and scale on both sides. SOURCE (Park et al., arXiv 1904.05068);
-    the release's mean over a batch also counts the zeros of coinciding i, j, k, the weights are
-    OURS. Costs O(B^3 D) time; anchors are taken in blocks that are computed again for the gradient,
-    so that memory stays O(B (B + D)).
+    Rows are [B, D] and [B, E]. The angle lies at i between the directions to j and to k, all three
+    different; Huber's delta is 1. A pair (j, k) has the weight w_j w_k; the loss is zero for an
+    anchor without a pair of positive weight. Rotation, shift and scale of either side have no
+    effect. SOURCE (Park et al., arXiv 1904.05068). The release's mean over a batch also counts the
+    zeros of coinciding i, j, k; the weights are OURS. Costs O(B^3 D) time. Blocks of anchors are
+    computed again for the gradient, so memory stays O(B (B + D)).
     Raises LossError for B < 3 or unequal B.
+
+    Example:
+        >>> rows_BD = torch.eye(4)
+        >>> rkd_angle(2 * rows_BD + 1, rows_BD).round(decimals=4).tolist()
+        [0.0, 0.0, 0.0, 0.0]
     """
     check_rows(student_BD, teacher_BE, same_width=False, least=3)
     num, width = len(student_BD), max(student_BD.shape[1], teacher_BE.shape[1])
@@ -68,14 +79,14 @@ def rkd_angle(student_BD: Tensor, teacher_BE: Tensor, weights_B: Tensor | None =
 
 
 def _partners(weights_B: Tensor | None, rows_BD: Tensor) -> Tensor:
-    """[B, B]: what j counts as a partner of i; a row is none of its own."""
+    """[B, B]: the weight of j as a partner of i; a row is not its own partner."""
     num = len(rows_BD)
     return partner_weights(weights_B, rows_BD).repeat(num, 1).fill_diagonal_(0.0)
 
 
 def _relative_distances(x_BD: Tensor, pairs_BB: Tensor) -> Tensor:
-    """Distances [B, B] by their weighted mean over the pairs that differ; all zero without one."""
-    # By differences, not by products: exact where rows are equal, and with a finite gradient.
+    """Distances [B, B] divided by the weighted mean of the positive ones; all zero without any."""
+    # Differences, not products: exact for equal rows, and with a finite gradient.
     distances = torch.cdist(x_BD, x_BD, compute_mode="donot_use_mm_for_euclid_dist")
     differing = pairs_BB * (distances > 0)
     mean = _ratio((differing * distances).sum(), differing.sum())
@@ -85,7 +96,7 @@ def _relative_distances(x_BD: Tensor, pairs_BB: Tensor) -> Tensor:
 def _angle_gaps(
     student_BD: Tensor, teacher_BE: Tensor, partners_BB: Tensor, anchors: slice
 ) -> Tensor:
-    """Sums over pairs (j, k) of w_j w_k times the Huber loss of the cosines at i -> [A anchors]."""
+    """Sum over pairs (j, k) of w_j w_k times the Huber loss of the cosines at i -> [A anchors]."""
     student, teacher = (_cosines(x, anchors) for x in (student_BD, teacher_BE))
     gaps = F.huber_loss(student, teacher, reduction="none")
     same = torch.eye(len(student_BD), dtype=torch.bool, device=gaps.device)
@@ -101,5 +112,5 @@ def _cosines(x_BD: Tensor, anchors: slice) -> Tensor:
 
 
 def _ratio(sums: Tensor, weights: Tensor) -> Tensor:
-    """sums / weights, zero where the weights are."""
+    """sums / weights, and zero where the weights are zero."""
     return sums / weights.clamp_min(torch.finfo(weights.dtype).tiny)

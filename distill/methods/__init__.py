@@ -1,1 +1,1 @@
-"""The online half of a method a file: a frozen `Config` and a `Method` subclass."""
+"""Methods of distillation, one per file: a frozen `Config` and a subclass of `Method`."""

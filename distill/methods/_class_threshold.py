@@ -1,4 +1,4 @@
-"""Which images of a stream pass: a threshold for each class, lower where a class is rare.
+"""A confidence threshold for each class of a stream of images, lower for a rare class.
 
 The release of KD3 (arXiv 2307.11469: SOURCE) counts classes over its whole pool in each epoch; on
 a stream the counts are running means over the last steps (OURS). B rows of a step, C classes.
@@ -18,9 +18,10 @@ EPOCHS = 240  # of KD3's training, which its schedule of alpha counts in. SOURCE
 
 
 def teacher_share(progress: float, schedule: str, teacher_frac: float) -> float:
-    """alpha, the teacher's share in what decides, in 0-1 at `progress` in 0-1 of the training.
+    """Return alpha, the teacher's share in the selection, in 0-1; `progress` is in 0-1.
 
-    faithful: by epochs of 240, cut to 0 at half. SOURCE. smooth: to 0 at `teacher_frac`. OURS.
+    `faithful` counts in epochs of 240 and is cut to 0 at half of the training. SOURCE (KD3, arXiv
+    2307.11469). `smooth` falls to 0 at `teacher_frac`. OURS.
     """
     if schedule == "faithful":
         epoch = math.floor(progress * EPOCHS)
@@ -31,7 +32,12 @@ def teacher_share(progress: float, schedule: str, teacher_frac: float) -> float:
 
 
 def thresholds(counts_C: Tensor, tau: float, floor: float) -> Tensor:
-    """tau b / (2 - b) with b = counts / max counts, at least `floor`: [C] in 0-1. SOURCE."""
+    """Return tau b / (2 - b) with b = counts / max counts, at least `floor`: [C] in 0-1. SOURCE.
+
+    Example:
+        >>> thresholds(torch.tensor([4.0, 2.0]), tau=0.75, floor=0.1).tolist()
+        [0.75, 0.25]
+    """
     share = counts_C / counts_C.max().clamp_min(1e-12)
     return (tau * share / (2 - share)).clamp_min(floor)
 
@@ -40,19 +46,20 @@ class ClassThreshold(nn.Module):
     """Counts the classes that it sees, and how much passes; both are part of a checkpoint."""
 
     def __init__(self, num_classes: int, *, tau: float, floor: float, memory: int) -> None:
-        """`floor` times 1 / C is the least threshold; `memory` steps are remembered."""
+        """`floor` / C is the lowest threshold; counts are averaged over `memory` steps."""
         super().__init__()
         self.tau, self.floor, self.memory = tau, floor / num_classes, memory
         self.counts_C: Tensor
         self.register_buffer("counts_C", torch.zeros(num_classes))
         self.kept_frac: Tensor
-        # Begins at 1: while the student knows nothing yet, little may pass.
+        # Starts at 1, because few images pass before the student has learned anything.
         self.register_buffer("kept_frac", torch.ones(()))
 
     def forward(self, logits_BC: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Whether max softmax exceeds its class's threshold, [B] of 0 and 1; and values to log.
+        """Return which images pass, [B] of 0 and 1, and values to log, for logits [B, C]. SOURCE.
 
-        Everything passes at tau = 0.
+        An image passes if its largest softmax value exceeds the threshold of that class. Every
+        image passes at tau = 0.
         """
         confidence, classes = logits_BC.float().softmax(1).max(1)
         counted_C = torch.zeros_like(self.counts_C)
@@ -69,21 +76,21 @@ class ClassThreshold(nn.Module):
         return passes, observed
 
     def check(self, least: float) -> None:
-        """MethodError where over the steps remembered a smaller share than `least` passed."""
+        """Raises MethodError if a smaller share than `least` passed over the last steps."""
         kept_frac = self.kept_frac.item()
         if kept_frac < least:
             raise MethodError(
-                f"only {100 * kept_frac:.1f} % of the images pass its threshold: lower it with "
+                f"only {100 * kept_frac:.1f} % of the images pass the threshold: lower it with "
                 f"--set tau={self.tau / 2:g}"
             )
 
 
 def first_passing(passes_B: Tensor, num: int) -> Tensor:
-    """The rows of `num` images: those that pass come first, in the random order of the batch."""
+    """Return `num` rows [num] of [B]: images that pass come first, in the batch's order. OURS."""
     position = torch.arange(len(passes_B), device=passes_B.device) / len(passes_B)
     return (passes_B - position).topk(num).indices
 
 
 def largest(values_B: Tensor, weights_B: Tensor, num: int) -> Tensor:
-    """The rows of the `num` largest values; images that weigh nothing come last."""
+    """Return the rows [num] of the largest values [B]; images of weight zero come last. OURS."""
     return values_B.masked_fill(weights_B == 0, -torch.inf).topk(num).indices

@@ -1,11 +1,11 @@
-"""MixDistribution: an image keeps its content and takes a mixture of two images' statistics."""
+"""MixDistribution: keep an image's content and mix its color statistics with another image's."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-MIN_STD = 1e-3  # of pixels in [0, 1]: an image of one color keeps it
+MIN_STD = 1e-3  # of pixels in [0, 1]: an image of one color keeps that color
 
 
 def mix_distribution(pixels_B3HW: Tensor, partner_B: Tensor, share_B: Tensor) -> Tensor:

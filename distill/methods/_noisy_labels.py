@@ -1,4 +1,4 @@
-"""A learned matrix of how the teacher's labels are wrong: DFND's term, with its own optimizer."""
+"""DFND's term: a learned matrix of the teacher's label errors, with an optimizer of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from distill.losses.transition import noise_matrix, transition
 
-ACCURACY = 0.95  # of a teacher of whom nothing is said. OURS
+ACCURACY = 0.95  # of a teacher whose accuracy is not recorded. OURS
 LR = 1e-3  # of Adam, for the matrix alone. SOURCE (DFND)
 
 
@@ -20,10 +20,10 @@ class NoisyLabels(nn.Module):
         self.theta = nn.Parameter(torch.zeros(num_classes, num_classes - 1))
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """What trains the matrix."""
+        """Return the optimizer of the matrix."""
         return torch.optim.Adam([self.theta], lr=LR)
 
     def forward(self, student_BC: Tensor, teacher_BC: Tensor) -> Tensor:
-        """Values [B] of logits [B, C]."""
+        """Return the loss [B] of student and teacher logits [B, C]. SOURCE (DFND, CVPR 2021)."""
         matrix_CC = noise_matrix(self.theta, self.accuracy)
         return transition(student_BC, teacher_BC.argmax(1), matrix_CC)

@@ -14,10 +14,11 @@ from indexes.models.teacher import Teacher
 def reuse_classifier(
     student: Net, teacher: Teacher, *, factor: int = 2, depthwise: bool = False
 ) -> Net:
-    """The student with a new projector and a frozen copy of the teacher's classifier, as one net.
+    """Combine the student, a new projector and a frozen copy of the teacher's classifier.
 
-    Its map is the projected one [B, D, h', w'], its features [B, D] the mean of that, h' and w'
-    the smaller of the student's and the teacher's sides. The student's own classifier is gone.
+    The map of the new net is the projected one [B, D, h', w'], and its features [B, D] are the mean
+    of that map; h' and w' are the smaller of the student's and the teacher's sides. The student's
+    own classifier is removed.
     """
     target = teacher_map(teacher)
     width, *side = target.shape
@@ -34,11 +35,13 @@ def reuse_classifier(
 
 
 class ReusedClassifier(Method):
-    """A method whose student learns the teacher's map; encoder, projector and the teacher's
-    classifier are deployed as one net. Its Config says the projector's `factor`.
+    """A method whose student learns the teacher's map.
+
+    Encoder, projector and the teacher's classifier are deployed as one net. The method's Config has
+    the projector's `factor`.
     """
 
-    max_grad_norm = 5.0  # without it one seed in a few learns half as fast. OURS
+    max_grad_norm = 5.0  # without it some seeds learn half as fast. OURS
 
     def __init__(
         self, student: Net, teacher: Teacher, config: Any, *, depthwise: bool = False
@@ -48,4 +51,5 @@ class ReusedClassifier(Method):
 
     @classmethod
     def needs(cls, config: Any) -> Needs:
+        """The teacher's map."""
         return "map"

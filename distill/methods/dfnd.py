@@ -1,4 +1,4 @@
-"""DFND: KD, and a learned matrix of how the teacher's labels are wrong.
+"""DFND: distillation with a learned matrix of the teacher's label errors.
 
 Paper: Learning Student Networks in the Wild (Chen et al., CVPR 2021); code and table read: SOURCE.
 L = T^2 KL(softmax(t / T) || softmax(s / T)) + noise NLL(log(softmax(s) Q), y), y = argmax t; Q has
@@ -24,14 +24,15 @@ from indexes.models.teacher import Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The knobs of dfnd."""
+    """The settings of dfnd."""
 
     temperature: float = 4.0
-    """T of both softmaxes. SOURCE"""
+    """Temperature T of both softmaxes. SOURCE"""
     noise: float = 1.0
     """Weight of the term with Q. SOURCE"""
     accuracy: float | None = None
-    """Diagonal of Q: the teacher's accuracy in 0-1; None: as its card says, else .95. SOURCE"""
+    """Diagonal of Q: the teacher's accuracy in 0-1. None: the accuracy on its card, else 0.95.
+    SOURCE"""
 
 
 # 80,000 steps whatever the number of images.
@@ -47,7 +48,7 @@ PRESETS = {
 
 
 class DFND(Method):
-    """See the file's head."""
+    """See the top of the file."""
 
     config: Config
 
@@ -57,10 +58,11 @@ class DFND(Method):
         self.noise = NoisyLabels(student.num_classes, ACCURACY if accuracy is None else accuracy)
 
     def own_optimizer(self) -> torch.optim.Optimizer:
+        """Adam for Q."""
         return self.noise.optimizer()
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """{"kd", "noise"}."""
+        """The scalar terms `kd` and `noise` of a batch. SOURCE."""
         config = self.config
         _, _, logits = self.student(batch.pixels)
         matched = kd(logits, batch.logits, config.temperature)

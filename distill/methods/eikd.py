@@ -1,10 +1,11 @@
-"""In the spirit of EIKD (arXiv 2302.08771): classes dropped, features aligned, relations kept.
+"""EIKD in spirit: drop unlikely classes, align features, keep relations.
 
-L = L_classdrop + explicit L_explicit + implicit L_implicit. Class-dropping against label noise,
-explicit features, implicit structured relations and a selection for what trains fast are SOURCE
-(abstract); the shape of each is REC .35 to .7 and the weights are unknown.
+Paper: arXiv 2302.08771. L = L_classdrop + explicit L_explicit + implicit L_implicit. The abstract
+names class-dropping against label noise, explicit features, implicit structured relations and a
+selection of images that train fast (SOURCE). The form of each is REC .35 to .7; the weights are
+not published.
 Command: make select METHOD=eikd ...; winnow distill --method eikd
-Cost: kd's and a matrix of B^2 relations; with `prefer` two forwards of the student more.
+Cost: that of kd, and a matrix of B^2 relations; with `prefer`, two more forwards of the student.
 Expected: no figure is known.
 """
 
@@ -34,31 +35,33 @@ from indexes.models.teacher import Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The knobs of eikd."""
+    """The settings of eikd."""
 
     temperature: float = 4.0
-    """T of L_classdrop. REC .6"""
+    """Temperature T of L_classdrop. REC .6"""
     keep: int | None = None
-    """Classes of the teacher that an image keeps; None: a third of 10, a tenth of 100, a
-    twentieth of 1,000. REC .4"""
+    """Number of the teacher's most likely classes that each image keeps. None: 3 of 10 classes, 10
+    of 100, 50 of 1,000. REC .4"""
     mass: float | None = None
-    """Instead of `keep`: the fewest classes that hold this much of the teacher's softmax. REC .4"""
+    """Instead of `keep`: the fewest classes whose probabilities sum to this, in 0-1. REC .4"""
     form: Literal["rest_bin", "both", "truncate"] = "rest_bin"
-    """What becomes of the dropped ones: one bin together, or nothing. OURS"""
+    """What happens to dropped classes: rest_bin sums them into one bin, both ignores them, truncate
+    drives them to zero. OURS"""
     explicit: float = 1.0
     """Weight of L_explicit. REC .6"""
     explicit_form: Literal["features", "map", "attention"] = "features"
-    """Unit features through a linear map; the map through a 1x1; or where the maps are strong.
-    REC .6"""
+    """features compares unit features after a linear layer, map compares maps after a 1x1
+    convolution, attention compares where the maps are strong. REC .6"""
     implicit: float = 0.1
     """Weight of L_implicit; relations alone mislead on shifted data. REC .6"""
     implicit_form: Literal["relation_kl", "rkd", "similarity"] = "relation_kl"
-    """Soft neighborhoods; distances and angles; or Gram matrices. REC .6"""
+    """relation_kl compares soft neighborhoods, rkd distances and angles, similarity Gram matrices.
+    REC .6"""
     tau: float = 0.1
     """Temperature of relation_kl. REC .6"""
     prefer: Literal["none", "divergence", "margin"] = "none"
-    """Of two batches read, train on what the student has not learned: large KL(p_T || p_S), or
-    small p_S of the teacher's class. REC .35"""
+    """Read two batches and train on the half that the student has learned least: divergence picks a
+    large KL(p_T || p_S), margin a small p_S of the teacher's class. REC .35"""
 
 
 PRESETS = {
@@ -69,7 +72,7 @@ PRESETS = {
 
 
 class EIKD(Method):
-    """See the file's head."""
+    """See the top of the file."""
 
     config: Config
 
@@ -85,10 +88,12 @@ class EIKD(Method):
 
     @classmethod
     def needs(cls, config: Config) -> Needs:
+        """The teacher's features, or its map for the forms that compare maps."""
         return "features" if config.explicit_form == "features" else "map"
 
     @classmethod
     def oversample(cls, config: Config) -> int:
+        """Two batches are read for each one if `prefer` selects, else one."""
         return 1 if config.prefer == "none" else 2
 
     def select_batch(self, batch: Batch, progress: float) -> Batch:
@@ -104,7 +109,7 @@ class EIKD(Method):
         return batch.rows(largest(unlearned, batch.weights, len(unlearned) // 2))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """{"class_drop", "explicit", "implicit"}, each with its weight in it."""
+        """The weighted scalar terms `class_drop`, `explicit` and `implicit`. REC .35 to .7."""
         config, weights = self.config, batch.weights
         student_map, features, logits = self.student(batch.pixels)
         dropped = class_drop(

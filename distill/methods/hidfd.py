@@ -1,12 +1,12 @@
-"""HiDFD's student: the teacher's last map is learned, the teacher's own classifier predicts.
+"""HiDFD's student: learn the teacher's last map and predict with the teacher's classifier.
 
 Paper: Hybrid Data-Free Distillation (arXiv 2412.13525, AAAI 2025); its code was read (SOURCE).
-L = align mean (P(f_S) - f_T)^2, P the projector of indexes/zoo/_reused.py. The other half of
-the method is its data: a few thousand curated images and many generated from them:
+L = align mean (P(f_S) - f_T)^2, where P is the projector of indexes/zoo/_reused.py. The other half
+of the method is its data: a few thousand curated images and many images generated from them:
   winnow generate --shards REAL -n 50000
-  winnow distill --method hidfd --shards REAL --mix PAINTED
-Cost: the projector has D^2 (9 / 4 + 1 / 2) weights and more at D features of the teacher, which
-the student keeps; a step of a ResNet-8 takes about twice as long as with kd.
+  winnow distill --method hidfd --shards REAL --mix SYNTHETIC
+Cost: the projector adds at least D^2 (9 / 4 + 1 / 2) weights to the student, where D is the number
+of the teacher's features. A step of a ResNet-8 takes about twice as long as with kd.
 Expected (the paper's, through a secondary note): R34 -> R18, CIFAR-10, 95.39.
 """
 
@@ -24,12 +24,12 @@ from distill.methods._simkd import ReusedClassifier
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The knobs of hidfd."""
+    """The settings of hidfd."""
 
     align: float = 100.0
-    """Weight of the alignment: the release's 1 wants its 240 epochs. OURS"""
+    """Weight of the alignment. The release uses 1, which needs its 240 epochs. OURS"""
     factor: int = 2
-    """How much narrower than the teacher's features the projector is inside. SOURCE"""
+    """The projector's inner width is the teacher's number of features divided by this. SOURCE"""
 
     def __post_init__(self) -> None:
         at_least(self, factor=1)
@@ -45,12 +45,12 @@ PRESETS = {
 
 
 class HiDFD(ReusedClassifier):
-    """See the file's head."""
+    """See the top of the file."""
 
     config: Config
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """{"align"}."""
+        """The scalar term `align` of a batch. SOURCE."""
         student_map, _, _ = self.student(batch.pixels)
         student_map, target = same_side(student_map, batch.teacher_map)
         values = feature_mse(student_map, target, normalized=False)

@@ -1,4 +1,4 @@
-"""Plain distillation: the student matches the teacher's softened logits, nothing else."""
+"""Plain distillation: the student matches the teacher's softened logits and nothing else."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from distill.method import Batch, Method, weighted_mean
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The knobs of kd."""
+    """The settings of kd."""
 
     temperature: float = 4.0
-    """T of both softmaxes. SOURCE (DFND's and most releases' value)."""
+    """Temperature T of both softmaxes. SOURCE (the value of DFND and most releases)."""
 
 
 class KD(Method):
@@ -24,7 +24,7 @@ class KD(Method):
     config: Config
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """{"kd"}."""
+        """The scalar term `kd` of a batch. SOURCE."""
         _, _, logits = self.student(batch.pixels)
         values = kd(logits, batch.logits, self.config.temperature)
         return {"kd": weighted_mean(values, batch.weights)}

@@ -1,15 +1,15 @@
-"""KD3: what the student trains on is chosen anew as it learns, and it learns the teacher's map.
+"""KD3: select the training images anew as the student learns, and learn the teacher's map.
 
 Paper: Knowledge Distillation between Different Distributions (arXiv 2307.11469, ICCV 2023); its
-code was read (SOURCE), what differs here is OURS and said so. With z = alpha t + (1 - alpha) s an
-image is kept iff max softmax(z) > tau b / (2 - b), b the share of its class in the largest one.
+code was read (SOURCE), and differences are marked OURS. With z = alpha t + (1 - alpha) s, an image
+is kept if max softmax(z) > tau b / (2 - b), where b is its class's count over the largest count.
 L = align mean w (P(f_S) - f_T)^2 + contrast NT-Xent(x, MixDistribution(x)), w = sigmoid(||t - s||).
-The release chooses from the whole pool in each epoch; here, on a stream, each step reads
-`oversample` batches and trains on what passes of them, and class counts are running means (OURS).
-The deployed student is encoder, projector and the teacher's classifier.
+The release selects from the whole pool in each epoch. Here each step reads `oversample` batches
+from a stream and trains on the images that pass; class counts are running means (OURS).
+The deployed student is the encoder, the projector and the teacher's classifier.
 Command: winnow distill --method kd3 --preset cifar10_r34_r18
-Cost: oversample forwards of the student more than kd, the projector, and a second view of each
-image where `contrast` is above zero.
+Cost: that of kd, `oversample` more forwards of the student, the projector, and a second forward of
+each image if `contrast` is above zero.
 Expected (the paper's, through a secondary note): R34 -> R18, CIFAR-10 95.21, CIFAR-100 78.44.
 """
 
@@ -39,32 +39,32 @@ MIXING = 0.1  # lam ~ Beta(MIXING, MIXING). SOURCE
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The knobs of kd3."""
+    """The settings of kd3."""
 
     tau: float = 0.95
-    """Threshold of the largest class; 0 keeps every image. SOURCE"""
+    """Confidence threshold of the largest class, in 0-1; 0 keeps every image. SOURCE"""
     tau_floor: float = 1.5
-    """No threshold below this many times 1 / C. OURS"""
+    """The lowest threshold of a class is this divided by the number of classes C. OURS"""
     schedule: Literal["smooth", "faithful"] = "smooth"
-    """Of alpha, the teacher's share in z. faithful: 1 - exp(-5 ((e + 1) / 160 - 1)^2) in epochs e
-    of 240, cut to 0 at 120 from .27. SOURCE. smooth: falls to 0 at `teacher_frac`. OURS"""
+    """Schedule of alpha, the teacher's share in z. faithful: 1 - exp(-5 ((e + 1) / 160 - 1)^2) in
+    epochs e of 240, cut from 0.27 to 0 at 120. SOURCE. smooth: 0 from `teacher_frac` on. OURS"""
     teacher_frac: float = 2 / 3
-    """Share of the training in which `smooth` asks the teacher at all. OURS"""
+    """Share of the training after which `smooth` no longer uses the teacher, in 0-1. OURS"""
     oversample: int = 2
-    """Batches read for each one trained on. OURS"""
+    """Batches that are read for each one that trains. OURS"""
     memory: int = 100
-    """Steps over which class counts are averaged. OURS"""
+    """Number of steps over which class counts are averaged. OURS"""
     least_kept: float = 0.02
-    """The training stops where over `memory` steps a smaller share of the images passes. OURS"""
+    """The student is stopped if a smaller share of images passes over `memory` steps. OURS"""
     align: float = 100.0
-    """Weight of the alignment: the release's 1 wants its 240 epochs. OURS"""
+    """Weight of the alignment. The release uses 1, which needs its 240 epochs. OURS"""
     weighted: bool = True
-    """Whether images weigh by w. SOURCE"""
+    """Whether each image has the weight w in the alignment. SOURCE"""
     contrast: float = 0.1
-    """Weight of NT-Xent between an image and its MixDistribution; the release's is a thousandth of
-    its alignment, as here. SOURCE"""
+    """Weight of NT-Xent between an image and its MixDistribution: a thousandth of `align`, as in
+    the release. SOURCE"""
     factor: int = 2
-    """How much narrower than the teacher's features the projector is inside. SOURCE"""
+    """The projector's inner width is the teacher's number of features divided by this. SOURCE"""
 
     def __post_init__(self) -> None:
         at_least(self, tau=0, oversample=1, memory=1, factor=1)
@@ -83,7 +83,7 @@ PRESETS = {
 
 
 class KD3(ReusedClassifier):
-    """See the file's head."""
+    """See the top of the file."""
 
     config: Config
 
@@ -96,10 +96,11 @@ class KD3(ReusedClassifier):
 
     @classmethod
     def oversample(cls, config: Config) -> int:
+        """The setting `oversample`."""
         return config.oversample
 
     def select_batch(self, batch: Batch, progress: float) -> Batch:
-        """As many images as train in a step: those that pass first, then others with weight 0."""
+        """The images of a step: first those that pass, then others with weight zero."""
         config = self.config
         alpha = teacher_share(progress, config.schedule, config.teacher_frac)
         mixed = alpha * batch.logits + (1 - alpha) * self.eval_logits(batch.pixels)
@@ -109,7 +110,7 @@ class KD3(ReusedClassifier):
         return batch.rows(rows).reweighted(passes[rows])
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """{"align"} and, where it weighs anything, {"contrast"}."""
+        """The scalar terms `align` and, if its weight is above zero, `contrast`. SOURCE."""
         config = self.config
         student_map, features, logits = self.student(batch.pixels)
         student_map, target = same_side(student_map, batch.teacher_map)
@@ -124,12 +125,12 @@ class KD3(ReusedClassifier):
         return terms
 
     def _contrast(self, batch: Batch, features_BD: Tensor) -> Tensor:
-        """The values [B] of each image and its MixDistribution finding each other."""
+        """NT-Xent [B] between each image and its MixDistribution."""
         num, device = len(features_BD), features_BD.device
         draw = torch.distributions.Beta(MIXING, MIXING)
         share = devices.send(draw.sample((num,)).numpy(), device)
         partner = devices.send(torch.randperm(num).numpy(), device)
-        # An image that weighs nothing gives nothing of itself.
+        # An image of weight zero must not influence the others.
         partner = torch.where(batch.weights[partner] > 0, partner, torch.arange(num, device=device))
         _, other_BD, _ = self.student(mix_distribution(batch.pixels, partner, share))
         return ntxent(
@@ -140,5 +141,5 @@ class KD3(ReusedClassifier):
         )
 
     def check(self, observed: Mapping[str, Any]) -> None:
-        """Stops where hardly anything passes: the student would learn nothing, or one class."""
+        """Stop the student if very few images pass: it would learn little, or a single class."""
         self.class_threshold.check(self.config.least_kept)

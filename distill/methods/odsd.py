@@ -1,10 +1,10 @@
-"""In the spirit of ODSD (arXiv 2307.16601): KD, a low-noise representation, relations twice.
+"""ODSD in spirit: KD, a low-noise representation, and relations between images.
 
-L = L_kd + low_noise L_ln + self_relation L_self + teacher_relation L_teacher. That there are a
-low-noise term and relations on the data's and on the teacher's level is SOURCE; the shape of each
-is REC .35 to .6 and the weights are unknown.
+Paper: arXiv 2307.16601. L = L_kd + low_noise L_ln + self_relation L_self + teacher_relation
+L_teacher. The paper has a low-noise term and relations at the data's and the teacher's level
+(SOURCE). The form of each is REC .35 to .6; the weights are not published.
 Command: make select METHOD=odsd ...; winnow distill --method odsd --preset cifar10_r34_r18
-Cost: kd's and two matrices of B^2 relations; a batch holds two views of half as many images.
+Cost: that of kd, and two matrices of B^2 relations; a batch holds two views of half as many images.
 Expected: 1.50 to 9.59 points more on ImageNet than the methods before it (the paper's abstract).
 """
 
@@ -30,30 +30,32 @@ from indexes.models.teacher import Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The knobs of odsd."""
+    """The settings of odsd."""
 
     temperature: float = 4.0
-    """T of L_kd. REC .6"""
+    """Temperature T of L_kd. REC .6"""
     low_noise: float = 1.0
-    """Weight of L_ln; feature terms carry on shifted data. REC .6"""
+    """Weight of L_ln. Feature terms still help on shifted data. REC .6"""
     low_noise_form: Literal["subspace", "transition"] = "subspace"
-    """Features where the classifier looks; or a learned matrix of wrong labels. REC .35"""
+    """subspace compares features in the classifier's subspace; transition learns a matrix of label
+    errors. REC .35"""
     self_relation: float = 0.1
     """Weight of L_self; relations are small additions. REC .6"""
     teacher_relation: float = 0.1
     """Weight of L_teacher. REC .6"""
     teacher_form: Literal["soft", "infonce"] = "soft"
-    """The teacher's neighborhood of each image; or its features among all of the batch. REC .6"""
+    """soft matches the teacher's neighborhood of each image; infonce finds its features among those
+    of the batch. REC .6"""
     tau: float = 0.1
     """Temperature of both relations. REC .6"""
     rank: int | None = None
-    """Directions of the classifier that L_ln keeps; None: all that the softmax depends on,
-    min(C - 1, D). OURS"""
+    """Number of directions of the classifier that L_ln keeps. None: min(C - 1, D), all on which the
+    softmax depends. OURS"""
     skip_same_class: bool = True
-    """Images of which the teacher thinks alike are no negatives of each other in L_self: with few
-    classes most pairs are. OURS"""
+    """Whether two images of the same teacher class are excluded as negatives of each other: with
+    few classes, most pairs are of one class. OURS"""
     ramp_frac: float = 0.05
-    """Share of the training over which the three weights grow from zero. REC .6"""
+    """Share of the training over which the three weights grow from zero, in 0-1. REC .6"""
 
 
 PRESETS = {
@@ -64,7 +66,7 @@ PRESETS = {
 
 
 class ODSD(Method):
-    """Two views of each image; see the file's head for the loss."""
+    """Two views of each image; the top of the file has the loss."""
 
     views = 2
     config: Config
@@ -84,13 +86,15 @@ class ODSD(Method):
 
     @classmethod
     def needs(cls, config: Config) -> Needs:
+        """The teacher's features."""
         return "features"
 
     def own_optimizer(self) -> torch.optim.Optimizer | None:
+        """Adam for the matrix of label errors, if there is one."""
         return self.noise.optimizer() if self.config.low_noise_form == "transition" else None
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """{"kd", "low_noise", "self", "teacher"}, each with its weight and ramp in it."""
+        """The weighted scalar terms `kd`, `low_noise`, `self` and `teacher`. REC .35 to .6."""
         config, weights = self.config, batch.weights
         _, features, logits = self.student(batch.pixels)
         mapped = self.to_teacher(features)
@@ -103,7 +107,7 @@ class ODSD(Method):
             weights_B=weights[:half],
             classes_B=batch.logits[:half].argmax(1) if config.skip_same_class else None,
         )
-        # Within one view: an image's own other view would dominate the teacher's softmax.
+        # One view at a time: an image's other view would dominate the teacher's softmax.
         related = torch.cat([self._relation(features, mapped, batch, view) for view in views])
         ramp = min(1.0, progress / config.ramp_frac) if config.ramp_frac > 0 else 1.0
         return {

@@ -1,13 +1,13 @@
-"""Ours: the teacher's map and its logits at once, by orthogonalized updates (Muon).
+"""winnow: match the teacher's map and its logits together, with Muon as the optimizer.
 
-L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + kd T^2 KL(softmax(t / T) || softmax(s / T)); the
-student ends in the teacher's own classifier (SimKD, KD3), so both terms pull at the same features,
-and the map is measured in its own size, so that one weight does for any teacher. The optimizer is
-Muon (distill/training/muon.py), which is worth more than any term; `--optimizer muon` gives it to
-the other methods too. OURS; what each part gives is in docs/results.md.
+L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + kd T^2 KL(softmax(t / T) || softmax(s / T)). The
+student ends in the teacher's classifier (SimKD, KD3), so both terms act on the same features. The
+distance of the maps is relative to the size of the teacher's map, so one weight suits any teacher.
+Muon (distill/training/muon.py) contributes more than any term; `--optimizer muon` selects it for
+the other methods too. OURS; docs/results.md has the gain of each part.
 Command: winnow distill --method winnow
-Cost: that of hidfd, and of Muon fifteen products with each weight matrix a step; the projector,
-which the student keeps. `oversample=2`: two forwards of the student more.
+Cost: that of hidfd with its projector, and fifteen matrix products per weight and step for Muon.
+`oversample=2` adds two forwards of the student.
 Expected (docs/results.md): R18 -> ResNet-8, 1,000 steps on web images for CIFAR-10, 82.7
 (hidfd 80.0, by Muon 82.8; kd 67.2).
 """
@@ -32,20 +32,22 @@ MIN_SIZE = 1e-12  # of a teacher whose map is zero everywhere
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The knobs of winnow."""
+    """The settings of winnow."""
 
     temperature: float = 4.0
-    """T of both softmaxes."""
+    """Temperature T of both softmaxes."""
     kd: float = 2.0
-    """Weight of the divergence of the softmaxes."""
+    """Weight of the divergence between the softmaxes."""
     align: float = 100.0
-    """Weight of the alignment."""
+    """Weight of the distance between the maps."""
     oversample: int = 1
-    """Batches read for each one trained on: the images of the largest KL; 1 trains on all."""
+    """Batches that are read for each one that trains; the images of the largest KL train. 1 trains
+    on all."""
     factor: int = 2
-    """How much narrower than the teacher's features the projector is inside."""
+    """The projector's inner width is the teacher's number of features divided by this."""
     depthwise: bool = False
-    """Whether its 3x3 looks at each channel by itself: with factor=1 a third of the weights."""
+    """Whether the projector's 3x3 convolution is depthwise; with factor=1 it has a third of the
+    weights."""
 
     def __post_init__(self) -> None:
         at_least(self, oversample=1, factor=1)
@@ -59,7 +61,7 @@ PRESETS = {
 
 
 class Winnow(ReusedClassifier):
-    """See the file's head."""
+    """See the top of the file."""
 
     config: Config
     optimizer = "muon"
@@ -69,6 +71,7 @@ class Winnow(ReusedClassifier):
 
     @classmethod
     def oversample(cls, config: Config) -> int:
+        """The setting `oversample`."""
         return config.oversample
 
     def select_batch(self, batch: Batch, progress: float) -> Batch:
@@ -80,7 +83,7 @@ class Winnow(ReusedClassifier):
         return batch.rows(largest(unlearned, batch.weights, num))
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """{"align", "kd"}, each with its weight in it."""
+        """The weighted scalar terms `align` and `kd` of a batch. OURS."""
         config = self.config
         student_map, _, logits = self.student(batch.pixels)
         student_map, target = same_side(student_map, batch.teacher_map)

@@ -52,7 +52,7 @@ def test_kd3_logs_what_it_keeps_and_stops_where_nothing_passes(
     assert "kept_frac" in caplog.text
     config = kd3.Config(tau=0.5, tau_floor=3.0, memory=1)
     assert run(world, tmp_path / "b", "kd3", config=config, steps=3)[0].state == "refused"
-    assert "pass its threshold: lower it with --set tau=0.25" in caplog.text
+    assert "pass the threshold: lower it with --set tau=0.25" in caplog.text
     one = make(world, "kd3")
     one.check({})
     one.class_threshold.kept_frac.zero_()
