@@ -1,4 +1,4 @@
-"""The options of `winnow distill` and `winnow targets`, and what they resolve to."""
+"""The options of `winnow distill` and `winnow targets`, and how defaults are resolved."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ SMALL_STUDENT, LARGE_STUDENT = "resnet8x4", "timm:mobilenetv3_small_050"
 
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(RunConfig):
-    """Train students on curated shards: they learn from the teacher, never from a label.
+    """Train students on curated shards. They learn from the teacher, never from a label.
 
-    Saves to RUNS/students/SHARDS-METHOD-STUDENT. After Ctrl-C run the same command again and it
-    goes on where it stopped; after a kill, from its last checkpoint (one a minute). Several GPUs
-    train together as torchrun --nproc-per-node 8 -m winnow distill ...
+    Students are saved to RUNS/students/SHARDS-METHOD-STUDENT. After Ctrl-C, run the same command
+    again: training continues where it stopped. After a kill it continues from the last checkpoint;
+    one is saved every minute. For several GPUs, run
+    torchrun --nproc-per-node 8 -m winnow distill ...
 
     Example: winnow distill --student 'resnet8x4 timm:mobilenetv3_small_050' --eval /data/val
     """
@@ -35,68 +36,73 @@ class DistillConfig(RunConfig):
     shards: Annotated[Shards | Path | None, Option(type=Path)] = None
     """Curated shards. Default: the last ones that `winnow select` wrote."""
     teacher: Annotated[Teacher | Path | str | None, Option(type=str)] = None
-    """A teacher directory, or a name under RUNS/teachers. Default: the one that the shards name;
-    another one is refused."""
+    """A teacher directory, or a name under RUNS/teachers. It must be the teacher that labeled the
+    shards, which is also the default."""
     students: Annotated[Sequence[str], Option(flags=("--student",))] = ()
-    """A student: resnet8x4 (see `winnow students`), timm:NAME, torchvision:NAME, with arguments
-    behind it, as in timm:NAME:patch_size=4. Repeat, or separate by spaces: all are fed by one pass
-    over the images. Default: resnet8x4 up to 64 pixels, timm:mobilenetv3_small_050 above."""
+    """A student: resnet8x4 (see `winnow students`), timm:NAME or torchvision:NAME; arguments
+    follow the name, as in timm:NAME:patch_size=4. Repeat, or separate by spaces: all students
+    share one pass over the images. Default: resnet8x4 up to 64 pixels,
+    timm:mobilenetv3_small_050 above."""
     method: str = "winnow"
     """winnow, kd, dfnd, odsd, eikd, kd3, hidfd (see `winnow methods`), or your own .py file.
-    winnow, kd3 and hidfd save the student with a projector: kd leaves it as it is."""
+    winnow, kd3 and hidfd add a projector to the student; the others save it unchanged."""
     preset: str | None = None
-    """A known setting of the method and its training, as cifar10_r34_r18 (see `winnow methods`);
-    explicit options override the preset."""
+    """A named configuration of the method and its training, such as cifar10_r34_r18 (see
+    `winnow methods`). Explicit options override the preset."""
     settings: Annotated[Settings, Option(flags=("--set",))] = ()
-    """A setting of the method, key=value; repeat or space-separate."""
+    """A setting of the method as key=value. Repeat, or separate by spaces."""
     mix: Annotated[Shards | Path | None, Option(type=Path)] = None
-    """More shards, of the same teacher: synthetic ones beside real ones."""
+    """A second shard set of the same teacher, such as synthetic images beside real ones."""
     mix_frac: Annotated[float, Option(min=0.0, max=1.0)] = 0.5
-    """The share of the --mix shards in every batch."""
+    """Share of the --mix shards in every batch, in 0-1."""
     epochs: Annotated[float | None, Option(min=0.001)] = None
-    """How often each image is seen, in views. Default: 30."""
+    """Views of each image in the whole training. Default: 30."""
     steps: Annotated[int | None, Option(min=1)] = None
-    """Steps of the optimizer, instead of --epochs."""
+    """Number of optimizer steps, instead of --epochs."""
     batch_size: Annotated[int | None, Option(min=4)] = None
-    """Views in a batch. Default: 128."""
+    """Number of views in a batch. Default: 128."""
     lr: float | None = None
-    """Peak learning rate. Default: 0.1 per 128 in a batch."""
+    """Peak learning rate. Default: 0.1 per 128 views in a batch."""
     optimizer: Optimizer | None = None
-    """sgd or muon. Default: the method's; muon for winnow, sgd elsewhere."""
+    """sgd or muon. Default: muon for the method winnow, sgd for the others."""
     views: Annotated[int, Option(min=0)] = 0
-    """0: a fresh view at each visit, the teacher runs at each step. V: V fixed views of each image;
-    the teacher's targets are computed once, for every later seed and student."""
+    """0: a fresh view at each visit; the teacher runs at every step. V: V fixed views of each
+    image; teacher targets are computed once and cached for all later seeds and students."""
     targets: Path | None = None
-    """Targets that `winnow targets` cached; the student trains on their views."""
+    """A directory of cached targets from `winnow targets`. The student trains on its views."""
     color_jitter: Annotated[float | None, Option(min=0.0, max=1.0)] = None
-    """Views vary in brightness, contrast and saturation by so much. Default: 0."""
+    """Largest relative change of brightness, contrast and saturation in a view, in 0-1.
+    Default: 0."""
     compile: Annotated[bool | None, Option(flags=("--compile/--no-compile",))] = None
-    """Compile the teacher's forward. Default: on a CPU, for more than 500,000 views."""
+    """Compile the teacher. Default: only on a CPU, from 500,000 views on."""
     accumulate: Annotated[int, Option(min=1)] = 1
-    """Parts that a batch is taken in, to save memory."""
+    """Split each batch into this many parts, one after another, to save memory."""
     ema: Annotated[float, Option(min=0.0, max=0.99999)] = 0.0
-    """Save a running mean of the weights with this decay: 0.999."""
+    """Save a running mean of the weights with this decay, such as 0.999. 0 saves the last
+    weights."""
     seed: int = 0
-    """Initial weights, order and fresh views."""
+    """Seed of the initial weights, the order of the images and fresh views."""
     evaluate_on: Annotated[str | None, Option(flags=("--eval",))] = None
-    """A labeled set; read only after the last step."""
+    """A labeled set for evaluation. It is read only after the last step."""
     out: Path | None = None
-    """The student's directory (of several: their parent). Default: under RUNS."""
+    """The student's directory, or the parent directory of several students. Default: under
+    RUNS."""
     memory_gib: Annotated[float | None, Option(min=0.0)] = None
-    """Images stay decoded on the device where they fit so many GiB, else they are streamed; 0:
-    always. Default: half of its free memory, on a CPU at most 4."""
+    """Keep decoded images on the device if they fit into this many GiB; else stream them. 0 always
+    streams. Default: half of the free memory, on a CPU at most 4."""
     workers: Annotated[int | None, Option(min=0)] = None
-    """Decoding processes of a stream. Default: a core each, up to 8."""
+    """Number of decoding processes of a stream. Default: one per core but one, at most 8."""
     fresh: bool = False
-    """Forget an earlier training in the same directory."""
+    """Delete an earlier training in the same directory and start again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetsConfig(RunConfig):
-    """Compute the teacher's targets for V views of every image, for all students and seeds to come.
+    """Compute and cache the teacher's targets for V views of every image.
 
-    Written to RUNS/targets; `winnow distill --views V` finds them (and computes what is missing).
-    A second call goes on where the first stopped, or adds the views that are missing.
+    All later students and seeds reuse them. They are written to RUNS/targets, where
+    `winnow distill --views V` finds them; it also computes missing ones. A second call continues
+    where the first stopped, or adds the missing views.
 
     Example: winnow targets --views 8 --verify
     """
@@ -104,37 +110,38 @@ class TargetsConfig(RunConfig):
     shards: Annotated[Shards | Path | None, Option(type=Path)] = None
     """Curated shards. Default: the last ones that `winnow select` wrote."""
     teacher: Annotated[Teacher | Path | str | None, Option(type=str)] = None
-    """Their teacher, if it is not under RUNS/teachers."""
+    """The teacher of the shards, if it is not under RUNS/teachers."""
     views: Annotated[int, Option(min=1)] = 4
-    """Views of each image."""
+    """Number of views of each image."""
     keep: Needs = "logits"
-    """logits (kd, dfnd), features (odsd, eikd) or the whole last map (winnow, kd3, hidfd) beside
-    them."""
+    """logits (enough for kd, dfnd), or also features (odsd, eikd), or also the last map (winnow,
+    kd3, hidfd)."""
     top: Annotated[int, Option(min=1)] = TOP_LOGITS
-    """Logits stored of a target of more than 1,024 classes; the others are stored as their
-    logsumexp. As many as there are classes: all."""
+    """Number of logits stored per target if there are more than 1,024 classes; the others are
+    stored as one logsumexp. Give the number of classes to store all."""
     color_jitter: Annotated[float, Option(min=0.0, max=1.0)] = 0.0
-    """As --color-jitter of `winnow distill`."""
+    """Largest relative change of brightness, contrast and saturation in a view, in 0-1."""
     compile: Annotated[bool | None, Option(flags=("--compile/--no-compile",))] = None
-    """Compile the teacher's forward. Default: on a CPU, for more than 500,000 views."""
+    """Compile the teacher. Default: only on a CPU, from 500,000 views on."""
     seed: int = 0
-    """Draws the views."""
+    """Seed of the views."""
     verify: bool = False
-    """Compute a sample again; report the largest difference."""
+    """Compute a sample of the targets again and report the largest difference."""
 
 
 def last_shards(runs: Path) -> Path:
-    """The shards that `winnow select` wrote last; ValueError when it has not yet."""
+    """Return the shards that `winnow select` wrote last; raises ValueError if there are none."""
     note = runs / "last-shards.json"
     if not note.is_file():
         raise ValueError(
-            f"no --shards given and {note} is not there: run `winnow select` first, or name shards"
+            f"--shards is not given, and {note} does not exist: run `winnow select` first, or give "
+            "--shards"
         )
     return Path(str(artifact.read_json(note)["shards"]))
 
 
 def resolve_recipe(config: DistillConfig, preset: Mapping[str, Any], num_images: int) -> Recipe:
-    """The Recipe of a configuration: explicit options, then the preset's fields, then defaults."""
+    """Return the Recipe: explicit options, then the fields of the preset, then defaults."""
     names = ("epochs", "steps", "batch_size", "lr", "optimizer")
     explicit = {name: getattr(config, name) for name in names}
     explicit = {name: value for name, value in explicit.items() if value is not None}
@@ -144,9 +151,9 @@ def resolve_recipe(config: DistillConfig, preset: Mapping[str, Any], num_images:
 
 
 def view_settings(targets: Path | None, views: int, color_jitter: float | None) -> dict[str, Any]:
-    """The Recipe's fields of how views look: those of the cached `targets`, where these are given.
+    """Return the Recipe's fields about views; cached `targets` determine them if given.
 
-    Raises ArtifactError where `color_jitter` is another one than theirs.
+    Raises ArtifactError if `color_jitter` differs from that of the targets.
     """
     explicit: dict[str, Any] = {"views": views}
     if targets is None:
@@ -155,8 +162,8 @@ def view_settings(targets: Path | None, views: int, color_jitter: float | None) 
     key = card["key"]
     if color_jitter not in (None, key["color_jitter"]):
         raise artifact.ArtifactError(
-            f"{targets} holds targets of views of color jitter {key['color_jitter']}, not "
-            f"{color_jitter}"
+            f"{targets} holds targets of views with color jitter {key['color_jitter']}, not "
+            f"{color_jitter}: leave --color-jitter out, or make other targets"
         )
     return {
         "views": views or card["views"],
@@ -167,7 +174,7 @@ def view_settings(targets: Path | None, views: int, color_jitter: float | None) 
 
 
 def make_recipe(preset: Mapping[str, Any], explicit: Mapping[str, Any], num_images: int) -> Recipe:
-    """The Recipe of a preset's fields and explicit ones, which win; without steps, 30 epochs."""
+    """Return the Recipe of a preset's fields and explicit ones, which win; 30 epochs by default."""
     fields = {**preset, **explicit}
     if "epochs" in explicit and "steps" not in explicit:
         fields.pop("steps", None)
@@ -179,12 +186,20 @@ def make_recipe(preset: Mapping[str, Any], explicit: Mapping[str, Any], num_imag
 
 
 def split_builders(words: Sequence[str]) -> list[str]:
-    """Builders separated by spaces or commas, but for commas within brackets."""
+    """Split builders at spaces and commas, but not within brackets.
+
+    Example:
+        >>> split_builders(["resnet8,resnet20 timm:x:size=(8,8)"])
+        ['resnet8', 'resnet20', 'timm:x:size=(8,8)']
+    """
     return [word for word in re.split(r"[\s,]+(?![^\[(]*[\])])", " ".join(words)) if word]
 
 
 def student_directories(config: DistillConfig, shards: Shards) -> dict[str, Path]:
-    """Builder -> directory: OUT, or OUT/STUDENT for several, or RUNS/students/SHARDS-METHOD-..."""
+    """Map each builder to its directory: OUT, OUT/STUDENT, or RUNS/students/SHARDS-METHOD-...
+
+    Raises ValueError if two builders would get the same directory.
+    """
     small = shards.input_size <= SMALL_PIXELS
     builders = split_builders(config.students) or [SMALL_STUDENT if small else LARGE_STUDENT]
     several = len(set(builders)) > 1
@@ -200,7 +215,9 @@ def student_directories(config: DistillConfig, shards: Shards) -> dict[str, Path
         seed = [f"seed{config.seed}"] if config.seed > 0 else []
         directories[builder] = config.runs / "students" / "-".join([*words, short, *seed])
     if len(set(directories.values())) < len(directories):
-        raise ValueError(f"{', '.join(builders)} would share a directory: train them one by one")
+        raise ValueError(
+            f"{', '.join(builders)} would share a directory: train them one at a time with --out"
+        )
     return directories
 
 

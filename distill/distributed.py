@@ -20,7 +20,7 @@ from torch import Tensor, distributed
 from indexes import devices
 from indexes.command.console import PACKAGES, PROGRESS
 
-STOP_CHECK_STEPS = 10  # of several processes all must stop at one step; torchrun waits 30 seconds
+STOP_CHECK_STEPS = 10  # all processes must stop at the same step; torchrun waits 30 seconds
 TIMEOUT = datetime.timedelta(hours=2)  # the first process may decode, evaluate and save alone
 
 
@@ -42,13 +42,13 @@ class ProcessGroup:
             distributed.barrier()
 
     def all_reduce(self, value: Tensor) -> Tensor:
-        """`value` summed over all processes, in place."""
+        """Sum `value` [...] over all processes, in place."""
         if self.num > 1:
             distributed.all_reduce(value)
         return value
 
     def any_rank(self, step: int, is_true: Callable[[], bool], device: str) -> bool:
-        """Whether it is true in any process; several processes ask at every tenth step alone."""
+        """Whether it is true in any process; several processes check at every tenth step only."""
         if self.num == 1:
             return is_true()
         if step % STOP_CHECK_STEPS:
@@ -56,7 +56,7 @@ class ProcessGroup:
         return bool(self.all_reduce(torch.tensor(float(is_true()), device=device)) > 0)
 
     def broadcast(self, value: Tensor, owner: int) -> None:
-        """`value` becomes that of the process `owner`."""
+        """Overwrite `value` [...] with that of the process `owner`."""
         if self.num > 1:
             distributed.broadcast(value, owner)
 
@@ -67,14 +67,15 @@ SINGLE = ProcessGroup()
 def average_gradients(
     grads: Sequence[Tensor], buffers: Sequence[Tensor], weight: Tensor, group: ProcessGroup
 ) -> None:
-    """Replaces both by their means over all processes, in one message.
+    """Replace gradients and buffers [...] by their means over all processes, in one message.
 
     DistributedDataParallel would wrap the forward of every method, which may call its student
     several times, and needs one more message for the sum of the weights; its losses agree with
     these (within 1e-4 in 30 steps of bf16) and its steps are no faster on a CPU (docs/LOG.md).
 
-    Of gradients each process counts by its `weight` (a scalar; where all weigh nothing they become
-    zero), of `buffers`, which saw as many images in each, as one.
+    In the mean of a gradient each process counts by its `weight`, a scalar; if all weights are zero
+    the gradient becomes zero. In the mean of a buffer all processes count the same, because each
+    saw as many images.
     """
     sums = [part.detach().flatten().float() * weight for part in grads]
     shares = [part.detach().flatten().float() / group.num for part in buffers]
@@ -89,9 +90,9 @@ def average_gradients(
 
 @contextlib.contextmanager
 def init_distributed(device: str) -> Iterator[tuple[ProcessGroup, str]]:
-    """The processes that torchrun started, and this one's device; a single one without torchrun.
+    """Yield the processes that torchrun started, or a single one, and the device of this process.
 
-    All but the first log nothing within the block.
+    Within the block, only the first process logs.
     """
     device = devices.choose(device)
     num = int(os.environ.get("WORLD_SIZE", "1"))

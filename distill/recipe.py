@@ -1,4 +1,4 @@
-"""How long and how fast a training goes: the one Recipe of every method."""
+"""The length, batches and learning rate of a training: one Recipe for every method."""
 
 from __future__ import annotations
 
@@ -16,56 +16,57 @@ Needs = Literal["logits", "features", "map"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How long and how fast. A batch holds `batch_size` views, whatever the method."""
+    """The settings of a training. A batch holds `batch_size` views for every method."""
 
     steps: int
     batch_size: int = 128
     lr: float = LR_PER_128
     views: int = 0
-    """0: a fresh view at each visit; V: V fixed views, whatever the seed, with cached targets."""
+    """0: a fresh view at each visit. V: V fixed views, the same for every seed, cached targets."""
     view_seed: int = 0
-    """Draws the V views; fresh ones are drawn from `seed`."""
+    """Seed of the V fixed views; fresh views use `seed`."""
     top_logits: int = TOP_LOGITS
-    """Logits in a cached target above 1,024 classes; the others are stored as their logsumexp."""
+    """Logits in a cached target above 1,024 classes; the others are stored as one logsumexp."""
     color_jitter: float = 0.0
-    """Brightness, contrast and saturation of a view vary by so much, in 0-1."""
+    """Largest relative change of brightness, contrast and saturation in a view, in 0-1."""
     seed: int = 0
     compiled: bool = False
-    """Whether the teacher's forward is compiled; it rounds a little otherwise."""
+    """Whether the teacher is compiled, which changes its rounding slightly."""
     accumulate: int = 1
-    """Parts that a batch is taken in, one after the other, where it does not fit as a whole."""
+    """Number of equal parts of a batch that run one after another, to save memory."""
     ema: float = 0.0
-    """Decay of a running mean of the weights, which is then what is saved; 0: the last weights."""
+    """Decay of the running mean of the weights that is saved. 0: the last weights are saved."""
     optimizer: Optimizer | None = None
-    """sgd, or muon for what is a matrix; None: what the method asks for."""
+    """sgd, or muon for the weight matrices. None: the method's optimizer."""
     drop_at: tuple[float, ...] | None = None
-    """Shares of the steps at which the learning rate falls to a tenth; None: half a cosine."""
+    """Shares of the steps at which the learning rate falls to a tenth. None: half a cosine."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 4 or self.views < 0 or not self.lr > 0:
             raise ValueError(
-                f"steps must be at least 1, batch size 4, views 0 and lr above 0: not {self}"
+                f"steps must be at least 1, batch_size 4, views 0, and lr above 0, not {self}"
             )
         if not (0 <= self.color_jitter <= 1 and 0 <= self.ema < 1):
-            raise ValueError(f"color_jitter is in 0-1 and ema in 0-1 but not 1: not {self}")
+            raise ValueError(f"color_jitter must be in 0-1, and ema in 0-1 below 1, not {self}")
         if self.top_logits < 1:
-            raise ValueError(f"at least 1 logit of a target is stored, not {self.top_logits}")
+            raise ValueError(f"top_logits must be at least 1, not {self.top_logits}")
         if self.accumulate < 1 or self.batch_size % self.accumulate:
             raise ValueError(
-                f"a batch of {self.batch_size} cannot be taken in {self.accumulate} equal parts"
+                f"a batch of {self.batch_size} cannot be split into {self.accumulate} equal parts: "
+                "choose --accumulate so that it divides --batch-size"
             )
         if self.optimizer not in (None, *get_args(Optimizer)):
             known = ", ".join(get_args(Optimizer))
-            raise ValueError(f"there is no optimizer {self.optimizer!r}: {known}")
+            raise ValueError(f"there is no optimizer {self.optimizer!r}: choose one of {known}")
 
 
 @dataclass(frozen=True)
 class Mix:
-    """A second shard set, and the share of it in each batch, in 0-1 (HiDFD's 1 - omega)."""
+    """A second shard set and its share in each batch, in 0-1 (HiDFD's 1 - omega)."""
 
     shards: Shards
     frac: float
 
     def __post_init__(self) -> None:
         if not 0 < self.frac < 1:
-            raise ValueError(f"the share of a second shard set is between 0 and 1, not {self.frac}")
+            raise ValueError(f"--mix-frac must be between 0 and 1, both excluded, not {self.frac}")

@@ -31,15 +31,21 @@ Boxes = npt.NDArray[np.float32]
 
 
 def stored_side(size: int) -> int:
-    """R in pixels: S itself for small views, else round(8 S / 7), the usual 256 for 224."""
+    """Return R in pixels: S itself up to 64, else round(8 S / 7), the usual 256 for 224.
+
+    Example:
+        >>> stored_side(32), stored_side(224)
+        (32, 256)
+    """
     return size if size <= SMALL else round(size * 8 / 7)
 
 
 def uniforms(
     seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], num: int, first: int = 0
 ) -> npt.NDArray[np.float64]:
-    """[B, num] in [0, 1): numbers `first` and on of the endless row of each (seed, key hash, view
-    number), which are all that they depend on.
+    """Random numbers [B, num] in [0, 1), from number `first` on, for each key hash and view [B].
+
+    They depend only on the seed, the key hash and the number of the view.
     """
     state = splitmix64(np.array([seed % 2**64], np.uint64))
     state = splitmix64(state ^ key_hash)
@@ -85,9 +91,10 @@ def draw_jitter(
 
 
 def apply_jitter(pixels_B3SS: Tensor, factors: npt.NDArray[np.float32]) -> Tensor:
-    """Pixels in [0, 1], brighter, away from their mean gray, and away from gray, by these factors.
+    """Scale brightness, contrast and saturation of pixels [B, 3, S, S] by factors [B, 3].
 
-    In this order, cut to [0, 1] after each, as torchvision's ColorJitter does.
+    They are applied in this order, and pixels are clamped to [0, 1] after each, as in torchvision's
+    ColorJitter.
     """
     brightness, contrast, saturation = devices.send(factors, pixels_B3SS.device)[
         :, :, None, None, None
@@ -125,7 +132,12 @@ class Augmentation:
 
 
 def center_view(count: int, size: int) -> Boxes:
-    """`count` boxes [B, 5] of the center crop without flip."""
+    """Return `count` boxes [B, 5] of the center crop, without a flip.
+
+    Example:
+        >>> center_view(1, 32).tolist()
+        [[0.0, 0.0, 32.0, 32.0, 0.0]]
+    """
     corner = (stored_side(size) - size) // 2
     return np.tile(np.array([corner, corner, size, size, 0], np.float32), (count, 1))
 
@@ -133,12 +145,13 @@ def center_view(count: int, size: int) -> Boxes:
 def crop_views(images_BRR3: Tensor, boxes: Boxes, size: int) -> Tensor:
     """Stored images uint8 [B, R, R, 3] and boxes [B, 5] -> float32 [B, 3, S, S] in [0, 1].
 
-    On the images' device, in channels_last; an image's result does not depend on its batch.
+    The result is on the device of the images, in channels_last, and does not depend on the other
+    images of the batch. Raises ValueError if the images are not [B, R, R, 3] with one box each.
     """
     side = stored_side(size)
     if images_BRR3.shape[1:] != (side, side, 3) or len(boxes) != len(images_BRR3):
         raise ValueError(
-            f"views of {size} pixels want images [{len(boxes)}, {side}, {side}, 3], not "
+            f"views of {size} pixels need images [{len(boxes)}, {side}, {side}, 3], not "
             f"{list(images_BRR3.shape)}"
         )
     boxes_B5 = devices.send(boxes, images_BRR3.device)

@@ -48,9 +48,9 @@ def stored_geometry(geometry: Geometry) -> Geometry:
 
 
 def decode_images(read: Sequence[tuple[bytes, str]], geometry: Geometry) -> Pixels:
-    """Images and their names -> stored images uint8 [B, R, R, 3].
+    """Decode images, given with their names, to stored images uint8 [B, R, R, 3].
 
-    ValueError names an image that cannot be decoded.
+    Raises ValueError with the name of an image that cannot be decoded.
     """
     out = np.empty((len(read), geometry.size, geometry.size, 3), np.uint8)
     for row, (blob, name) in enumerate(read):
@@ -58,8 +58,8 @@ def decode_images(read: Sequence[tuple[bytes, str]], geometry: Geometry) -> Pixe
             out[row] = load_view(blob, geometry)[0]
         except BadImage as error:
             raise ValueError(
-                f"{name} cannot be decoded ({error.reason}): the shards are damaged; "
-                "check them with `winnow verify`, and make them again"
+                f"{name} cannot be decoded ({error.reason}): the shards are damaged. Check them "
+                "with `winnow verify`, and write them again"
             ) from error
     return out
 
@@ -126,7 +126,7 @@ class InMemory:
         self.pixels_NRR3, self.sampler = pixels_NRR3, sampler
 
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """See ImageSource."""
+        """Stored images uint8 [B, R, R, 3] of each step in start..stop-1."""
         for step in range(start, stop):
             index = devices.send(self.sampler.indices(step)[0], self.pixels_NRR3.device)
             yield self.pixels_NRR3.index_select(0, index)
@@ -150,10 +150,10 @@ class Streaming:
         self.steps, self.device, self.workers = steps, device, workers
 
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """See ImageSource."""
+        """Stored images uint8 [B, R, R, 3] of each step in start..stop-1."""
         options: dict[str, Any] = {}
         if self.workers:
-            # Not fork: decoding threads and CUDA live in this process.
+            # fork is unsafe: this process has decoding threads and CUDA.
             options["multiprocessing_context"] = "spawn"
             options["prefetch_factor"] = 4
             options["worker_init_fn"] = devices.leave_signals
@@ -188,16 +188,16 @@ def open_image_source(
         budget_bytes = free_bytes(device) // 2
         if not device.startswith("cuda"):
             budget_bytes = min(budget_bytes, CPU_BUDGET_BYTES)
-    # Another process's GPU may be fuller: all do the same.
+    # Free memory may differ between processes, but all must choose alike.
     is_too_large = torch.tensor(float(num_bytes > budget_bytes), device=device)
     if not group.all_reduce(is_too_large):
         return InMemory(decode_all(dataset, geometry, device, group), sampler)
     if workers is None:
         workers = max(1, min(WORKERS, devices.cores() - 1))
-    readers = f"{workers} worker{'s' * (workers != 1)}" if workers else "this very process"
+    readers = f"{workers} worker{'s' * (workers != 1)}" if workers else "the main process"
     log.info(
-        "decoded images take %.2f GiB and %.2f may be used: %s will read and decode each at every "
-        "visit",
+        "the decoded images take %.2f GiB, but only %.2f may be used: %s will decode each image "
+        "at every visit",
         num_bytes / 2**30,
         budget_bytes / 2**30,
         readers,
@@ -254,7 +254,7 @@ class StepLoader:
 
 
 def free_bytes(device: str) -> int:
-    """Memory that can still be had on `device`, in bytes."""
+    """Return the free memory of `device` in bytes."""
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
     meminfo = Path("/proc/meminfo")

@@ -27,17 +27,29 @@ class Split:
 
 
 def split_heldout(key_hash: Uint64) -> Split:
-    """2 % of the rows (1 to 2,000) held out by key hash: the same ones in every run of a set."""
+    """Hold out 2 % of the rows (1 to 2,000) by key hash [N], the same ones in every run.
+
+    Raises ValueError for fewer than two rows.
+    """
     num = len(key_hash)
     if num < 2:
-        raise ValueError(f"these shards hold {num} images; at least 2 are needed to train")
+        raise ValueError(
+            f"the shards hold {num} images, but training needs at least 2: select more with -n"
+        )
     count = min(max(round(HELDOUT_FRAC * num), 1), MAX_HELDOUT)
     order = np.argsort(splitmix64(key_hash), kind="stable")
     return Split(np.sort(order[count:]), np.sort(order[:count]))
 
 
 def normalized_weights(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Weights [N] of the training rows with mean 1; ValueError unless >= 0 and not all 0."""
+    """Scale the weights [N] of the training rows to mean 1.
+
+    Raises ValueError unless all are finite and >= 0, and one is above 0.
+
+    Example:
+        >>> normalized_weights(np.array([1.0, 3.0], np.float32)).tolist()
+        [0.5, 1.5]
+    """
     total = float(weights.sum(dtype=np.float64))
     if not np.isfinite(weights).all() or (weights < 0).any() or total <= 0:
         raise ValueError("the shards' weights must be finite, not negative, and not all zero")

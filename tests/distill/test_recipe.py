@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_parts_must_be_equal() -> None:
-    with pytest.raises(ValueError, match="a batch of 16 cannot be taken in 3 equal parts"):
+    with pytest.raises(ValueError, match="a batch of 16 cannot be split into 3 equal parts"):
         Recipe(steps=1, batch_size=16, accumulate=3)
 
 

@@ -102,9 +102,9 @@ def test_large_flip_mirrors_and_boxes_zoom() -> None:
 
 
 def test_other_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="want images"):
+    with pytest.raises(ValueError, match="need images"):
         augment.crop_views(images(2, 32), augment.center_view(2, 64), 64)
-    with pytest.raises(ValueError, match="want images"):
+    with pytest.raises(ValueError, match="need images"):
         augment.crop_views(images(2, 32), augment.center_view(3, 32), 32)
 
 

@@ -88,5 +88,5 @@ def test_the_optimizer_is_the_methods_unless_said(world: World, tmp_path: Path) 
     assert same(own, muon)
     assert not same(own, sgd)
     assert recorded(trained("kd", "kd", None)) == "sgd"
-    with pytest.raises(ValueError, match="there is no optimizer 'adam': sgd, muon"):
+    with pytest.raises(ValueError, match="there is no optimizer 'adam': choose one of sgd, muon"):
         Recipe(steps=1, optimizer="adam")  # type: ignore[arg-type]
