@@ -1,14 +1,14 @@
-"""The ground floor: what the offline stage and the training stage both look up.
+"""The shared base layer of the offline stage (`pipeline`) and the training stage (`distill`).
 
 `sources` reads images from folders, tars and Parquet files; `images` decodes them. `models` builds
-networks and opens teachers, from `zoo` or from timm, torchvision and open_clip. `embeddings` holds
-what a teacher computed of a corpus, `vectors` indexes it, `retrieval` searches it. `shards` is the
-contract between the two stages. `artifact` defines what a finished artifact is.
+networks and opens teachers, from `zoo` or from timm, torchvision and open_clip. `embeddings` stores
+a teacher's outputs for a corpus, `vectors` indexes them, and `retrieval` searches the index.
+`shards` is the contract between the two stages. `artifact` defines when an artifact is finished.
 
-`command` is how a command is declared and how it talks; `plugins` finds what a name on the command
-line stands for; `devices` is the hardware.
+`command` declares commands and formats their output. `plugins` resolves the names given on the
+command line. `devices` describes the hardware.
 
-The folder holds no policy, no loss and no training loop, and it imports neither stage.
+This package holds no policy, no loss and no training loop, and it imports neither stage.
 """
 
 from __future__ import annotations

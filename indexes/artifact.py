@@ -1,4 +1,8 @@
-"""A directory is an artifact once its card.json is there: written aside, synced, renamed, last."""
+"""Artifacts: directories that are finished once they hold card.json, which is written last.
+
+Every file is written under another name, synced to disk and renamed, so that a reader sees either
+the whole file or none.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ import numpy as np
 
 log = logging.getLogger(__name__)
 
-# A card of another schema version is refused by name, never guessed at.
+# Kind -> schema version. A card of another version is refused; no old version is interpreted.
 SCHEMAS = {
     "teacher": 1,
     "embeddings": 4,
@@ -40,7 +44,14 @@ class ArtifactError(ValueError):
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON types: dataclasses, paths, tuples and numpy scalars are unfolded."""
+    """Convert `value` to JSON types: dataclasses, mappings, sequences, paths and numpy values.
+
+    Raises TypeError for a value of any other type.
+
+    Example:
+        >>> plain({"path": Path("runs"), "counts": np.array([1, 2])})
+        {'path': 'runs', 'counts': [1, 2]}
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -55,41 +66,54 @@ def plain(value: Any) -> Any:
         return str(value)
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
-    raise TypeError(f"{type(value).__name__} has no place in a card")
+    raise TypeError(f"a card cannot hold a {type(value).__name__}: give a JSON type or a dataclass")
 
 
 def digest(value: Any) -> str:
-    """sha256 (hex) of the canonical JSON of `value`."""
+    """Return the sha256 (hex) of the canonical JSON of `value`.
+
+    Example:
+        >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+        True
+    """
     text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256(path: str | Path) -> str:
-    """sha256 (hex) of a file's bytes."""
+    """Return the sha256 (hex) of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sha256(path: Path, expected: str, made: str) -> None:
-    """ArtifactError unless the file is as it was written; `made` says what to make again."""
+    """Check that a file has its expected sha256; `made` names the thing to make again.
+
+    Raises ArtifactError if the file has changed since it was written.
+    """
     if sha256(path) != expected:
         raise ArtifactError(
-            f"{path} is not what was written (sha256 differs): delete {path.parent} and make "
-            f"{made} again"
+            f"{path} has changed since it was written (its sha256 differs): delete {path.parent} "
+            f"and make {made} again"
         )
 
 
 def hash64(data: bytes) -> int:
-    """A 64-bit BLAKE2b of `data`: the identity of a key or of an image's bytes."""
+    """Return the 64-bit BLAKE2b hash of `data`, which identifies a key or an image's bytes.
+
+    Example:
+        >>> hash64(b"cat") == hash64(b"cat"), hash64(b"cat") == hash64(b"dog")
+        (True, False)
+    """
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 @contextmanager
 def locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
-    """Holds `directory` against other processes of winnow.
+    """Lock `directory` against other winnow processes within the block.
 
-    wait: until another process is done; otherwise ArtifactError where one holds the directory.
-    The lock falls with the process, however it dies.
+    `wait`: wait until the other process is done. Otherwise it raises ArtifactError if another
+    process holds the lock. The operating system releases the lock when the process dies.
     """
     import filelock
 
@@ -99,8 +123,10 @@ def locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         if not wait:
-            raise ArtifactError(f"another winnow is at work in {directory}") from None
-        log.info("waiting for another winnow at work in %s", directory)
+            raise ArtifactError(
+                f"another winnow process is using {directory}: wait until it is done"
+            ) from None
+        log.info("waiting for another winnow process that is using %s", directory)
         lock.acquire()
     try:
         yield
@@ -110,14 +136,15 @@ def locked(directory: Path, *, wait: bool = True) -> Iterator[None]:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Yields a path aside of `path`; on success it is synced and renamed over `path`.
+    """Yield a temporary path beside `path`; on success sync it and rename it to `path`.
 
-    A failure (a full disk, a kill) leaves `path` as it was; the aside file is removed where the
-    process still can, and overwritten by the next try where it could not.
+    A failure (a full disk, a kill) leaves `path` unchanged. The temporary file is then removed, or
+    overwritten by the next attempt if the process was killed.
 
-    Example:
-        >>> with writing("runs/note.txt") as aside:
-        ...     aside.write_text("whole or not at all")
+    Example::
+
+        with writing("runs/note.txt") as aside:
+            aside.write_text("whole or not at all")
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +161,7 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 
 def link(source: Path, target: Path) -> None:
-    """Makes `target` the same file as `source`, or a copy where the file system cannot."""
+    """Make `target` a hard link to `source`, or a copy where the file system has no links."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
@@ -143,12 +170,15 @@ def link(source: Path, target: Path) -> None:
 
 
 def is_whole(path: Path, num_bytes: int) -> bool:
-    """Whether there is a file of that size: a cut one, once mapped, would be a bus error."""
+    """Return whether `path` is a file of `num_bytes` bytes.
+
+    Check this before mapping a file: reading a truncated mapping kills the process (a bus error).
+    """
     return path.is_file() and path.stat().st_size == num_bytes
 
 
 def sync_directory(directory: Path) -> None:
-    """Makes a rename in `directory` survive a power cut."""
+    """Sync `directory`, so that a rename in it survives a power failure."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -157,48 +187,54 @@ def sync_directory(directory: Path) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
+    """Write `value` as indented JSON, atomically."""
     with writing(path) as aside:
         aside.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
 
 
 def is_done(directory: str | Path) -> bool:
-    """Whether the artifact's card, written last, is there."""
+    """Return whether the artifact is finished: its card, which is written last, exists."""
     return (Path(directory) / CARD).is_file()
 
 
 def write_card(directory: str | Path, kind: str, body: Mapping[str, Any]) -> None:
-    """Declares `directory` a whole artifact of `kind`: card.json with kind, schema and `body`."""
+    """Write card.json (kind, schema and `body`), which declares `directory` a whole artifact."""
     write_json(Path(directory) / CARD, {"kind": kind, "schema": SCHEMAS[kind], **body})
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """A JSON object from a file; ArtifactError names the file when it is not one."""
+    """Read a JSON object from a file.
+
+    Raises ArtifactError, which names the file, if it holds no JSON object.
+    """
     try:
         value = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); delete its folder and rerun") from None
+        raise ArtifactError(f"{path} is damaged ({error}): delete its folder and rerun") from None
     if not isinstance(value, dict):
-        raise ArtifactError(f"{path} is not a JSON object; delete its folder and rerun")
+        raise ArtifactError(f"{path} does not hold a JSON object: delete its folder and rerun")
     return value
 
 
 def read_card(directory: str | Path, kind: str) -> dict[str, Any]:
-    """The card of a whole artifact of `kind`; ArtifactError says what is wrong and the mend."""
+    """Read the card of a whole artifact of `kind`.
+
+    Raises ArtifactError if the artifact is missing, unfinished, or of another kind or schema.
+    """
     directory = Path(directory)
     if not directory.is_dir():
         raise ArtifactError(f"no {kind} at {directory}: there is no such directory")
     if not is_done(directory):
         raise ArtifactError(
-            f"{directory} has no {CARD}: it is not {kind}, or its making was cut off; "
-            "run the command that makes it again, it goes on where it stopped"
+            f"{directory} has no {CARD}: it is not an artifact ({kind}), or it is unfinished; "
+            "run the command that makes it again, which resumes where it stopped"
         )
     card = read_json(directory / CARD)
     if card.get("kind") != kind:
         raise ArtifactError(f"{directory} holds {card.get('kind')!r}, not {kind!r}")
     if card.get("schema") != SCHEMAS[kind]:
         raise ArtifactError(
-            f"{directory} has schema {card.get('schema')!r}; this winnow reads {kind} of schema "
-            f"{SCHEMAS[kind]}: make it again with this version"
+            f"{directory} has schema {card.get('schema')!r}, but this version of winnow reads "
+            f"{kind} of schema {SCHEMAS[kind]}: make it again with this version"
         )
     return card

@@ -1,4 +1,4 @@
-"""What a training leaves to go on from: its last checkpoints, a log, and a way to stop."""
+"""Resumable training: the newest checkpoints, a log of steps, and a handler of stop signals."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ log = logging.getLogger(__name__)
 
 NAMES = "checkpoint-*.pt"
 LOG = "log.jsonl"
-KEEP = 2  # checkpoints, the newest ones: should the last be damaged, the one before serves
+KEEP = 2  # the newest checkpoints: if the last one is damaged, the one before it is used
 
 
 def find_checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints in `directory`, newest first."""
+    """Return the checkpoints in `directory`, newest first."""
     return sorted(directory.glob(NAMES), reverse=True)
 
 
 def save(directory: Path, state: dict[str, Any]) -> None:
-    """Writes `state` (tensors, numbers, strings, lists and dicts of them) into `directory`.
+    """Write `state` (tensors, numbers, strings, and lists and dicts of them) into `directory`.
 
-    It names its "step"; older checkpoints than the last KEEP are deleted.
+    `state["step"]` names the file. All but the newest KEEP checkpoints are deleted.
     """
     import torch
 
@@ -44,9 +44,9 @@ def save(directory: Path, state: dict[str, Any]) -> None:
 
 
 def load(directory: Path) -> dict[str, Any] | None:
-    """The newest whole checkpoint that `save` wrote, on the CPU; None where there is none.
+    """Return the newest whole checkpoint that `save` wrote, on the CPU; None if there is none.
 
-    A damaged one is skipped with a warning; ArtifactError where all are damaged.
+    A damaged checkpoint is skipped with a warning. Raises ArtifactError if all are damaged.
     """
     damaged = []
     for path in find_checkpoints(directory):
@@ -56,10 +56,10 @@ def load(directory: Path) -> dict[str, Any] | None:
             damaged.append(str(error))
             continue
         if damaged:
-            log.warning("%s; going on from %s", "; ".join(damaged), path)
+            log.warning("%s; resuming from %s", "; ".join(damaged), path)
         return state
     if damaged:
-        raise artifact.ArtifactError(f"{'; '.join(damaged)}: delete it to train anew")
+        raise artifact.ArtifactError(f"{'; '.join(damaged)}: delete it to train from the start")
     return None
 
 
@@ -69,28 +69,28 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # torch raises several types here, depending on where the damage lies.
+        # The type that torch raises depends on which bytes are damaged.
         raise artifact.ArtifactError(f"{path} is damaged ({type(error).__name__})") from error
     if not isinstance(state, dict):
-        raise artifact.ArtifactError(f"{path} is damaged (no checkpoint)")
+        raise artifact.ArtifactError(f"{path} is damaged (it holds no checkpoint)")
     return state
 
 
 def remove(directory: Path) -> None:
-    """Deletes the checkpoints there are."""
+    """Delete all checkpoints in `directory`."""
     for path in find_checkpoints(directory):
         path.unlink()
 
 
 def write_log(directory: Path, step: int, body: Mapping[str, Any]) -> None:
-    """Appends a line to the log: the steps taken, and `body`."""
+    """Append a line to the log: the number of steps taken, and `body`."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOG).open("a") as file:
         file.write(json.dumps({"step": step, **artifact.plain(body)}) + "\n")
 
 
 def trim_log(directory: Path, step: int) -> None:
-    """Drops the lines of steps that will be taken again, and a line cut off by a kill."""
+    """Drop the log lines after `step`, which will be repeated, and a line truncated by a kill."""
     path = directory / LOG
     if not path.is_file():
         return
@@ -106,30 +106,33 @@ def trim_log(directory: Path, step: int) -> None:
 
 
 class StopSignal:
-    """SIGTERM or Ctrl-C, noted while a training runs on to where it can stop."""
+    """Records SIGTERM or Ctrl-C while a training continues to a step where it can stop."""
 
     def __init__(self) -> None:
         self._number: int | None = None
 
     @property
     def received(self) -> bool:
-        """Whether one came."""
+        """Whether a signal was received."""
         return self._number is not None
 
     def handle(self, number: int, frame: object) -> None:
-        """Notes the first signal; the second one interrupts at once."""
+        """Record the first signal; interrupt at once on the second."""
         if self.received:
             self.interrupt()
         self._number = number
 
     def interrupt(self) -> NoReturn:
-        """Raises Terminated after SIGTERM, else KeyboardInterrupt."""
+        """Interrupt the run: raises Terminated after SIGTERM, otherwise KeyboardInterrupt."""
         raise Terminated if self._number == signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager
 def stop_signal() -> Iterator[StopSignal]:
-    """Notes SIGTERM and Ctrl-C within the block; only the main thread can, elsewhere none comes."""
+    """Record SIGTERM and Ctrl-C within the block.
+
+    Python delivers signals to the main thread only; in another thread none is recorded.
+    """
     stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -1,4 +1,4 @@
-"""The commands that look at artifacts: inspect, verify, search. Thin: the work is elsewhere."""
+"""The commands that read artifacts: inspect, verify, search. The work is done in other modules."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig(CommandConfig):
-    """Show what an artifact is: kind, counts, funnel, class histogram, where it came from.
+    """Show the card of an artifact: its kind, counts, funnel, class histogram and origin.
 
     Example: winnow inspect runs/shards/demo-winnow-0123456789
     """
 
     path: Annotated[Path, Option(argument=True)]
-    """Shards, a teacher, a student, embeddings, ..."""
+    """The directory of an artifact: shards, a teacher, a student, embeddings, ..."""
 
 
 @command(app, InspectConfig)
 def inspect(config: InspectConfig) -> Answer:
-    """The card, as a page or as JSON."""
+    """Return the card of an artifact, as a page for people and as JSON.
+
+    Example: `winnow inspect runs/teachers/r18 --json`
+    """
     from indexes.command.describe import describe, inspect
 
     card = inspect(config.path)
@@ -38,19 +41,22 @@ def inspect(config: InspectConfig) -> Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig(CommandConfig):
-    """Check an artifact against its card: every sha256; the funnel of shards, and a reading of
-    them by webdataset.
+    """Check an artifact against its card: the sha256 of every file. For shards, also check that
+    the funnel adds up and that webdataset reads every sample.
 
     Example: winnow verify runs/shards/demo-winnow-0123456789
     """
 
     path: Annotated[Path, Option(argument=True)]
-    """Shards, a teacher or student, cached targets, an export."""
+    """The directory of shards, a teacher, a student, cached targets or an export."""
 
 
 @command(app, VerifyConfig)
 def verify(config: VerifyConfig) -> Answer:
-    """What is whole, in words."""
+    """Return a sentence about the checks that passed.
+
+    Example: `winnow verify runs/teachers/r18`
+    """
     from indexes.shards.verify import verify
 
     text = verify(config.path)
@@ -59,7 +65,10 @@ def verify(config: VerifyConfig) -> Answer:
 
 @command(app, SearchConfig)
 def search(config: SearchConfig) -> Answer:
-    """The matches of each query, nearest first."""
+    """Return the matches of each query, nearest first.
+
+    Example: `winnow search cat.jpg -k 5`
+    """
     from indexes.retrieval import search
 
     matches = search(config)
@@ -72,4 +81,4 @@ def _lines(config: SearchConfig, matches: dict[str, list[Match]]) -> Iterator[st
         for match in query_matches:
             yield f"  {match.similarity:.4f}  {match.key}  ({match.part})"
     if config.sheet:
-        yield f"drawn in {config.sheet}"
+        yield f"contact sheet: {config.sheet}"

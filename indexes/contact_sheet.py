@@ -1,4 +1,4 @@
-"""A contact sheet: each query on the left, the images that match it beside it."""
+"""A contact sheet: a picture with each query on the left and its matches to the right."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ GROUND, INK = (255, 255, 255), (40, 40, 40)
 
 
 def check(path: Path) -> None:
-    """Raises ValueError for a file name whose suffix is no known format."""
+    """Check the file name of a sheet; raises ValueError if its suffix is not .jpg, .jpeg or .png.
+
+    Example:
+        >>> check(Path("like-cat.jpg"))
+    """
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"--sheet {path}: name a file that ends in {', '.join(FORMATS)}")
+        raise ValueError(f"--sheet {path}: name a file that ends in one of {', '.join(FORMATS)}")
 
 
 def draw(
     path: Path, queries: Sequence[bytes | str], matches: Sequence[Sequence[tuple[bytes, str]]]
 ) -> None:
-    """Writes the sheet: each query (image or text), then its (image, caption)s, ten to a line."""
+    """Write the sheet: each query (image bytes or text), then its (image, caption) pairs.
+
+    A line holds ten matches. An image that cannot be decoded is replaced by the reason.
+    """
     from PIL import Image
 
     check(path)
@@ -66,6 +73,6 @@ def _paste(sheet: Image.Image, left: int, top: int, data: bytes, caption: str) -
 def _write(sheet: Image.Image, left: int, top: int, text: str) -> None:
     from PIL import ImageDraw, ImageFont
 
-    # The font inside Pillow has no other letters.
+    # Pillow's built-in font has ASCII letters only.
     plain = text.encode("ascii", "replace").decode()
     ImageDraw.Draw(sheet).multiline_text((left, top), plain, INK, ImageFont.load_default())

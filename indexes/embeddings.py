@@ -1,8 +1,8 @@
-"""What the teacher saw of a corpus: blocks of features, logits and columns, one set per part.
+"""The embeddings of a corpus: blocks of features, logits and columns, one set per part.
 
-Part 3's block 0 is `part-000003.000.{features.npy,logits.npy,classes.npy,parquet}`; its
-manifest `part-000003.json`, written last, counts samples and drops. n rows a block, D features,
-K stored logits (all C of them up to 128 classes, else the top ones with their classes).
+Block 0 of part 3 is `part-000003.000.{features.npy,logits.npy,classes.npy,parquet}`. The part's
+manifest `part-000003.json`, written last, counts samples and drops. Legend: n rows per block, D
+features, K stored logits (all C logits up to 128 classes, else the largest with their classes).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLUMNS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Block:
-    """Rows `start`..`stop` of the embedded corpus; matrices are memory-mapped.
+    """Rows `start` to `stop` of an embedded corpus; its matrices are memory-mapped.
 
     Example: `block.matrix("features")[:10]`, `block.columns("label", "log_odds")`
     """
@@ -51,39 +51,44 @@ class Block:
         return self.stop - self.start
 
     def matrix(self, name: str) -> Array:
-        """`features` float16 [n, D], `logits` float16 [n, K], `thumb` uint8 [n, WIDTH]
-        (indexes.images.thumbnails); where made `tower` float16 [n, E], `bn` float16 [n, L] and
-        `moments` float16 [n, 2K] (pipeline.embedding.bn_stats).
+        """Open a matrix of the block by name, memory-mapped.
 
-        Raises ArtifactError for a damaged file.
+        `features` is float16 [n, D], `logits` float16 [n, K], `thumb` uint8 [n, WIDTH]
+        (indexes.images.thumbnails). Some embeddings also have `tower` float16 [n, E], `bn`
+        float16 [n, L] and `moments` float16 [n, 2K] (pipeline.embedding.bn_stats).
+        Raises ArtifactError if the file is missing or damaged.
         """
         path = self.stem.with_name(f"{self.stem.name}.{name}.npy")
         try:
             rows: Array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} is damaged ({error}): delete its folder") from None
+            raise ArtifactError(
+                f"{path} is damaged ({error}): delete its folder and rerun"
+            ) from None
         if len(rows) != len(self):
-            raise ArtifactError(f"{path} has {len(rows)} rows, not {len(self)}")
+            raise ArtifactError(
+                f"{path} has {len(rows)} rows, not {len(self)}: delete its folder and rerun"
+            )
         return rows
 
     def has(self, name: str) -> bool:
-        """Whether this block has that matrix."""
+        """Return whether this block has the matrix of that name."""
         return self.stem.with_name(f"{self.stem.name}.{name}.npy").is_file()
 
     @property
     def logit_classes(self) -> npt.NDArray[np.int32] | None:
-        """int32 [n, K] classes of the stored logits, or None where all are stored in order."""
+        """Classes of the stored logits, int32 [n, K]; None if all logits are stored in order."""
         return self.matrix("classes") if self.has("classes") else None
 
     def columns(self, *names: str) -> tuple[Array, ...]:
-        """Numeric columns [n] by name (COLUMNS)."""
+        """Read numeric columns, each [n], by their names in COLUMNS."""
         import pyarrow.parquet as pq
 
         table = pq.read_table(self._table_path, columns=list(names))
         return tuple(table[name].to_numpy() for name in names)
 
     def strings(self, name: str) -> list[str]:
-        """A string column (`key` or `ext`) of n values."""
+        """Read a string column (`key` or `ext`) of n values."""
         import pyarrow.parquet as pq
 
         values: list[str] = pq.read_table(self._table_path, columns=[name])[name].to_pylist()
@@ -95,14 +100,14 @@ class Block:
 
 
 class Embeddings:
-    """A whole embedded corpus: `blocks` in part order, `card` with counts, drops and teacher."""
+    """An embedded corpus: `blocks` in the order of the parts; `card` has counts and teacher."""
 
     def __init__(self, directory: Path, card: dict[str, Any]) -> None:
         self.directory, self.card = directory, card
 
     @cached_property
     def blocks(self) -> list[Block]:
-        """Every block, with its row range in the whole."""
+        """Every block, with its range of rows in the whole corpus."""
         blocks, start = [], 0
         for number, part in enumerate(self.card["parts"]):
             for block, size in enumerate(part["blocks"]):
@@ -117,14 +122,14 @@ class Embeddings:
     def by_block(
         self, rows: npt.NDArray[np.int64]
     ) -> Iterator[tuple[Block, npt.NDArray[np.int64]]]:
-        """Ascending rows [n] as (block, their numbers within it); only blocks that hold some."""
+        """Group ascending rows [n] by block: yield (block, row numbers within it [m])."""
         for block in self.blocks:
             low, high = np.searchsorted(rows, [block.start, block.stop])
             if high > low:
                 yield block, rows[low:high] - block.start
 
     def keys_of(self, rows: npt.NDArray[np.int64]) -> list[tuple[str, str]]:
-        """(key, corpus part) of rows [n] in any order; only the blocks that hold them are read."""
+        """Return (key, corpus part) of rows [n] in any order; only their blocks are read."""
         keys: dict[int, tuple[str, str]] = {}
         for block, local in self.by_block(np.unique(rows)):
             names = block.strings("key")
@@ -133,7 +138,7 @@ class Embeddings:
 
 
 def open_embeddings(directory: str | Path) -> Embeddings:
-    """Opens a whole embedded corpus; ArtifactError where there is none.
+    """Open an embedded corpus; `artifact.read_card` raises ArtifactError if there is none.
 
     Example: `open_embeddings("runs/embeddings/demo-0123456789").blocks[0].matrix("features")`
     """
@@ -142,12 +147,17 @@ def open_embeddings(directory: str | Path) -> Embeddings:
 
 
 def part_name(number: int) -> str:
-    """`part-000003` for 3."""
+    """Return the file stem of a part.
+
+    Example:
+        >>> part_name(3)
+        'part-000003'
+    """
     return f"part-{number:06d}"
 
 
 def part_manifest(directory: Path, number: int) -> dict[str, Any] | None:
-    """The manifest of a part, or None where the part is not whole yet."""
+    """Return the manifest of a part, or None if the part is not finished."""
     path = directory / f"{part_name(number)}.json"
     return artifact.read_json(path) if path.is_file() else None
 
@@ -160,7 +170,10 @@ def write_block(
     columns: Mapping[str, Array],
     strings: Mapping[str, Sequence[str]],
 ) -> None:
-    """Writes one block's files, each atomically; `finish_part` then declares the part."""
+    """Write the files of a block, each atomically; `finish_part` then declares the part finished.
+
+    matrices: [n, ...] each; columns: [n] each, those of COLUMNS; strings: n values each.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -174,22 +187,24 @@ def write_block(
 
 
 def finish_part(directory: Path, number: int, manifest: Mapping[str, Any]) -> None:
-    """Writes the manifest: `name`, `fingerprint`, `settings`, `blocks` (rows each), `found`,
-    `dropped` by reason, `damage`.
+    """Write the manifest of a part, which declares it finished.
+
+    It holds `name`, `fingerprint`, `settings`, `blocks` (the rows of each), `found`, `dropped`
+    (counts by reason) and `damage`.
     """
     artifact.write_json(directory / f"{part_name(number)}.json", manifest)
 
 
 def part_manifests(directory: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, manifest) of every whole part there, also of an unfinished embedding."""
+    """Yield (number, manifest) of every finished part, even if the embedding is unfinished."""
     for path in sorted(directory.glob("part-??????.json")):
         yield int(path.stem[len("part-") :]), artifact.read_json(path)
 
 
 def link_part(source: Path, number: int, directory: Path, as_number: int) -> None:
-    """Makes part `number` of `source` part `as_number` of `directory`, its manifest last.
+    """Make part `number` of `source` part `as_number` of `directory`; its manifest comes last.
 
-    The files are linked, not copied, where the file system can.
+    The files are hard links where the file system has them, otherwise copies.
     """
     for path in sorted(source.glob(f"{part_name(number)}.*.*")):
         target = directory / path.name.replace(part_name(number), part_name(as_number))
@@ -198,11 +213,17 @@ def link_part(source: Path, number: int, directory: Path, as_number: int) -> Non
 
 
 def finish(directory: Path, num_parts: int, body: Mapping[str, Any]) -> None:
-    """Writes card.json over parts 0..num_parts-1 with the sums of their counts."""
+    """Write card.json for parts 0 to num_parts - 1, with the sums of their counts.
+
+    Raises ArtifactError if a part is not finished.
+    """
     manifests = [part_manifest(directory, number) for number in range(num_parts)]
     parts = [manifest for manifest in manifests if manifest is not None]
     if len(parts) != num_parts:
-        raise ArtifactError(f"{directory}: {num_parts - len(parts)} parts are not embedded yet")
+        raise ArtifactError(
+            f"{directory}: {num_parts - len(parts)} parts are not embedded yet; run the same "
+            "command again"
+        )
     reasons = sorted({reason for part in parts for reason in part["dropped"]})
     artifact.write_card(
         directory,

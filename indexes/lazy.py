@@ -1,4 +1,4 @@
-"""Lazy exports of a package (PEP 562): importing it stays light, its names load when used."""
+"""Lazy exports of a package (PEP 562): a name's module is imported when the name is first used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 
 def lazy_exports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a package; `modules` maps an exported name to the module that has it.
+    """Return the `__getattr__` of a package; `modules` maps an exported name to its module.
+
+    The returned function raises AttributeError for a name that is not in `modules`.
 
     Example: `__getattr__ = lazy_exports(__name__, {"select": "stages"})`
     """

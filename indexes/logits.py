@@ -1,9 +1,9 @@
-"""How many of a teacher's logits are kept of an image, and in which precision.
+"""How many of a teacher's logits are stored per image, and in which precision.
 
-Embeddings and shards keep all of them up to FULL_LOGITS classes and the STORED_LOGITS largest
-above: one view an image, read by scores and by any consumer of the shards. The cached targets of a
-distillation are another policy, `top_logits` of its recipe: many views an image, each with the
-log-sum of the logits that are left out.
+Embeddings and shards store all logits up to FULL_LOGITS classes, and the STORED_LOGITS largest
+beyond that. They hold one view per image, which scores and every consumer of the shards read.
+Cached targets of a distillation follow another policy, `top_logits` of the recipe: they hold many
+views per image, each with the log-sum of the logits that are left out.
 """
 
 from __future__ import annotations
@@ -19,5 +19,11 @@ LARGEST_HALF = 65504.0
 
 
 def to_half(values: Tensor) -> Tensor:
-    """float16, clamped to its range: what is too large becomes the largest number there is."""
+    """Convert a tensor of any shape, such as logits [B, C], to float16, clamped to its range.
+
+    Example:
+        >>> import torch
+        >>> to_half(torch.tensor([1.0, 1e6]))
+        tensor([1.0000e+00, 6.5504e+04], dtype=torch.float16)
+    """
     return values.clamp(-LARGEST_HALF, LARGEST_HALF).half()

@@ -1,4 +1,4 @@
-"""Means of the named terms of a training, taken without waiting for the device at each step."""
+"""Means of the named loss terms of a training, computed without a device sync at each step."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 class TermMeter:
-    """Weighted means of named terms since they were last taken.
+    """Weighted means of named terms since the last `take`.
 
-    A term is a scalar or a vector, and may be absent in some steps.
+    A term is a scalar or a vector [K]. It may be absent in some steps.
 
     Example:
         >>> import torch
@@ -28,7 +28,7 @@ class TermMeter:
         self._weights: dict[str, Tensor | float] = {}
 
     def add(self, terms: Mapping[str, Tensor], weight: Tensor | float = 1.0) -> None:
-        """Counts the terms of a step with this weight."""
+        """Add the terms of a step, each a scalar or a vector [K], with a weight (a scalar)."""
         for name, term in terms.items():
             weighted = term.detach() * weight
             is_new = name not in self._sums
@@ -36,10 +36,10 @@ class TermMeter:
             self._weights[name] = weight if is_new else self._weights[name] + weight
 
     def take(self, reduce: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, Any]:
-        """The mean of each term, a float or a list of them; the meter starts anew.
+        """Return the mean of each term, a float or a list of floats, and reset the meter.
 
-        `reduce` sums a vector over several processes, which all have seen the same terms. A term
-        without any weight is zero.
+        `reduce` sums a vector [n] over several processes, all of which have the same terms. A term
+        whose total weight is zero has the mean zero.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""NumPy files written atomically: an array at once, or row by row under a header for all rows."""
+"""NumPy files written atomically: a whole array at once, or some rows at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from indexes import artifact
 
 
 def header(shape: tuple[int, ...], dtype: npt.DTypeLike) -> bytes:
-    """The bytes of a .npy file that come before the data of a C-ordered array."""
+    """Return the bytes of a .npy file that precede the data of a C-ordered array.
+
+    Example:
+        >>> header((2, 3), np.float32)[:6]
+        b'\\x93NUMPY'
+    """
     buffer = io.BytesIO()
     fields = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
@@ -27,7 +32,7 @@ def header(shape: tuple[int, ...], dtype: npt.DTypeLike) -> bytes:
 
 
 def save(path: Path, array: npt.NDArray[Any]) -> None:
-    """Writes a whole array."""
+    """Write a whole array of any shape [N, ...]."""
     with artifact.writing(path) as aside, aside.open("wb") as file:
         np.save(file, array, allow_pickle=False)
 
@@ -35,7 +40,8 @@ def save(path: Path, array: npt.NDArray[Any]) -> None:
 class NpyWriter:
     """Writes an array of a known shape to an open file, some rows at a time, in order.
 
-    Not through a memory map: a full disk is then an error, and not a bus error.
+    It uses plain writes rather than a memory map, because a full disk is then an exception; with a
+    memory map it is a bus error, which kills the process.
     """
 
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
@@ -44,12 +50,15 @@ class NpyWriter:
         file.write(header(shape, dtype))
 
     def write(self, rows: npt.NDArray[Any]) -> None:
-        """Appends rows [n, ...]; ValueError for another dtype, another width or too many."""
+        """Append rows [n, ...].
+
+        Raises ValueError if the dtype or the row shape differs, or if there are too many rows.
+        """
         fits = self.num_rows + len(rows) <= self.shape[0]
         if rows.dtype != self.dtype or rows.shape[1:] != self.shape[1:] or not fits:
             raise ValueError(
-                f"rows {rows.shape} of {rows.dtype} after {self.num_rows:,} do not fit an array "
-                f"{self.shape} of {self.dtype}"
+                f"rows {rows.shape} of {rows.dtype} do not fit after {self.num_rows:,} rows of an "
+                f"array {self.shape} of {self.dtype}"
             )
         self._file.write(np.ascontiguousarray(rows).data)
         self.num_rows += len(rows)
@@ -57,14 +66,15 @@ class NpyWriter:
 
 @contextmanager
 def writing(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Iterator[NpyWriter]:
-    """Yields a writer; the file appears at `path` once all of its rows have been written.
+    """Yield a writer; the file appears at `path` once all of its rows have been written.
 
-    Raises ValueError at the end where rows are missing; `path` stays as it was.
+    Raises ValueError at the end of the block if rows are missing; `path` then stays unchanged.
 
-    Example:
-        >>> with writing(Path("squares.npy"), (4,), np.int64) as writer:
-        ...     for start in (0, 2):
-        ...         writer.write(np.arange(start, start + 2) ** 2)
+    Example::
+
+        with writing(Path("squares.npy"), (4,), np.int64) as writer:
+            for start in (0, 2):
+                writer.write(np.arange(start, start + 2) ** 2)
     """
     with artifact.writing(path) as aside, aside.open("wb") as file:
         writer = NpyWriter(file, shape, dtype)

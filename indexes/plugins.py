@@ -1,14 +1,14 @@
-"""A file name is a plug-in name: list, find and configure what lives in a plug-in folder.
+"""Plug-ins: list, find and configure the modules of a plug-in folder; a file name is its name.
 
-A plug-in is one of our own files, a module that an installed package declares as an entry point,
+A plug-in is a file of winnow's own, a module that an installed package declares as an entry point,
 or a path to a .py file. An installed package declares a module under one of GROUPS, for example
-in its pyproject.toml:
+in its pyproject.toml::
 
     [project.entry-points."winnow.selection_methods"]
     my_method = "my_package.my_method"
 
-The module looks like our own files of that folder (pipeline/methods/random.py, say), and
-`winnow select --method my_method` finds it.
+The module has the same functions as winnow's own files in that folder (for example
+pipeline/methods/random.py), and `winnow select --method my_method` finds it.
 """
 
 from __future__ import annotations
@@ -49,33 +49,39 @@ GROUPS = {
 
 
 class UnknownName(ValueError):
-    """A name that no plug-in bears; the message lists what exists and the nearest."""
+    """A name that no plug-in has; the message gives the nearest name and lists the others."""
 
 
 class BadSetting(ValueError):
-    """A `key=value` that the configuration does not have or cannot read."""
+    """A setting with an unknown name or an invalid value."""
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """` Did you mean 'x'?` for the closest of `known`, or an empty string."""
+    """Return ` Did you mean 'x'?` for the closest of `known`, or an empty string.
+
+    Example:
+        >>> nearest("radnom", ["random", "winnow"])
+        " Did you mean 'random'?"
+    """
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def names(package: str) -> list[str]:
-    """The plug-ins of a folder such as `distill.methods`, sorted."""
+    """Return the names of the plug-ins of a folder such as `distill.methods`, sorted."""
     return sorted(modules(package))
 
 
 @functools.cache
 def modules(package: str) -> types.MappingProxyType[str, str]:
-    """Name -> module of every plug-in of a folder: our files, then those of installed packages.
+    """Map the name of every plug-in of a folder to its module; installed packages come last.
 
-    A name that both have is ours; a warning says so. Raises UnknownName for no such folder.
+    If a package's plug-in has the name of one of winnow's own, winnow's is used, with a warning.
+    Raises UnknownName if there is no such folder.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UnknownName(f"no plug-in folder {package!r}")
+        raise UnknownName(f"there is no plug-in folder {package!r}")
     found = {
         file.stem: f"{package}.{file.stem}"
         for folder in spec.submodule_search_locations
@@ -86,7 +92,7 @@ def modules(package: str) -> types.MappingProxyType[str, str]:
         if entry.name in found:
             distribution = entry.dist.name if entry.dist else entry.value
             log.warning(
-                "the plug-in %r of %s is not used: %s is taken",
+                "the plug-in %r of the package %s is ignored: %s has the same name",
                 entry.name, distribution, found[entry.name],
             )  # fmt: skip
         else:
@@ -95,26 +101,29 @@ def modules(package: str) -> types.MappingProxyType[str, str]:
 
 
 def source(package: str, name: str) -> ast.Module:
-    """The file of a plug-in, parsed and not run: cheap enough for a listing."""
+    """Return the syntax tree of a plug-in's file without running it, which makes listings fast.
+
+    Raises UnknownName if the module of the plug-in is not installed.
+    """
     module = modules(package)[name]
     try:
         spec = importlib.util.find_spec(module)
     except ImportError:
         spec = None
     if spec is None or spec.origin is None:
-        raise UnknownName(f"the plug-in {name!r} names {module}, which is not installed")
+        raise UnknownName(f"the plug-in {name!r} names the module {module}, which is not installed")
     return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
 
 
 def first_line(tree: ast.Module) -> str:
-    """The first line of a file's docstring."""
+    """Return the first line of a file's docstring."""
     return (ast.get_docstring(tree) or "").split("\n", maxsplit=1)[0]
 
 
 def find(package: str, name: str) -> ModuleType:
-    """The plug-in `name` of a folder, or the user's own file when `name` ends in `.py`.
+    """Import the plug-in `name` of a folder, or the user's own file if `name` ends in `.py`.
 
-    Raises UnknownName, which lists what exists and the nearest name.
+    Raises UnknownName, with the nearest name and a list of all, if there is no such plug-in.
 
     Example: `find("pipeline.methods", "random").Config`
     """
@@ -124,8 +133,8 @@ def find(package: str, name: str) -> ModuleType:
     if name not in known:
         kind, listed = package.rsplit(".", 1)[-1], sorted(known)
         raise UnknownName(
-            f"no {name!r} in {kind}.{nearest(name, listed)} There are: {', '.join(listed)}. "
-            "A path to a .py file of your own is accepted too."
+            f"there is no {name!r} in {kind}.{nearest(name, listed)} Available: "
+            f"{', '.join(listed)}. A path to a .py file of your own is accepted, too."
         )
     if known[name].startswith(f"{package}."):
         return importlib.import_module(known[name])
@@ -137,7 +146,7 @@ def find(package: str, name: str) -> ModuleType:
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UnknownName(f"no file {path}")
+        raise UnknownName(f"there is no file {path}: give the path of a plug-in's .py file")
     tag = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     module_name = f"winnow_plugin_{path.stem}_{tag}"
     if module_name in sys.modules:
@@ -156,23 +165,26 @@ def _load_file(path: Path) -> ModuleType:
 
 
 def preset(module: ModuleType, name: str) -> Any:
-    """What stands under `name` in a plug-in's PRESETS; BadSetting lists what is there."""
+    """Return the settings under `name` in a plug-in's PRESETS.
+
+    Raises BadSetting, which lists the presets, if there is none of that name.
+    """
     known = getattr(module, "PRESETS", {})
     if name not in known:
         plugin = module.__name__.rpartition(".")[2]
         raise BadSetting(
-            f"{plugin} has no preset {name!r}.{nearest(name, list(known))} There are: "
+            f"{plugin} has no preset {name!r}.{nearest(name, list(known))} Available: "
             f"{', '.join(known) or 'none'}"
         )
     return known[name]
 
 
 def configure(cls: type[T], settings: Sequence[str] | Mapping[str, Any] = (), **defaults: Any) -> T:
-    """A frozen dataclass from a mapping, or from `key=value` strings.
+    """Build a frozen dataclass from a mapping, or from `key=value` strings.
 
-    Several pairs may stand in one string, space-separated. A text is read by the type of the
-    field: bool, int, float, str, Literal, or one of these or None. Raises BadSetting for an
-    unknown key (with the nearest) or an unreadable value.
+    A string may hold several pairs, separated by spaces. A value given as text is parsed by the
+    type of its field: bool, int, float, str, Literal, or one of these or None. Raises BadSetting
+    for an unknown key (with the nearest) or an invalid value.
 
     Example: `configure(odsd.Config, {"prototypes": "kmeans", "num_prototypes": 8})`
     """
@@ -184,7 +196,9 @@ def configure(cls: type[T], settings: Sequence[str] | Mapping[str, Any] = (), **
     for key, value in settings.items():
         if key not in fields:
             known = ", ".join(fields) or "none"
-            raise BadSetting(f"no setting {key!r}.{nearest(key, fields)} There are: {known}")
+            raise BadSetting(
+                f"there is no setting {key!r}.{nearest(key, fields)} Available: {known}"
+            )
         values[key] = _read(key, value, hints[key]) if isinstance(value, str) else value
     return cls(**values)
 
@@ -202,18 +216,20 @@ def _read(key: str, text: str, hint: Any) -> Any:
         if text in arguments:
             return text
         choices = ", ".join(map(str, arguments))
-        raise BadSetting(f"{key} is one of: {choices}; not {text!r}.{nearest(text, arguments)}")
+        raise BadSetting(
+            f"{key} must be one of: {choices}; not {text!r}.{nearest(text, arguments)}"
+        )
     if origin in (typing.Union, types.UnionType):
         if text.lower() == "none" and type(None) in arguments:
             return None
-        return _read(key, text, next(one for one in arguments if one is not type(None)))
+        return _read(key, text, next(kind for kind in arguments if kind is not type(None)))
     if hint is bool:
         if text.lower() in {"true", "yes", "1", "on"}:
             return True
         if text.lower() in {"false", "no", "0", "off"}:
             return False
-        raise BadSetting(f"{key} is true or false, not {text!r}")
+        raise BadSetting(f"{key} must be true or false, not {text!r}")
     try:
         return hint(text)
     except (TypeError, ValueError):
-        raise BadSetting(f"{key} is a {hint.__name__}, not {text!r}") from None
+        raise BadSetting(f"{key} takes a value of type {hint.__name__}, not {text!r}") from None

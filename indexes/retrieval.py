@@ -1,4 +1,4 @@
-"""Search: the images of an embedded corpus that are nearest to given images, or to a text."""
+"""Search: find the images of an embedded corpus that are nearest to given images or a text."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from indexes.vectors.index import Vectors
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(CommandConfig):
-    """Find the images of an embedded corpus that are nearest to yours, or to a text.
+    """Find the images of an embedded corpus that are nearest to your images or to a text.
 
     Example: winnow search cat.jpg -k 20 --sheet like-cat.jpg
     """
 
     images: Annotated[Sequence[Path | str], Option(argument=True)] = ()
-    """Image files to look for."""
+    """Image files; the nearest images of the corpus are found for each."""
     text: Sequence[str] = ()
-    """Words to look for; needs a run with --tower."""
+    """A text to search for; it needs embeddings made with winnow select --tower."""
     k: Annotated[int, Option(flags=("-k",), min=1)] = 10
     """Matches per query."""
     sheet: Path | None = None
-    """A .jpg or .png file for a contact sheet of the matches."""
+    """A .jpg or .png file to write: a contact sheet of the matches."""
     index: Path | None = None
-    """A directory under RUNS/vectors. Default: the newest."""
+    """The index, a directory under RUNS/vectors. Default: the newest."""
     runs: Path = Path("runs")
     """The directory of all artifacts."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """An image of the corpus: its cosine similarity to the query, key, corpus part and row."""
+    """A match: its cosine similarity to the query, and its key, part and row in the corpus."""
 
     similarity: float
     key: str
@@ -64,7 +64,7 @@ class EmbeddedCorpus:
         )
 
     def search(self, queries: npt.NDArray[np.float32], k: int) -> Iterator[list[Match]]:
-        """For every query [q, D] its k nearest, nearest first."""
+        """Yield the k nearest images of each of the queries [q, D], nearest first."""
         for values, rows in zip(*self.vectors.search(queries, k), strict=True):
             values, rows = values[rows >= 0], rows[rows >= 0]
             keys = self.embedded.keys_of(rows)
@@ -76,9 +76,9 @@ class EmbeddedCorpus:
             ]
 
     def originals(self, rows: Sequence[int]) -> dict[int, bytes]:
-        """Row -> bytes of the image, read from the corpus itself.
+        """Map each row to the bytes of its image, read from the corpus itself.
 
-        Raises SourceError where the corpus has moved or changed.
+        Raises SourceError if the corpus has moved or changed.
         """
         images: dict[int, bytes] = {}
         for block, local in self.embedded.by_block(np.unique(np.array(rows, np.int64))):
@@ -104,20 +104,22 @@ class EmbeddedCorpus:
         for (key, _), row in row_of.items():
             if artifact.hash64(images.get(row, b"")) != int(hashes[row - block.start]):
                 raise SourceError(
-                    f"{block.source}: image {key!r} is not what was embedded; {locations.AGAIN}"
+                    f"{block.source}: image {key!r} has changed since it was embedded; "
+                    f"{locations.AGAIN}"
                 )
         return images
 
 
 def search(config: SearchConfig) -> dict[str, list[Match]]:
-    """Query -> the `k` nearest images, nearest first; draws the contact sheet if there is one.
+    """Map each query to its `k` nearest images, nearest first; draw the contact sheet if named.
 
-    Raises ValueError for images and text at once, ArtifactError where there is no index.
+    Raises ValueError if both images and text are given, or neither, and ArtifactError if there is
+    no index.
 
     Example: `search(SearchConfig(images=["cat.jpg"], k=5))["cat.jpg"][0].similarity`
     """
     if bool(config.images) == bool(config.text):
-        raise ValueError("name image files, or --text words: one of the two")
+        raise ValueError("give either image files or --text WORDS, and not both")
     if config.sheet:
         contact_sheet.check(config.sheet)
     images = [Path(image) for image in config.images]
@@ -140,11 +142,14 @@ def search(config: SearchConfig) -> dict[str, list[Match]]:
 
 
 def search_image(corpus: EmbeddedCorpus, images: Sequence[Path], k: int) -> Iterator[list[Match]]:
-    """The k nearest of every image, by the teacher that embedded the corpus."""
+    """Yield the k nearest of each image, by the features of the teacher that embedded the corpus.
+
+    Raises ValueError if the index is over the tower's vectors, or an image cannot be decoded.
+    """
     import torch
 
     if corpus.vectors.card["matrix"] != "features":
-        raise ValueError("this index is over the tower's vectors: search it with --text")
+        raise ValueError("this index holds the CLIP tower's vectors: search it with --text")
     digest = corpus.embedded.card["teacher"]["digest"]
     teacher = load_teacher(find_teacher(digest, corpus.runs))
     views = []
@@ -160,22 +165,31 @@ def search_image(corpus: EmbeddedCorpus, images: Sequence[Path], k: int) -> Iter
 
 
 def search_text(corpus: EmbeddedCorpus, texts: Sequence[str], k: int) -> Iterator[list[Match]]:
-    """The k nearest of every text, by the tower that embedded the corpus beside the teacher."""
+    """Yield the k nearest of each text, by the CLIP tower that also embedded the corpus.
+
+    Raises ValueError if the index is over the teacher's features, and SourceError if the tower's
+    weights file is missing or has changed.
+    """
     card = corpus.vectors.card
     if card["matrix"] != "tower":
-        raise ValueError("this index is over the teacher's features: search it with an image")
+        raise ValueError("this index holds the teacher's features: search it with an image")
     model, file = locations.open_tower(corpus.runs, corpus.embedded.directory.name)
     if artifact.digest([model, artifact.sha256(file)]) != card["tower"]:
-        raise SourceError(f"{file} is not the tower that embedded the corpus; restore it")
+        raise SourceError(
+            f"{file} is not the CLIP tower that embedded the corpus: restore the original file"
+        )
     yield from corpus.search(encode_texts(model, file, texts), k)
 
 
 def latest_index(runs: Path, matrix: str) -> Path:
-    """The index over `matrix` under runs/vectors that was written last; ArtifactError if none."""
+    """Return the newest index over `matrix` under runs/vectors.
+
+    Raises ArtifactError if there is none.
+    """
     index = newest_index(runs / "vectors", {"matrix": matrix})
     if index is None:
         option = " with --tower" if matrix == "tower" else ""
         raise ArtifactError(
-            f"no index of {matrix} under {runs}/vectors: winnow select makes one{option}"
+            f"there is no index of {matrix} under {runs}/vectors: winnow select{option} makes one"
         )
     return index

@@ -1,4 +1,4 @@
-"""splitmix64: a hash of 64-bit numbers, from which views, orders and random scores are drawn."""
+"""splitmix64: a hash of 64-bit numbers, the source of random views, orders and random scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GAMMA = 0x9E3779B97F4A7C15
 
 
 def splitmix64(x: Uint64) -> Uint64:
-    """One step of splitmix64 (Steele et al. 2014), element by element.
+    """Apply one step of splitmix64 (Steele et al. 2014) to each element of an array [N].
 
     Example:
         >>> splitmix64(np.zeros(1, np.uint64))

@@ -1,1 +1,1 @@
-"""The one door to FAISS: build, search and tune an index of feature vectors."""
+"""Build, tune and search an index of feature vectors; the only package that imports FAISS."""

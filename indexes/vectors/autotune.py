@@ -1,8 +1,8 @@
-"""How many inverted lists a search looks into, measured against an exact one on held-out rows.
+"""Choose how many inverted lists a search probes, by comparison with an exact search.
 
-Instead of autofaiss: a build of 1,000,000 x 512 with its tuning takes 43 CPU-seconds and 1.1 GB
-against 276 and 4.4 GB (docs/LOG.md). The lists are read as matrix products: FAISS's own search
-over a mapped file takes five times as long at 100 lists, and maps them beyond the memory budget.
+This replaces autofaiss: a build of 1,000,000 x 512 with its tuning takes 43 CPU-seconds and 1.1 GB
+instead of 276 and 4.4 GB (docs/LOG.md). Lists are compared by matrix products. FAISS's own search
+over a mapped file takes five times as long at 100 lists and exceeds the memory budget.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 K = 10
 CLOSE_RECALL = 0.999
-EQUAL = 2e-4  # in similarity: the rounding of half floats
+EQUAL = 2e-4  # similarities this close are equal: the rounding error of float16
 
 
 def tune_nprobe(
@@ -35,11 +35,12 @@ def tune_nprobe(
     recall: float,
     close: float,
 ) -> dict[str, Any]:
-    """The card's figures: what was measured, and the settings that follow from it.
+    """Measure recall and return the figures for the index's card: settings and what they reach.
 
-    row_ids, queries: row numbers [q] of the corpus, and these unit rows [q, D]; blocks: all rows,
-    in order. `nprobe`: lists for `recall` of the 10 nearest others. `nprobe_close`: lists for
-    CLOSE_RECALL of those of them more similar than `close`, which near-duplicates are.
+    row_ids [q]: row numbers of the corpus; queries [q, D]: these rows at unit length; blocks: all
+    rows, in order. The result's `nprobe` is the number of lists that finds the share `recall` of
+    the 10 nearest others. `nprobe_close` finds CLOSE_RECALL of those among them that are more
+    similar than `close`, as near duplicates are.
     """
     index = map_index(path)
     lists = InvertedLists(path, index)
@@ -51,7 +52,7 @@ def tune_nprobe(
     @functools.cache
     def hits(nprobe: int) -> Flags:
         values, rows = knn.nearest_others(lists, row_ids, list_ids, queries, K, nprobe)
-        # Of rows that are equally near any will do.
+        # Any of several rows that are equally near counts as a hit.
         equal = similarity <= values[:, -1:] + EQUAL
         hit: Flags = (exact[:, :, None] == rows[:, None, :]).any(2) | equal
         return hit
@@ -73,17 +74,22 @@ def tune_nprobe(
 
 
 def hit_frac(hits: Flags, wanted: Flags) -> float:
-    """Share of the `wanted` that are `hits` (bool [q, k] both); 1 where none is wanted."""
+    """Return the share of `wanted` that are `hits` (both bool [q, k]); 1 if none is wanted.
+
+    Example:
+        >>> hit_frac(np.array([[True, False]]), np.array([[True, True]]))
+        0.5
+    """
     return float(hits[wanted].mean()) if wanted.any() else 1.0
 
 
 def least_sufficient(
     reached: Callable[[int], float], wanted: float, low: int, high: int
 ) -> tuple[int, float]:
-    """The least number in low..high (to a sixteenth) that reaches `wanted`, and what it reaches.
+    """Return the smallest number from low to high that reaches `wanted`, and the value it reaches.
 
-    Short of that, the one from where on doubling mends less than a twentieth of what is missing:
-    codes err too.
+    The number is exact to a sixteenth. The search also stops where doubling the number recovers
+    less than a twentieth of the missing share: the rest is lost to the rounding of the codes.
 
     Example:
         >>> least_sufficient(lambda n: n / 8, 0.5, 1, 8)

@@ -1,4 +1,4 @@
-"""What an index is: how many lists, which codes, within a memory budget. N vectors, D features."""
+"""Plan an index within a memory budget: its lists and codes. Legend: N vectors, D features."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class IndexConfig:
 
     seed: int = 0
     budget_bytes: int = 4 << 30
-    """Memory of the build and of an all-pairs search, at least 100 MiB, whatever N."""
+    """Memory in bytes for the build and for an all-pairs search, at least 100 MiB, for any N."""
     recall: float = 0.95
-    """Share of the 10 nearest neighbors that a search is to find; the lists that it looks into are
-    chosen for it on held-out rows, and the card says what was reached."""
+    """Share of the 10 nearest neighbors that a search should find. The number of lists to probe is
+    chosen for it on sampled rows; the card records the share that was reached."""
     close: float = 0.9
-    """Similarity above which `Vectors.neighbors` is to find .999 of these ten."""
+    """Cosine similarity above which `Vectors.neighbors` should find .999 of these ten."""
     exact_rows: int = 16_384
-    """Up to so many vectors there is a single list, which is exact."""
+    """Up to this many vectors the index has a single list, whose search is exact."""
 
 
 DEFAULTS = IndexConfig()
@@ -28,7 +28,7 @@ DEFAULTS = IndexConfig()
 
 @dataclass(frozen=True)
 class Plan:
-    """An index to build: inverted lists, FAISS code, rows to train on, rows of a part at most."""
+    """An index to build: number of lists, FAISS code, training rows, most rows of a part."""
 
     num_lists: int
     code: str
@@ -42,10 +42,14 @@ class Plan:
 
 
 def plan_index(num_vectors: int, dimension: int, config: IndexConfig = DEFAULTS) -> Plan:
-    """The index for N vectors of width D within a memory budget.
+    """Plan the index for N vectors of width D within a memory budget.
 
-    4 sqrt(N) lists (OURS; FAISS' own advice is 4 to 16), as far as a training sample in a
-    quarter of the budget can feed them.
+    It has 4 sqrt(N) lists (OURS; FAISS advises 4 to 16 times sqrt(N)), or fewer if a training
+    sample within a quarter of the budget is too small for so many.
+
+    Example:
+        >>> plan_index(1_000_000, 512).factory
+        'IVF4000,SQfp16'
     """
     row_bytes, budget_bytes = dimension * 2, config.budget_bytes
     sample = max(1024, budget_bytes // 4 // row_bytes)
