@@ -1,1 +1,1 @@
-"""One image from its bytes: decode, orient, resize, thumbnail."""
+"""Images from their bytes: decode, orient, resize and reduce to thumbnails."""

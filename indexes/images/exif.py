@@ -1,8 +1,8 @@
-"""EXIF orientation: read from a JPEG's own bytes without an image library, and undone.
+"""EXIF orientation: read from the bytes of a JPEG without an image library, and applied to pixels.
 
-Pillow reads the same value, but opens the file for it: 117 to 145 microseconds for a photograph of
-5 KB without EXIF and 270 for one with, against 6 and 17 here (one core of a server CPU), where
-decoding itself takes about 200.
+Pillow reads the same value but opens the file first. On one core of a server CPU it takes 117 to
+145 microseconds for a photograph of 5 KB without EXIF and 270 for one with EXIF. This module takes
+6 and 17. Decoding the image takes about 200.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def jpeg_orientation(data: bytes) -> int:
-    """The EXIF orientation, 1 to 8, of a JPEG file's bytes; 1 when it states none."""
+    """Return the EXIF orientation, 1 to 8, of a JPEG file's bytes; 1 if it has none.
+
+    Example:
+        >>> jpeg_orientation(b"no EXIF block")
+        1
+    """
     position = 2
     if data.find(b"Exif\0\0", 2, 1 << 17) < 0:
         return 1
@@ -49,7 +54,13 @@ def _tiff_orientation(block: bytes) -> int:
 
 
 def apply_orientation(pixels: npt.NDArray[Scalar], orientation: int) -> npt.NDArray[Scalar]:
-    """Pixels [H, W, ...] upright: orientations 5 to 8 swap the axes, all but 1 and 5 mirror."""
+    """Turn pixels [H, W, ...] upright: orientations 5 to 8 swap the axes, all but 1 and 5 mirror.
+
+    Example:
+        >>> apply_orientation(np.array([[1, 2], [3, 4]]), 3)
+        array([[4, 3],
+               [2, 1]])
+    """
     if orientation == 1:
         return pixels
     if orientation > 4:

@@ -1,10 +1,11 @@
-"""A square window of a resized image, at less than the cost of resizing the whole of it.
+"""Compute a square window of a resized image, which costs less than resizing the whole image.
 
-torch resizes with Pillow's own weights, twice as fast, but only through private operators: the
-public ones derive the step from whole sides, and a window needs a step of its own. Without these
-operators Pillow does all the work; the result differs by a level or two of 256.
+torch resizes with the same weights as Pillow, twice as fast, but only through private operators:
+the public ones derive the step from whole sides, whereas a window needs an explicit step. Where
+these operators are missing, Pillow does all the work. The results differ by one or two levels of
+256.
 
-H x W stored pixels, S the window's side.
+H, W are the sides of the stored pixels and S is the side of the window.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 
 OPERATORS = {"bilinear": "_upsample_bilinear2d_aa", "bicubic": "_upsample_bicubic2d_aa"}
-# torch resizes from the upper left corner on: what lies before the window is thrown away, and may
-# be many times the window.
+# torch resizes from the upper left corner. Pixels before the window are computed and discarded;
+# beyond this multiple of the window's area, Pillow is used.
 MOST_WASTE = 4
 
 
@@ -34,10 +35,10 @@ def resize_window(
     steps: tuple[float, float],
     interpolation: str,
 ) -> Pixels:
-    """uint8 [S, S, 3] of `pixels` [H, W, 3] resized: its upper left is at `corner` (top, left).
+    """Resize `pixels` [H, W, 3] and return the window uint8 [S, S, 3] at `corner` (top, left).
 
-    `steps` are stored pixels for one of the resized image, down and across. As torchvision resizes
-    and crops, antialiased, within a level or two of 256.
+    `steps` (down, across) is the number of stored pixels per pixel of the resized image. The result
+    is antialiased and equals torchvision's resize and crop to within one or two levels of 256.
     """
     top, left = corner
     if (top + side) * (left + side) <= MOST_WASTE * side**2:
@@ -49,7 +50,7 @@ def resize_window(
 
 @functools.cache
 def _operator(interpolation: str) -> Callable[..., Tensor] | None:
-    """torch's private operator, or None where this torch has none that takes our arguments."""
+    """torch's private operator, or None if this version of torch does not take these arguments."""
     import torch
 
     try:
@@ -72,7 +73,7 @@ def _resize_by_torch(
 
     (top, left), (down, across) = corner, steps
     image_13HW = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels_last to torch
-    # A side that came out as long as the stored one would be left as it is, whatever the step.
+    # torch does not resize a side whose new length equals the stored one, whatever the step.
     ends = [c + side + (c + side == n) for c, n in zip(corner, pixels.shape, strict=False)]
     resized_3HW = operator(image_13HW, ends, False, 1 / down, 1 / across)[0]
     window = resized_3HW[:, top : top + side, left : left + side].permute(1, 2, 0)
@@ -86,9 +87,9 @@ def _resize_by_pillow(
     steps: tuple[float, float],
     interpolation: str,
 ) -> Pixels:
-    """Resizes a box with the weights of the whole image, and reads the pixels around the box.
+    """Resize a box with the weights of the whole image; pixels around the box also contribute.
 
-    The result is that of resize and crop, also for a 1 x 5000 image.
+    The result equals resize and crop, even for a 1 x 5000 image.
     """
     from PIL import Image
 

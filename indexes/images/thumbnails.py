@@ -1,4 +1,4 @@
-"""Thumbs: a whole image squashed to 600 bytes, enough to tell one picture from another."""
+"""Thumbnails: a whole image reduced to 600 bytes, enough to tell one picture from another."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ WIDTH = SIDE * SIDE + 2 * (SIDE // 2) ** 2
 
 
 def thumb(pixels: Pixels) -> Pixels:
-    """uint8 [WIDTH] of RGB pixels [H, W, 3]: luma [SIDE, SIDE], then Cb and Cr at half the side.
+    """Reduce RGB pixels [H, W, 3] to uint8 [WIDTH]: luma [SIDE, SIDE], Cb and Cr at half the side.
 
-    The aspect ratio is given up, nothing is cut off. 20 pixels a side are OURS, by measurement:
-    16 lets half as many false pairs again pass, 24 is hardly better.
+    The image is squeezed to a square; nothing is cropped. The side of 20 pixels is OURS, by
+    measurement: 16 pixels let through half again as many false pairs, and 24 are hardly better.
+
+    Example:
+        >>> thumb(np.zeros((40, 60, 3), np.uint8)).shape
+        (600,)
     """
     from PIL import Image
 
@@ -28,7 +32,12 @@ def thumb(pixels: Pixels) -> Pixels:
 
 
 def planes(thumbs: Pixels) -> tuple[Pixels, Pixels]:
-    """Luma uint8 [n, S, S] and chroma uint8 [n, 2, S / 2, S / 2] of thumbs [n, WIDTH]."""
+    """Split thumbnails [n, WIDTH] into luma uint8 [n, S, S] and chroma uint8 [n, 2, S / 2, S / 2].
+
+    Example:
+        >>> [plane.shape for plane in planes(np.zeros((5, WIDTH), np.uint8))]
+        [(5, 20, 20), (5, 2, 10, 10)]
+    """
     half = SIDE // 2
     luma, chroma = thumbs[:, : SIDE * SIDE], thumbs[:, SIDE * SIDE :]
     return luma.reshape(-1, SIDE, SIDE), chroma.reshape(-1, 2, half, half)

@@ -1,1 +1,1 @@
-"""Networks as data: a card with weights, the nets that cards name, their features and logits."""
+"""Networks and teachers: cards with weights, the nets they name, their features and logits."""

@@ -1,4 +1,4 @@
-"""Builder names, resolved to functions that make nets: timm, torchvision, open_clip, ours."""
+"""Builder names and the functions behind them, from timm, torchvision, open_clip and winnow."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     from torch import nn
 
 STUDENTS = "indexes.zoo"
-LEGACY = re.compile(r"^distill\.students\.")  # as older teachers' cards name our nets
+LEGACY = re.compile(r"^distill\.students\.")  # the module of winnow's nets in older cards
 
 
 class NetError(ValueError):
-    """A builder that is unknown, not trusted, or does not give a net with a linear classifier."""
+    """A builder is unknown or not trusted, or it makes no net with a linear classifier."""
 
 
 def maker(builder: str, trust: bool) -> tuple[str, Callable[..., nn.Module]]:
-    """The builder's long form, and the function (num_classes, arguments) -> net.
+    """Return the long form of a builder, and its function (num_classes, arguments) -> net.
 
-    Raises NetError for an unknown name, with the nearest, and for foreign code without `trust`.
+    Raises NetError for an unknown name (with the nearest) and for external code without `trust`.
+
+    Example:
+        >>> maker("resnet8x4", trust=False)[0]
+        'indexes.zoo.cifar_resnet:resnet8x4'
     """
     builder = LEGACY.sub(f"{STUDENTS}.", builder)
     library, _, name = builder.partition(":")
@@ -38,7 +42,12 @@ def maker(builder: str, trust: bool) -> tuple[str, Callable[..., nn.Module]]:
 
 
 def split_arguments(builder: str) -> tuple[str, dict[str, Any]]:
-    """`timm:NAME:key=value:key=value` -> (`timm:NAME`, {key: value}), values as Python literals."""
+    """Split `timm:NAME:key=value` into the name and the arguments, parsed as Python literals.
+
+    Example:
+        >>> split_arguments("timm:vit_tiny_patch16_224:patch_size=4")
+        ('timm:vit_tiny_patch16_224', {'patch_size': 4})
+    """
     words = builder.split(":")
     arguments: dict[str, Any] = {}
     while len(words) > 1 and words[-1].partition("=")[0].isidentifier() and "=" in words[-1]:
@@ -51,7 +60,7 @@ def split_arguments(builder: str) -> tuple[str, dict[str, Any]]:
 
 
 def has_fixed_size(builder: str) -> bool:
-    """Whether the builder is a net of timm's that takes images of one size only, `img_size`."""
+    """Return whether the builder is a timm net for images of one size only (`img_size`)."""
     library, _, name = builder.partition(":")
     if library != "timm":
         return False
@@ -62,7 +71,12 @@ def has_fixed_size(builder: str) -> bool:
 
 
 def students() -> dict[str, str]:
-    """Short name of each net of the zoo -> first line of its family's docstring; imports none."""
+    """Map the short name of each zoo net to the first line of its family; imports no family.
+
+    Example:
+        >>> "resnet8x4" in students()
+        True
+    """
     return {name: family for name, (_, family) in sorted(_families().items())}
 
 
@@ -76,7 +90,10 @@ def _families() -> dict[str, tuple[str, str]]:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
                 for name in ast.literal_eval(node.value):
                     if name in families:
-                        raise NetError(f"{name} stands in {families[name][0]} and in {module}")
+                        raise NetError(
+                            f"the net {name} exists in both {families[name][0]} and {module}: "
+                            "rename one of them"
+                        )
                     families[name] = module, family
     return families
 
@@ -88,9 +105,8 @@ def _student(builder: str) -> tuple[str, Callable[..., nn.Module]]:
         name = name.lower().replace("-", "_")
     if name not in families or stated not in ("", families[name][0]):
         raise NetError(
-            f"no net {builder!r}.{plugins.nearest(name, list(families))} There are: "
-            f"{', '.join(sorted(families))}. Others are timm:NAME, torchvision:NAME, "
-            "open_clip:NAME."
+            f"no net {builder!r}.{plugins.nearest(name, list(families))} Available: "
+            f"{', '.join(sorted(families))}; and timm:NAME, torchvision:NAME, open_clip:NAME."
         )
     module = families[name][0]
     return f"{module}:{name}", getattr(importlib.import_module(module), name)
@@ -98,7 +114,7 @@ def _student(builder: str) -> tuple[str, Callable[..., nn.Module]]:
 
 def _unknown(library: str, name: str, known: Sequence[str]) -> NetError:
     near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
-    hint = f"near: {', '.join(near)}" if near else f"there are {len(known)}, none near"
+    hint = f"similar names: {', '.join(near)}" if near else f"none of its {len(known)} is similar"
     return NetError(f"{library} has no net {name!r}; {hint}")
 
 
@@ -116,7 +132,7 @@ def _torchvision(name: str) -> Callable[..., nn.Module]:
     known = models.list_models(module=models)
     if name not in known:
         raise _unknown("torchvision", name, known)
-    # Their second classifiers, for training only, return a tuple.
+    # The auxiliary classifiers of these nets, used in training only, would return a tuple.
     extra = {"aux_logits": False, "init_weights": True}
     fixed = extra if name in ("googlenet", "inception_v3") else {}
     return lambda **settings: models.get_model(name, weights=None, **{**fixed, **settings})
@@ -131,7 +147,7 @@ def _open_clip(name: str) -> Callable[..., nn.Module]:
         raise _unknown("open_clip", name, open_clip.list_models())
 
     def make(num_classes: int) -> nn.Module:
-        # The tower alone: create_model would build a text tower too, some of them by download.
+        # The image tower alone: create_model would also build a text tower, some by a download.
         visual = open_clip.model._build_vision_tower(
             config["embed_dim"],
             {**config["vision_cfg"], "timm_model_pretrained": False},
@@ -155,14 +171,14 @@ LIBRARIES: dict[str, Callable[[str], Callable[..., Any]]] = {
 def _foreign(builder: str, trust: bool) -> Callable[..., nn.Module]:
     if not trust:
         raise NetError(
-            f"builder {builder!r} is code from outside timm, torchvision, open_clip and winnow; "
-            "building it runs that code. If you trust it, say --trust-builder (trust=True)"
+            f"builder {builder!r} is code from outside timm, torchvision, open_clip and winnow, "
+            "and building the net runs it. If you trust it, add --trust-builder (trust=True)"
         )
     path, _, name = builder.rpartition(":")
     try:
         file = plugins.find(STUDENTS, path) if path.endswith(".py") else None
         function = getattr(file or importlib.import_module(path), name)
     except (ImportError, AttributeError, plugins.UnknownName) as error:
-        raise NetError(f"no function at {builder!r}: {error}") from error
+        raise NetError(f"there is no function {builder!r}: {error}") from error
     make: Callable[..., nn.Module] = function
     return make

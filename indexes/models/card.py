@@ -1,4 +1,4 @@
-"""The card of a teacher, and the check of each of its fields."""
+"""The card of a teacher and the checks of its fields."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from indexes.images.decode import INTERPOLATIONS
 
 
 class TeacherError(ArtifactError):
-    """A teacher that is missing, unfinished, altered, or not what its card says."""
+    """A teacher is missing, unfinished or altered, or it differs from its card."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a teacher is. `digest` covers all that changes its outputs, the weights included."""
+    """The definition of a teacher. `digest` covers all that changes its outputs, with the weights.
+
+    `mean` and `std` are three numbers for pixels in [0, 1], `input_size` is in pixels, `crop_frac`
+    is the share of the shorter side that the crop keeps, `accuracy` is in [0, 1] or None.
+    """
 
     builder: str
     arguments: dict[str, Any]
@@ -34,7 +38,10 @@ class Card:
 
 
 def checked_card(body: Mapping[str, Any], directory: Path) -> Card:
-    """The card of `body`; TeacherError names the first field of a wrong type or value."""
+    """Return the card in `body`.
+
+    Raises TeacherError, which names the first field of a wrong type or value.
+    """
 
     def positive(value: Any) -> bool:
         return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
@@ -65,7 +72,9 @@ def checked_card(body: Mapping[str, Any], directory: Path) -> Card:
     }
     for field, is_valid in tests.items():
         if not is_valid:
-            raise TeacherError(f"{directory}: {field} cannot be {body.get(field)!r}")
+            raise TeacherError(
+                f"{directory}: the card's field {field} has no valid value: {body.get(field)!r}"
+            )
     fields = {field.name: body[field.name] for field in dataclasses.fields(Card)}
     for key in ("classes", "mean", "std"):
         fields[key] = tuple(fields[key])

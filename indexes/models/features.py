@@ -1,4 +1,4 @@
-"""Features of a net, one function per kind of net: (module, pixels) -> (map, features)."""
+"""Features of nets, with one function per kind of net: (module, pixels) -> (map, features)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ if TYPE_CHECKING:
 
 
 def grid(tokens_BLD: Tensor, num_prefix: int) -> Tensor | None:
-    """Tokens [B, P + S * S, D] as a map [B, D, S, S] without their first P; None: not a square."""
+    """Turn tokens [B, P + S * S, D] into a map [B, D, S, S], without the first P tokens.
+
+    It returns None if the remaining tokens do not form a square.
+
+    Example:
+        >>> import torch
+        >>> grid(torch.zeros(2, 1 + 9, 5), num_prefix=1).shape
+        torch.Size([2, 5, 3, 3])
+    """
     patches = tokens_BLD[:, num_prefix:]
     side = math.isqrt(patches.shape[1])
     if side == 0 or side * side != patches.shape[1]:
@@ -19,10 +27,10 @@ def grid(tokens_BLD: Tensor, num_prefix: int) -> Tensor | None:
 
 
 def as_map(raw: Any, features_BD: Tensor, *, width: int | None, num_prefix: int) -> Tensor:
-    """The raw output of a net before pooling, as a map [B, D', H, W].
+    """Return the raw output of a net before pooling as a map [B, M, H, W], with M channels.
 
-    `width` is D' as the net states it and tells [B, H, W, D'] from [B, D', H, W]; None means the
-    latter. Where there is no map (or no square of tokens) it is the features as 1x1.
+    `width` is M as the net states it. It distinguishes [B, H, W, M] from [B, M, H, W]; None means
+    the latter. If there is no map and no square of tokens, the features [B, D] become a 1x1 map.
     """
     import torch
 
@@ -37,7 +45,10 @@ def as_map(raw: Any, features_BD: Tensor, *, width: int | None, num_prefix: int)
 
 
 def timm_features(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """timm's nets and ours: forward_features, then forward_head up to the classifier."""
+    """Run a net of timm or winnow on pixels [B, 3, H, W]: map [B, M, h, w], features [B, D].
+
+    It calls `forward_features`, then `forward_head` up to the classifier.
+    """
     raw = module.forward_features(pixels)
     features_BD = module.forward_head(raw, pre_logits=True)
     map_BDHW = as_map(
@@ -50,7 +61,10 @@ def timm_features(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def clip_features(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """An open_clip image tower: features are the unit embedding, the map its projected tokens."""
+    """Run an open_clip image tower on pixels [B, 3, H, W]: map [B, D, h, w], features [B, D].
+
+    The features are the embedding at unit length. The map is its projected tokens.
+    """
     from torch.nn import functional as F
 
     visual = module["visual"]
@@ -60,22 +74,23 @@ def clip_features(module: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
         raw, tokens = raw
         if getattr(visual, "proj", None) is not None:
             tokens = tokens @ visual.proj
-    # Unit length in float32: bfloat16 would move the logits, which are 100 times the cosine.
+    # Normalize in float32: bfloat16 would shift the logits, which are 100 times the cosine.
     features_BD = F.normalize(raw.float(), dim=-1)
     return as_map(tokens, features_BD, width=None, num_prefix=0), features_BD
 
 
 class HookedFeatures:
-    """Features of any other net, torchvision's above all, by hooks on the last Linear and the pool.
+    """Features of any other net, such as torchvision's, by hooks on the last Linear and the pool.
 
-    The map is the input of the last global pooling module outside squeeze-and-excitation; a net
-    that pools by a function call gives the last map or tokens among its children's outputs.
+    A call maps (module, pixels [B, 3, H, W]) to (map [B, M, h, w], features [B, D]). The map is the
+    input of the last global pooling module outside squeeze-and-excitation. For a net that pools by
+    a function call, it is the last map or tokens among the outputs of the net's children.
     """
 
     def __init__(self, module: nn.Module, classifier: nn.Linear) -> None:
         from torch import nn
 
-        # None outside a call: a run of the module itself leaves no tensors behind.
+        # None outside a call, so that a direct run of the module keeps no tensors alive.
         self.captured: dict[str, Tensor] | None = None
         self.watch(classifier)
         gates = [
@@ -96,7 +111,7 @@ class HookedFeatures:
                 child.register_forward_hook(self._keep_output)
 
     def watch(self, classifier: nn.Module) -> None:
-        """Takes the input of `classifier`, or of the module in its stead, for the features."""
+        """Use the input of `classifier`, or of the module that replaces it, as the features."""
         classifier.register_forward_pre_hook(self._keep_features)
 
     def _keep_features(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -120,6 +135,6 @@ class HookedFeatures:
         finally:
             self.captured = None
         features_BD = captured["features"].flatten(1)
-        # torchvision's ViT, its only net of tokens, puts one class token before the patches.
+        # torchvision's ViT, its only token-based net, puts one class token before the patches.
         map_BDHW = as_map(captured.get("map"), features_BD, width=None, num_prefix=1)
         return map_BDHW, features_BD

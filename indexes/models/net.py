@@ -1,4 +1,4 @@
-"""Any image classifier seen as (map, features, logits): built by name, never from a download."""
+"""Image classifiers as (map, features, logits), built by name and never by a download."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = ["STUDENTS", "Net", "NetError", "build_net", "split_arguments", "stude
 REUSED = "reused:"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Arguments that make a library fetch or unpickle something; a card is not to be trusted with them.
+# Arguments that make a library download or unpickle a file, which a card must not request.
 FETCHING = ("pretrained", "weights", "checkpoint", "cache_dir", "num_classes")
 
 
 class Net:
     """A net whose logits are a Linear of its features.
 
-    `module` is the classifier itself, `num_features` the width D of what enters its last Linear.
-    It keeps no gradient flags: it trains where its parameters do.
+    `module` is the classifier itself, and `num_features` is the input width D of its last Linear.
+    A Net does not change the `requires_grad` flags of its parameters.
     """
 
     def __init__(
@@ -59,24 +59,27 @@ class Net:
         self.normalize(mean, std)
 
     def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Sets the mean that is subtracted from pixels in [0, 1] and the std that divides them.
+        """Set the mean that is subtracted from pixels in [0, 1] and the std that divides them.
 
-        Raises NetError unless there are three finite numbers each, those of `std` positive.
+        Raises NetError unless each has three finite numbers, and those of `std` are positive.
         """
         import torch
 
         values = [*mean, *std]
         if (len(mean), len(std)) != (3, 3) or not all(map(math.isfinite, values)) or min(std) <= 0:
-            raise NetError(f"mean and std are three numbers each, std positive; not {mean}, {std}")
+            raise NetError(
+                f"mean and std must be three numbers each, std positive; not {mean}, {std}"
+            )
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self._mean = torch.tensor(self.mean).reshape(1, -1, 1, 1)
         self._std = torch.tensor(self.std).reshape(1, -1, 1, 1)
 
     def __call__(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels [B, 3, H, W] in [0, 1] -> map [B, D', h, w], features [B, D], logits [B, C].
+        """Map pixels [B, 3, H, W] in [0, 1] to map [B, M, h, w], features [B, D], logits [B, C].
 
-        The map is the last one before pooling, after its ReLU (tokens as a grid; features as 1x1
-        where there is neither). Features and logits are float32, also under autocast.
+        The map is the last one before pooling, after its ReLU. Tokens become a grid; without map
+        and tokens it is the features as a 1x1 map. Features and logits are float32, even under
+        autocast.
         """
         import torch
         from torch.nn import functional as F
@@ -85,7 +88,7 @@ class Net:
             self._mean = self._mean.to(pixels_B3HW.device)
             self._std = self._std.to(pixels_B3HW.device)
         normal = (pixels_B3HW - self._mean) / self._std
-        # A net whose very weights are bfloat16 takes bfloat16 pixels.
+        # A net with bfloat16 weights takes bfloat16 pixels.
         map_BDHW, features_BD = self._extract(self.module, normal.to(self._classifier.weight.dtype))
         features_BD = features_BD.float()
         weight_CD, bias_C = self.head
@@ -95,13 +98,13 @@ class Net:
 
     @property
     def head(self) -> tuple[Tensor, Tensor]:
-        """The last Linear's own weight [C, D] and bias [C] (zeros where it has none)."""
+        """The weight [C, D] and bias [C] of the last Linear (zeros if it has no bias)."""
         weight_CD, bias_C = self._classifier.weight, self._classifier.bias
-        # A Linear without bias has None there, whatever its annotation says.
+        # A Linear without bias has None here, in spite of its annotation.
         return weight_CD, weight_CD.new_zeros(self.num_classes) if bias_C is None else bias_C
 
     def encoder(self) -> tuple[nn.Module, Extract]:
-        """`module`, its last Linear removed for good, and the function of its features."""
+        """Remove the last Linear from `module`; return the module and its feature function."""
         from torch import nn
 
         parent, _, name = self.head_name.rpartition(".")
@@ -113,34 +116,36 @@ class Net:
 
     @property
     def head_name(self) -> str:
-        """The last Linear's name within `module`, as in "fc"."""
+        """The name of the last Linear within `module`, such as "fc"."""
         named = self.module.named_modules()
         return next(str(name) for name, module in named if module is self._classifier)
 
     def to(self, *args: Any, **kwargs: Any) -> Net:
-        """Moves or casts in place, as nn.Module.to does: a device, dtype or memory format."""
+        """Move or cast the module in place, as `nn.Module.to` does, and return this net."""
         self.module.to(*args, **kwargs)
         return self
 
     def train(self, mode: bool = True) -> Net:
-        """Training mode, in place."""
+        """Set training mode in place (evaluation mode if `mode` is false) and return this net."""
         self.module.train(mode)
         return self
 
     def eval(self) -> Net:
-        """Evaluation mode, in place."""
+        """Set evaluation mode in place and return this net."""
         return self.train(False)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters of `module`."""
+        """Yield the parameters of `module`."""
         return self.module.parameters()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The state of `module`, under its own names."""
+        """Return the state of `module` by its own names, such as the head's weight [C, D]."""
         return self.module.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copies `state` in; every name and shape must be there (RuntimeError of torch)."""
+        """Copy a state in, such as the head's weight [C, D]; torch raises RuntimeError if it
+        lacks a name or differs in a shape.
+        """
         self.module.load_state_dict(state)
 
 
@@ -154,16 +159,20 @@ def build_net(
     input_size: int | None = None,
     trust: bool = False,
 ) -> Net:
-    """A net with random weights; nothing is downloaded.
+    """Build a net with random weights; nothing is downloaded.
 
-    `builder` is `timm:NAME`, `torchvision:NAME`, `open_clip:NAME` (the image tower and a frozen
-    Linear for the zero-shot classifier), `reused:BUILDER` (that net with a projector and another
-    one's classifier), a short name of `students()` such as `resnet8x4`, its
-    long form `indexes.zoo.FILE:NAME`, or with `trust` a `module:function` or
-    `./file.py:function` that takes num_classes and the arguments and returns an nn.Module.
-    `arguments` may also stand behind the name, as in `timm:vit_tiny_patch16_224:patch_size=4`; a
-    net of timm's that is made for one image size is made for `input_size` where that is given.
-    Raises NetError, with the nearest names where the name is unknown.
+    `builder` is one of:
+
+    - `timm:NAME` or `torchvision:NAME`;
+    - `open_clip:NAME`: the image tower and a frozen Linear, the zero-shot classifier;
+    - `reused:BUILDER`: that net with a projector and another net's classifier;
+    - a short name of `students()` such as `resnet8x4`, or its long form `indexes.zoo.FILE:NAME`;
+    - with `trust`, a `module:function` or `./file.py:function` that takes num_classes and the
+      arguments and returns an nn.Module.
+
+    `arguments` may also follow the name, as in `timm:vit_tiny_patch16_224:patch_size=4`. A timm net
+    for one image size is built for `input_size`, if that is given. Raises NetError for an unknown
+    name (with the nearest names), a builder that is not trusted, or a net that cannot be used.
 
     Example: `build_net("resnet8x4", num_classes=10)`
     """
@@ -173,7 +182,7 @@ def build_net(
         arguments["img_size"] = input_size
     for key in arguments:
         if key.startswith(FETCHING):
-            raise NetError(f"{builder} does not take the argument {key!r}: weights come from files")
+            raise NetError(f"{builder} cannot take the argument {key!r}: give weights as a file")
     if builder.startswith(REUSED):
         make = _reused(builder.removeprefix(REUSED), trust)
     else:
@@ -181,7 +190,7 @@ def build_net(
     try:
         module = make(num_classes=num_classes, **arguments)
     except Exception as error:
-        # Third-party builders raise whatever they like at arguments they do not know.
+        # Third-party builders may raise any type for arguments that they do not know.
         given = f" with arguments {arguments}" if arguments else ""
         raise NetError(f"{builder}{given} cannot be built: {error}") from error
     classifier, extract = _classifier_and_features(builder, module, num_classes)
@@ -193,9 +202,10 @@ def build_net(
 def reuse_classifier_net(
     student: Net, shape: Mapping[str, Any], weight_CD: Tensor, bias_C: Tensor
 ) -> Net:
-    """`student` with a projector and a frozen classifier of these values, as `reused:` builds it.
+    """Return `student` with a projector and a frozen classifier, as `reused:` builds it.
 
-    `shape` holds the arguments of that builder; the student's module is taken over.
+    The classifier has the weight [C, D] and the bias [C]. `shape` holds the arguments of the
+    `reused:` builder. The new net takes over the student's module.
     """
     import torch
 
@@ -223,7 +233,7 @@ def _reused_module(
 
 
 def _reused(encoder: str, trust: bool) -> Callable[..., nn.Module]:
-    """The maker of nets that end in the classifier of another net."""
+    """The function that builds nets with the classifier of another net."""
 
     def make(num_classes: int, arguments: Mapping[str, Any], **shape: Any) -> nn.Module:
         student = build_net(encoder, num_classes=num_classes, arguments=arguments, trust=trust)
@@ -251,7 +261,6 @@ def _classifier_and_features(
         last = next((layer for layer in layers if isinstance(layer, nn.Linear)), None)
     if not isinstance(last, nn.Linear) or last.out_features != num_classes:
         raise NetError(
-            f"{builder} does not end in a Linear of {num_classes} classes: such a net is not "
-            "supported"
+            f"{builder} does not end in a Linear of {num_classes} classes: choose another net"
         )
     return last, extract or HookedFeatures(module, last)

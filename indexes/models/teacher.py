@@ -1,4 +1,4 @@
-"""A teacher is a directory of card.json and model.safetensors, loaded and saved only here."""
+"""Teachers: directories of card.json and model.safetensors, loaded and saved by this module."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOW_TO_IMPORT = (
 
 
 class Teacher:
-    """An opened teacher: never trains, carries its own normalization."""
+    """An opened teacher, which is never trained and applies its own normalization."""
 
     def __init__(self, card: Card, directory: Path, net: Net) -> None:
         self.card = card
@@ -40,17 +40,19 @@ class Teacher:
 
     @property
     def geometry(self) -> Geometry:
-        """How an image becomes the teacher's canonical view."""
+        """The resize and crop that turn an image into the teacher's canonical view."""
         card = self.card
         return Geometry(card.input_size, card.crop_frac, card.interpolation)
 
     @property
     def head(self) -> tuple[Tensor, Tensor]:
-        """Weight [C, D] and bias [C] of the last Linear."""
+        """The weight [C, D] and bias [C] of the last Linear."""
         return self.net.head
 
     def __call__(self, pixels_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels [B, 3, H, W] in [0, 1] -> map, features [B, D], logits [B, C]; no gradient."""
+        """Map pixels [B, 3, H, W] in [0, 1] to map [B, M, h, w], features [B, D] and logits [B, C],
+        without gradients.
+        """
         import torch
 
         with torch.no_grad():
@@ -60,10 +62,10 @@ class Teacher:
 def load_teacher(
     directory: str | Path, *, device: str | torch.device = "cpu", trust_builder: bool = False
 ) -> Teacher:
-    """The teacher in `directory`, in evaluation mode, without gradients.
+    """Load the teacher in `directory`, in evaluation mode and without gradients.
 
-    Raises TeacherError for a directory that is missing or unfinished, weights or a card that
-    were altered since they were written, and a builder that needs `trust_builder`.
+    Raises TeacherError if the directory is missing or unfinished, if its weights or card have
+    changed since they were written, or if its builder needs `trust_builder`.
 
     Example: `load_teacher("runs/teachers/r50").card.classes`
     """
@@ -77,7 +79,7 @@ def load_teacher(
     card = checked_card(body, directory)
     _check_files(body, card, directory)
     try:
-        with torch.random.fork_rng(devices=[]):  # initial weights that are replaced at once
+        with torch.random.fork_rng(devices=[]):  # the random initial weights are replaced at once
             net = build_net(
                 card.builder,
                 num_classes=len(card.classes),
@@ -106,11 +108,13 @@ def save_teacher(
     note: str = "",
     record: Mapping[str, Any] | None = None,
 ) -> Card:
-    """Writes `net` as a teacher directory, the card last; a trained student is saved so too.
+    """Write `net` as a teacher directory, the card last; trained students are saved in this form.
 
-    `record` is kept in the card for people to read (how it was made) and is not in the digest.
-    Raises TeacherError, before anything is written, where the class names are not as many as the
-    head's rows or a value cannot stand in a card.
+    `record` tells people how the net was made; the card holds it, the digest does not cover it.
+    Raises TeacherError, before anything is written, if the number of class names differs from the
+    head's number of classes, or if a value is not valid in a card.
+
+    Example: `save_teacher("runs/teachers/r50", net, classes=names, input_size=224)`
     """
     from safetensors.torch import save as serialize
 
@@ -130,12 +134,12 @@ def save_teacher(
     about = {"accuracy": accuracy, "note": note, "record": artifact.plain(record or {})}
     unwritten = {"digest": "", "weights": {"bytes": 0, "sha256": ""}}
     checked_card({**defining, **about, **unwritten}, directory)
-    # There is no card while the weights are replaced: half of each is never taken for a teacher.
+    # Remove the card while the weights are replaced, so that no mixture is taken for a teacher.
     (directory / artifact.CARD).unlink(missing_ok=True)
     with artifact.writing(directory / WEIGHTS) as aside:
-        # Copies, because safetensors refuses tensors that share memory (tied weights).
+        # Copy, because safetensors refuses tensors that share memory (tied weights).
         state = {k: v.detach().cpu().contiguous().clone() for k, v in net.state_dict().items()}
-        # Not save_file, which leaves a file that only its owner may read.
+        # save_file would leave a file that only its owner may read.
         aside.write_bytes(serialize(state))
         weights = {"bytes": aside.stat().st_size, "sha256": artifact.sha256(aside)}
     digest = artifact.digest({**defining, "weights": weights["sha256"]})
@@ -145,34 +149,35 @@ def save_teacher(
 
 
 def resolve_teacher(spec: str | None, runs: str | Path) -> Path:
-    """The directory of a teacher: a path, a name under runs/teachers, or None for the only one.
+    """Return a teacher's directory, given a path, a name under runs/teachers, or None for the only
+    teacher there.
 
-    Raises UnknownName, which lists the teachers there are and shows how to import one.
+    Raises UnknownName, which lists the existing teachers and shows how to import one.
     """
     folder = Path(runs) / "teachers"
     known = sorted(card.parent.name for card in folder.glob(f"*/{artifact.CARD}"))
-    listing = f"in {folder} there are: {', '.join(known)}" if known else f"{folder} holds none"
+    listing = f"{folder} holds: {', '.join(known)}" if known else f"{folder} holds none"
     if spec is None:
         if len(known) == 1:
             return folder / known[0]
-        state = "say which teacher" if known else "no teacher yet"
+        state = "name a teacher" if known else "there is no teacher yet"
         raise UnknownName(f"{state}: {listing}; {HOW_TO_IMPORT}")
     for directory in (Path(spec), folder / spec):
         if artifact.is_done(directory):
             return directory
     if Path(spec).is_dir():
-        return Path(spec)  # unfinished: load_teacher says what is missing there
+        return Path(spec)  # unfinished: load_teacher reports what is missing there
     raise UnknownName(f"no teacher {spec!r}: {listing}; {HOW_TO_IMPORT}")
 
 
 def find_teacher(digest: str, runs: str | Path) -> Path:
-    """The directory under runs/teachers of the very teacher that an artifact was made with.
+    """Return the directory under runs/teachers of the teacher with this digest.
 
-    Raises TeacherError when none of those there has this digest.
+    Raises TeacherError if no whole teacher there has this digest.
     """
     folder = Path(runs) / "teachers"
     for card in sorted(folder.glob(f"*/{artifact.CARD}")):
-        # A damaged teacher beside it, or a damaged copy of it, does not matter.
+        # Ignore damaged teachers: another copy may be whole.
         with contextlib.suppress(artifact.ArtifactError):
             body = artifact.read_json(card)
             if body.get("digest") == digest:
@@ -192,9 +197,9 @@ def load_labeler(
     device: str | torch.device = "cpu",
     trust_builder: bool = False,
 ) -> Teacher:
-    """The teacher that labeled `shards`: named as in `resolve_teacher`, or None to search for it.
+    """Load the teacher that labeled `shards`, given as in `resolve_teacher`; None searches for it.
 
-    Raises TeacherError where it cannot be found, ArtifactError where `spec` is another one.
+    Raises TeacherError if it cannot be found, and ArtifactError if `spec` names another teacher.
     """
     directory = (
         find_teacher(shards.teacher_digest, runs) if spec is None else resolve_teacher(spec, runs)
@@ -213,10 +218,10 @@ def _check_files(body: Mapping[str, Any], card: Card, directory: Path) -> None:
     size = path.stat().st_size
     if size != written["bytes"]:
         raise TeacherError(
-            f"{path} has {size} bytes, its card says {written.get('bytes')}; {again}"
+            f"{path} has {size} bytes, but its card says {written.get('bytes')}; {again}"
         )
     if artifact.sha256(path) != written["sha256"]:
-        raise TeacherError(f"{path} is not the file that its card describes (sha256); {again}")
+        raise TeacherError(f"{path} differs from the file its card describes (sha256); {again}")
     defining = asdict(card)
     for field in ("digest", "accuracy", "note"):
         del defining[field]
@@ -225,7 +230,7 @@ def _check_files(body: Mapping[str, Any], card: Card, directory: Path) -> None:
 
 
 def teacher_record(teacher: Teacher) -> dict[str, Any]:
-    """What an artifact records of its teacher."""
+    """Return the fields that an artifact records of its teacher."""
     card = teacher.card
     return {
         "digest": card.digest,

@@ -1,4 +1,4 @@
-"""Texts through an open_clip model: unit vectors that lie among its image tower's."""
+"""Text embeddings of an open_clip model, in the same space as those of its image tower."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 
 def encode_texts(model_name: str, weights: str, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Unit vectors float32 [n, E] of n texts, by the model of that name and its weights file.
+    """Return unit vectors float32 [n, E] of n texts, by an open_clip model and its weights file.
 
-    Raises ValueError where the file holds only an image tower or cannot be read.
+    Raises ValueError if the file cannot be read or holds no text tower.
     """
     import open_clip
     import torch
@@ -22,8 +22,8 @@ def encode_texts(model_name: str, weights: str, texts: Sequence[str]) -> npt.NDA
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
         raise ValueError(
-            f"--tower {model_name}: {weights} has no text encoder that can be read "
-            f"({reason}): name the whole CLIP model, or leave out --tower"
+            f"--tower {model_name}: the text encoder in {weights} cannot be read ({reason}): name "
+            "the weights of the whole CLIP model, or leave out --tower"
         ) from error
     with torch.no_grad():
         batches = [

@@ -1,4 +1,4 @@
-"""Weights of nets: read from safetensors files, compared with a net, copied into it."""
+"""Weights: read from safetensors files, compared with a net and copied into it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ NUM_LISTED = 3
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; TeacherError for a damaged one."""
+    """Return the tensors of a safetensors file by name, each of its own shape [...].
+
+    Raises TeacherError if the file is missing or damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -24,16 +27,17 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         state: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise TeacherError(
-            f"{path} cannot be read ({error}): it is missing, damaged or cut off; copy it again"
+            f"{path} cannot be read ({error}): it is missing, damaged or truncated; copy it again"
         ) from error
     return state
 
 
 def load_weights(net: Net, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Copies weights of any float type into `net`, after a comparison of names and shapes.
+    """Copy weights of any float type into `net`, after a comparison of names and shapes.
 
-    Raises TeacherError with the two numbers of classes where they differ, or with the first few
-    names that are missing, surplus or of another shape.
+    `state` maps the names of the net's tensors to tensors of the same shape, such as the head's
+    weight [C, D]. Raises TeacherError if the numbers of classes differ, or with the first few names
+    that are missing, unexpected or of another shape.
     """
     expected = net.state_dict()
     head = f"{net.head_name}.weight"
@@ -42,7 +46,7 @@ def load_weights(net: Net, state: Mapping[str, Tensor], source: str | Path) -> N
             f"{source} has a head of {state[head].shape[0]} classes ({head}), but "
             f"{net.num_classes} class names were given"
         )
-    # Counters that old checkpoints lack; only a BatchNorm without momentum would read them.
+    # Old checkpoints lack these counters; only a BatchNorm without momentum would read them.
     counters = {k: v for k, v in expected.items() if k.endswith("num_batches_tracked")}
     state = {**counters, **state}
     missing = [f"{key} is missing" for key in expected if key not in state]
@@ -70,12 +74,12 @@ def load_weights(net: Net, state: Mapping[str, Tensor], source: str | Path) -> N
 
 
 def _stem_hint(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """The commonest slip with ResNets: the stem for 32 pixels against the one for 224."""
+    """A hint at the most common mistake with ResNets: the stem for 32 pixels, or for 224."""
     if "conv1.weight" not in state or "conv1.weight" not in expected:
         return ""
     sides = (state["conv1.weight"].shape[-1], expected["conv1.weight"].shape[-1])
     if sides == (3, 7):
-        return ". conv1 is 3x3 in the weights: try --builder resnet18 or resnet34, the CIFAR stem"
+        return ". conv1 is 3x3 in the weights: try --builder resnet18 or resnet34 (a CIFAR stem)"
     if sides == (7, 3):
-        return ". conv1 is 7x7 in the weights: try --builder torchvision:resnet18 or its like"
+        return ". conv1 is 7x7 in the weights: try --builder torchvision:resnet18 or a similar net"
     return ""

@@ -1,1 +1,1 @@
-"""Where images come from: folders, tars and Parquet, local or in a store, as parts of samples."""
+"""Sources of images: folders, tars and Parquet files, local or remote, read as parts of samples."""

@@ -1,4 +1,4 @@
-"""Locations, local paths or fsspec URLs, behind four verbs: is it a URL, identify, open, list."""
+"""One interface to local paths and fsspec URLs: classify, identify, open and list locations."""
 
 from __future__ import annotations
 
@@ -17,26 +17,44 @@ WILD = re.compile(r"[*?\[]")
 
 
 def is_url(location: str) -> bool:
-    """Whether `location` is a URL rather than a local path."""
+    """Return whether `location` is a URL rather than a local path.
+
+    Example:
+        >>> is_url("s3://bucket/a.tar"), is_url("/data/a.tar")
+        (True, False)
+    """
     return bool(URL.match(location))
 
 
 def local(location: str) -> str:
-    """`~` and `file://` resolved; other locations as they are."""
+    """Resolve `~` and `file://`; return any other location unchanged.
+
+    Example:
+        >>> local("file:///data/a.tar")
+        '/data/a.tar'
+    """
     if location.startswith("file://"):
         return location[len("file://") :]
     return location if is_url(location) else os.path.expanduser(location)
 
 
 def path_of(location: str) -> str:
-    """The path of a location without query, fragment and host's credentials: for names only."""
+    """Return the path of a location without host, query and fragment; use it for names only.
+
+    Example:
+        >>> path_of("https://host/data/a.tar?token=secret")
+        '/data/a.tar'
+    """
     if not is_url(location):
         return location
     return urlsplit(location).path if location.startswith("http") else location.split("://", 1)[1]
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL and the path in it; SourceError says what to install."""
+    """Return the fsspec file system of a URL and the path within it.
+
+    Raises SourceError, which says what to install, if no installed package reads such URLs.
+    """
     import fsspec
 
     try:
@@ -44,13 +62,19 @@ def filesystem(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise SourceError(
             f"{redacted(url)}: this kind of URL cannot be read here ({error}); install its fsspec "
-            "package (s3fs for s3://, gcsfs for gs://, aiohttp for http://) or copy it to a disk"
+            "package (s3fs for s3://, gcsfs for gs://, aiohttp for http://) or copy the data to a "
+            "local disk"
         ) from None
     return system, str(path)
 
 
 def redacted(location: str) -> str:
-    """`location` as it may be printed: without a query, which often holds a secret."""
+    """Return `location` without credentials and query, which may hold secrets; safe to print.
+
+    Example:
+        >>> redacted("https://user:secret@host/a.tar?token=secret")
+        'https://host/a.tar'
+    """
     if not is_url(location):
         return location
     return re.sub(r"//[^/@]*@", "//", location.split("?", 1)[0])
@@ -58,7 +82,7 @@ def redacted(location: str) -> str:
 
 @contextmanager
 def opened(location: str) -> Iterator[BinaryIO]:
-    """A location opened for reading bytes."""
+    """Open a location for reading bytes."""
     if is_url(location):
         system, path = filesystem(location)
         with system.open(path, "rb") as file:
@@ -69,7 +93,10 @@ def opened(location: str) -> Iterator[BinaryIO]:
 
 
 def identity(location: str) -> str:
-    """Size and mtime_ns of a file, size and etag of a URL; `missing` when it is not there."""
+    """Return size and mtime_ns of a file, or size and ETag of a URL; `missing` if it is absent.
+
+    Raises SourceError if the store behind a URL fails.
+    """
     if not is_url(location):
         try:
             status = os.stat(location)
@@ -89,7 +116,7 @@ def identity(location: str) -> str:
 
 
 def is_folder(location: str) -> bool:
-    """Whether `location` is a folder (of objects, for a URL)."""
+    """Return whether `location` is a folder; for a URL, a folder of objects."""
     if not is_url(location):
         return os.path.isdir(location)
     system, path = filesystem(location)
@@ -97,19 +124,21 @@ def is_folder(location: str) -> bool:
 
 
 def matches(pattern: str) -> list[str]:
-    """What a glob finds, sorted; the pattern itself when it has no wildcard or names a file."""
+    """Return the sorted matches of a glob; a pattern without a wildcard, or one that names an
+    existing file, is returned as it is.
+    """
     if not WILD.search(pattern) or (not is_url(pattern) and os.path.lexists(pattern)):
         return [pattern]
     if not is_url(pattern):
         return sorted(glob.glob(pattern, recursive=True))
     if pattern.startswith("http"):
-        return [pattern]  # a query may hold a `?`, and web servers list nothing reliably
+        return [pattern]  # a query may hold a `?`, and web servers do not list files reliably
     system, path = filesystem(pattern)
     return sorted(system.unstrip_protocol(match) for match in system.glob(path))
 
 
 def children(folder: str) -> tuple[list[str], list[str]]:
-    """Names of the sub-folders and of the files of a folder, each sorted, hidden ones left out."""
+    """Return the names of a folder's sub-folders and files, each sorted, without hidden ones."""
     folders: list[str] = []
     files: list[str] = []
     if is_url(folder):
@@ -126,9 +155,10 @@ def children(folder: str) -> tuple[list[str], list[str]]:
 
 
 def walk(folder: str, prefix: str = "", parents: tuple[str, ...] = ()) -> Iterator[str]:
-    """Relative paths of all files below `folder`, sorted folder by folder, hidden ones left out.
+    """Yield the relative paths of all files below `folder`, sorted within each folder.
 
-    Links to folders are followed, but for those that lead back into themselves.
+    Hidden files and folders are skipped. Symbolic links to folders are followed, except those that
+    lead to one of their own parents.
     """
     real = folder if is_url(folder) else os.path.realpath(folder)
     if real in parents:

@@ -1,4 +1,4 @@
-"""A folder tree of image files as parts of at most 10,000 files, local or behind a URL."""
+"""Folder trees of image files, local or behind a URL, read as parts of at most 10,000 files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_FILES = 10_000
 
 @dataclass(frozen=True)
 class FolderPart:
-    """Images below `root` by their sorted relative paths; a file's number is its offset."""
+    """Images below `root`, in the order of `files` (relative paths); an offset is an index."""
 
     name: str
     root: str
@@ -24,7 +24,7 @@ class FolderPart:
     random_access: bool = True
 
     def fingerprint(self) -> str:
-        """sha256 over relative path, size and mtime (etag) of every file."""
+        """Return a sha256 over relative path, size and mtime (or ETag) of every file."""
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(
@@ -36,9 +36,9 @@ class FolderPart:
         return f"{self.root}/{file}"
 
     def __iter__(self) -> Iterator[Sample]:
-        """One sample a file; its parent folder's name is the extra `cls`.
+        """Yield one sample per file; the name of its parent folder is the extra `cls`.
 
-        Files that cannot be read are reported at the end, once all the others were yielded.
+        Raises DamagedPart at the end, after all other files, if some files cannot be read.
         """
         unread: list[str] = []
         seen: set[str] = set()
@@ -63,7 +63,7 @@ class FolderPart:
 
         if unread:
             raise DamagedPart(
-                f"{self.name}: {len(unread)} of {len(self.files)} files cannot be read, the first "
+                f"{self.name}: {len(unread)} of {len(self.files)} files cannot be read; the first "
                 f"is {unread[0]}",
                 lost=len(unread),
             )
@@ -76,23 +76,27 @@ class FolderPart:
             return stream.read()
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
-        """The file numbered `offset`; SourceError when it is not `size` bytes any more."""
+        """Return the bytes of the file with index `offset`.
+
+        Raises SourceError if it is missing, unreadable, or no longer `size` bytes long.
+        """
         if offset >= len(self.files):
-            raise SourceError(f"{self.name}: has no file number {offset} (key {key!r}) any more")
+            raise SourceError(f"{self.name}: there is no longer a file {offset} (key {key!r})")
         try:
             data = self._read(self.files[offset])
         except OSError as error:
             raise SourceError(f"{self.name}: {self.files[offset]}: {error}") from None
         if len(data) != size:
-            raise SourceError(f"{self.name}: {self.files[offset]} is not {size:,} bytes any more")
+            raise SourceError(f"{self.name}: {self.files[offset]} is no longer {size:,} bytes long")
         return data
 
 
 def folder_parts(root: str) -> Iterator[tuple[str, str, list[str]]]:
-    """(path that names it, folder, relative image paths) of every part of a tree.
+    """Yield (path that names the part, root, relative image paths) of every part of a tree.
 
-    Parts: the loose images, then each immediate sub-folder in sorted order; a part of more than
-    MAX_FILES is split. Hidden files and files that are no images are left out.
+    The images directly in `root` form the first part. Each immediate sub-folder, in sorted order,
+    forms another. A part of more than MAX_FILES files is split. Hidden files and files that are not
+    images are skipped.
     """
     root = root.rstrip("/") or "/"
     folders, files = filesystem.children(root)

@@ -1,4 +1,4 @@
-"""Parquet files with image bytes in a column, as data hubs lay them out, streamed by batches."""
+"""Parquet files with a column of image bytes, as data hubs publish them, streamed in batches."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ MAGIC = ((b"\xff\xd8", "jpg"), (b"\x89PNG", "png"), (b"GIF8", "gif"), (b"BM", "b
 
 @dataclass(frozen=True)
 class ParquetPart:
-    """One Parquet file; a sample's offset is its row number."""
+    """One Parquet file; the offset of a sample is its row number."""
 
     name: str
     location: str
     random_access: bool = False
 
     def fingerprint(self) -> str:
-        """Size and mtime of the file, or etag of the URL."""
+        """Return size and mtime of a file, or size and ETag of a URL."""
         return filesystem.identity(self.location)
 
     def __iter__(self) -> Iterator[Sample]:
-        """One sample a row; a null image is a sample without one."""
+        """Yield one sample per row; a null image gives a sample without image.
+
+        Raises DamagedPart if the file is missing or damaged.
+        """
         with self._opened() as file:
             image, *others = self._columns(file.schema_arrow)
             rows, seen = itertools.count(), set[str]()
@@ -43,7 +46,7 @@ class ParquetPart:
                         batch.column(name).to_pylist() if name else [None] * batch.num_rows
                         for name in (image, *others)
                     ]
-                except ValueError as error:  # text that is not UTF-8, say
+                except ValueError as error:  # for example text that is not UTF-8
                     raise DamagedPart(f"{self.name}: {error}") from None
                 for cell, key, label in zip(*values, strict=True):
                     sample = _sample(next(rows), image, cell, key, label)
@@ -53,11 +56,16 @@ class ParquetPart:
                     yield sample
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
-        """Not offered: rows are read in order."""
-        raise SourceError(f"{self.name}: Parquet is read in order, {key!r} cannot be fetched")
+        """Raises SourceError always: rows are read in order only."""
+        raise SourceError(
+            f"{self.name}: a Parquet file is read in order, so {key!r} cannot be fetched"
+        )
 
     def check(self) -> None:
-        """SourceError when no column holds images; damage is left to the reading."""
+        """Check that a column holds images; damage is reported only when the file is read.
+
+        Raises SourceError if there is no such column.
+        """
         try:
             with self._opened() as file:
                 self._columns(file.schema_arrow)
@@ -74,7 +82,9 @@ class ParquetPart:
                 try:
                     file = pq.ParquetFile(handle)
                 except (pa.ArrowException, OSError) as error:
-                    raise DamagedPart(f"{self.name}: not a whole Parquet file: {error}") from None
+                    raise DamagedPart(
+                        f"{self.name}: this is not a complete Parquet file: {error}"
+                    ) from None
                 with file:
                     yield file
         except FileNotFoundError:
@@ -98,8 +108,9 @@ class ParquetPart:
             image = holders[0]
         if image is None:
             raise SourceError(
-                f"{self.name}: no column of image bytes among {', '.join(schema.names)}: name one "
-                f"{IMAGE_COLUMNS[0]!r} (binary, or a struct with a binary field 'bytes')"
+                f"{self.name}: none of the columns {', '.join(schema.names)} is known to hold "
+                f"images: call the column {IMAGE_COLUMNS[0]!r} and store binary values, or structs "
+                "with a binary field 'bytes'"
             )
         key, label = (
             next((name for name in names if name in schema.names and name != image), None)
@@ -131,7 +142,7 @@ def _sample(row: int, column: str, cell: Any, key: Any, label: Any) -> Sample:
 
 
 def _suffix_of(data: bytes, column: str) -> str:
-    """The suffix for image bytes without a name, by their first bytes."""
+    """The suffix for image bytes without a file name, by their first bytes."""
     if data[:4] == b"RIFF":
         return "webp"
     ext = next((ext for magic, ext in MAGIC if data.startswith(magic)), None)

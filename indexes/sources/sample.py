@@ -1,4 +1,4 @@
-"""The protocol of every source of images: Sample, Part, their errors, the naming of keys."""
+"""The protocol of every source of images: Sample, Part, their errors and the rules for keys."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 READ = {"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm"}
-# The second set cannot be read; it is looked at so that each such image is a counted drop.
+# The second set cannot be decoded. It is listed so that every such image is counted as dropped.
 IMAGES = frozenset(READ | {"heic", "heif", "avif", "jp2", "jxl", "svg", "psd", "ico"})
 
 
 class SourceError(ValueError):
-    """A source that is missing, empty or of a kind that is not read."""
+    """A source is missing, empty or of an unsupported kind."""
 
 
 class DamagedPart(SourceError):
-    """A part that broke off; every whole sample before the damage was yielded.
+    """A part ended early; every whole sample before the damage has been yielded.
 
-    lost: samples known to be lost, at least one. transient: the reading failed (a store, a disk),
-    not the file: another try may go better.
+    `lost`: the number of samples known to be lost, at least one. `transient`: reading failed (a
+    store, a disk) rather than the file itself, so another attempt may succeed.
     """
 
     def __init__(self, what: str, *, lost: int = 1, transient: bool = False) -> None:
@@ -29,11 +29,12 @@ class DamagedPart(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image's own bytes and what lies beside it.
+    """The encoded bytes of one image, and the other files of the same key.
 
-    ext: lower-case last suffix of the image ("jpg"), "" when the key has no image. offset: where
-    a part finds it again (bytes in a tar, number in a folder, row in Parquet). extras: the other
-    members of the key by their lower-case suffix ("cls", "json").
+    `ext`: the last suffix of the image in lower case ("jpg"), or "" if the key has no image.
+    `offset`: the position at which a part finds the image again (bytes in a tar, index in a folder,
+    row in a Parquet file). `extras`: the other members of the key by their suffix in lower case
+    ("cls", "json").
     """
 
     key: str
@@ -44,36 +45,49 @@ class Sample:
 
 
 class Part(Protocol):
-    """A piece of a corpus that one worker reads from end to end; picklable."""
+    """A piece of a corpus that one worker reads from start to end; it can be pickled."""
 
     @property
     def name(self) -> str:
-        """Stable and relative, unique in its corpus: recorded in artifacts."""
+        """A stable relative name, unique in its corpus; artifacts record it."""
 
     @property
     def random_access(self) -> bool:
-        """Whether `fetch` is cheap in any order."""
+        """Whether `fetch` is cheap in any order of offsets."""
 
     def fingerprint(self) -> str:
-        """A cheap identity of the content: it changes when the files do."""
+        """Return a cheap identifier of the content, which changes when the files change."""
 
     def __iter__(self) -> Iterator[Sample]:
-        """Samples in a fixed order; DamagedPart once every whole one before was yielded."""
+        """Yield samples in a fixed order.
+
+        Raises DamagedPart at damage, after every whole sample before it.
+        """
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
-        """The `size` bytes of the image at `offset`; only where `random_access`."""
+        """Return the `size` bytes of the image at `offset`; only if `random_access` is true."""
 
 
 def suffix(name: str) -> str:
-    """The lower-case last suffix of a path's base name, "" without one."""
+    """Return the last suffix of a path's base name in lower case, or "" if there is none.
+
+    Example:
+        >>> suffix("cats/tom.v2.JPG"), suffix(".hidden")
+        ('jpg', '')
+    """
     stem, dot, last = name.rpartition("/")[2].rpartition(".")
     return last.lower() if dot and stem else ""
 
 
 def plain_key(path: str) -> str:
-    """An image's path as a key that stock webdataset reads back: no suffix, no dots in its name.
+    """Return a key for an image's path that stock webdataset reads back unchanged.
 
-    It stays within its folder, wherever the path (of a stranger's table, say) points to.
+    The key has no suffix and no dot in its base name. It cannot leave the folder that a tar is
+    unpacked in, even if the path (from an untrusted table, for example) points outside.
+
+    Example:
+        >>> plain_key("../cats/tom.v2.jpg")
+        'cats/tom_v2'
     """
     pieces = [piece for piece in path.split("/") if piece not in ("", ".", "..")]
     if not pieces:
@@ -84,17 +98,27 @@ def plain_key(path: str) -> str:
 
 
 def text_key(key: str) -> str:
-    """A key as text that UTF-8 can hold: bytes of a tar's name that it cannot are spelt out."""
+    r"""Return a key as valid UTF-8 text; the bytes of a tar's name that are not UTF-8 are escaped.
+
+    Example:
+        >>> text_key("caf\udce9")
+        'caf\\udce9'
+    """
     return key.encode("utf-8", "backslashreplace").decode()
 
 
 def contained_key(key: str) -> str:
-    """A tar member's key without a way out of the folder that a tar is unpacked in."""
+    """Return a tar member's key without parts that lead out of the folder a tar is unpacked in.
+
+    Example:
+        >>> contained_key("/../cats/./tom")
+        'cats/tom'
+    """
     return "/".join(piece for piece in key.split("/") if piece not in ("", ".", ".."))
 
 
 def unique_names(paths: list[str]) -> list[str]:
-    """Each path's base name with as many parent folders as set it apart from the others.
+    """Return each path's base name, with as many parent folders as make it unique.
 
     Example:
         >>> unique_names(["a/x.tar", "b/x.tar", "y.tar"])

@@ -1,4 +1,4 @@
-"""Where images come from: a path, glob, brace, folder, tar, Parquet or URL becomes parts."""
+"""Corpus specifications: paths, globs, braces, folders, tars, Parquet files and URLs to parts."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ KINDS = "a tar (.tar, .tar.gz, .tgz), a Parquet file, a folder of these or of im
 
 
 def open_parts(spec: str) -> list[Part]:
-    """The parts that `spec` names, each file once, in the order of the spec, sorted within.
+    """Return the parts that `spec` names, in the order of the spec; each file occurs once.
 
-    `spec`: one or several (separated by commas or spaces) of: a tar, .tar.gz or .tgz, a local tar
-    of tars, a Parquet file, a folder of any of these or of images, a glob or brace of them, or an
-    fsspec URL (s3://, https://, ...). Raises SourceError when there is nothing to read.
+    `spec` lists one or several sources, separated by commas or spaces: a tar (.tar, .tar.gz, .tgz),
+    a local tar of tars, a Parquet file, a folder of any of these or of images, a glob or brace of
+    them, or an fsspec URL (s3://, https://, ...). The files of one source are sorted. Raises
+    SourceError if there is no image source there.
 
     Example: `open_parts("/data/{00000..00003}.tar")[0].name`
     """
     if not spec.strip():
-        raise SourceError(f"no source given; name {KINDS}")
+        raise SourceError(f"no image source is given: name {KINDS}")
     parts: dict[str, Part] = {}
     for pattern in _patterns(spec):
         for location, part in _parts_of(pattern):
             parts.setdefault(location, part)
     if not parts:
-        raise SourceError(f"{spec}: nothing to read there; name {KINDS}")
+        raise SourceError(f"{spec}: there is no image source there: name {KINDS}")
     names = unique_names([filesystem.path_of(location) for location in parts])
     named = [_named(part, name) for part, name in zip(parts.values(), names, strict=True)]
     tables = [part for part in named if isinstance(part, ParquetPart)]
     if tables:
-        tables[0].check()  # a wrong column is reported now, not once a part hours later
+        tables[0].check()  # report a wrong column now, rather than hours later for each part
     return named
 
 
@@ -53,34 +54,34 @@ def _named(part: Part, name: str) -> Part:
 
 
 def _patterns(spec: str) -> list[str]:
-    """The members of a list; commas and spaces within braces or an existing path do not split."""
+    """The sources of a list. Commas and spaces within braces or an existing path do not split."""
     if os.path.exists(filesystem.local(spec)):
         return [spec]
     return re.findall(r"(?:\{[^{}]*\}|[^,\s])+", spec)
 
 
 def _parts_of(piece: str) -> Iterator[tuple[str, Part]]:
-    """(location, part) of everything that one member of a list names."""
+    """(location, part) of everything that one source of the list names."""
     import braceexpand
 
     if piece.startswith("pipe:"):
-        raise SourceError(f"{piece}: no command is ever run; name {KINDS}")
+        raise SourceError(f"{piece}: winnow runs no shell command to read data: name {KINDS}")
     piece = filesystem.local(piece)
     expanded = [piece]
     if "{" in piece and not os.path.exists(piece):
         try:
             expanded = list(braceexpand.braceexpand(piece))
         except ValueError as error:
-            raise SourceError(f"{piece}: {error}; a range is written {{000..012}}") from None
+            raise SourceError(f"{piece}: {error}; write a range as {{000..012}}") from None
     matched = [location for pattern in expanded for location in filesystem.matches(pattern)]
-    # Of a range some files may be missing: they become parts that say so when they are read.
+    # Some files of a range may be missing: they become parts that report it when they are read.
     missing = [
         location
         for location in matched
         if not filesystem.is_url(location) and not os.path.exists(location)
     ]
     if not matched:
-        raise SourceError(f"{filesystem.redacted(piece)}: matches nothing")
+        raise SourceError(f"{filesystem.redacted(piece)}: no file matches this pattern")
     if len(missing) == len(matched):
         raise SourceError(f"{piece}: no such file or folder{_nearest(missing[0])}")
     for location in matched:
@@ -88,7 +89,7 @@ def _parts_of(piece: str) -> Iterator[tuple[str, Part]]:
 
 
 def _nearest(path: str) -> str:
-    """What the longest existing folder of `path` holds that resembles it."""
+    """A hint: the entry of the path's folder whose name is most similar, if there is one."""
     folder, base = os.path.split(path.rstrip("/"))
     if not os.path.isdir(folder or "."):
         return f" (there is no folder {folder})"
@@ -112,12 +113,12 @@ def _parts_at(location: str) -> Iterator[tuple[str, Part]]:
         yield location, ParquetPart("", location)
     else:
         raise SourceError(
-            f"{filesystem.redacted(location)}: neither a folder nor read as a file; name {KINDS}"
+            f"{filesystem.redacted(location)}: this is not a supported source: name {KINDS}"
         )
 
 
 def _folder(folder: str) -> Iterator[tuple[str, Part]]:
-    """A folder's own tars, else its Parquet files, else its tree's images, else deeper archives."""
+    """A folder's own tars, else its Parquet files, else the images below, else archives below."""
     folder = folder.rstrip("/") or "/"
     _, files = filesystem.children(folder)
     archives = _archives(files)
@@ -128,7 +129,7 @@ def _folder(folder: str) -> Iterator[tuple[str, Part]]:
             yield name, FolderPart("", root, tuple(paths))
         archives = [] if has_images else _archives(filesystem.walk(folder))
         if not has_images and not archives:
-            raise SourceError(f"{folder}: holds no tar, no Parquet file and no image")
+            raise SourceError(f"{folder}: this folder holds no tar, no Parquet file and no image")
     for name in archives:
         yield from _parts_at(f"{folder}/{name}")
 
@@ -140,18 +141,19 @@ def _archives(files: Sequence[str] | Iterator[str]) -> list[str]:
 
 
 def open_labeled(spec: str, classes: Sequence[str]) -> Iterator[tuple[Sample, int]]:
-    """Every sample of `spec` with its class index, from `cls` (class name or index) or `json`.
+    """Yield every sample of `spec` with its class index, read from `cls` or `json`.
 
-    The JSON is an object with `label` or `cls`. A class's name wins over a number that reads the
-    same. Raises SourceError for a sample without image or label, or with one out of range.
+    `cls` holds a class name or an index. `json` holds an object with `label` or `cls`. A class name
+    takes precedence over an index with the same text. Raises SourceError for a sample without
+    image, without label, or with a label that is neither a class name nor a valid index.
     """
-    counts = Counter(classes)  # where two classes share a name, only an index tells them apart
+    counts = Counter(classes)  # classes that share a name are told apart by index only
     indices = {name: index for index, name in enumerate(classes) if counts[name] == 1}
     for part in open_parts(spec):
         for sample in part:
             where = f"{part.name}: {sample.key!r}"
             if not sample.ext:
-                raise SourceError(f"{where} has no image; a labeled set has one for every key")
+                raise SourceError(f"{where} has no image: a labeled set needs one for every key")
             yield sample, _index(_label(sample, where), indices, len(classes), where)
 
 
@@ -162,14 +164,14 @@ def _label(sample: Sample, where: str) -> str:
         try:
             record = json.loads(sample.extras["json"])
         except (ValueError, RecursionError) as error:
-            raise SourceError(f"{where}: its json is not JSON ({error})") from None
+            raise SourceError(f"{where}: its .json file is not valid JSON ({error})") from None
         if isinstance(record, dict):
             for name in ("label", "cls"):
                 if name in record:
                     return str(record[name])
     raise SourceError(
         f"{where} has no label: put one beside it as .cls (index or class name), as `label` in "
-        "its .json, in a Parquet column `label`, or name its folder after the class"
+        "its .json, or in a Parquet column `label`; or name its folder after the class"
     )
 
 
@@ -181,6 +183,6 @@ def _index(label: str, indices: dict[str, int], num_classes: int, where: str) ->
     close = difflib.get_close_matches(label, indices, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise SourceError(
-        f"{where}: label {label!r} is none of the {num_classes} classes nor an index below "
-        f"that.{hint}"
+        f"{where}: label {label!r} is neither one of the {num_classes} class names nor an index "
+        f"below that number.{hint}"
     )

@@ -1,4 +1,4 @@
-"""Tars as parts: plain, gzipped, behind a URL, or many inside one."""
+"""Tars as parts: plain, gzipped, behind a URL, or nested in an outer tar."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from indexes.sources.sample import DamagedPart, Sample, SourceError
 from indexes.sources.tar_reader import Damage, Stream, members, samples
 
 TARS = (".tar", ".tar.gz", ".tgz")
-# A read that covers a header with a long name, when only headers are wanted.
+# The size of a read that covers a header with a long name, if only headers are needed.
 HEADERS_BYTES = 4096
 
 
 class _Descriptor:
-    """An open file that closes when nobody reads from it any more."""
+    """An open file that closes when the last reference to it is dropped."""
 
     def __init__(self, path: str) -> None:
         self.number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
@@ -36,7 +36,10 @@ def _descriptor(path: str, identity: tuple[int, int, int]) -> _Descriptor:
 
 
 def descriptor(path: str) -> _Descriptor:
-    """A cached descriptor for positional reads: no cursor, so threads and forks may share it."""
+    """Return a cached file descriptor for positional reads.
+
+    It uses no file cursor, so threads and forked processes may share it.
+    """
     status = os.stat(path)
     return _descriptor(path, (status.st_ino, status.st_size, status.st_mtime_ns))
 
@@ -55,7 +58,7 @@ def _window(file: BinaryIO, left: int) -> Callable[[int], bytes]:
 
 @dataclass(frozen=True)
 class TarPart:
-    """A tar (gzipped by its suffix), or the one at bytes [start, stop) of an outer local tar."""
+    """A tar (gzipped if its suffix says so), or the one at bytes start..stop of a local tar."""
 
     name: str
     location: str
@@ -64,29 +67,32 @@ class TarPart:
 
     @property
     def is_gzipped(self) -> bool:
-        """Whether it is gzipped: then it is only ever streamed."""
+        """Whether the tar is gzipped; a gzipped tar can only be streamed."""
         return self.stop is None and filesystem.path_of(self.location).lower().endswith(
             (".gz", ".tgz")
         )
 
     @property
     def random_access(self) -> bool:
-        """A plain tar on a local disk can be read at any offset."""
+        """Whether the tar can be read at any offset: it is not gzipped and on a local disk."""
         return not self.is_gzipped and not filesystem.is_url(self.location)
 
     def fingerprint(self) -> str:
-        """Size and mtime of the file (etag of a URL), and the window in it."""
+        """Return size and mtime of the file (ETag of a URL), and the byte range within it."""
         window = "" if self.stop is None else f"-{self.start}-{self.stop}"
         return filesystem.identity(self.location) + window
 
     @contextmanager
     def stream(self) -> Iterator[Stream]:
-        """The tar's bytes from its start; DamagedPart when the file is not there."""
+        """Open the tar's bytes from its start.
+
+        Raises DamagedPart if the file is missing.
+        """
         try:
             with filesystem.opened(self.location) as file:
                 if self.is_gzipped:
                     with gzip.GzipFile(fileobj=file) as unpacked:
-                        # read() would lose what it has when it meets the end of a cut file.
+                        # At the end of a truncated file read() would lose the bytes it has read.
                         yield Stream(unpacked.read1)
                 elif self.stop is not None:
                     file.seek(self.start)
@@ -99,41 +105,49 @@ class TarPart:
             ) from None
 
     def __iter__(self) -> Iterator[Sample]:
-        """Samples in the tar's order; a tar of tars behind a URL or gzip is a SourceError."""
+        """Yield samples in the order of the tar.
+
+        Raises DamagedPart at damage, after every whole sample before it, and SourceError for a tar
+        of tars that is gzipped or behind a URL.
+        """
         with self.stream() as stream:
             try:
                 for sample in samples(stream):
                     if not sample.ext and "tar" in sample.extras:
                         raise SourceError(
-                            f"{self.name}: a tar of tars can only be read unpacked, from a local "
-                            "disk: gunzip or download it first"
+                            f"{self.name}: a tar of tars can only be read uncompressed and from a "
+                            "local disk: gunzip or download it first"
                         )
                     yield sample
             except Damage as damage:
                 raise DamagedPart(f"{self.name}: {damage}", transient=stream.transient) from None
 
     def fetch(self, key: str, offset: int, size: int) -> bytes:
-        """`size` bytes at `offset` of the tar; SourceError when it ends before."""
-        file = descriptor(self.location)  # this reference keeps it open while it is read
+        """Return the `size` bytes at `offset` of the tar.
+
+        Raises SourceError if the tar ends before that.
+        """
+        file = descriptor(self.location)  # this reference keeps the file open during the read
         data = os.pread(file.number, size, self.start + offset)
         if len(data) != size:
-            raise SourceError(f"{self.name}: ends before the {size:,} bytes of {key!r}")
+            raise SourceError(f"{self.name}: the tar ends before the {size:,} bytes of {key!r}")
         return data
 
 
 def nested_tars(location: str) -> list[tuple[str, int, int]] | None:
-    """(name, start, stop) of the tars in a local tar of tars, else None; only headers are read.
+    """Return (name, start, stop) of the tars in a local tar of tars, or None for any other tar.
 
-    A damaged outer tar ends in a window at the damage, so that reading it says so. SourceError
-    when the inner or the outer ones are gzipped: there is no random access to them.
+    Only headers are read. For a damaged outer tar, the last item covers the damage, so that reading
+    it reports the damage. Raises SourceError if the inner tars or the outer tar are gzipped,
+    because gzip allows no random access.
     """
     first = _first_member(location)
     if not first.endswith(TARS):
         return None
     if first.endswith((".gz", ".tgz")) or location.lower().endswith((".gz", ".tgz")):
         raise SourceError(
-            f"{location} is a gzipped tar of tars (or one of gzipped tars), which cannot be read "
-            f"in pieces: unpack it first (gunzip {os.path.basename(location)}, or tar -xf)"
+            f"{location} is a gzipped tar of tars (or a tar of gzipped tars), which allows no "
+            f"random access: unpack it first (gunzip {os.path.basename(location)}, or tar -xf)"
         )
     tars: list[tuple[str, int, int]] = []
     with open(location, "rb") as file:
@@ -150,7 +164,7 @@ def nested_tars(location: str) -> list[tuple[str, int, int]] | None:
 
 
 def _first_member(location: str) -> str:
-    """The lower-case name of a local tar's first regular member, "" when there is none."""
+    """The name of a local tar's first regular member in lower case, or "" if there is none."""
     with open(location, "rb") as file:
         is_gzipped = location.lower().endswith((".gz", ".tgz"))
         source = gzip.GzipFile(fileobj=file) if is_gzipped else file

@@ -1,4 +1,4 @@
-"""An own walk over a tar's headers: ten times tarfile's pace, and no damage is overlooked."""
+"""A tar reader ten times as fast as `tarfile`, which also reports damage that `tarfile` ignores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from indexes.sources.sample import IMAGES, Sample
 
 BLOCK = 512
 CHUNK_BYTES = 1 << 20
-# No image is that large; what is (a video beside it) is passed over, not held in memory.
+# No image is this large. A larger member (such as a video) is skipped, not read into memory.
 MAX_MEMBER_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 20
 REGULAR = b"0\x007"
@@ -21,7 +21,7 @@ Member = tuple[str, int, int, bytes]
 
 
 class Damage(Exception):
-    """Where and how a tar broke; `name` is the member that was cut, where it is known."""
+    """A defect of a tar and its position; `name` is the truncated member, if it is known."""
 
     def __init__(self, defect: str, position: int, name: str | None = None) -> None:
         super().__init__(f"{defect} at byte {position:,}")
@@ -29,9 +29,9 @@ class Damage(Exception):
 
 
 class Stream:
-    """Bytes in order from `read(n)`; a failing read counts as the end and is remembered.
+    """A stream of bytes from `read(n)`; a failed read ends it and is recorded in `failure`.
 
-    With `seek` what is skipped is never read, in which case a cut shows only at the next `take`.
+    With `seek`, skipped bytes are never read, so truncation shows only at the next `take`.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Stream:
 
     @property
     def position(self) -> int:
-        """Bytes taken or skipped so far."""
+        """The number of bytes taken or skipped so far."""
         return self._base + self._at
 
     def take(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end."""
+        """Return the next `size` bytes, or fewer at the end."""
         if self._at + size > len(self._buffer):
             self._fill(size)
         data = self._buffer[self._at : self._at + size]
@@ -59,7 +59,7 @@ class Stream:
         return data
 
     def skip(self, size: int) -> bool:
-        """Passes over `size` bytes; False when there were fewer."""
+        """Skip `size` bytes; return False if fewer are left."""
         if self._seek and self._at + size > len(self._buffer):
             self._base, self._buffer, self._at = self.position + size, b"", 0
             self._seek(self._base)
@@ -77,7 +77,7 @@ class Stream:
         while have < size and self.failure is None:
             try:
                 piece = self._read(self._chunk)
-            except Exception as error:  # what a store behind a URL raises is anybody's guess
+            except Exception as error:  # a store behind a URL may raise any type
                 self.failure = f"{type(error).__name__}: {error}"
                 damaged = isinstance(error, EOFError | gzip.BadGzipFile | zlib.error)
                 self.transient = not damaged
@@ -91,14 +91,14 @@ class Stream:
 
 
 def _number(field: bytes) -> int:
-    """A header's octal or base-256 number."""
+    """An octal or base-256 number of a header."""
     if field[0] & 0x80:
         return int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
     return int(field.split(b"\0", 1)[0].strip() or b"0", 8)
 
 
 def _is_header(block: bytes) -> bool:
-    """Whether the checksum holds. Adler's low half is 1 + the sum of the bytes, at C's speed."""
+    """Whether the checksum is right. The low half of Adler-32 is 1 + the sum of all bytes, in C."""
     try:
         stated = _number(block[148:156])
     except ValueError:
@@ -124,9 +124,10 @@ def _pax(data: bytes) -> dict[bytes, bytes]:
 
 
 def members(stream: Stream, *, with_data: bool = True) -> Iterator[Member]:
-    """(name, data offset, size, data) of every regular member; raises Damage where the tar breaks.
+    """Yield (name, data offset, size, data) of every regular member.
 
-    Data is empty with `with_data` unset or beyond MAX_MEMBER_BYTES: it is passed over.
+    The data is skipped, and empty here, if `with_data` is false or the size exceeds
+    MAX_MEMBER_BYTES. Raises Damage at the first defect of the tar.
     """
     long_name: bytes | None = None
     long_size: int | None = None
@@ -136,7 +137,7 @@ def members(stream: Stream, *, with_data: bool = True) -> Iterator[Member]:
         if block == ZEROS:
             return _expect_zeros(stream)
         if len(block) < BLOCK:
-            raise Damage(stream.failure or "cut off, without its end mark,", at)
+            raise Damage(stream.failure or "truncated, without an end mark,", at)
         if not _is_header(block):
             raise Damage("damaged header", at)
         kind = block[156:157]
@@ -182,7 +183,7 @@ def _header_data(stream: Stream, size: int) -> bytes:
         raise ValueError(size)
     data = stream.take(size + -size % BLOCK)
     if len(data) < size:
-        raise Damage(stream.failure or "cut off", at)
+        raise Damage(stream.failure or "truncated", at)
     return data[:size]
 
 
@@ -194,31 +195,32 @@ def _name(block: bytes) -> bytes:
 
 
 def _data(stream: Stream, name: str, size: int, wanted: bool) -> bytes:
-    """A member's bytes where wanted; they and the padding are passed over."""
+    """The bytes of a member if wanted; the stream moves past them and their padding."""
     at = stream.position
     whole = size + -size % BLOCK
     data = stream.take(whole) if wanted else b""
     if len(data) != whole if wanted else not stream.skip(whole):
-        raise Damage(f"member {name!r} cut off ({stream.failure or 'no more bytes'})", at, name)
+        raise Damage(f"member {name!r} truncated ({stream.failure or 'no more bytes'})", at, name)
     return data[:size] if len(data) > size else data
 
 
 def _expect_zeros(stream: Stream) -> None:
-    """Only zeros may follow the end mark: else a hole in the tar would pass for its end."""
+    """Only zeros may follow the end mark: otherwise a gap in the tar would look like its end."""
     at = stream.position
     while block := stream.take(CHUNK_BYTES):
         if block.count(0) != len(block):
-            raise Damage("data behind the end mark", at)
+            raise Damage("data after the end mark", at)
     if stream.failure:
         raise Damage(stream.failure, at)
 
 
 def samples(stream: Stream) -> Iterator[Sample]:
-    """Consecutive members of one key as one sample; raises Damage after the whole ones.
+    """Group consecutive members of one key into samples.
 
-    The key is webdataset's: all before the first dot of the base name, folders kept. A second
-    image of a key begins a sample of its own with that key, and a file without a key (no dot,
-    hidden) is a sample without an image: for the caller to count.
+    The key is that of webdataset: everything before the first dot of the base name, with folders. A
+    second image of a key starts a new sample of the same key. A file without a key (no dot, or
+    hidden) becomes a sample without an image, which the caller counts. Raises Damage after all
+    whole samples.
     """
     key: str | None = None
     ext, image, offset, extras = "", b"", 0, dict[str, bytes]()
@@ -249,8 +251,8 @@ def samples(stream: Stream) -> Iterator[Sample]:
             else:
                 ext, image, offset = last, data, at
     except Damage as damage:
-        # Whether the last sample is whole: its key differs from that of the member which was cut,
-        # or, where that is unknown, it has all that its forerunner has.
+        # The last sample is whole if the truncated member has another key or, if that member is
+        # unknown, if the sample has the same kinds of members as the sample before it.
         cut = damage.name
         known = cut is not None and cut[: cut.find(".", cut.rfind("/") + 1)] != key
         if key is not None and (known or (cut is None and kinds == usual)):

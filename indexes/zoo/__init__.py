@@ -1,1 +1,1 @@
-"""One family of nets a file; each public function builds one net: `resnet8x4(num_classes)`."""
+"""Students: one family of nets per file, one function per net, as `resnet8x4(num_classes)`."""

@@ -1,4 +1,4 @@
-"""What the CIFAR nets share: the timm-like seam (map, features, logits) and the initialization."""
+"""The base of the CIFAR nets: the timm-like interface (map, features, logits), initialization."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from torch import Tensor, nn
 
 
 class Classifier(nn.Module):
-    """A net that is a map, its spatial mean and one Linear.
+    """A net that computes a map, its spatial mean and one Linear.
 
-    A family writes `forward_features` and `get_classifier`; the rest is here.
+    A family implements `forward_features` and `get_classifier`.
     """
 
     def forward_features(self, pixels: Tensor) -> Tensor:
-        """Normalized pixels [B, 3, H, W] -> the last map [B, D, h, w], after its ReLU."""
+        """Map normalized pixels [B, 3, H, W] to the last map [B, D, h, w], after its ReLU."""
         raise NotImplementedError
 
     def get_classifier(self) -> nn.Linear:
-        """The last Linear, [C, D]."""
+        """Return the last Linear, with a weight [C, D]."""
         raise NotImplementedError
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """A map [B, D, h, w] -> logits [B, C], or with `pre_logits` the pooled features [B, D]."""
+        """Turn a map [B, D, h, w] into logits [B, C], or with `pre_logits` into features [B, D]."""
         pooled = features.mean((2, 3))
         if pre_logits:
             return pooled
@@ -28,14 +28,15 @@ class Classifier(nn.Module):
         return logits
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalized pixels [B, 3, H, W], H and W of at least 32 -> logits [B, C]."""
+        """Map normalized pixels [B, 3, H, W], with H and W of at least 32, to logits [B, C]."""
         return self.forward_head(self.forward_features(pixels))
 
 
 def initialize(net: nn.Module, *, linear_std: float | None = None) -> None:
-    """He initialization by fan-out for convolutions, BatchNorm at one and zero.
+    """Initialize convolutions by He's rule (fan-out), BatchNorm weights to 1 and biases to 0.
 
-    `linear_std` None leaves a Linear at PyTorch's default; else normal of that spread, bias zero.
+    With `linear_std`, Linear weights are normal with that standard deviation and biases are 0.
+    With None they keep PyTorch's default.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,6 +1,6 @@
-"""A student that ends in its teacher's own classifier: encoder, projector, that Linear frozen.
+"""A student that reuses its teacher's classifier: an encoder, a projector and the frozen Linear.
 
-The form that SimKD, KD3 and HiDFD deploy. SOURCE (KD3's code, arXiv 2307.11469).
+SimKD, KD3 and HiDFD deploy students of this form. SOURCE (KD3's code, arXiv 2307.11469).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from indexes.zoo._classifier import Classifier, initialize
 
 
 class Reused(Classifier):
-    """encoder -> its map, pooled to `side` where it is larger -> projector -> mean -> Linear."""
+    """encoder -> its map, pooled to `side` if it is larger -> projector -> mean -> Linear."""
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class Reused(Classifier):
         depthwise: bool,
         signed: bool,
     ) -> None:
-        """`extract` gives the encoder's map [B, width_in, h, w]; `side` is that of the learned map.
+        """`extract` returns the encoder's map [B, width_in, h, w]; `side` is that of the teacher.
 
-        The projector is 1x1, 3x3 (`depthwise`: each channel by itself), 1x1, a BatchNorm and a
-        ReLU after each, width / factor channels between; without the last ReLU where the features
-        to be learned are `signed`.
+        The projector has convolutions 1x1, 3x3 (`depthwise`: one group per channel) and 1x1, each
+        followed by BatchNorm and ReLU, with width / factor inner channels. The last ReLU is left
+        out if the teacher's features are `signed`.
         """
         super().__init__()
         inner = max(1, width // factor)
@@ -50,6 +50,7 @@ class Reused(Classifier):
         self.classifier = nn.Linear(width, num_classes).requires_grad_(False)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
+        """Map normalized pixels [B, 3, H, W] to the projected map [B, width, h, w]."""
         map_BDHW, _ = self._extract(self.encoder, pixels)
         height, width = map_BDHW.shape[2:]
         target = min(height, self.side[0]), min(width, self.side[1])
@@ -59,6 +60,7 @@ class Reused(Classifier):
         return projected
 
     def get_classifier(self) -> nn.Linear:
+        """Return the teacher's Linear, with a weight [C, width]."""
         return self.classifier
 
 

@@ -1,8 +1,8 @@
 """ResNets for small images: 3x3 stem, no first pooling (He et al. 2016; x4 widths from CRD).
 
-Parameter names are torchvision's, which are also those of the CRD and SimKD releases, so
-published weights load. resnet18 and resnet34 have four stages of 64 to 512 channels; the others
-have three, of (d - 2) / 6 blocks each. SOURCE.
+Parameter names are those of torchvision and of the CRD and SimKD releases, so published weights
+load. resnet18 and resnet34 have four stages of 64 to 512 channels. The others have three stages of
+(d - 2) / 6 blocks each, for a depth of d layers. SOURCE.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut; the shortcut is 1x1 + BN where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 with BN if the shape changes."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -45,13 +45,14 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, width_in, H, W] to [B, width, H / stride, W / stride]."""
         shortcut = x if self.downsample is None else self.downsample(x)
         y = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(y)) + shortcut)
 
 
 class CifarResNet(Classifier):
-    """Stem of `stem` channels, then a stage of `blocks[i]` blocks and `widths[i]` channels each."""
+    """A stem of `stem` channels, then stages of `blocks[i]` blocks with `widths[i]` channels."""
 
     def __init__(
         self, blocks: Sequence[int], widths: Sequence[int], stem: int, num_classes: int
@@ -72,12 +73,14 @@ class CifarResNet(Classifier):
         initialize(self)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
+        """Map normalized pixels [B, 3, H, W] to the last map [B, D, h, w], after its ReLU."""
         x = F.relu(self.bn1(self.conv1(pixels)))
         for number in range(1, self.num_stages + 1):
             x = self.get_submodule(f"layer{number}")(x)
         return x
 
     def get_classifier(self) -> nn.Linear:
+        """Return the last Linear, with a weight [C, D]."""
         return self.fc
 
 

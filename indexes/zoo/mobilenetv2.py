@@ -1,7 +1,7 @@
 """MobileNetV2 for small images: half and full width (Sandler et al. 2018; CIFAR form of CRD).
 
-Stem of stride 2, a map of 2x2 at 32 pixels, ReLU instead of ReLU6, and the CRD release's
-parameter names, so its weights load. SOURCE.
+It has a stem of stride 2, a map of 2x2 for images of 32 pixels, ReLU instead of ReLU6, and the
+parameter names of the CRD release, so that its weights load. SOURCE.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NUM_FEATURES = 1280
 
 
 class Block(nn.Module):
-    """1x1 that widens, depth-wise 3x3, linear 1x1; a shortcut where the shape stays."""
+    """A 1x1 that expands, a depthwise 3x3, a linear 1x1; a shortcut if the shape is unchanged."""
 
     def __init__(self, width_in: int, width: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -44,12 +44,13 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, width_in, H, W] to [B, width, H / stride, W / stride]."""
         y: Tensor = self.conv(x)
         return x + y if self.shortcut else y
 
 
 class MobileNetV2(Classifier):
-    """All widths but the last times `width_frac`; features are 1280 wide at any width."""
+    """All widths are scaled by `width_frac`, except the last: features are always 1280 wide."""
 
     def __init__(self, width_frac: float, num_classes: int) -> None:
         super().__init__()
@@ -68,10 +69,12 @@ class MobileNetV2(Classifier):
         initialize(self, linear_std=0.01)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
+        """Map normalized pixels [B, 3, H, W] to the last map [B, 1280, h, w], after its ReLU."""
         x: Tensor = self.conv2(self.blocks(self.conv1(pixels)))
         return x
 
     def get_classifier(self) -> nn.Linear:
+        """Return the last Linear, with a weight [C, 1280]."""
         last = self.classifier[0]
         assert isinstance(last, nn.Linear)
         return last

@@ -1,7 +1,8 @@
 """VGG with BatchNorm for small images: five blocks and one Linear (Simonyan & Zisserman 2015).
 
-The vgg8 to vgg16 of the distillation literature, with the CRD release's parameter names, so its
-weights load. SOURCE; pooling before the last block from 64 pixels on, as there at exactly 64.
+These are vgg8 to vgg16 of the distillation literature, with the parameter names of the CRD release,
+so that its weights load. SOURCE. Images of 64 or more pixels are also pooled before the last block;
+the release does so at exactly 64.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class Vgg(Classifier):
-    """Block i holds `depths[i]` 3x3 convolutions with BatchNorm, of WIDTHS[i] channels."""
+    """Block i has `depths[i]` 3x3 convolutions of WIDTHS[i] channels, each with BatchNorm."""
 
     def __init__(self, depths: Sequence[int], num_classes: int) -> None:
         super().__init__()
@@ -30,12 +31,13 @@ class Vgg(Classifier):
                 layers += [nn.Conv2d(width_in, width, 3, padding=1), nn.BatchNorm2d(width)]
                 layers.append(nn.ReLU())
                 width_in = width
-            # The block's last ReLU is applied outside, which keeps the published parameter names.
+            # forward_features applies the last ReLU, which keeps the published parameter names.
             self.add_module(f"block{number}", nn.Sequential(*layers[:-1]))
         self.classifier = nn.Linear(width_in, num_classes)
         initialize(self, linear_std=0.01)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
+        """Map normalized pixels [B, 3, H, W] to the last map [B, 512, h, w], after its ReLU."""
         x = pixels
         num_pools = 4 if pixels.shape[-1] >= 64 else 3
         for number in range(len(WIDTHS)):
@@ -45,6 +47,7 @@ class Vgg(Classifier):
         return x
 
     def get_classifier(self) -> nn.Linear:
+        """Return the last Linear, with a weight [C, 512]."""
         return self.classifier
 
 

@@ -1,7 +1,7 @@
 """Wide ResNets for small images, pre-activation, no dropout (Zagoruyko & Komodakis 2016).
 
-wrn_d_k has three stages of (d - 4) / 6 blocks and 16k, 32k, 64k channels. Parameter names are
-those of the CRD release, so its weights load. SOURCE.
+`wrn_d_k` has three stages of (d - 4) / 6 blocks each and 16k, 32k and 64k channels. Parameter names
+are those of the CRD release, so that its weights load. SOURCE.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ __all__ = ["wrn_16_1", "wrn_16_2", "wrn_28_10", "wrn_40_1", "wrn_40_2"]
 
 
 class Block(nn.Module):
-    """BN, ReLU, 3x3, BN, ReLU, 3x3; where the width changes the shortcut is a 1x1 of the
-    activated input."""
+    """BN, ReLU, 3x3, BN, ReLU, 3x3 and a shortcut.
+
+    If the width changes, the shortcut is a 1x1 convolution of the activated input.
+    """
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -24,12 +26,13 @@ class Block(nn.Module):
         self.conv1 = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        # Named as in the release whose weights are to load.
+        # The name is that of the release whose weights must load.
         self.convShortcut: nn.Module | None = None
         if width_in != width:
             self.convShortcut = nn.Conv2d(width_in, width, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, width_in, H, W] to [B, width, H / stride, W / stride]."""
         activated = F.relu(self.bn1(x))
         shortcut = x if self.convShortcut is None else self.convShortcut(activated)
         y: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated))))
@@ -37,7 +40,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """`depth` blocks; the first takes the stride."""
+    """A stage of `depth` blocks; only the first one has the stride."""
 
     def __init__(self, depth: int, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -49,12 +52,13 @@ class Stage(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map [B, width_in, H, W] to [B, width, H / stride, W / stride]."""
         y: Tensor = self.layer(x)
         return y
 
 
 class WideResNet(Classifier):
-    """Stem of 16 channels and three stages; the map is taken after the last BN and ReLU."""
+    """A stem of 16 channels and three stages; the map is taken after the last BN and ReLU."""
 
     def __init__(self, depth: int, widen: int, num_classes: int) -> None:
         super().__init__()
@@ -69,10 +73,12 @@ class WideResNet(Classifier):
         nn.init.zeros_(self.fc.bias)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
+        """Map normalized pixels [B, 3, H, W] to the last map [B, D, h, w], after its ReLU."""
         x = self.block3(self.block2(self.block1(self.conv1(pixels))))
         return F.relu(self.bn1(x))
 
     def get_classifier(self) -> nn.Linear:
+        """Return the last Linear, with a weight [C, D]."""
         return self.fc
 
 

@@ -134,7 +134,7 @@ def test_a_preset_and_a_second_set(runs: Path) -> None:
         (["--method", "kd3", "--preset", "faithfull"], "Did you mean 'faithful'?"),
         (
             ["--method", "kd", "--preset", "faithful"],
-            "kd has no preset 'faithful'. There are: none",
+            "kd has no preset 'faithful'. Available: none",
         ),
         (["--method", "kd3", "--set", "oversample=0"], "oversample must be at least 1, not 0"),
         (["--method", "winnow", "--set", "factor=0"], "factor must be at least 1, not 0"),
@@ -145,7 +145,7 @@ def test_a_preset_and_a_second_set(runs: Path) -> None:
         (["--set", "temprature=3"], "Did you mean 'temperature'?"),
         (["--student", "resnet8x5"], "resnet8x4"),
         (["--teacher", "other"], "labeled by another teacher"),
-        (["--teacher", "nobody"], "there are: mentor, other"),
+        (["--teacher", "nobody"], "holds: mentor, other"),
         (["--shards", "nowhere"], "no such directory"),
         (["--eval", "nowhere"], "nowhere"),
         (["--lr", "-1"], "lr above 0"),

@@ -33,7 +33,7 @@ def test_lists_and_finds_files() -> None:
 
 
 def test_unknown_name_lists_and_suggests() -> None:
-    with pytest.raises(plugins.UnknownName, match=r"Did you mean 'odsd'\?.*There are: all, dfnd"):
+    with pytest.raises(plugins.UnknownName, match=r"Did you mean 'odsd'\?.*Available: all, dfnd"):
         plugins.find("pipeline.methods", "odds")
 
 

@@ -68,11 +68,11 @@ def test_arguments_stand_behind_a_name(
 def test_unknown_and_foreign_builders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NetError, match=r"no net 'resnet8x5'.* Did you mean 'resnet8x4'"):
         maker("resnet8x5", trust=False)
-    with pytest.raises(NetError, match=r"timm has no net 'resnet5O'; near: .*resnet50"):
+    with pytest.raises(NetError, match=r"timm has no net 'resnet5O'; similar names: .*resnet50"):
         maker("timm:resnet5O", trust=False)
     with pytest.raises(NetError, match="--trust-builder"):
         maker("os:system", trust=False)
-    with pytest.raises(NetError, match=r"no function at 'os:absent'"):
+    with pytest.raises(NetError, match=r"there is no function 'os:absent'"):
         maker("os:absent", trust=True)
 
 
@@ -87,11 +87,11 @@ def test_every_student_has_a_family() -> None:
         ("timm:resnet51", "resnet50"),
         ("torchvision:resnet19", "resnet18"),
         ("open_clip:ViT-B-33", "ViT-B-32"),
-        ("indexes.zoo.vgg:resnet18", "There are: "),
-        ("indexes.zoo.vgg:os", "There are: "),
+        ("indexes.zoo.vgg:resnet18", "Available: "),
+        ("indexes.zoo.vgg:os", "Available: "),
         ("timm:hf-hub:someone/net", "no net"),
-        ("nonsense:", "There are: "),
-        ("", "There are: "),
+        ("nonsense:", "Available: "),
+        ("", "Available: "),
     ],
 )
 def test_an_unknown_name_lists_the_near_ones(builder: str, hint: str) -> None:
@@ -122,7 +122,7 @@ def test_foreign_code_needs_trust(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("builder", ["tests.support.nets:absent", "no.such:f", "./no.py:f"])
 def test_trusted_code_that_is_not_there(builder: str) -> None:
-    with pytest.raises(NetError, match="no function at"):
+    with pytest.raises(NetError, match="there is no function"):
         build_net(builder, num_classes=3, trust=True)
 
 

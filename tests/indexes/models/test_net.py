@@ -146,7 +146,7 @@ def test_state_goes_round() -> None:
 
 @pytest.mark.parametrize("key", ["pretrained", "weights", "checkpoint_path", "pretrained_cfg"])
 def test_arguments_that_fetch_are_refused(key: str) -> None:
-    with pytest.raises(NetError, match="weights come from files"):
+    with pytest.raises(NetError, match="give weights as a file"):
         build_net("timm:resnet18", num_classes=3, arguments={key: "x"})
 
 

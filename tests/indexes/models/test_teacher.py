@@ -104,7 +104,7 @@ def _flip(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [(_cut, "bytes, its card says"), (_flip, "sha256"), (Path.unlink, "is missing")],
+    [(_cut, "bytes, but its card says"), (_flip, "sha256"), (Path.unlink, "is missing")],
 )
 def test_altered_weights_are_refused_by_name(
     teacher: Path, damage: Callable[[Path], None], message: str
@@ -134,7 +134,7 @@ def test_a_foreign_builder_needs_trust(teacher: Path, tmp_path: Path) -> None:
 
 def test_a_card_cannot_fetch(teacher: Path) -> None:
     resign(teacher, builder="timm:resnet18", arguments={"checkpoint_path": "x.pth"})
-    with pytest.raises(TeacherError, match="weights come from files"):
+    with pytest.raises(TeacherError, match="give weights as a file"):
         load_teacher(teacher)
 
 
@@ -163,5 +163,5 @@ def test_resolve_lists_the_teachers_there_are(net: Net, teacher: Path, tmp_path:
         resolve_teacher(None, runs)
     with pytest.raises(UnknownName, match=r"no teacher 'three'.*one, two"):
         resolve_teacher("three", runs)
-    with pytest.raises(UnknownName, match=r"no teacher yet.*import-teacher"):
+    with pytest.raises(UnknownName, match=r"there is no teacher yet.*import-teacher"):
         resolve_teacher(None, tmp_path / "elsewhere")

@@ -25,7 +25,7 @@ def test_a_folder_tree(tmp_path: Path) -> None:
     ]  # fmt: skip
     cats = found[1]
     assert [cats.fetch("", s.offset, len(s.data)) for s in cats] == [s.data for s in cats]
-    with pytest.raises(SourceError, match="any more"):
+    with pytest.raises(SourceError, match="no longer"):
         cats.fetch("", 0, 10**6)
 
 

@@ -89,14 +89,14 @@ def test_urls(memory: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "no source"),
+        ("", "no image source"),
         ("pipe:cat /etc/passwd", "no command"),
         ("a.tar,pipe:ls", "no such file|no command"),
         ("{root}/shard.tar", r"Did you mean .*shards\.tar"),
         ("{root}/none/x.tar", "no folder"),
-        ("{root}/*.nothing", "matches nothing"),
+        ("{root}/*.nothing", "no file matches"),
         ("{root}/empty", "holds no tar"),
-        ("{root}/x.zip", "neither a folder"),
+        ("{root}/x.zip", "not a supported source"),
         ("{root}/{{0..1", "range"),
         ("nosuch://a/b.tar.gz", "cannot be read"),
     ],

@@ -143,7 +143,7 @@ def test_a_hole_is_not_taken_for_the_end(tmp_path: Path) -> None:
     data[10 * 1536 : 12 * 1536] = bytes(2 * 1536)
     found, message = damaged(only(put(tmp_path / "x.tar", bytes(data))))
     assert len(found) == 10
-    assert "behind the end mark" in message
+    assert "after the end mark" in message
 
 
 def test_no_end_mark_and_empty_files(tmp_path: Path) -> None:
