@@ -1,1 +1,1 @@
-"""How a command is declared and how it talks: options, log lines and answers, pages, progress."""
+"""Commands: their options, log lines, progress and printed answers."""

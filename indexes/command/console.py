@@ -1,13 +1,13 @@
-"""How a command talks: log lines and bars on stderr, its answer on stdout, one exit code.
+"""The output of a command: log lines and progress on stderr, its answer on stdout, an exit code.
 
-| exit code | meaning |
-| --- | --- |
-| 0 | done |
-| 1 | a mistake in what was asked, or a file or device that cannot be used |
-| 2 | usage: an unknown command or option, a value of the wrong type |
-| 3 | an artifact that is missing, damaged or refused |
-| 130 | interrupted by Ctrl-C |
-| 143 | terminated (SIGTERM) |
+The exit codes are:
+
+- 0: the command succeeded;
+- 1: a wrong value, or a file or device that cannot be used;
+- 2: wrong usage, such as an unknown option or a value of the wrong type;
+- 3: an artifact is missing, damaged or refused;
+- 130: interrupted by Ctrl-C;
+- 143: terminated by SIGTERM.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ PACKAGES = ("indexes", "pipeline", "distill", "winnow", "winnow_demo")
 PROGRESS = "indexes.command.progress"
 MISTAKE, REFUSED, INTERRUPTED, TERMINATED = 1, 3, 130, 143
 WIDTH = 79
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch's words, on a GPU and a CPU
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch's messages, on GPU and CPU
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: the run ends as after Ctrl-C, with another exit code."""
+    """SIGTERM was received: the run ends as after Ctrl-C, with a different exit code."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command says on stdout: lines for a person, or one JSON document for a machine."""
+    """The output of a command on stdout: lines for people, or one JSON document for programs."""
 
     document: Any
     lines: Iterable[str] = ()
@@ -49,8 +49,8 @@ class Answer:
 class Handler(logging.Handler):
     """Writes log records to stderr, as lines of text or of JSON.
 
-    On a terminal, progress is a bar that stays on the last line. Elsewhere it is a line every ten
-    seconds (indexes.command.progress).
+    On a terminal, progress is a bar on the last line. Elsewhere it is a line every ten seconds
+    (indexes.command.progress).
     """
 
     def __init__(self, log_format: str) -> None:
@@ -61,7 +61,7 @@ class Handler(logging.Handler):
         self._bar_is_drawn = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a record as a line; draws a tick of progress over the bar."""
+        """Write a record as a line; a progress tick redraws the bar."""
         is_tick = record.name == PROGRESS and record.levelno < logging.INFO
         is_repeat = record.name == PROGRESS and not is_tick and not hasattr(record, "is_last")
         if is_repeat if self.is_live else is_tick:
@@ -97,9 +97,10 @@ class Handler(logging.Handler):
 def session(
     *, as_json: bool = False, quiet: bool = False, verbose: bool = False, log_format: str = "text"
 ) -> Iterator[Callable[[Answer | None], None]]:
-    """One command: logs go to stderr; an error becomes a line there and an exit code.
+    """Run one command: write logs to stderr, and turn an error into a line there.
 
-    Yields the function that prints the command's answer on stdout.
+    It yields the function that prints the command's answer on stdout. Raises typer.Exit at the end
+    with the exit code, if that is not zero.
     """
     code = 0
 
@@ -111,7 +112,7 @@ def session(
         if as_json:
             print(json.dumps(plain(answer.document), indent=1), flush=True)
         elif not quiet:
-            for line in answer.lines:  # flushed one by one: lines may be made as they are printed
+            for line in answer.lines:  # flush each: a generator may compute them one by one
                 print(printable(line), flush=True)
 
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
@@ -132,7 +133,7 @@ def session(
 
 @contextmanager
 def _logging_to(handler: Handler, level: int) -> Iterator[None]:
-    """Sends the records of all packages to `handler`, and puts the levels back at the end."""
+    """Send the records of all packages to `handler`, and restore the log levels at the end."""
     levels = {logging.getLogger(name): level for name in PACKAGES}
     if handler.is_live and level < logging.ERROR:
         levels[logging.getLogger(PROGRESS)] = logging.DEBUG
@@ -151,23 +152,23 @@ def _logging_to(handler: Handler, level: int) -> Iterator[None]:
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
-    """(line, exit code) of an error that a person can mend; None for a defect of the program.
+    """Return (line, exit code) for an error that the user can fix; None for a bug of the program.
 
     Example:
         >>> explain(ValueError("no such method"))
         ('no such method', 1)
     """
     if isinstance(error, BrokenPipeError):
-        return None  # the reader has seen enough, as `head` does
+        return None  # the reader of the pipe has closed it, as `head` does
     if isinstance(error, KeyboardInterrupt):
         code = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-        return "interrupted; run the same command again to go on", code
+        return "interrupted: run the same command again to resume", code
     if isinstance(error, ArtifactError):
         return str(error), REFUSED
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return (
-            f"{error.filename or 'the output directory'}: the disk is full. Make room and run the "
-            "same command again: it goes on where it stopped",
+            f"{error.filename or 'the output directory'}: the disk is full. Free some space and "
+            "run the same command again: it resumes where it stopped",
             MISTAKE,
         )
     if isinstance(error, (OSError, ValueError)):
@@ -178,5 +179,10 @@ def explain(error: BaseException) -> tuple[str, int] | None:
 
 
 def printable(line: str) -> str:
-    """A line without what would steer a terminal: a path or a name may hold anything."""
+    """Escape the characters of a line that would control a terminal; a path may hold any.
+
+    Example:
+        >>> print(printable("a" + chr(27) + "b"))
+        a\\x1bb
+    """
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

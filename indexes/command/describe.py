@@ -1,4 +1,4 @@
-"""Artifacts as a page for a person: nested values become small tables, long lists are shortened."""
+"""Cards as text: nested values become small tables, and long lists are shortened."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ MOST_ROWS, MOST_WORDS, WIDTH = 12, 8, 28
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
-    """The card of an artifact of any kind; ArtifactError where there is no whole one.
+    """Return the card of an artifact of any kind.
+
+    Raises ArtifactError if there is no finished artifact at `path`.
 
     Example: `inspect("runs/shards/demo-winnow-0123456789")["funnel"]`
     """
     if not artifact.is_done(path):
-        raise artifact.ArtifactError(f"{path} has no {artifact.CARD}: no whole artifact there")
+        raise artifact.ArtifactError(
+            f"{path} has no {artifact.CARD}: it is not a finished artifact"
+        )
     return artifact.read_json(Path(path) / artifact.CARD)
 
 
 def describe(card: Mapping[str, Any]) -> Iterator[str]:
-    """A card as lines: plain values first, then a section for each nested one."""
+    """Yield a card as lines: plain values first, then a section for each nested value."""
     plain = {name: value for name, value in card.items() if not _is_nested(value)}
     yield from aligned(plain, indent=0)
     for name, value in card.items():
@@ -54,14 +58,24 @@ def _section(name: str, value: Any, card: Mapping[str, Any]) -> Iterator[str]:
 
 
 def aligned(figures: Mapping[str, Any], indent: int = 2) -> Iterator[str]:
-    """`name  value` a line, the values in one column."""
+    """Yield one line `name  value` per figure, with the values aligned.
+
+    Example:
+        >>> list(aligned({"in": 1000, "kept": 20}))
+        ['  in    1,000', '  kept  20']
+    """
     width = max((len(str(name)) for name in figures), default=0)
     for name, value in figures.items():
         yield f"{'':<{indent}}{name:<{width}}  {_word(value, None)}".rstrip()
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Rows of the same fields under a header, the first MOST_ROWS of them."""
+    """Yield the first MOST_ROWS rows under a header of their fields.
+
+    Example:
+        >>> list(table([{"class": "cat", "images": 12}]))
+        ['class  images', 'cat    12']
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[_word(row.get(name)) for name in names] for row in rows[:MOST_ROWS]]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
@@ -92,7 +106,7 @@ def _word(value: Any, width: int | None = WIDTH) -> str:
 
 
 def shorten(items: Sequence[str], most: int = MOST_WORDS) -> str:
-    """The first `most` items, comma-separated.
+    """Join the first `most` items with commas, and add how many there are.
 
     Example:
         >>> shorten(["a", "b", "c"], most=2)
@@ -102,7 +116,12 @@ def shorten(items: Sequence[str], most: int = MOST_WORDS) -> str:
 
 
 def funnel_lines(funnel: Mapping[str, Any]) -> Iterator[str]:
-    """`in`, a line per reason, `kept`, right-aligned."""
+    """Yield the lines of a funnel: the input, each drop reason and the images kept.
+
+    Example:
+        >>> list(funnel_lines({"in": 10, "dropped": {"corrupt": 1}, "kept": 9}))
+        ['          10 in', '          -1 corrupt', '           9 kept']
+    """
     yield f"{funnel['in']:>12,} in"
     for reason, count in funnel["dropped"].items():
         yield f"{-count:>12,} {reason}"

@@ -1,6 +1,7 @@
-"""A command's options are the fields of its configuration: one dataclass for shell and Python.
+"""Command options from the fields of a dataclass, which configures both the shell and Python.
 
-The docstring under a field is its help text, the docstring of the class is the command's.
+The docstring under a field is the help text of its option. The docstring of the class is the help
+text of the command.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ Settings = Sequence[str] | Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """How the shell reads a field, where that differs from `--field-name VALUE`.
+    """How the shell reads a field, if that differs from `--field-name VALUE`.
 
-    flags: the names of the option, or of its value where it is an argument.
-    type: what a shell gives, where Python takes more. min, max: bounds, for both doors.
+    `flags`: the names of the option, or of the value of an argument. `type`: the type that a shell
+    gives, if Python accepts more types. `min`, `max`: bounds, checked in the shell and in Python.
     """
 
     flags: tuple[str, ...] = ()
@@ -44,9 +45,9 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class CommandConfig:
-    """The base of all configurations: values are checked, and strings become paths.
+    """The base of all configurations: it checks values and converts strings to paths.
 
-    Raises BadSetting (a ValueError) for a value out of bounds or none of the choices.
+    Raises BadSetting (a ValueError) for a value that is out of bounds or not one of the choices.
     """
 
     def __post_init__(self) -> None:
@@ -58,18 +59,18 @@ class CommandConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(CommandConfig):
-    """The fields of every command that computes."""
+    """The common fields of all commands that compute."""
 
     runs: Path = Path("runs")
     """The directory of all artifacts."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1."""
+    """The device: auto (a GPU if there is one), cpu, cuda or cuda:1."""
     trust_builder: bool = False
-    """Let the teacher's card import code that is not winnow's, timm's or torchvision's."""
+    """Let the teacher's card run code from outside winnow, timm, torchvision and open_clip."""
 
 
 def field_types(config: type) -> dict[str, tuple[Any, Option]]:
-    """Field -> (type, Option)."""
+    """Map each field to (type, Option)."""
     fields = {}
     hints = typing.get_type_hints(config, include_extras=True)
     for field in dataclasses.fields(config):
@@ -82,7 +83,7 @@ def field_types(config: type) -> dict[str, tuple[Any, Option]]:
 
 
 def field_docs(config: type) -> dict[str, str]:
-    """Field -> the docstring under it, in one line, inherited fields first."""
+    """Map each field to the docstring under it, in one line; inherited fields come first."""
     docs: dict[str, str] = {}
     for cls in reversed(config.__mro__):
         if dataclasses.is_dataclass(cls):
@@ -93,7 +94,7 @@ def field_docs(config: type) -> dict[str, str]:
 
 
 def docs_in(tree: ast.ClassDef) -> dict[str, str]:
-    """Field -> the docstring under it, of a class that was parsed and not run."""
+    """Map each field of a parsed class to the docstring under it; the class is not executed."""
     docs = {}
     for field, below in zip(tree.body, tree.body[1:], strict=False):
         match field, below:
@@ -105,11 +106,12 @@ def docs_in(tree: ast.ClassDef) -> dict[str, str]:
 def command(
     app: typer.Typer, config: type[C], name: str | None = None
 ) -> Callable[[Callable[[C], Answer | None]], Callable[[C], Answer | None]]:
-    """Mounts a function of a configuration as a command whose options are the fields.
+    """Register a function of a configuration as a command whose options are the fields.
 
-    Every command also takes --json, -q, -v and --log-format.
+    Every command also has the options --json, -q, -v and --log-format.
 
-    Example:
+    Example::
+
         @command(app, SearchConfig)
         def search(config: SearchConfig) -> Answer: ...
     """
@@ -134,16 +136,16 @@ def command(
 
 
 _OUTPUT: dict[str, tuple[Any, Any, tuple[str, ...], str]] = {
-    "as_json": (bool, False, ("--json",), "Print one JSON document and nothing else."),
-    "quiet": (bool, False, ("--quiet", "-q"), "Print nothing but errors."),
-    "verbose": (bool, False, ("--verbose", "-v"), "Log more."),
-    "log_format": (Literal["text", "json"], "text", ("--log-format",), "Lines of text, or JSON."),
+    "as_json": (bool, False, ("--json",), "Print the answer as one JSON document on stdout."),
+    "quiet": (bool, False, ("--quiet", "-q"), "Print errors only."),
+    "verbose": (bool, False, ("--verbose", "-v"), "Print more log lines."),
+    "log_format": (Literal["text", "json"], "text", ("--log-format",), "Log as text, or as JSON."),
 }
 """Parameters of `session` -> type, default, flags, help."""
 
 
 def _parameters(config: type) -> list[inspect.Parameter]:
-    """The command's options as typer reads them: own fields, inherited ones, the output's."""
+    """The command's options for typer: its own fields, inherited fields, then output options."""
     import typer
 
     docs, types_of = field_docs(config), field_types(config)
@@ -185,7 +187,7 @@ def _keyword(name: str, kind: Any, marker: Any, default: Any) -> inspect.Paramet
 
 
 def flag_of(name: str) -> str:
-    """The option of a field.
+    """Return the option name of a field.
 
     Example:
         >>> flag_of("exclude_eval")
@@ -195,14 +197,14 @@ def flag_of(name: str) -> str:
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
-    """The members of a union; another type is its own only member."""
+    """The members of a union; any other type is its own single member."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return typing.get_args(kind)
     return (kind,)
 
 
 def _shell_type(kind: Any) -> Any:
-    """The type that a shell gives for a field: strings for anything of several values."""
+    """The type that a shell gives for a field: a list of strings if it holds several values."""
     members = [member for member in _members(kind) if member is not type(None)]
     for member in members:
         if (typing.get_origin(member) or member) in (Sequence, tuple, Mapping):
@@ -211,7 +213,7 @@ def _shell_type(kind: Any) -> Any:
 
 
 def _coerced(value: Any, kind: Any) -> Any:
-    """A string as a path, or as the only member of a sequence; a list as a tuple."""
+    """Convert a string to a path or to a sequence of one item, and a list to a tuple."""
     members = _members(kind)
     if isinstance(value, str):
         if Path in members and str not in members:
@@ -235,7 +237,9 @@ def _check(name: str, value: Any, kind: Any, option: Option) -> None:
     flag = option.flags[0] if option.flags else flag_of(name)
     if choices and value not in choices:
         known = ", ".join(map(str, choices))
-        raise BadSetting(f"{flag} is one of: {known}; not {value!r}.{nearest(str(value), choices)}")
+        raise BadSetting(
+            f"{flag} must be one of: {known}; not {value!r}.{nearest(str(value), choices)}"
+        )
     if isinstance(value, (int, float)):
         if option.min is not None and not value >= option.min:
             raise BadSetting(f"{flag} must be at least {option.min}, not {value}")

@@ -1,4 +1,4 @@
-"""Progress of one stage as log records: a bar on a terminal, a line every ten seconds elsewhere."""
+"""Progress of a stage as log records: a bar on a terminal, or else a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts the units of one stage; logs rate and time left.
+    """Counts the units of one stage and logs the rate and the time left.
 
-    `total` may be unknown (None); `frac` then carries the share done where one is known. A tick
-    (DEBUG) redraws the bar of a terminal, a line (INFO) is for all other output.
+    `total` is None if it is unknown; `add` may then give the share done as `frac`. A tick (DEBUG)
+    redraws the bar of a terminal. A line (INFO) serves all other output.
 
     Example:
         >>> with Progress("read", total=2, unit="files") as progress:
@@ -43,7 +43,7 @@ class Progress:
         return self
 
     def add(self, count: int, *, frac: float | None = None, note: str = "") -> None:
-        """Counts `count` more; `frac` in 0-1 is the share done when the total is unknown."""
+        """Add `count` units; `frac` in 0-1 is the share done if the total is unknown."""
         self.done += count
         if frac is not None:
             self.frac = frac
@@ -93,7 +93,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, hours where there are any.
+    """Format seconds as minutes and seconds, with hours if there are any.
 
     Example:
         >>> clock(75), clock(3_700)

@@ -16,7 +16,7 @@ NUM_LISTED = 3
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file by name, each of its own shape [...].
+    """Return the tensors of a safetensors file by name, such as the head's weight [C, D].
 
     Raises TeacherError if the file is missing or damaged.
     """

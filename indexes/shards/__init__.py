@@ -1,1 +1,1 @@
-"""The contract between the two stages: curated WebDataset shards, their writer and their reader."""
+"""Curated WebDataset shards, the contract between the two stages: writer, reader and checks."""

@@ -1,9 +1,13 @@
-"""The contract: curated WebDataset shards with the teacher's targets inside, as read.
+"""Read curated WebDataset shards, which hold the teacher's targets beside the images.
 
-A directory holds `shard-000000.tar` (image, json, npy members; stock webdataset reads them),
-`shard-000000.parquet` (the side-car: every column, targets and tar offsets, so that analysis and
-re-weighting never touch a tar) and `card.json`, written last (indexes.shards.writer). N: samples,
-K: stored logits.
+A directory of shards holds:
+
+- `shard-000000.tar`: image, json and npy members, which stock webdataset reads;
+- `shard-000000.parquet`, the sidecar: every column, the targets and the tar offsets, so that
+  analysis and re-weighting need no tar;
+- `card.json`, written last (indexes.shards.writer).
+
+N samples, K stored logits, C classes.
 """
 
 from __future__ import annotations
@@ -29,15 +33,21 @@ MAX_OPEN = 64
 
 
 def shard_name(number: int) -> str:
-    """`shard-000000.tar` for 0."""
+    """Return the file name of a shard.
+
+    Example:
+        >>> shard_name(3)
+        'shard-000003.tar'
+    """
     return f"shard-{number:06d}.tar"
 
 
 class Shards:
-    """A whole shard set, opened: columns in memory, images read by tar offset.
+    """An opened set of shards: columns are read into memory, images by their offset in a tar.
 
-    keys: [N] str; columns: name -> [N]; logits: float16 [N, K]; logit_classes: int32 [N, K], or
-    None where K = C. Targets are the teacher's logits for the canonical view (center crop).
+    `keys` is [N] str, `columns` maps names to [N], `logits` is float16 [N, K] and `logit_classes`
+    int32 [N, K], or None if K = C. The targets are the teacher's logits for the canonical view (a
+    center crop).
     """
 
     def __init__(self, directory: Path, card: dict[str, Any]) -> None:
@@ -55,19 +65,19 @@ class Shards:
 
     @property
     def funnel(self) -> dict[str, Any]:
-        """Counts: `in`, `dropped` by reason, `kept`."""
+        """The counts `in`, `dropped` by reason and `kept`."""
         return dict(self.card["funnel"])
 
     @property
     def certificate(self) -> dict[str, float]:
-        """The figures of the selection by name; see pipeline.certificate. Empty if synthetic."""
+        """The figures of the selection by name (pipeline.certificate); empty if synthetic."""
         return dict(self.card.get("certificate", {}))
 
     def to_pandas(self) -> pd.DataFrame:
-        """The side-cars as one table, a row per image in shard order.
+        """Return the sidecars as one table in memory, with a row per image in shard order.
 
-        key, label, class, weight and source, then every other column: scores, logsumexp, and
-        where the image lies. The whole table is in memory; the logits are in `logits`.
+        The columns are key, label, class, weight and source, then all others: scores, logsumexp
+        and the position of the image. The logits are in `logits`.
 
         Example: `open_shards("runs/shards/NAME").to_pandas().groupby("class").weight.sum()`
         """
@@ -87,7 +97,10 @@ class Shards:
         )
 
     def check_teacher(self, digest: str) -> None:
-        """ArtifactError unless the teacher of this digest labeled these shards."""
+        """Check that the teacher with this digest labeled these shards.
+
+        Raises ArtifactError if another teacher did.
+        """
         if self.teacher_digest != digest:
             raise ArtifactError(
                 f"{self.directory} was labeled by another teacher ({self.teacher_digest[:12]}, "
@@ -96,12 +109,12 @@ class Shards:
 
     @cached_property
     def keys(self) -> Array:
-        """[N] str, in shard order."""
+        """The keys [N] str, in shard order."""
         return self._strings("key")
 
     @cached_property
     def sources(self) -> Array:
-        """[N] str: the corpus part that each image came from."""
+        """The corpus part of each image, [N] str."""
         return self._strings("source")
 
     def _strings(self, name: str) -> Array:
@@ -113,7 +126,7 @@ class Shards:
 
     @cached_property
     def columns(self) -> dict[str, Array]:
-        """Every numeric column, [N] each: label, weight, key_hash, logsumexp, scores, offsets."""
+        """Every numeric column [N]: label, weight, key_hash, logsumexp, scores, offsets."""
         import pyarrow.parquet as pq
 
         schema = pq.read_schema(self._sidecar(self.tars[0]))
@@ -124,14 +137,14 @@ class Shards:
 
     @cached_property
     def logits(self) -> Array:
-        """float16 [N, K]: all logits where K = C, else the top ones of `logit_classes`."""
+        """The logits float16 [N, K]: all of them if K = C, else those of `logit_classes`."""
         return np.concatenate(
             [sidecar.read_matrix(self._sidecar(tar), "logits") for tar in self.tars]
         )
 
     @cached_property
     def logit_classes(self) -> Array | None:
-        """int32 [N, K], or None where every logit is kept."""
+        """The classes int32 [N, K] of the logits, or None if every logit is stored."""
         import pyarrow.parquet as pq
 
         if "logit_classes" not in pq.read_schema(self._sidecar(self.tars[0])).names:
@@ -140,12 +153,15 @@ class Shards:
         return np.concatenate(parts)
 
     def read(self, row: int) -> bytes:
-        """The image's own bytes; ArtifactError when the tar is cut short."""
+        """Return the encoded bytes of the image in row `row`.
+
+        Raises ArtifactError if the tar is truncated.
+        """
         shard = int(self._shard_of[row])
         size, offset = int(self.columns["size"][row]), int(self.columns["offset"][row])
         data = os.pread(self._file(shard), size, offset)
         if len(data) != size:
-            raise ArtifactError(f"{self.tars[shard]} is cut short: make the shards again")
+            raise ArtifactError(f"{self.tars[shard]} is truncated: make the shards again")
         return data
 
     def _file(self, shard: int) -> int:
@@ -169,24 +185,28 @@ class Shards:
 
 
 def open_shards(directory: str | Path, *, teacher_digest: str | None = None) -> Shards:
-    """Opens a whole shard set.
+    """Open a finished set of shards.
 
-    ArtifactError: unfinished, another schema, a tar missing or of another size, or shards that
-    another teacher labeled (when `teacher_digest` is given).
+    Raises ArtifactError if the set is unfinished or of another schema, if a file is missing or has
+    another size, or if a teacher other than that of `teacher_digest` labeled it.
+
+    Example: `open_shards("runs/shards/lake-winnow-0123456789").columns["weight"]`
     """
     directory = Path(directory)
     card = artifact.read_card(directory, "shards")
     missing = [name for name in ("files", "teacher", "classes", "num_samples") if name not in card]
     names = [str(file.get("name")) for file in card.get("files", [])]
     if missing or names != [shard_name(number) for number in range(len(names))]:
-        raise ArtifactError(f"{directory / artifact.CARD} is not a card of shards; make them again")
+        raise ArtifactError(
+            f"{directory / artifact.CARD} is not the card of a set of shards: make it again"
+        )
     for file in card["files"]:
         tar = directory / file["name"]
         size = tar.stat().st_size if tar.is_file() else None
         if size != file["bytes"] or not tar.with_suffix(".parquet").is_file():
             state = "is missing" if size is None else f"has {size} bytes, not {file['bytes']}"
             if size == file["bytes"]:
-                state = "has lost its side-car .parquet"
+                state = "has no sidecar (.parquet)"
             raise ArtifactError(f"{tar} {state}: delete {directory} and make the shards again")
     shards = Shards(directory, card)
     if teacher_digest is not None:

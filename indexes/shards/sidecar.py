@@ -1,4 +1,4 @@
-"""The side-car of a shard: every column, the targets and the tar offsets in one Parquet file."""
+"""The sidecar of a shard: every column, the targets and the tar offsets in one Parquet file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Array = npt.NDArray[Any]
-# Columns that every side-car has, and `requested` of synthetic images: the class that the
-# generator was given. Score columns (float32) may follow.
+# The columns of every sidecar, and `requested`, which only synthetic images have: the class that
+# the generator was asked for. Score columns (float32) may follow.
 COLUMNS: dict[str, Any] = {
     "offset": np.int64,
     "size": np.int64,
@@ -45,6 +45,7 @@ def write(
     logit_classes: Array | None,
     metadata: dict[str, str],
 ) -> None:
+    """Write a sidecar atomically: strings and columns [n], logits [n, K], their classes [n, K]."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -60,6 +61,10 @@ def write(
 
 
 def manifest(sidecar: Path) -> dict[str, str]:
+    """Return the metadata of a sidecar: the plan, and the size and sha256 of its tar.
+
+    Raises ArtifactError if the file is damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -71,6 +76,7 @@ def manifest(sidecar: Path) -> dict[str, str]:
 
 
 def read_columns(sidecar: Path, names: Sequence[str]) -> dict[str, Array]:
+    """Return numeric columns [n] by name."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(sidecar, columns=list(names))
@@ -78,6 +84,7 @@ def read_columns(sidecar: Path, names: Sequence[str]) -> dict[str, Array]:
 
 
 def read_matrix(sidecar: Path, name: str) -> Array:
+    """Return a column of fixed-size lists as a matrix [n, K]."""
     import pyarrow.parquet as pq
 
     column = pq.read_table(sidecar, columns=[name])[name].combine_chunks()

@@ -1,4 +1,4 @@
-"""Writing tars that come out byte-identical: mtime 0, USTAR headers, a running sha256."""
+"""Write reproducible tars, byte for byte: mtime 0, USTAR headers and a running sha256."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOCK = 512
 
 
 class HashedTar:
-    """A tar stream with USTAR headers (PAX where a name is too long) and a running sha256."""
+    """A tar stream with USTAR headers (PAX if a name is too long) and a running sha256."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.size, self.sha256 = file, 0, hashlib.sha256()
@@ -26,7 +26,7 @@ class HashedTar:
         self.size += len(data)
 
     def add(self, name: str, data: bytes) -> int:
-        """Appends a member with mtime 0; returns the byte offset of its data."""
+        """Append a member with mtime 0; return the byte offset of its data."""
         info = tarfile.TarInfo(name)
         info.size = len(data)
         try:
@@ -39,11 +39,11 @@ class HashedTar:
         return offset
 
     def close(self) -> None:
-        """Ends the archive with two zero blocks."""
+        """End the archive with two zero blocks."""
         self._put(bytes(2 * BLOCK))
 
 
 def npy_rows(rows: npt.NDArray[Any]) -> list[bytes]:
-    """Each row of [n, K] as the bytes of a .npy file of shape [K]."""
+    """Return each row of [n, K] as the bytes of a .npy file of shape [K]."""
     prefix = npy.header(rows.shape[1:], rows.dtype)
     return [prefix + row.tobytes() for row in np.ascontiguousarray(rows)]

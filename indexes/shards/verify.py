@@ -1,4 +1,4 @@
-"""Verify: artifacts against their cards; shards once through stock webdataset, too."""
+"""Verify artifacts against their cards, and read shards once through stock webdataset."""
 
 from __future__ import annotations
 
@@ -10,37 +10,47 @@ from indexes.shards.reader import Shards, open_shards
 
 
 def verify(directory: Path) -> str:
-    """What is whole in `directory`, in words; ArtifactError names the first thing that is not."""
+    """Check an artifact against its card; return a sentence about what was checked.
+
+    Raises ArtifactError, which names the first file that is missing or differs.
+
+    Example: `verify(Path("runs/teachers/r18"))`
+    """
     if not artifact.is_done(directory):
         raise ArtifactError(
-            f"{directory} has no {artifact.CARD}: its making was cut off, or it is no artifact; "
-            "run the command that makes it again, it goes on where it stopped"
+            f"{directory} has no {artifact.CARD}: it is not an artifact, or it is unfinished; "
+            "run the command that makes it again, which resumes where it stopped"
         )
     card = artifact.read_json(directory / artifact.CARD)
     kind = str(card.get("kind"))
     if kind == "shards":
-        return f"{verify_shards(directory):,} samples, every digest and count as the card says"
+        return f"{verify_shards(directory):,} samples; every digest and count matches the card"
     files = [card["weights"]] if kind == "teacher" else card.get("files")
     if not files:
         raise ArtifactError(
-            f"{directory} holds {kind!r}, whose card has no digests: shards, nets, cached targets "
-            "and exports can be verified"
+            f"{directory} holds {kind!r}, and its card has no digests: only shards, teachers, "
+            "students, cached targets and exports can be verified"
         )
-    artifact.read_card(directory, kind)  # of another schema: refused
+    artifact.read_card(directory, kind)  # refuses another schema
     for file in files:
         if not (directory / file["name"]).is_file():
             raise ArtifactError(f"{directory / file['name']} is missing: make it again")
         artifact.check_sha256(directory / file["name"], file["sha256"], "it")
-    return f"{kind}, {len(files)} files, every digest as the card says"
+    return f"{kind}, {len(files)} files; every digest matches the card"
 
 
 def verify_shards(directory: str | Path) -> int:
-    """The number of samples, all checked; ArtifactError names the first thing that is wrong."""
+    """Check every file and count of a set of shards; return the number of samples.
+
+    Raises ArtifactError, which names the first thing that is wrong.
+    """
     shards = open_shards(directory)
     funnel = shards.card["funnel"]
     lost = funnel["in"] - funnel["kept"] - sum(funnel["dropped"].values())
     if lost or funnel["kept"] != shards.card["num_samples"]:
-        raise ArtifactError(f"{directory}: the funnel does not add up ({lost} unaccounted for)")
+        raise ArtifactError(
+            f"{directory}: the counts of the funnel do not add up ({lost} images unaccounted for)"
+        )
     for file, tar in zip(shards.card["files"], shards.tars, strict=True):
         sidecar = tar.with_suffix(".parquet")
         for path, expected in ((tar, file["sha256"]), (sidecar, file["sidecar_sha256"])):

@@ -1,6 +1,6 @@
-"""Write curated shards: each shard at once, resumable, with its side-car and the card.
+"""Write curated shards, each with its sidecar, and their card; an interrupted run can resume.
 
-The layout is in indexes.shards.reader. N: samples, n: samples of one shard, K: stored logits.
+indexes.shards.reader describes the layout. N samples, n samples of one shard, K stored logits.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Array = npt.NDArray[Any]
 
 
 class ShardWriter:
-    """Writes shards into `directory`, each once whole; `finish` declares the set.
+    """Writes shards into `directory`, each atomically; `finish` then writes the card of the set.
 
-    `plan` is the digest of all that determines the bytes: a shard left by a cut-off run of the
-    same plan is kept, of another plan refused by name (ArtifactError).
+    `plan` is the digest of everything that determines the bytes. Shards that an interrupted run of
+    the same plan has left are kept. Raises ArtifactError for shards of another plan.
     """
 
     def __init__(self, directory: Path, plan: str, classes: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ class ShardWriter:
                 )
 
     def has(self, number: int) -> bool:
-        """Whether this shard is already there, whole."""
+        """Return whether this shard has been written completely."""
         tar = self.directory / shard_name(number)
         table = tar.with_suffix(".parquet")
         return (
@@ -62,11 +62,11 @@ class ShardWriter:
         logit_classes: Array | None = None,
         sources: Sequence[str] | None = None,
     ) -> None:
-        """One shard of n samples.
+        """Write one shard of n samples.
 
-        columns: label, weight and any of COLUMNS and float32 scores, each [n]; logits float16
-        [n, K]; logit_classes int32 [n, K], or None where K = C and column c is class c.
-        The tar comes first, the side-car (which bears the tar's sha256) is the done-marker.
+        `columns` holds label, weight, any others of COLUMNS, and float32 scores, each [n]. `logits`
+        is float16 [n, K]. `logit_classes` is int32 [n, K], or None if K = C and column c is class
+        c. The tar is written first. The sidecar, which holds the tar's sha256, marks it as done.
         """
         tar = self.directory / shard_name(number)
         check_keys(keys)
@@ -111,12 +111,15 @@ class ShardWriter:
         ]
 
     def contents(self, num_shards: int) -> dict[str, Any]:
-        """What a card says of shards 0..num_shards-1; ArtifactError if one is not whole."""
+        """Return the card's fields for shards 0..num_shards-1.
+
+        Raises ArtifactError if a shard is incomplete.
+        """
         files: list[dict[str, Any]] = []
         labels, weights = [], []
         for number in range(num_shards):
             if not self.has(number):
-                raise ArtifactError(f"{self.directory / shard_name(number)} is not whole")
+                raise ArtifactError(f"{self.directory / shard_name(number)} is incomplete")
             table = (self.directory / shard_name(number)).with_suffix(".parquet")
             columns = sidecar.read_columns(table, ["label", "weight"])
             labels.append(columns["label"])
@@ -144,21 +147,32 @@ class ShardWriter:
         }
 
     def finish(self, num_shards: int, body: Mapping[str, Any]) -> None:
-        """Writes card.json over shards 0..num_shards-1: `body` and their contents."""
+        """Write card.json for shards 0..num_shards-1: `body` and their contents."""
         artifact.write_card(self.directory, "shards", {**body, **self.contents(num_shards)})
 
 
 def check_keys(keys: Sequence[str]) -> None:
-    """ValueError unless webdataset reads every key back and no tar leads out of its folder."""
+    """Check that webdataset reads every key back and that no key leads out of its folder.
+
+    Raises ValueError for the first bad key, or if a key occurs twice.
+    """
     for key in keys:
         *folders, base = key.split("/")
         if not base or "." in base or "\0" in key or {"", ".", ".."} & set(folders):
-            raise ValueError(f"{key!r} cannot be a key: relative, no '..', no dot in its base name")
+            raise ValueError(
+                f"{key!r} cannot be a key: a key is a relative path without '..' and has no dot in "
+                "its base name"
+            )
     if len(set(keys)) < len(keys):
         raise ValueError("a key occurs twice in one shard")
 
 
 def effective_sample_size(weight: Array) -> float:
-    """(sum w)^2 / sum w^2 of weights [N], in samples."""
+    """Return (sum w)^2 / sum w^2 of weights [N], in samples.
+
+    Example:
+        >>> effective_sample_size(np.array([1.0, 1.0, 0.0, 0.0]))
+        2.0
+    """
     total = float(np.square(weight).sum())
     return float(weight.sum()) ** 2 / total if total > 0 else 0.0

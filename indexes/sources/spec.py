@@ -147,7 +147,7 @@ def open_labeled(spec: str, classes: Sequence[str]) -> Iterator[tuple[Sample, in
     takes precedence over an index with the same text. Raises SourceError for a sample without
     image, without label, or with a label that is neither a class name nor a valid index.
     """
-    counts = Counter(classes)  # classes that share a name are told apart by index only
+    counts = Counter(classes)  # classes that share a name can be named by index only
     indices = {name: index for index, name in enumerate(classes) if counts[name] == 1}
     for part in open_parts(spec):
         for sample in part:

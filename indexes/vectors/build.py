@@ -63,9 +63,10 @@ def build_index(
     trained on) and whose parts of equal digest are taken over. body: fields of the card.
     Raises ArtifactError where there are no vectors, or a file is damaged.
 
-    Example:
-        >>> part = VectorPart("all", len(rows), lambda: rows)
-        >>> build_index("vectors", [part], IndexConfig(recall=0.99))
+    Example::
+
+        part = VectorPart("all", len(rows), lambda: rows)
+        build_index("vectors", [part], IndexConfig(recall=0.99))
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

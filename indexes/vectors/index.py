@@ -80,8 +80,9 @@ def exact_neighbors(queries: Floats, blocks: Iterable[Floats], k: int) -> tuple[
 class Vectors:
     """An opened index: `search` and `neighbors` by cosine similarity.
 
-    Example:
-        >>> similarity, rows = Vectors("runs/vectors/demo-0123456789").search(queries, 10)
+    Example::
+
+        similarity, rows = Vectors("runs/vectors/demo-0123456789").search(queries, 10)
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -94,7 +95,10 @@ class Vectors:
         self.index.nprobe = self.card["nprobe"]
 
     def search(self, queries: AnyFloats, k: int) -> tuple[Floats, Rows]:
-        """(similarity float32 [q, k], row int64 [q, k]) of queries [q, D]; -1: no such row."""
+        """Return (similarity float32 [q, k], row int64 [q, k]) of queries [q, D], nearest first.
+
+        A row is -1 if there are no more. Raises ValueError if D differs from the index.
+        """
         if queries.shape[1] != self.index.d:
             raise ValueError(f"queries have width {queries.shape[1]}, the index {self.index.d}")
         similarity, rows = self.index.search(normalize_rows(queries), k)

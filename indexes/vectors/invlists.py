@@ -134,7 +134,10 @@ class InvertedLists:
             raise ArtifactError(f"{path} is damaged: its lists do not hold {num_vectors:,} rows")
 
     def read(self, number: int, start: int = 0, stop: int | None = None) -> tuple[Rows, Floats]:
-        """(row numbers int64 [n], rows float32 [n, D]) of entries start..stop of a list."""
+        """Return (row numbers int64 [n], rows float32 [n, D]) of entries start..stop of a list.
+
+        Raises ArtifactError if the file is truncated.
+        """
         size = int(self.sizes[number])
         stop = size if stop is None else stop
         begin = self._begin + int(self.starts[number]) * (self.code_bytes + ROW_BYTES)

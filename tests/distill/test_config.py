@@ -30,7 +30,7 @@ def test_words_become_what_python_takes() -> None:
     config = DistillConfig(shards="runs/shards/x", students="resnet8 vgg8", settings=["a=1"])
     assert config.shards == Path("runs/shards/x")
     assert config.students == ("resnet8 vgg8",)
-    with pytest.raises(BadSetting, match="--optimizer is one of: sgd, muon"):
+    with pytest.raises(BadSetting, match="--optimizer must be one of: sgd, muon"):
         DistillConfig(optimizer="adam")  # type: ignore[arg-type]
     with pytest.raises(BadSetting, match="--views must be at least 0"):
         DistillConfig(views=-1)

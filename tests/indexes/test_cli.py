@@ -31,7 +31,7 @@ def test_inspect_prints_the_funnel(runs: Path) -> None:
     assert "indexes.zoo.cifar_resnet:resnet8\n" in text
     code, text = invoke("inspect", runs)
     assert code == 3
-    assert "no whole artifact" in text
+    assert "not a finished artifact" in text
 
 
 def test_verify_says_yes_and_no(runs: Path, tmp_path: Path) -> None:

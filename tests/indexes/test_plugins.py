@@ -102,7 +102,7 @@ def test_our_own_name_wins_with_a_warning(
     assert plugins.find("pipeline.corpora", "demo").__name__ == "pipeline.corpora.demo"
     assert plugins.names("pipeline.corpora").count("demo") == 1
     assert caplog.messages == [
-        "the plug-in 'demo' of plug-in-test is not used: pipeline.corpora.demo is taken"
+        "the plug-in 'demo' of the package plug-in-test is ignored: pipeline.corpora.demo has the same name"
     ]
 
 
@@ -132,7 +132,7 @@ def test_the_command_lists_installed_plug_ins(installed: Path) -> None:
     )  # fmt: skip
     assert "lake" in result.stdout
     assert "A lake of images." in result.stdout
-    assert "plug-in 'demo' of plug-in-test is not used" in result.stderr
+    assert "plug-in 'demo' of the package plug-in-test is ignored" in result.stderr
 
 
 def test_groups_name_folders_of_plug_ins() -> None:
@@ -150,7 +150,7 @@ def test_settings_are_typed() -> None:
     ("setting", "message"),
     [
         ("temprature=2", "Did you mean 'temperature'"),
-        ("views=two", "views is a int"),
+        ("views=two", "views takes a value of type int"),
         ("exact=maybe", "true or false"),
         ("balance=quotas", "Did you mean 'quota'"),
         ("views", "key=value"),

@@ -175,7 +175,7 @@ def test_the_command_that_verifies_takes_kept_answers_and_nets(
     for path, said in ((place, "targets, 2 files"), (world[1].directory, "teacher, 1 files")):
         result = CliRunner().invoke(winnow.app, ["verify", str(path)])
         assert result.exit_code == 0, result.output
-        assert f"{said}, every digest as the card says" in result.output
+        assert f"{said}; every digest matches the card" in result.output
     spoil_values(place)
     result = CliRunner().invoke(winnow.app, ["verify", str(place)])
     assert (result.exit_code, "sha256 differs" in result.output) == (3, True)

@@ -169,7 +169,7 @@ def test_signals_have_exit_codes(number: int, code: int) -> None:
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == code
-    assert err == "error: interrupted; run the same command again to go on\n"
+    assert err == "error: interrupted: run the same command again to resume\n"
 
 
 WORK = """

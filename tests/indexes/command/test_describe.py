@@ -83,5 +83,5 @@ def test_funnel_is_aligned() -> None:
 def test_inspect_reads_any_kind_and_refuses_no_artifact(tmp_path: Path) -> None:
     artifact.write_card(tmp_path / "a", "export", {"files": []})
     assert inspect(tmp_path / "a")["kind"] == "export"
-    with pytest.raises(ArtifactError, match="no whole artifact"):
+    with pytest.raises(ArtifactError, match="not a finished artifact"):
         inspect(tmp_path)

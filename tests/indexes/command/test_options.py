@@ -158,7 +158,10 @@ def test_docs_of_a_class_that_is_not_run() -> None:
     [
         ({"num_loaves": 0}, "--loaves must be at least 1, not 0"),
         ({"num_loaves": 13}, "--loaves must be at most 12, not 13"),
-        ({"crust": "thik"}, "--crust is one of: thin, thick; not 'thik'. Did you mean 'thick'?"),
+        (
+            {"crust": "thik"},
+            "--crust must be one of: thin, thick; not 'thik'. Did you mean 'thick'?",
+        ),
     ],
 )
 def test_values_are_checked_in_python(values: dict[str, object], message: str) -> None:

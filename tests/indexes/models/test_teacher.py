@@ -159,7 +159,7 @@ def test_resolve_takes_a_path_a_name_or_the_only_one(teacher: Path) -> None:
 def test_resolve_lists_the_teachers_there_are(net: Net, teacher: Path, tmp_path: Path) -> None:
     runs = teacher.parent.parent
     save_teacher(runs / "teachers" / "two", net, classes=CLASSES, input_size=32)
-    with pytest.raises(UnknownName, match=r"say which.*one, two.*import-teacher"):
+    with pytest.raises(UnknownName, match=r"name a teacher.*one, two.*import-teacher"):
         resolve_teacher(None, runs)
     with pytest.raises(UnknownName, match=r"no teacher 'three'.*one, two"):
         resolve_teacher("three", runs)

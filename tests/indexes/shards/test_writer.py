@@ -58,7 +58,7 @@ def test_an_unfinished_set_is_not_whole(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, "plan-a", CLASSES)
     assert writer.has(0)
     assert not writer.has(1)
-    with pytest.raises(ArtifactError, match=r"shard-000001\.tar is not whole"):
+    with pytest.raises(ArtifactError, match=r"shard-000001\.tar is incomplete"):
         writer.finish(2, {})
 
 
