@@ -1,9 +1,9 @@
-"""Building an index: trained on a random sample, added part by part, merged, measured.
+"""Build an index: train it on a random sample, add part by part, merge, and measure its recall.
 
-A killed build goes on after the last whole part; an older index of the same kind gives its training
-and its unchanged parts. Inverted lists over half floats while these fit the stated memory budget,
-over 8-bit codes above it; a single list, which is exact, while the corpus is small. N vectors, D
-features.
+A killed build resumes after the last finished part. An older index of the same kind contributes its
+training and its unchanged parts. The inverted lists hold float16 codes while these fit the memory
+budget, and 8-bit codes beyond it. A small corpus has a single list, whose search is exact. Legend:
+N vectors, D features.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 AnyFloats = npt.NDArray[np.floating[Any]]
 TRAINED, TRAINING, PARTS = "trained.faiss", "training.json", "parts"
-CODE_ROWS = 4096  # that 8-bit codes are trained on
-STEP_BYTES = 1 << 26  # of float32 rows that are worked on at a time, at most
+CODE_ROWS = 4096  # rows that train the 8-bit codes
+STEP_BYTES = 1 << 26  # most bytes of float32 rows in memory at a time
 NUM_QUERIES = 500
 
 
 @dataclass(frozen=True)
 class VectorPart:
-    """Rows [num_rows, D] that `rows` gives, memory-mapped perhaps; `digest` tells their content."""
+    """Rows [num_rows, D], which `rows()` returns; `digest` identifies their content."""
 
     digest: str
     num_rows: int
@@ -72,7 +72,7 @@ def build_index(
     directory.mkdir(parents=True, exist_ok=True)
     parts = [part for part in parts if part.num_rows]
     if not parts:
-        raise ArtifactError(f"{directory}: no vectors to index")
+        raise ArtifactError(f"{directory}: there are no vectors to index")
     total, dimension = sum(part.num_rows for part in parts), parts[0].rows().shape[1]
     plan = plan_index(total, dimension, config)
     if previous is not None and not (directory / TRAINING).exists():
@@ -109,7 +109,7 @@ def build_index(
 def _tuned(
     path: Path, parts: Sequence[VectorPart], total: int, config: IndexConfig
 ) -> dict[str, Any]:
-    """The lists to look into, measured on rows of the corpus itself."""
+    """The number of lists to probe, measured on rows of the corpus itself."""
     generator = np.random.default_rng([config.seed, 1])
     row_ids, queries = random_rows(parts, min(NUM_QUERIES, total), generator)
     blocks = (block for part in parts for block in _blocks(part, config.budget_bytes))
@@ -118,7 +118,7 @@ def _tuned(
 
 
 def embedding_parts(whole: Embeddings, matrix: str) -> list[VectorPart]:
-    """The parts of an index over one matrix of an embedded corpus: its blocks."""
+    """Return the parts of an index over one matrix of an embedded corpus: one part per block."""
     parts = []
     for block in whole.blocks:
         part = whole.card["parts"][block.part]
@@ -132,10 +132,10 @@ def embedding_parts(whole: Embeddings, matrix: str) -> list[VectorPart]:
 
 
 def newest_index(folder: Path, made_by: Mapping[str, Any]) -> Path | None:
-    """The index in `folder` that was written last of those whose card says `made_by`."""
+    """Return the newest index in `folder` whose card has the fields `made_by`, or None."""
     cards = []
     for card in folder.glob(f"*/{artifact.CARD}"):
-        with contextlib.suppress(ArtifactError):  # one of another version, or damaged
+        with contextlib.suppress(ArtifactError):  # an index of another version, or a damaged one
             body = artifact.read_card(card.parent, "vectors")
             if all(body.get(name) == value for name, value in made_by.items()):
                 cards.append(card)
@@ -158,7 +158,7 @@ def _split(parts: Iterable[VectorPart], most: int) -> Iterator[VectorPart]:
 def _adopt_training(
     previous: Path, directory: Path, plan: Plan, total: int, dimension: int
 ) -> None:
-    """Takes over the training of an older index where it still suits."""
+    """Reuses the training of an older index if it still fits."""
     try:
         card = artifact.read_card(previous, "vectors")
         training = artifact.read_json(previous / TRAINING)
@@ -176,7 +176,7 @@ def _adopt_training(
 
 
 def _adopt_part(path: Path, size: int, previous: str | Path | None) -> bool:
-    """Takes a part's file over from an older index if need be; whether it is there in full."""
+    """Reuses a part's file from an older index if needed; returns whether the file is whole."""
     if previous is not None and not artifact.is_whole(path, size):
         older = Path(previous) / PARTS / path.name
         if artifact.is_whole(older, size):
@@ -205,14 +205,17 @@ def _trained(directory: Path) -> tuple[Any, dict[str, Any]]:
     training = artifact.read_json(directory / TRAINING)
     path = directory / TRAINED
     if not path.is_file() or artifact.sha256(path) != training.get("sha256"):
-        raise ArtifactError(f"{path} is damaged: delete its folder and rerun")
+        raise ArtifactError(f"{path} is damaged or missing: delete its folder and rerun")
     return deserialize_index(path), training
 
 
 def random_rows(
     parts: Sequence[VectorPart], num_rows: int, generator: np.random.Generator
 ) -> tuple[Rows, npt.NDArray[np.float16]]:
-    """(row numbers int64 [m], unit rows float16 [m, D]): drawn evenly over all parts, shuffled."""
+    """Draw `num_rows` = m rows uniformly over all parts, shuffled.
+
+    Returns (row numbers int64 [m], rows float16 [m, D] of unit length).
+    """
     sizes = np.array([part.num_rows for part in parts])
     drawn = generator.multivariate_hypergeometric(sizes, num_rows, method="marginals")
     positions = np.split(generator.permutation(num_rows), np.cumsum(drawn)[:-1])
@@ -246,5 +249,8 @@ def _add(index: Any, part: VectorPart, path: Path, budget_bytes: int) -> None:
         codes.append(index.sq.compute_codes(block))
     num_rows = sum(map(len, codes))
     if num_rows != part.num_rows:
-        raise ArtifactError(f"part {part.digest}: {num_rows:,} vectors, not {part.num_rows:,}")
+        raise ArtifactError(
+            f"part {part.digest} has {num_rows:,} vectors, not {part.num_rows:,}: delete the "
+            "embeddings and rerun"
+        )
     invlists.write_part(path, np.concatenate(lists), np.concatenate(codes))

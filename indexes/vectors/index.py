@@ -1,7 +1,7 @@
-"""The one door to FAISS: search, all-pairs neighbors, k-means. Cosine similarity throughout.
+"""Search an index, find all-pairs neighbors, run k-means; all by cosine similarity, with FAISS.
 
-An index is a stock FAISS file of inverted lists that is mapped, not read; indexes.vectors.build
-builds it. N vectors, D features.
+An index is a stock FAISS file of inverted lists, which is memory-mapped. indexes.vectors.build
+builds it. Legend: N vectors, D features.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ def _faiss() -> Any:
 
 
 def normalize_rows(vectors: AnyFloats) -> Floats:
-    """Rows [n, D] scaled to length 1, contiguous float32."""
+    """Return rows [n, D] scaled to length 1, as contiguous float32.
+
+    Example:
+        >>> normalize_rows(np.array([[3.0, 4.0]]))
+        array([[0.6, 0.8]], dtype=float32)
+    """
     scaled = np.array(vectors, np.float32, order="C")
     lengths = np.sqrt(np.einsum("nd,nd->n", scaled, scaled))
     scaled /= np.maximum(lengths, 1e-12)[:, None]
@@ -39,7 +44,7 @@ def normalize_rows(vectors: AnyFloats) -> Floats:
 
 
 def empty_index(factory: str, centroids: Floats, sample: Floats) -> Any:
-    """An index of inverted lists about centroids [L, D], its codes trained on unit rows [m, D]."""
+    """Return an empty index with lists at centroids [L, D], its codes trained on rows [m, D]."""
     faiss = _faiss()
     index = faiss.index_factory(centroids.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     index.by_residual = False  # codes of the vectors themselves: whole lists are decoded at once
@@ -49,18 +54,18 @@ def empty_index(factory: str, centroids: Floats, sample: Floats) -> Any:
 
 
 def serialize_index(index: Any) -> bytes:
-    """An index as the bytes of its file."""
+    """Return the bytes of an index's file."""
     data: bytes = _faiss().serialize_index(index).tobytes()
     return data
 
 
 def deserialize_index(path: Path) -> Any:
-    """An index read into memory."""
+    """Read an index into memory."""
     return _faiss().read_index(str(path))
 
 
 def map_index(path: Path) -> Any:
-    """An index whose lists stay on the disk; ArtifactError where it is none."""
+    """Open an index whose lists stay on disk; raises ArtifactError if the file is damaged."""
     faiss = _faiss()
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
@@ -69,7 +74,10 @@ def map_index(path: Path) -> Any:
 
 
 def exact_neighbors(queries: Floats, blocks: Iterable[Floats], k: int) -> tuple[Floats, Rows]:
-    """(similarity [q, k], row [q, k]) of unit rows [q, D] by a scan of all rows, in blocks."""
+    """Find the k nearest rows of unit queries [q, D] by a scan of all rows, given in blocks.
+
+    Returns (similarity [q, k], row [q, k]), nearest first.
+    """
     from faiss.contrib import exhaustive_search
 
     scan: Any = exhaustive_search.knn_ground_truth
@@ -100,7 +108,9 @@ class Vectors:
         A row is -1 if there are no more. Raises ValueError if D differs from the index.
         """
         if queries.shape[1] != self.index.d:
-            raise ValueError(f"queries have width {queries.shape[1]}, the index {self.index.d}")
+            raise ValueError(
+                f"the queries have width {queries.shape[1]}, but the index has width {self.index.d}"
+            )
         similarity, rows = self.index.search(normalize_rows(queries), k)
         return similarity, rows
 
@@ -112,13 +122,14 @@ class Vectors:
         probes: int | None = None,
         sizes: knn.TileSizes = knn.SIZES,
     ) -> Iterator[tuple[Floats, Rows]]:
-        """For each block of the corpus its rows' k nearest others: (similarity float32 [n, k],
-        row int64 [n, k]), nearest first; -1 and similarity -inf where there are no more.
+        """Yield the k nearest other rows of each row, block by block of the corpus.
 
-        blocks: their lengths add up to N, in row order. probes: how many lists are looked into;
-        by default as many as find .999 of the neighbors that the build calls close (the card
-        says what was reached). `card["nprobe"]` finds what a search finds, at a third of the time.
-        Memory: an eighth of the budget; the N x k results lie in a nameless file beside the index.
+        Yields (similarity float32 [n, k], row int64 [n, k]), nearest first; row -1 and similarity
+        -inf mean that there are fewer. blocks: their lengths add up to N, in row order. probes:
+        the number of lists to probe. The default finds .999 of the close neighbors (the card
+        records the share that was reached). `card["nprobe"]` finds as many as `search` does, in a
+        third of the time. Memory: an eighth of the budget; the N x k results are in an unnamed
+        temporary file beside the index.
         """
         return knn.all_neighbors(
             InvertedLists(self.directory / INDEX, self.index),
@@ -133,16 +144,16 @@ class Vectors:
 def train_kmeans(
     vectors: AnyFloats, num_centroids: int, *, seed: int, spherical: bool = True
 ) -> Floats:
-    """Centroids float32 [num_centroids, D] of rows [n, D] (unit vectors when spherical).
+    """Cluster rows [n, D]; return centroids float32 [num_centroids, D], unit ones if spherical.
 
-    For a few clusters of many rows, where the best of several starts counts; the lists of an index
-    are trained by indexes.vectors.kmeans.
+    Use this for a few clusters of many rows, where the best of several starts matters. The lists
+    of an index are trained by indexes.vectors.kmeans instead.
     """
     model = _faiss().Kmeans(
         vectors.shape[1],
         num_centroids,
         niter=20,
-        nredo=3,  # the best of three starts: one start can leave two modes in one cluster
+        nredo=3,  # best of three starts, because a single one can put two modes in one cluster
         seed=seed % (1 << 31),
         spherical=spherical,
         min_points_per_centroid=1,

@@ -1,11 +1,11 @@
 """Inverted lists on disk: the sorted entries of each part, merged into one FAISS file.
 
-A part's file is, sorted by list: every entry's list (int32 [n]), its row in the part (int32 [n]),
-its code (uint8 [n, c]). The merged file is what `faiss.write_index` would write (an `ilar` section:
-per list its codes, then its rows as int64), but written in order with plain writes: memory is a
-chunk, and a full disk is an error, not a bus error. FAISS's own train and add need 2.4 GB for
-1,000,000 x 512 where a build of ours takes 1.1 GB, or 76 MB within a budget of 128 MB
-(docs/LOG.md).
+The file of a part holds, sorted by list: the list of every entry (int32 [n]), its row in the part
+(int32 [n]), and its code (uint8 [n, c]). The merged file equals the output of `faiss.write_index`
+(an `ilar` section: the codes of each list, then its rows as int64). Plain writes in order keep one
+chunk in memory and turn a full disk into an exception rather than a bus error. FAISS's own train
+and add need 2.4 GB for 1,000,000 x 512. This build needs 1.1 GB, or 76 MB within a budget of
+128 MB (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ EMPTY_SECTION_BYTES = 32
 
 
 def write_part(path: Path, lists: Rows, codes: Codes) -> None:
-    """The entries of a part: row i of it lies in list `lists[i]` as `codes[i]` (uint8 [n, c])."""
+    """Write the entries of a part: row i is in list `lists[i]` ([n]) as `codes[i]` ([n, c])."""
     order = np.argsort(lists, kind="stable")
     with artifact.writing(path) as aside, aside.open("wb") as file:
         file.write(lists[order].astype("<i4").data)
@@ -39,7 +39,10 @@ def write_part(path: Path, lists: Rows, codes: Codes) -> None:
 
 
 def open_part(path: Path, num_rows: int, code_bytes: int) -> tuple[SmallInts, SmallInts, Codes]:
-    """A part's lists, rows and codes, memory-mapped; ArtifactError for a damaged file."""
+    """Open a part, memory-mapped: its lists [n], rows [n] and codes uint8 [n, c].
+
+    Raises ArtifactError if the size of the file is wrong.
+    """
     size = path.stat().st_size
     if size != num_rows * (8 + code_bytes):
         raise ArtifactError(
@@ -57,9 +60,10 @@ def merge_parts(
     code_bytes: int,
     chunk_bytes: int,
 ) -> None:
-    """Writes the FAISS file of all parts, (file, number of rows) each, in the corpus' row order.
+    """Write the FAISS file of all parts, given as (file, number of rows) in the corpus' row order.
 
-    `head`: the serialized index without entries. Memory: `chunk_bytes`, at least the largest list.
+    `head`: the serialized index without entries. Memory: `chunk_bytes`, or the largest list if
+    that is larger.
     """
     sizes = np.zeros(num_lists, np.int64)
     for part, num_rows in parts:
@@ -72,7 +76,7 @@ def merge_parts(
             np.array([num_lists, *sizes], "<u8").tobytes(),
         ]
     )
-    # Codes and rows are held twice while they are brought into the order of the lists.
+    # Sorting by list holds codes and rows twice.
     ends = np.cumsum(sizes * (code_bytes + ROW_BYTES) * 2)
     with artifact.writing(path) as aside, aside.open("wb") as file:
         file.write(head[:-EMPTY_SECTION_BYTES] + section)
@@ -90,16 +94,16 @@ def merge_parts(
 
 
 def _sizes(path: Path, lists: SmallInts, num_lists: int) -> Rows:
-    """How many entries each list has, int64 [num_lists]."""
+    """The number of entries of each list, int64 [num_lists]."""
     if lists.min(initial=0) < 0 or lists.max(initial=0) >= num_lists or (np.diff(lists) < 0).any():
-        raise ArtifactError(f"{path} is damaged (no sorted lists): delete it and rerun")
+        raise ArtifactError(f"{path} is damaged (its lists are not sorted): delete it and rerun")
     return np.bincount(lists, minlength=num_lists)
 
 
 def _gather(
     parts: Sequence[tuple[Path, int]], start: int, stop: int, code_bytes: int
 ) -> tuple[Codes, Rows]:
-    """Codes [n, c] and rows [n] of the corpus that lie in lists start..stop, list by list."""
+    """Codes [n, c] and corpus rows [n] of the entries of lists start to stop, list by list."""
     lists, rows, codes, first = [], [], [], 0
     for path, num_rows in parts:
         part_lists, part_rows, part_codes = open_part(path, num_rows, code_bytes)
@@ -113,13 +117,14 @@ def _gather(
 
 
 class InvertedLists:
-    """The lists of a merged file, read with plain reads: memory is what `read` gives.
+    """The lists of a merged file, read with plain reads, so that only the result is in memory.
 
-    centroids: float32 [L, D]. sizes [L], starts [L + 1]: entries of each list.
+    centroids: float32 [L, D]. sizes [L]: entries of each list; starts [L + 1]: their running sum.
+    Raises ArtifactError if the file is damaged.
     """
 
     def __init__(self, path: Path, index: Any) -> None:
-        """`index`: the FAISS index of that file, mapped."""
+        """Open the file; `index` is the mapped FAISS index of the same file."""
         num_lists, num_vectors, code_bytes = index.nlist, index.ntotal, index.sq.code_size
         self.path, self.code_bytes = path, code_bytes
         self.centroids: Floats = index.quantizer.reconstruct_n(0, num_lists)
@@ -131,7 +136,10 @@ class InvertedLists:
         self.starts = np.concatenate([[0], np.cumsum(self.sizes)])
         self._begin = begin
         if self.starts[-1] != num_vectors:
-            raise ArtifactError(f"{path} is damaged: its lists do not hold {num_vectors:,} rows")
+            raise ArtifactError(
+                f"{path} is damaged: its lists do not hold {num_vectors:,} rows; delete its folder "
+                "and rerun"
+            )
 
     def read(self, number: int, start: int = 0, stop: int | None = None) -> tuple[Rows, Floats]:
         """Return (row numbers int64 [n], rows float32 [n, D]) of entries start..stop of a list.
@@ -147,7 +155,7 @@ class InvertedLists:
             rows = os.pread(file.fileno(), (stop - start) * ROW_BYTES,
                             begin + size * self.code_bytes + start * ROW_BYTES)  # fmt: skip
         if len(rows) != (stop - start) * ROW_BYTES:
-            raise ArtifactError(f"{self.path} is cut short: delete its folder and rerun")
+            raise ArtifactError(f"{self.path} is truncated: delete its folder and rerun")
         shape = (-1, self.code_bytes)
         return np.frombuffer(rows, "<i8"), self._decode(
             np.frombuffer(codes, np.uint8).reshape(shape)

@@ -1,9 +1,9 @@
-"""The nearest others of every row of an index, list by list as matrix products.
+"""The nearest other rows of every row of an index, computed list by list as matrix products.
 
-Rows are taken in the order of the lists, a tile at a time: a tile's rows look into much the same
-lists, so each list is read once a tile and compared with all of them in one product. The ten
-nearest of all 1,000,000 x 512 take 135 CPU-seconds at a recall of .95; FAISS's search of the same
-index answers 3,200 queries a CPU-second, 310 in all (docs/LOG.md).
+Rows are taken in the order of the lists, one tile at a time. The rows of a tile probe mostly the
+same lists, so each list is read once per tile and compared with all its rows in one product. The
+ten nearest of all 1,000,000 x 512 take 135 CPU-seconds at a recall of .95. FAISS's search of the
+same index answers 3,200 queries per CPU-second and takes 310 (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class TileSizes:
-    """How much is compared at a time: memory and speed, never the outcome."""
+    """How much is compared at a time. It affects memory and speed, never the result."""
 
     list_rows: int = 2048
     """Rows of one list that are compared at once."""
     tile_rows: int = 32_768
-    """Rows of a tile, at most."""
+    """Most rows of a tile."""
     pending: int = 1 << 22
-    """Candidates that wait to be merged, at most."""
+    """Most candidates that wait to be merged."""
 
 
 SIZES = TileSizes()
@@ -49,16 +49,17 @@ def all_neighbors(
     budget_bytes: int,
     sizes: TileSizes = SIZES,
 ) -> Iterator[tuple[Floats, Rows]]:
-    """(similarity float32 [n, k], row int64 [n, k]) of each block, nearest first, in row order.
+    """Yield (similarity float32 [n, k], row int64 [n, k]) of each block in row order.
 
-    probes: lists that a row looks into.
+    The k nearest other rows come nearest first. probes: the number of lists to probe per row.
     """
     total = int(lists.starts[-1])
     record = np.dtype([("similarity", "<f4", (k,)), ("row", "<i8", (k,))])
     row_bytes = 8 * lists.centroids.shape[1] + 16 * probes + 100 * k + 6 * sizes.list_rows
     tile_rows = int(np.clip(budget_bytes // row_bytes, 256, sizes.tile_rows))
     with tempfile.TemporaryFile(dir=lists.path.parent) as file:
-        os.posix_fallocate(file.fileno(), 0, total * record.itemsize)  # full disk: now, an error
+        # Allocate first: a disk that fills up later would be a bus error.
+        os.posix_fallocate(file.fileno(), 0, total * record.itemsize)
         with Progress("neighbors", total, "vectors") as progress:
             for start in range(0, total, tile_rows):
                 stop = min(start + tile_rows, total)
@@ -68,7 +69,7 @@ def all_neighbors(
                 )
                 records = np.memmap(file, record, "r+", shape=(total,))
                 records["similarity"][row_ids], records["row"][row_ids] = similarity, neighbors
-                del records  # unmapped: what was written is the system's to keep or let go
+                del records  # unmap, so that the system can write the pages out and drop them
                 progress.add(stop - start)
         yield from _by_block(file, record, blocks)
 
@@ -83,7 +84,7 @@ def _by_block(
 
 
 def _tile(lists: InvertedLists, start: int, stop: int) -> tuple[Rows, Rows, Floats]:
-    """Entries start..stop in the order of the lists: row numbers, lists [m], vectors [m, D]."""
+    """Entries start to stop in list order: row numbers [m], lists [m], vectors [m, D]."""
     first = int(np.searchsorted(lists.starts, start, "right")) - 1
     row_ids, list_ids, vectors = [], [], []
     for number in range(first, int(np.searchsorted(lists.starts, stop))):
@@ -97,7 +98,7 @@ def _tile(lists: InvertedLists, start: int, stop: int) -> tuple[Rows, Rows, Floa
 
 
 class _BestOthers:
-    """The best k others of m rows so far, and candidates that beat the worst of them."""
+    """The k best other rows of m rows so far, and candidates that beat the worst of them."""
 
     def __init__(self, row_ids: Rows, k: int, max_pending: int) -> None:
         self.row_ids, self.k, self.max_pending = row_ids, k, max_pending
@@ -107,8 +108,8 @@ class _BestOthers:
         self.num_pending = 0
 
     def add(self, at: Rows, similarity: Floats, others: Rows) -> None:
-        """Similarity [n, s] of rows `at` [n] to others [s]."""
-        least, most = self.similarity[at, -1:], self.k + 1  # with itself
+        """Adds the similarities [n, s] of rows `at` [n] to others [s]."""
+        least, most = self.similarity[at, -1:], self.k + 1  # k others and the row itself
         if similarity.shape[1] > most and np.isneginf(least).any():
             best = np.argpartition(similarity, -most, axis=1)[:, -most:]
             row, column = np.repeat(np.arange(len(at)), most), best.ravel()
@@ -120,13 +121,13 @@ class _BestOthers:
             self.merge()
 
     def merge(self) -> None:
-        """Merges the candidates in: each row's best k, nearest first."""
+        """Merges the candidates into the k best of each row, nearest first."""
         known = np.repeat(np.arange(len(self.row_ids)), self.k)
         self.pending.append((known, self.similarity.ravel(), self.others.ravel()))
         at, similarity, others = (np.concatenate(part) for part in zip(*self.pending, strict=True))
         is_other = (others != self.row_ids[at]) & (others >= 0)
         at, similarity, others = at[is_other], similarity[is_other], others[is_other]
-        # One integer orders rows and, within each, similarities: much faster than two keys.
+        # One integer key sorts by row, then by similarity, much faster than two keys.
         order = np.argsort((at << 32) + ((2 - similarity) * 2.0**30).astype(np.int64))
         at = at[order]
         rank = np.arange(len(at)) - np.searchsorted(at, np.arange(len(self.row_ids)))[at]
@@ -145,10 +146,10 @@ def nearest_others(
     probes: int,
     sizes: TileSizes = SIZES,
 ) -> tuple[Floats, Rows]:
-    """(similarity [m, k], row [m, k]): the best k others of vectors [m, D], rows `row_ids` of lists
-    `list_ids`, in their `probes` nearest lists.
+    """Find the k nearest other rows of vectors [m, D] in their `probes` nearest lists.
 
-    A row's own list first: what is in the others must beat that, and little does.
+    row_ids [m], list_ids [m]: the row and the list of each vector. Returns (similarity [m, k], row
+    [m, k]). The list of a row is compared first; few candidates of other lists then beat it.
     """
     best = _BestOthers(row_ids, k, sizes.pending)
 

@@ -44,7 +44,7 @@ def test_kmeans_finds_the_modes() -> None:
 
 def test_wrong_width_and_damage_say_so(tmp_path: Path) -> None:
     index = built(tmp_path, ROWS)
-    with pytest.raises(ValueError, match="width 3, the index 24"):
+    with pytest.raises(ValueError, match="width 3, but the index has width 24"):
         index.search(np.zeros((1, 3), np.float32), 1)
     path = tmp_path / "index.faiss"
     whole = path.read_bytes()
