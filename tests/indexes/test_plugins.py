@@ -102,7 +102,8 @@ def test_our_own_name_wins_with_a_warning(
     assert plugins.find("pipeline.corpora", "demo").__name__ == "pipeline.corpora.demo"
     assert plugins.names("pipeline.corpora").count("demo") == 1
     assert caplog.messages == [
-        "the plug-in 'demo' of the package plug-in-test is ignored: pipeline.corpora.demo has the same name"
+        "the plug-in 'demo' of the package plug-in-test"
+        " is ignored: pipeline.corpora.demo has the same name"
     ]
 
 

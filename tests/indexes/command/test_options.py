@@ -134,7 +134,7 @@ def test_help_is_the_docstrings() -> None:
         "thin|thick",
         "--set",
         "The directory of all artifacts.",
-        "Print one JSON document and nothing else.",
+        "Print the answer as one JSON document on stdout.",
     ):
         assert words in text
     assert "--no-steam" not in text
