@@ -23,12 +23,15 @@ app.add_typer(cli_teachers.app)
 app.add_typer(cli_students.app)
 
 METHODS = "distill.methods"
-STATES = {"finished": "trained", "already": "was finished before"}
+STATES = {"finished": "trained", "already": "already finished"}
 
 
 @command(app, DistillConfig)
 def distill(config: DistillConfig) -> Answer | None:
-    """What became of each student; the exit code is 1 where one was stopped."""
+    """Report the state of each student; the exit code is 1 if one was stopped.
+
+    Example: `winnow distill --student resnet8x4 --eval /data/val`
+    """
     from distill.distributed import is_first_process
     from distill.evaluation import report
     from distill.run import distill_and_evaluate
@@ -65,7 +68,7 @@ def _line(run: StudentRun) -> str:
 
 @command(app, TargetsConfig)
 def targets(config: TargetsConfig) -> Answer | None:
-    """Where the targets are, and how large."""
+    """Report the directory of the targets and their size."""
     from distill.distributed import is_first_process
     from distill.run import precompute_targets
     from indexes import artifact, devices
@@ -97,15 +100,15 @@ class StudentsConfig(CommandConfig):
 
 @command(app, StudentsConfig)
 def students(config: StudentsConfig) -> Answer:
-    """Names, by family where nothing is searched."""
+    """List the names, by family if no word is given."""
     names = list_students(config.search)
     return Answer(names, names if config.search else _families())
 
 
 def list_students(search: str | None = None) -> list[str]:
-    """The names of our nets; with a word, those of all three libraries that contain it.
+    """Return the names of winnow's nets; with a word, the names in all three libraries with it.
 
-    Raises ValueError where no name does.
+    Raises ValueError if no name contains the word.
 
     Example: `list_students("mobilenetv3_small")`
     """
@@ -120,7 +123,7 @@ def list_students(search: str | None = None) -> list[str]:
     names += [f"timm:{name}" for name in timm.list_models() if search in name]
     names += [f"torchvision:{n}" for n in models.list_models(module=models) if search in n]
     if not names:
-        raise ValueError(f"no net has {search!r} in its name")
+        raise ValueError(f"no net has {search!r} in its name: try a shorter word")
     return names
 
 
@@ -136,7 +139,7 @@ def _families() -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodsConfig(CommandConfig):
-    """List the ways to distil, each with the settings that --set takes.
+    """List the methods of distillation, each with the settings that --set takes.
 
     Example: winnow methods
     """
@@ -151,7 +154,7 @@ def methods(config: MethodsConfig) -> Answer:
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A method of distillation: settings are name -> (default, help)."""
+    """A method of distillation; `settings` maps a name to its default and its help."""
 
     name: str
     summary: str
@@ -160,7 +163,7 @@ class MethodEntry:
 
 
 def list_methods() -> list[MethodEntry]:
-    """The methods, read from their files without running them.
+    """Return the methods, read from their files without importing them.
 
     Example: `[entry.name for entry in list_methods()]`
     """

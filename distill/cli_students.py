@@ -1,4 +1,4 @@
-"""The commands for students that are trained: evaluate, export. Thin."""
+"""The commands for trained students: evaluate, export. Their work is done elsewhere."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @command(app, EvaluateConfig)
 def evaluate(config: EvaluateConfig) -> Answer:
-    """The table of the students."""
+    """Print the table of the students.
+
+    Example: `winnow evaluate runs/students/* /data/val`
+    """
     from distill.evaluation import report
     from distill.evaluation.run import evaluate
     from indexes import devices
 
-    devices.keep_memory(devices.choose(config.device))  # speed is measured as a training has it
+    devices.keep_memory(devices.choose(config.device))  # the same allocator settings as in training
     comparison = evaluate(config)
     return Answer(comparison, report.lines(comparison))
 
 
 @command(app, ExportConfig)
 def export(config: ExportConfig) -> Answer:
-    """The files of the export."""
+    """Print the files of the export.
+
+    Example: `winnow export in21k-winnow-resnet8x4 --format onnx`
+    """
     from distill.exporters.run import export, lines
 
     exported = export(config)

@@ -1,4 +1,4 @@
-"""The commands that make a teacher directory: import-teacher, train-teacher. Thin."""
+"""The commands that make a teacher directory: import-teacher, train-teacher."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @command(app, TrainTeacherConfig)
 def train_teacher(config: TrainTeacherConfig) -> Answer:
-    """What was trained."""
+    """Report the teacher that was trained.
+
+    Example: `winnow train-teacher /data/train --classes names.txt --out runs/teachers/r34`
+    """
     from distill.teachers.train_teacher import train_teacher
 
     return _answer(train_teacher(config))
@@ -26,7 +29,10 @@ def train_teacher(config: TrainTeacherConfig) -> Answer:
 
 @command(app, ImportTeacherConfig)
 def import_teacher(config: ImportTeacherConfig) -> Answer:
-    """What was imported."""
+    """Report the teacher that was imported.
+
+    Example: `winnow import-teacher --builder torchvision:resnet18 --weights r18.safetensors ...`
+    """
     from distill.teachers.import_teacher import import_teacher
 
     return _answer(import_teacher(config))

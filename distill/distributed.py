@@ -42,7 +42,7 @@ class ProcessGroup:
             distributed.barrier()
 
     def all_reduce(self, value: Tensor) -> Tensor:
-        """Sum `value` [...] over all processes, in place."""
+        """Sum `value` [N, ...] over all processes, in place."""
         if self.num > 1:
             distributed.all_reduce(value)
         return value
@@ -56,7 +56,7 @@ class ProcessGroup:
         return bool(self.all_reduce(torch.tensor(float(is_true()), device=device)) > 0)
 
     def broadcast(self, value: Tensor, owner: int) -> None:
-        """Overwrite `value` [...] with that of the process `owner`."""
+        """Overwrite `value` [N, ...] with that of the process `owner`."""
         if self.num > 1:
             distributed.broadcast(value, owner)
 
@@ -67,7 +67,7 @@ SINGLE = ProcessGroup()
 def average_gradients(
     grads: Sequence[Tensor], buffers: Sequence[Tensor], weight: Tensor, group: ProcessGroup
 ) -> None:
-    """Replace gradients and buffers [...] by their means over all processes, in one message.
+    """Replace gradients and buffers [N, ...] by their means over all processes, in one message.
 
     DistributedDataParallel would wrap the forward of every method, which may call its student
     several times, and needs one more message for the sum of the weights; its losses agree with

@@ -1,4 +1,4 @@
-"""What every online method is: a student, its own heads, and the named losses of a batch.
+"""The interface of a method of distillation: a student, extra heads, and the losses of a batch.
 
 B rows of a batch (k views of B / k images, view by view), C classes, D features of the teacher,
 h w the side of its map.
@@ -21,12 +21,12 @@ from indexes.models.teacher import Teacher
 
 
 class MethodError(ValueError):
-    """A training that its method will not go on with; the message says what to change."""
+    """The method stops the training; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a step hands to a method; everything on one device.
+    """The inputs of a method in one step, all on one device.
 
     pixels [B, 3, S, S] in [0, 1]; weights [B]; the teacher's logits [B, C] and, where the method
     `needs` them, its features [B, D] or its map [B, D, h, w]. There are no labels.
@@ -56,7 +56,7 @@ class Batch:
         return Batch(self.pixels[index], self.weights[index], self.logits[index], features)
 
     def reweighted(self, factor_B: Tensor) -> Batch:
-        """The same with weights times `factor_B`."""
+        """The same batch with its weights [B] multiplied by `factor_B` [B]."""
         return Batch(self.pixels, self.weights * factor_B, self.logits, self.features)
 
 
@@ -66,20 +66,20 @@ class Method(nn.Module):
     views: ClassVar[int] = 1
     """Views of an image in one step; with 2 a batch holds half as many images."""
     optimizer: ClassVar[Optimizer] = "sgd"
-    """The loop's, unless the Recipe says another one."""
+    """The optimizer of the loop, unless the Recipe names another one."""
     max_grad_norm: ClassVar[float] = math.inf
-    """A longer gradient is shortened to this before the loop's optimizer takes its step."""
+    """The gradient is clipped to this norm before a step of SGD; Muon ignores its magnitude."""
 
     def __init__(self, student: Net, teacher: Teacher, config: Any) -> None:
         super().__init__()
         self.student, self.config = student, config
         self.module = student.module
         self.observed: dict[str, Tensor] = {}
-        """What the log shows beside the losses: scalars or vectors, set anew in each step."""
+        """Scalars or vectors that are logged beside the losses; set anew in each step."""
 
     @classmethod
     def needs(cls, config: Any) -> Needs:
-        """What of the teacher the batch carries; with features or its map the logits too."""
+        """The teacher outputs in a batch; features and map include the logits."""
         return "logits"
 
     @classmethod
@@ -100,14 +100,14 @@ class Method(nn.Module):
         return batch
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Named scalars whose sum is minimized; `progress` in 0-1 of the training."""
+        """Return named scalar terms whose sum is minimized; `progress` is in 0-1."""
         raise NotImplementedError
 
     def check(self, observed: Mapping[str, Any]) -> None:
-        """Looks at the means of `observed` since the last log line; MethodError to stop."""
+        """Check the means of `observed` since the last log line; raise MethodError to stop."""
 
     def own_optimizer(self) -> torch.optim.Optimizer | None:
-        """Of parameters that are not for the loop's optimizer, which then leaves them alone."""
+        """An optimizer for some parameters, which the loop's optimizer then leaves alone."""
         return None
 
     def deployed(self) -> Net:
@@ -117,27 +117,35 @@ class Method(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """A known setting of a method: its Config, and fields of the Recipe (or `epochs`)."""
+    """A named configuration of a method: its Config, and fields of the Recipe (or `epochs`)."""
 
     config: Any
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 def at_least(config: Any, **least: float) -> None:
-    """ValueError for a setting of `config` that is below what is given here."""
+    """Raises ValueError if a setting of `config` is below the value given here."""
     for name, value in least.items():
         if getattr(config, name) < value:
             raise ValueError(f"{name} must be at least {value}, not {getattr(config, name)}")
 
 
 def weighted_mean(values_B: Tensor, weights_B: Tensor) -> Tensor:
-    """sum(w l) / sum(w), a scalar; zero where all weigh zero."""
+    """Return sum(w l) / sum(w) of values [B] and weights [B], a scalar; zero if all weigh zero.
+
+    Example:
+        >>> weighted_mean(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0])).item()
+        1.0
+    """
     total = weights_B.sum()
     return (values_B * weights_B).sum() / total.clamp_min(1e-12)
 
 
 def method_class(module: ModuleType) -> type[Method]:
-    """The one Method subclass that a plug-in file defines; ValueError unless it has that."""
+    """Return the one Method subclass of a plug-in file.
+
+    Raises ValueError unless the file defines one subclass and a Config.
+    """
     classes = [
         value
         for value in vars(module).values()

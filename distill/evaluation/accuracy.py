@@ -56,7 +56,10 @@ def predict(net: Net, stored_NRR3: Tensor, size: int) -> Tensor:
 
 
 def agreement(net: Net, stored_NRR3: Tensor, teacher_N: Tensor, size: int) -> float:
-    """Share of stored images whose canonical view `net` puts in the teacher's class; 0-1."""
+    """Return the share of stored images [N, R, R, 3] that `net` puts in the teacher's class [N].
+
+    The share is in 0-1; each image is seen as its canonical view.
+    """
     was_training = net.module.training
     net.eval()
     share = (predict(net, stored_NRR3, size) == teacher_N).float().mean().item()
@@ -95,7 +98,10 @@ def evaluate_nets(
     classes = nets[0].card.classes
     for net in nets:
         if net.card.classes != classes:
-            raise ValueError(f"{nets[0].directory} and {net.directory} have different classes")
+            raise ValueError(
+                f"{nets[0].directory} and {net.directory} have different classes: evaluate them "
+                "in separate calls"
+            )
     geometries = list(dict.fromkeys(net.geometry for net in nets))
     dropped: Counter[str] = Counter()
     labels: list[int] = []
@@ -113,7 +119,7 @@ def evaluate_nets(
                         batches.append(_top_classes(net, pixels_B3HW, device))
             progress.add(len(batch))
     if not labels:
-        why = f"not one image could be decoded ({dict(dropped)})" if dropped else "it is empty"
+        why = f"no image can be decoded ({dict(dropped)})" if dropped else "it is empty"
         raise ValueError(f"{labeled}: {why}")
     tops = [torch.cat([top for top, _ in batches]) for batches in predictions]
     confidences = [torch.cat([conf for _, conf in batches]).numpy() for batches in predictions]
@@ -164,7 +170,10 @@ def _top_classes(net: Teacher, pixels_B3HW: Tensor, device: str) -> tuple[Tensor
     top = logits_BC.topk(min(TOP, logits_BC.shape[1]), dim=1).indices.cpu()
     confidence_B = logits_BC.softmax(1).amax(1).cpu()
     if not confidence_B.isfinite().all():
-        raise ValueError(f"{net.directory} gives logits that are not finite: it diverged")
+        raise ValueError(
+            f"{net.directory} gives logits that are not finite: its training diverged, train it "
+            "again with a lower --lr"
+        )
     return top, confidence_B.clamp(max=1)
 
 

@@ -98,21 +98,21 @@ def find_student(name: str | Path, runs: Path) -> Path:
         known = [p.name for p in students.glob("*") if artifact.is_done(p)]
         hint = plugins.nearest(Path(name).name, known)
         raise plugins.UnknownName(
-            f"no student {str(name)!r} in {students}.{hint} Of teachers: {error}"
+            f"no student {str(name)!r} in {students}.{hint} No teacher either: {error}"
         ) from None
 
 
 def find_students(students: Sequence[str | Path | Teacher], runs: Path) -> list[Path | Teacher]:
     """The directory of each student, once; an open one stays as it is.
 
-    Of several, one whose training has not ended well is left out with a warning: a shell's
-    `runs/students/*` names those that diverged or are in training, too.
+    If some students are finished, unfinished ones are left out with a warning: the shell expands
+    `runs/students/*` to those that diverged or are still in training, too.
     """
     finished = [student for student in students if not _is_unfinished(student)]
     if finished:
         for student in students:
             if _is_unfinished(student):
-                log.warning("%s: left out, its training has not ended well", student)
+                log.warning("%s: left out, because its training is not finished", student)
     found: dict[Path, Path | Teacher] = {}
     for student in finished or students:
         if isinstance(student, Teacher):

@@ -22,16 +22,16 @@ def check_replaceable(directory: Path) -> None:
         kind = artifact.read_json(directory / CARD).get("kind")
         if kind != "export":
             raise ArtifactError(
-                f"{directory} holds {kind!r}, not an export: name another directory with --out"
+                f"{directory} holds {kind!r}, not an export: choose another directory with --out"
             )
     elif directory.exists():
         if not directory.is_dir():
-            raise ArtifactError(f"{directory} is a file: name a directory with --out")
+            raise ArtifactError(f"{directory} is a file: choose a directory with --out")
         names = sorted(path.name for path in directory.iterdir())
         foreign = [name for name in names if name not in NAMES and not name.startswith(".")]
         if foreign:
             raise ArtifactError(
-                f"{directory} is not an export and not empty (it holds {foreign[0]}): name "
+                f"{directory} is not an export and not empty (it holds {foreign[0]}): choose "
                 "another directory with --out"
             )
 

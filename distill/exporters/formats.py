@@ -29,7 +29,7 @@ from indexes.models.teacher import Teacher
 
 FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
 NEEDS = ("onnx", "onnxruntime", "onnxscript")
-# Of the largest logit, or of 1 where all are smaller. float32 kernels differ by about 1e-6.
+# Relative to the larger of 1 and the largest logit. float32 kernels differ by about 1e-6.
 MAX_PARITY_GAP = 1e-4
 BATCH_SIZES = 1, 2, 61  # a net that was traced for one number of images fails at another
 
@@ -50,6 +50,7 @@ class DeployedNet(nn.Module):
         self.net = net
 
     def forward(self, pixels: Tensor) -> Tensor:
+        """Logits [B, C] of pixels uint8 [B, S, S, 3]."""
         return self.net(to_unit(pixels))[2]
 
 
@@ -76,9 +77,9 @@ def read_formats(names: Sequence[str]) -> list[str]:
     for name in formats:
         if name not in FILES:
             hint = plugins.nearest(name, list(FILES))
-            raise ValueError(f"no format {name!r}.{hint} There are: {', '.join(FILES)}")
+            raise ValueError(f"there is no format {name!r}.{hint} Known: {', '.join(FILES)}")
     if not formats:
-        raise ValueError(f"--format names none of: {', '.join(FILES)}")
+        raise ValueError(f"--format names none of the formats {', '.join(FILES)}")
     return formats
 
 
@@ -239,7 +240,7 @@ def parity(student: Teacher, path: Path, batches: Sequence[Pixels]) -> float:
     does not run or has other facts inside.
     """
     if read_facts(path) != json.loads(json.dumps(facts(student))):
-        raise ExportError(f"{path} does not say what its student's card says")
+        raise ExportError(f"{path} holds other metadata than its student's card: export it again")
     program = load_program(path)
     gap, largest = 0.0, 1.0
     for pixels in batches:
@@ -258,7 +259,7 @@ def parity(student: Teacher, path: Path, batches: Sequence[Pixels]) -> float:
         largest = max(largest, float(np.abs(expected).max()))
     if not gap / largest <= MAX_PARITY_GAP:
         raise ExportError(
-            f"{path} is not its student: logits differ by {gap / largest:.1e} of the largest, "
-            f"at most {MAX_PARITY_GAP:.0e} is allowed; it was not kept"
+            f"{path} differs from its student: logits differ by {gap / largest:.1e} of the largest "
+            f"one, and at most {MAX_PARITY_GAP:.0e} is allowed; the file was not kept"
         )
     return gap / largest

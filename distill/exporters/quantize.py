@@ -52,12 +52,12 @@ class Gain:
 def check_kind(kind: str, formats: list[str], has_images: bool) -> None:
     """ValueError where the file that 8 bits are made of, or images to measure, are missing."""
     if kind != "none" and "onnx" not in formats:
-        raise ValueError(f"--int8 {kind} is made of the .onnx file: add it, --format onnx")
+        raise ValueError(f"--int8 {kind} needs the .onnx file: add --format onnx")
     if kind != "none" and not has_images:
         why = "calibrated and measured" if kind == "static" else "measured"
         raise ValueError(
-            f"--int8 {kind} is {why} on real images, and the student's shards are not under "
-            "RUNS/shards: name images like those it will see, --images PATH, or another --runs"
+            f"--int8 {kind} is {why} on real images, but the student's shards are not under "
+            "RUNS/shards: give images like those of the device with --images, or another --runs"
         )
 
 
@@ -71,7 +71,9 @@ def quantize_file(
     Raises ExportError where onnxruntime cannot, ValueError for fewer than two images.
     """
     if len(samples) < 2:
-        raise ValueError(f"{samples.name}: {len(samples)} image; at least 2 are needed for --int8")
+        raise ValueError(
+            f"{samples.name} holds {len(samples)} readable image, but --int8 needs at least 2"
+        )
     # Never measured on an image that calibrated it.
     num_calibration = min(NUM_CALIBRATION, len(samples) // 2) if kind == "static" else 0
     try:
@@ -80,7 +82,7 @@ def quantize_file(
     except Exception as error:  # its tools raise whatever they like at an operator
         if isinstance(error, OSError):
             raise
-        raise ExportError(f"onnxruntime cannot make 8 bits of {source}: {error}") from error
+        raise ExportError(f"onnxruntime cannot quantize {source}: {error}") from error
     programs = load_program(source), load_program(target)
     agreement, num_measured = _agreement(*programs, samples, num_calibration)
     first = next(samples.batches(0, 1, 1))
@@ -140,7 +142,9 @@ def _agreement(
     for pixels in samples.batches(start, start + NUM_MEASURED, BATCH):
         float_BC, int8_BC = before(pixels), after(pixels)
         if not np.isfinite(int8_BC).all():
-            raise ExportError("the 8-bit file gives logits that are not finite")
+            raise ExportError(
+                "the 8-bit file gives logits that are not finite: export without --int8"
+            )
         same.append(float_BC.argmax(1) == int8_BC.argmax(1))
     hits = np.concatenate(same)
     return float(hits.mean()), len(hits)

@@ -92,7 +92,7 @@ def export(config: ExportConfig) -> Export:
     export_directory.check_replaceable(directory)
     with artifact.locked(directory, wait=False):
         if export_directory.is_whole(directory, inputs):
-            log.info("%s: was exported before", directory)
+            log.info("%s: already exported", directory)
         else:
             samples = _samples(source, config.int8, student)
             body = _make(student, history, directory, kinds, config.int8, samples)
@@ -169,15 +169,15 @@ def _readable_record(directory: Path) -> Iterator[None]:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ArtifactError(
-            f"{directory}: the record in its {CARD}, or its evaluation.json, is not of this winnow "
-            f"({type(error).__name__}: {error}): copy the student again from where it came"
+            f"{directory}: the record in its {CARD}, or its evaluation.json, cannot be read "
+            f"({type(error).__name__}: {error}): copy the student again from its source"
         ) from error
 
 
 def _samples(source: str | None, int8: str, student: Teacher) -> SampleImages | None:
     """Images to check and calibrate on; None where there are none."""
     if source is None:
-        log.warning("no images: name some with --images; the files are checked on noise")
+        log.warning("no images are given with --images: the files are checked on noise")
         return None
     num = NUM_CHECKED
     if int8 != "none":
@@ -224,8 +224,8 @@ def _write_programs(
     images = f"{num} images" if samples else f"{num} images of noise, as no real ones were found"
     if formats.spread(student, batches[-1]) < MIN_SPREAD_GAPS * formats.MAX_PARITY_GAP:
         log.warning(
-            "%s gives nearly the same logits for every image: it has learned little, and the "
-            "check of its files says little",
+            "%s gives nearly the same logits for every image: it has learned little, so the "
+            "check of its files is weak",
             student.directory,
         )
     program = formats.trace(student)

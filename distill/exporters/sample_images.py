@@ -63,7 +63,7 @@ def gather_samples(spec: str, num: int, geometry: Geometry) -> SampleImages:
         else:
             encoded.append(data)
     if not encoded:
-        raise ValueError(f"{spec}: not one image could be decoded ({dict(dropped)})")
+        raise ValueError(f"{spec}: no image can be decoded ({dict(dropped)})")
     order = np.random.default_rng(SEED).permutation(len(encoded))[:num]
     return SampleImages(spec, geometry, tuple(encoded[row] for row in order), dict(dropped))
 

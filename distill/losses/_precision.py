@@ -20,7 +20,7 @@ class LossError(ValueError):
 
 
 def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Decorate `loss` to run outside autocast, its floating tensors [...] in float32. OURS.
+    """Decorate `loss` to run outside autocast, its floating tensors [B, ...] in float32. OURS.
 
     float64 tensors stay float64.
     """

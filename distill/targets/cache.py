@@ -36,8 +36,8 @@ from indexes.logits import to_half
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
 
-# Classes up to which every logit is stored. At a temperature of 4 the tail of 1,000 classes says
-# much: with the 50 largest and the others' logsumexp a loss is a tenth off. OURS
+# Every logit is stored up to this number of classes. At a temperature of 4 the tail of 1,000
+# classes matters: with the 50 largest and the logsumexp of the others, a loss is 10 % off. OURS
 FULL_CLASSES = 1024
 KINDS: tuple[Needs, ...] = ("logits", "features", "map")  # each includes those before it
 
@@ -160,13 +160,13 @@ def check_targets(directory: Path, card: Mapping[str, Any], key: TargetKey) -> N
             short = [str(value)[:12] for value in (stored, wanted[field])]
             raise ArtifactError(
                 f"{directory} holds targets for {name} ({short[0]}, not {short[1]}): "
-                "leave --targets out, or make them again with `winnow targets`"
+                "leave --targets out, or compute them again with `winnow targets`"
             )
     kind = card["key"]["kind"]
     if KINDS.index(kind) < KINDS.index(key.kind):
         raise ArtifactError(
-            f"{directory} holds {kind} and this method needs the teacher's {key.kind} too: "
-            f"`winnow targets --keep {key.kind}`, or leave --targets out"
+            f"{directory} holds {kind}, and this method needs the teacher's {key.kind} too: "
+            f"run `winnow targets --keep {key.kind}`, or leave --targets out"
         )
 
 
@@ -174,8 +174,8 @@ def _map_file(path: Path, spec: Mapping[str, Any]) -> Array:
     """A whole file of the card, mapped; a cut one would be a bus error later."""
     if not artifact.is_whole(path, spec["bytes"]):
         raise ArtifactError(
-            f"{path} is missing or has not the {spec['bytes']} bytes that its card says: delete "
-            f"{path.parent}, and the targets are computed again"
+            f"{path} is missing or does not have the {spec['bytes']} bytes that its card records: "
+            f"delete {path.parent}; the next run computes the targets again"
         )
     mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     return mapped
@@ -240,7 +240,15 @@ def full_logits(top_BK: Tensor, classes_BK: Tensor, rest_B: Tensor, num_classes:
 
 
 def top_logits(logits_BC: Tensor, top: int) -> dict[str, Tensor]:
-    """The arrays that are stored, by name: all logits as float16, or what `full_logits` takes."""
+    """Return the arrays to store of logits [B, C], by name.
+
+    They are all logits [B, C] as float16 if `top` is C, else the inputs of `full_logits`: the K
+    largest [B, K], their classes [B, K] and the logsumexp [B] of the others.
+
+    Example:
+        >>> sorted(top_logits(torch.zeros(2, 5), 3))
+        ['classes', 'logits', 'rest']
+    """
     logits_BC = logits_BC.float()
     if top == logits_BC.shape[1]:
         return {"logits": to_half(logits_BC)}

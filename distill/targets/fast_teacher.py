@@ -21,7 +21,7 @@ from indexes.models.net import Net
 from indexes.models.teacher import Teacher
 
 NUM_TRIED = 4
-# Of the largest output: a BatchNorm folded wrongly, or a weight lost, moves far more.
+# Relative to the largest output. A wrongly folded BatchNorm, or a lost weight, moves it far more.
 FOLDED_APART, ROUNDED_APART = 1e-3, 0.1
 # Compiling takes 5 to 30 seconds and a ResNet-18 is 7 % faster then, on a CPU; not measured on a
 # GPU. OURS
@@ -37,8 +37,8 @@ def teacher_function(
 ) -> TeacherFunction:
     """The teacher as a fast function of pixels: its logits, and its features or map.
 
-    A training and a target cache run the teacher through this function alone. To be called with
-    pixels on `device`.
+    Training and target caches run the teacher only through this function. Its pixels
+    [B, 3, S, S] must be on `device`.
 
     Example: `logits_BC, _ = teacher_function(teacher, "logits", "cpu")(pixels_B3SS)`
     """

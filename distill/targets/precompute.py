@@ -53,7 +53,7 @@ from indexes.shards.reader import Shards
 
 BATCH = 256
 NUM_VERIFIED = 512
-# Of the largest logit: bf16 rounds otherwise in other batches, but not by so much.
+# Relative to the largest logit. bf16 rounds differently in other batches, but by far less.
 MAX_DIFFERENCE = 0.05
 DONE_FILE = "done"  # the first word of the names of the files that mark finished blocks
 
@@ -108,7 +108,7 @@ def build_target_cache(
 ) -> Path:
     """The directory under `root` with the targets of `num_views` views of every image.
 
-    Several processes share the blocks. OSError where the targets do not fit on the disk.
+    Several processes share the blocks. Raises OSError if the targets do not fit on the disk.
     """
     directory = target_directory(root, builder.shards, builder.key)
     with artifact.locked(directory) if group.is_first else nullcontext():
@@ -183,13 +183,14 @@ def _allocate(
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise OSError(
-            f"{directory}: the teacher's targets need {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB "
-            "are free: make room, choose fewer --views, or compute them at each step with --views 0"
+            f"{directory}: the teacher's targets need {needed / 1e9:.2f} GB, but only "
+            f"{free / 1e9:.2f} GB are free: make room, choose fewer --views, or compute them at "
+            "each step with --views 0"
         )
     for path, (shape, dtype) in files.items():
         np.lib.format.open_memmap(path, "w+", dtype, shape).flush()
         with path.open("rb+") as file:
-            # A full disk is an OSError here; inside the mapping it would be a bus error.
+            # A full disk raises OSError here; a write to the mapping would end in a bus error.
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     npy.save(done, np.zeros(num_blocks, bool))
 
@@ -261,5 +262,8 @@ def verify_targets(builder: TargetBuilder, directory: Path) -> Iterator[str]:
             largest = max(largest, float(np.abs(before).max()))
         line = f"{name}: at most {apart:.4g} apart, of values up to {largest:.4g}"
         if not apart <= MAX_DIFFERENCE * largest:
-            raise ArtifactError(f"{directory}: computed again, {line}: delete it and make it again")
+            raise ArtifactError(
+                f"{directory}: the targets differ when computed again, {line}: delete the "
+                "directory and compute them again"
+            )
         yield f"{line} ({len(rows) * num_views:,} views computed again)"

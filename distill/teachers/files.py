@@ -41,7 +41,7 @@ def class_names(classes: Path | Sequence[str]) -> list[str]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict: tensors of any shape [...] by parameter name.
+    """Read a state dict: tensors of any shape [N, ...] by parameter name.
 
     Wrappers such as `state_dict` and prefixes such as `module.`, which training code adds, are
     removed. `path` is a .safetensors file, or a state dict that `torch.save` wrote, in any float

@@ -136,7 +136,9 @@ def build_setup(job: TrainingJob, learners: Sequence[Learner]) -> Setup:
     """
     recipe, views = job.resolved_recipe, job.method_class.views
     if recipe.views and recipe.views < views:
-        raise ValueError(f"this method compares {views} views: --views 0, or at least that")
+        raise ValueError(
+            f"this method compares {views} views of an image: use --views 0, or at least {views}"
+        )
     rows = split_heldout(job.shards.columns["key_hash"])
     sets = [(job.shards, rows.train)]
     if job.mix is not None:
@@ -182,7 +184,7 @@ def build_learners(job: TrainingJob) -> list[Learner]:
             group=job.group,
         )
         if learner.num_steps:
-            log.info("%s: goes on at step %s", builder, f"{learner.num_steps:,}")
+            log.info("%s: continues at step %s", builder, f"{learner.num_steps:,}")
         learners.append(learner)
     return learners
 
@@ -208,7 +210,9 @@ def _build_loader(job: TrainingJob, dataset: ShardDataset) -> StepLoader:
     recipe, group, views = job.recipe, job.group, job.method_class.views
     part = recipe.batch_size // recipe.accumulate // views
     if part < group.num:
-        raise ValueError(f"{part} images at a time are too few for {group.num} processes")
+        raise ValueError(
+            f"{part} images at a time are too few for {group.num} processes: raise --batch-size"
+        )
     sampler = _build_sampler(job, dataset, part * job.method_class.oversample(job.config))
     if group.num > 1:
         sampler = RankSampler(sampler, group.rank, group.num)

@@ -51,10 +51,10 @@ class WeightAverage:
             self.mean[name].copy_(before)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The means by the names of the module."""
+        """The mean weights [N, ...] by parameter name."""
         return dict(self.mean)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Restore the mean weights from `state_dict`."""
         for name, value in state.items():
             self.mean[name].copy_(value)

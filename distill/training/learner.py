@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 
 class Learner:
-    """Takes steps with one student and fails alone; it knows nothing of other students.
+    """Trains one student, independently of the others; a failure stops this student alone.
 
-    `num_steps` are taken. Of several processes each holds the same student.
+    `num_steps` counts its steps. With several processes, each holds the same student.
     """
 
     def __init__(
@@ -148,8 +148,8 @@ class Learner:
             self._fail(
                 "out of memory",
                 f"out of memory at step {self.num_steps + 1}",
-                "with more of it the same command goes on from its last checkpoint; with as much, "
-                "try --accumulate 2",
+                "run the same command again with more memory to continue from its last "
+                "checkpoint, or with --accumulate 2",
             )
 
     @contextlib.contextmanager
@@ -165,7 +165,7 @@ class Learner:
         self.observed = {k: v for k, v in observed.items() if not isinstance(v, list)}
         terms = {k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()}
         self.checkpoint.write_log(self.num_steps, {"terms": terms, **observed, **numbers})
-        # The weights too: a last step may spoil them after its loss was taken.
+        # Check the weights too: the last step may spoil them after its loss was computed.
         sums = [p.detach().float().sum() for p in self.method.parameters()]
         weights = torch.stack(sums).sum().item()
         if not all(map(math.isfinite, [*self.terms.values(), weights])):
@@ -184,8 +184,8 @@ class Learner:
         self.failure = state
         if state != "out of memory":
             self.checkpoint.remove()  # resuming from it would fail again
-        log.warning("%s is %s: stopped, others go on; %s", self.builder, what, mend)
-        # Its memory is for the others.
+        log.warning("%s is %s: it is stopped, the others go on; %s", self.builder, what, mend)
+        # Free its memory for the others.
         for optimizer in self.optimizers.values():
             optimizer.state.clear()
         self.average = None

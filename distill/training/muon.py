@@ -28,9 +28,9 @@ COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of x, x^3 and x^5: as steep at zero as
 
 
 def matrices(module: nn.Module) -> Iterator[Tensor]:
-    """The weights in `module` that are matrices: of layers that mix channels, and train.
+    """Yield the trained weights [O, I, ...] of layers that mix channels: Linear, Conv2d, attention.
 
-    Depthwise and grouped convolutions, norms, biases and embeddings are none.
+    Depthwise and grouped convolutions, norms, biases and embeddings are left out.
     """
     for layer in module.modules():
         mixes = isinstance(layer, (nn.Linear, nn.Conv2d)) and getattr(layer, "groups", 1) == 1
@@ -61,7 +61,7 @@ class Muon(torch.optim.Optimizer):
                 self._step(weights, group["lr"])
 
     def _step(self, weights: Sequence[Tensor], lr: float) -> None:
-        """Of K weights that are matrices of one shape, whose products are then one each."""
+        """Update K weights whose matrices have one shape, so that each product is one batch."""
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)

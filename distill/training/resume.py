@@ -111,8 +111,8 @@ def refuse_others(directory: Path, recorded: Any, inputs: Mapping[str, Any]) -> 
         if before.get(key) != now.get(key)
     ]
     raise artifact.ArtifactError(
-        f"{directory} holds a training of other settings ({'; '.join(different[:4])}): "
-        "name another directory with --out, or train anew with --fresh"
+        f"{directory} holds a training with other settings ({'; '.join(different[:4])}): "
+        "choose another directory with --out, or start again with --fresh"
     )
 
 

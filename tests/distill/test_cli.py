@@ -88,7 +88,7 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
     assert "demo-winnow-resnet14-seed4" in page.read_text()
     code, output = call(*words)
     assert code == 0
-    assert "resnet8: was finished before" in output
+    assert "resnet8: already finished" in output
     code, output = call("evaluate", "demo-winnow-resnet8-seed4", runs.parent / "val",
                         "--runs", runs, "--teacher", "mentor", "--device", "cpu")  # fmt: skip
     assert code == 0, output

@@ -76,7 +76,7 @@ def test_unlabeled_and_undecodable_sets_are_refused(world: World, tmp_path: Path
     place = tmp_path / "ant"
     place.mkdir()
     (place / "0.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match="not one image"):
+    with pytest.raises(ValueError, match="no image can be decoded"):
         evaluate_net(teacher, str(tmp_path))
     with pytest.raises(SourceError):
         evaluate_net(teacher, str(tmp_path / "nowhere"))

@@ -89,14 +89,14 @@ def test_a_wrong_program_is_refused(
     monkeypatch.setattr(formats.DeployedNet, "forward", wrong)
     path = tmp_path / formats.FILES[kind]
     formats.write(student, formats.trace(student), kind, path)
-    with pytest.raises(formats.ExportError, match="is not its student: logits differ by"):
+    with pytest.raises(formats.ExportError, match="differs from its student: logits differ by"):
         formats.parity(student, path, [pixels_of(num) for num in (1, 2, 5)])
 
 
 def test_a_file_of_another_student_is_refused(student: Teacher, tmp_path: Path) -> None:
     other = distillation.make_teacher(tmp_path / "other", seed=8)
     formats.write(other, formats.trace(other), "onnx", tmp_path / "model.onnx")
-    with pytest.raises(formats.ExportError, match="does not say what its student's card says"):
+    with pytest.raises(formats.ExportError, match="holds other metadata than its student's card"):
         formats.parity(student, tmp_path / "model.onnx", [pixels_of(2)])
 
 

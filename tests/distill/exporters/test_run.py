@@ -83,11 +83,11 @@ def test_a_second_run_does_only_what_is_missing(runs: Path, tmp_path: Path) -> N
     file = tmp_path / "out" / "model.pt2"
     written = file.stat().st_mtime_ns
     code, out, err = call(*words)
-    assert f"{tmp_path / 'out'}: was exported before" in err
+    assert f"{tmp_path / 'out'}: already exported" in err
     assert out == first_lines
     assert file.stat().st_mtime_ns == written
     file.write_bytes(file.read_bytes()[:-1])
-    assert "was exported before" not in call(*words)[2]
+    assert "already exported" not in call(*words)[2]
     card = tmp_path / "out" / "MODEL_CARD.md"
     assert "not measured" in card.read_text()
     student = runs / "students" / "resnet8x4"
@@ -97,7 +97,7 @@ def test_a_second_run_does_only_what_is_missing(runs: Path, tmp_path: Path) -> N
     }  # fmt: skip
     artifact.write_json(student / "evaluation.json", evaluation)
     try:
-        assert "was exported before" not in call(*words)[2]
+        assert "already exported" not in call(*words)[2]
     finally:
         (student / "evaluation.json").unlink()
     assert "Top-1 on far/val\\_set: 90.00 % of 1,200 images" in card.read_text()

@@ -55,7 +55,7 @@ def test_the_larger_map_is_pooled() -> None:
 
 
 def slow_pool(x: Tensor, height: int, width: int) -> list[list[float]]:
-    """Of one channel [H, W]: each bin is the mean of every pixel that it touches."""
+    """Pool one channel [H, W]: each bin is the mean of every pixel that it touches."""
     rows, columns = (
         [range(i * old // new, -(-(i + 1) * old // new)) for i in range(new)]
         for old, new in zip(x.shape, (height, width), strict=True)

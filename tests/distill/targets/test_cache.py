@@ -82,7 +82,7 @@ def test_a_map_serves_for_less(world: World, kept: dict[str, Path]) -> None:
         found = cached_of(world, kept["map"], needs)(seen)
         assert torch.equal(found.logits_BC, whole.logits_BC)
         assert (found.features is None) == (needs == "logits")
-    with pytest.raises(ArtifactError, match=r"holds logits and this method needs .*map"):
+    with pytest.raises(ArtifactError, match=r"holds logits, and this method needs .*map"):
         cached_of(world, kept["logits"], "map")
     shelf, key = kept["map"].parent, builder_of(world).key
     assert find_targets(shelf, world[0], key, VIEWS) == kept["logits"]
@@ -137,7 +137,7 @@ def test_too_few_views_and_cut_files_are_refused(world: World, tmp_path: Path) -
         TargetCache(place, builder_of(world).key, 2)
     path = place / file_name(0, "logits")
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ArtifactError, match="has not the"):
+    with pytest.raises(ArtifactError, match="does not have the"):
         TargetCache(place, builder_of(world).key, 1)
 
 
@@ -172,6 +172,6 @@ def test_many_classes_are_cut(
     cached = cached_of(world, place, "logits", top=2)
     online = OnlineTargets(teacher_function(world[1], "logits", "cpu"))
     for seen in loader_of(world).steps(0, 3):
-        # Of three classes the one that is not kept is alone in the tail: nothing is lost.
+        # With three classes, the one that is not kept is alone in the tail: nothing is lost.
         ours, theirs = cached(seen).logits_BC, online(seen).logits_BC
         torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.05)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gradient(shape: torch.Size, seed: int = 0) -> Tensor:
-    """Of directions from 1 to a hundredth in length, as a small net's are."""
+    """Matrices with singular values from 1 to 0.01, as in a small net."""
     generator = torch.Generator().manual_seed(seed)
     flat = torch.randn(shape[0], shape.numel() // shape[0], generator=generator)
     left, sizes, right = torch.linalg.svd(flat, full_matrices=False)

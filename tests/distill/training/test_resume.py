@@ -71,7 +71,7 @@ def test_the_last_checkpoints_are_kept_and_the_one_before_serves(
     run(world, tmp_path / "cut", steps=8)
     error = caplog.text
     assert "checkpoint-000000006.pt is damaged" in error
-    assert "resnet8: goes on at step 5" in error
+    assert "resnet8: continues at step 5" in error
     assert same(place, tmp_path / "whole" / "resnet8")
     assert not checkpoint.find_checkpoints(place)
 
