@@ -94,7 +94,7 @@ def test_a_lock_is_waited_for_and_falls_with_its_process(
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        refused = pytest.raises(ArtifactError, match="another winnow is at work")
+        refused = pytest.raises(ArtifactError, match="another winnow process is using")
         with refused, artifact.locked(tmp_path, wait=False):
             pass
         caplog.set_level("INFO", "indexes.artifact")

@@ -45,9 +45,9 @@ def test_the_newest_whole_checkpoint_is_loaded(
     state = checkpoint.load(tmp_path)
     assert state is not None
     assert state["step"] == 2
-    assert f"going on from {previous}" in caplog.text
+    assert f"resuming from {previous}" in caplog.text
     previous.write_bytes(b"damaged")
-    with pytest.raises(ArtifactError, match="delete it to train anew"):
+    with pytest.raises(ArtifactError, match="delete it to train from the start"):
         checkpoint.load(tmp_path)
     checkpoint.remove(tmp_path)
     assert checkpoint.load(tmp_path) is None

@@ -65,6 +65,6 @@ def test_missing_rows_leave_the_file_before(tmp_path: Path) -> None:
     "wrong", [np.ones((5, 2), np.int64), np.ones((4, 2), np.int32), np.ones((4, 3), np.int64)]
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, wrong: Any) -> None:
-    with pytest.raises(ValueError, match="do not fit an array"):
+    with pytest.raises(ValueError, match="do not fit after"):
         write(tmp_path / "a.npy", wrong)
     assert not list(tmp_path.iterdir())

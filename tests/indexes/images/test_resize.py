@@ -127,5 +127,5 @@ def test_extreme_shapes(size: tuple[int, int], kind: str, side: int) -> None:
      lambda: Geometry(8, 1.0, "bilinaer")],
 )  # fmt: skip
 def test_bad_geometry(make: Callable[[], Geometry]) -> None:
-    with pytest.raises(ValueError, match="geometry"):
+    with pytest.raises(ValueError, match=r"size must be|no interpolation"):
         make()

@@ -76,7 +76,7 @@ def test_urls(memory: str, tmp_path: Path) -> None:
     cats, dogs = open_parts(f"{memory}/tree")
     assert [(s.key, s.data, s.extras["cls"]) for s in dogs] == [("dogs/b", b"dog", b"dogs")]
     assert cats.fetch("x", 0, 3) == b"cat"
-    with pytest.raises(SourceError, match="unpacked"):
+    with pytest.raises(SourceError, match="uncompressed"):
         list(only(f"{memory}/nested.tar"))
     assert "no such file" in damaged(only(f"{memory}/none.tar"))[1]
     before = [part.fingerprint() for part in (whole, cats)]
@@ -90,8 +90,8 @@ def test_urls(memory: str, tmp_path: Path) -> None:
     ("spec", "message"),
     [
         ("", "no image source"),
-        ("pipe:cat /etc/passwd", "no command"),
-        ("a.tar,pipe:ls", "no such file|no command"),
+        ("pipe:cat /etc/passwd", "no shell command"),
+        ("a.tar,pipe:ls", "no such file|no shell command"),
         ("{root}/shard.tar", r"Did you mean .*shards\.tar"),
         ("{root}/none/x.tar", "no folder"),
         ("{root}/*.nothing", "no file matches"),
@@ -137,10 +137,10 @@ def test_labels(tmp_path: Path) -> None:
     ("extra", "message"),
     [
         (("a.cls", b"dgo"), "Did you mean 'dog'"),
-        (("a.cls", b"2"), "none of the 2 classes"),
-        (("a.cls", b"-1"), "none of the 2 classes"),
+        (("a.cls", b"2"), "neither one of the 2 class names"),
+        (("a.cls", b"-1"), "neither one of the 2 class names"),
         (("a.txt", b"dog"), "has no label"),
-        (("a.json", b"{"), "not JSON"),
+        (("a.json", b"{"), "not valid JSON"),
         (("a.json", b"[1]"), "has no label"),
         (("b.cls", b"1"), "no label"),
     ],
@@ -162,5 +162,5 @@ def test_a_name_that_two_classes_bear_needs_an_index(tmp_path: Path) -> None:
     spec = put(tmp_path / "i.tar", tar([("a.jpg", b"x"), ("a.cls", b"2")]))
     assert [label for _, label in open_labeled(spec, classes)] == [2]
     spec = put(tmp_path / "n.tar", tar([("a.jpg", b"x"), ("a.cls", b"crane")]))
-    with pytest.raises(SourceError, match="none of the 3 classes"):
+    with pytest.raises(SourceError, match="neither one of the 3 class names"):
         list(open_labeled(spec, classes))
