@@ -15,7 +15,7 @@ import pipeline.cli
 from indexes.command.console import Answer, Terminated
 from indexes.command.options import CommandConfig, Option, command
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -37,4 +37,4 @@ def test_packages_are_typed(package: str) -> None:
 
 
 def test_version_is_the_installed_one() -> None:
-    assert importlib.metadata.version("winnow") == winnow.__version__
+    assert importlib.metadata.version("winnow-distill") == winnow.__version__

@@ -1,0 +1,145 @@
+"""Directives that read the code: `{commands}` lists the commands, `{settings}` a plug-in."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import typer
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from typer.models import ArgumentInfo, OptionInfo
+
+import winnow
+from indexes.command.options import field_docs
+
+
+class Commands(SphinxDirective):
+    """A section for each command of `winnow`: its usage, its arguments and its options."""
+
+    def run(self) -> list[nodes.Node]:
+        """The parsed sections."""
+        text = "\n".join(
+            line
+            for name, function in commands(winnow.app)
+            for line in command_lines(name, function)
+        )
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class Settings(SphinxDirective):
+    """The settings and presets of a plug-in, such as `distill.methods.kd`."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """The parsed table."""
+        module = importlib.import_module(self.arguments[0])
+        self.env.note_dependency(inspect.getfile(module))
+        return self.parse_text_to_nodes("\n".join(settings_lines(module)))
+
+
+def commands(app: typer.Typer) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """The name and the function of every command, those of mounted apps after the app's own."""
+    for info in app.registered_commands:
+        assert info.callback is not None
+        yield info.name or info.callback.__name__, info.callback
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        yield from commands(group.typer_instance)
+
+
+def command_lines(name: str, function: Callable[..., Any]) -> Iterator[str]:
+    """A command as Markdown: heading, description, usage, a table of its options."""
+    parameters = list(inspect.signature(function).parameters.values())
+    arguments = [p for p in parameters if isinstance(marker(p), ArgumentInfo)]
+    yield f"## winnow {name}\n"
+    yield re.sub(r"^Example: (.+)$", r"Example: `\1`", inspect.getdoc(function) or "", flags=re.M)
+    yield f"\n```text\nwinnow {name} [OPTIONS] {' '.join(map(usage, arguments))}\n```\n"
+    yield "| option | value | default | meaning |\n| --- | --- | --- | --- |"
+    for parameter in parameters:
+        info = marker(parameter)
+        flags = [
+            flag for flag in (info.default, *(info.param_decls or ())) if isinstance(flag, str)
+        ]
+        flags = flags or [parameter.name.upper()]
+        text = " ".join((info.help or "").split())
+        yield row([f"`{', '.join(flags)}`", value_of(parameter), default_of(parameter), text])
+    yield ""
+
+
+def marker(parameter: inspect.Parameter) -> OptionInfo | ArgumentInfo:
+    """How typer is to read a parameter."""
+    info: OptionInfo | ArgumentInfo = parameter.annotation.__metadata__[0]
+    return info
+
+
+def usage(parameter: inspect.Parameter) -> str:
+    """An argument in the line of usage."""
+    dots = "..." if "list" in str(parameter.annotation) else ""
+    name = parameter.name.upper() + dots
+    return name if parameter.default is inspect.Parameter.empty else f"[{name}]"
+
+
+def value_of(parameter: inspect.Parameter) -> str:
+    """The values that a parameter takes."""
+    members = typing.get_args(parameter.annotation)[:1]
+    if isinstance(members[0], types.UnionType) or typing.get_origin(members[0]) is typing.Union:
+        members = typing.get_args(members[0])
+    kind = next(member for member in members if member is not type(None))
+    if typing.get_origin(kind) is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in typing.get_args(kind))
+    if typing.get_origin(kind) is list:
+        return "text, repeatable"
+    return {bool: "flag", int: "integer", float: "number", str: "text", Path: "path"}[kind]
+
+
+def default_of(parameter: inspect.Parameter) -> str:
+    """The default as it is typed; a required parameter says so."""
+    if parameter.default is inspect.Parameter.empty:
+        return "required"
+    return "" if parameter.default in (None, False, ()) else f"`{parameter.default}`"
+
+
+def settings_lines(module: Any) -> Iterator[str]:
+    """Settings (name, type, default, meaning) and presets of a plug-in, as Markdown."""
+    docs = field_docs(module.Config)
+    fields = dataclasses.fields(module.Config)
+    if fields:
+        yield "| setting | type | default | meaning |\n| --- | --- | --- | --- |"
+    for field in fields:
+        value = "" if field.default is dataclasses.MISSING else f"`{field.default}`"
+        meaning = docs.get(field.name, "")
+        yield row([f"`{field.name}`", f"`{type_name(field.type)}`", value, meaning])
+    if not fields:
+        yield "It takes no settings."
+    presets = getattr(module, "PRESETS", {})
+    if presets:
+        yield f"\nPresets: {', '.join(f'`{name}`' for name in presets)}."
+
+
+def type_name(annotation: Any) -> str:
+    """`Literal["a", "b"]` as `a, b`; another annotation as it is written."""
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    literal = re.fullmatch(r"Literal\[(.+)\]", text, flags=re.DOTALL)
+    return ", ".join(re.findall(r'["\']([^"\']+)["\']', literal[1])) if literal else text
+
+
+def row(cells: list[str]) -> str:
+    """A line of a table; a bar within a cell is escaped."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Registers both directives."""
+    app.add_directive("commands", Commands)
+    app.add_directive("settings", Settings)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,157 @@
+"""The documentation's code blocks, and the small world in which a test runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+import winnow
+from tests.support import corpora
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(
+    r"(?:<!-- not run: (?P<reason>.+?) -->\s*)?"
+    r"^(?P<indent>[ ]*)```(?P<language>sh|python)\n(?P<code>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
+SMALLER = {
+    r"(?<=-n )[\d_,]+": "40",
+    r"\bN=[\d_]+": "N=40",
+    r"\bn=[\d_]+": "n=40",
+    r"--(?:epochs|steps) [\d.]+": "--steps 3",
+    r"\b(?:epochs|steps)=[\d._]+": "steps=3",
+}
+"""Sizes of a real job -> those of the small world."""
+NEEDS_A_SHELL = re.compile(r"[|;&<>$`]|^\s*(?!winnow |#)\S", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page. reason: why it is not run, or None."""
+
+    language: str
+    code: str
+    line: int
+    reason: str | None
+
+
+def pages() -> list[Path]:
+    """The README and every page of the documentation but the records of the past."""
+    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    records = {"LOG.md", "changelog.md"}
+    return [page for page in found if page.name not in records and "_build" not in page.parts]
+
+
+def blocks_of(text: str) -> list[Block]:
+    """The `sh` and `python` blocks of a page, in order."""
+    return [
+        Block(
+            match["language"],
+            re.sub(rf"^{match['indent']}", "", match["code"], flags=re.MULTILINE),
+            text[: match.start("code")].count("\n") + 1,
+            match["reason"],
+        )
+        for match in FENCE.finditer(text)
+    ]
+
+
+def draw_world(folder: Path) -> None:
+    """Draws data/lake, data/photos and data/val, and a teacher's weights and class names."""
+    for part in range(4):
+        corpora.good_tar(folder / f"data/lake/{part:05d}.tar", 24, first=24 * part)
+    for seed in range(24):
+        photograph = folder / f"data/photos/{2020 + seed % 3}/IMG_{seed:04d}.jpg"
+        photograph.parent.mkdir(parents=True, exist_ok=True)
+        photograph.write_bytes(corpora.encoded(1000 + seed, side=48))
+        labeled = folder / f"data/val/{corpora.CLASSES[seed % 3]}/{seed:04d}.png"
+        labeled.parent.mkdir(parents=True, exist_ok=True)
+        labeled.write_bytes(corpora.encoded(2000 + seed, form="PNG"))
+    (folder / "names.txt").write_text("\n".join(corpora.CLASSES) + "\n")
+    torch.manual_seed(0)
+    net = torchvision.models.resnet18(num_classes=len(corpora.CLASSES))
+    save_file(net.state_dict(), folder / "r18.safetensors")
+
+
+def run_main_job(folder: Path) -> None:
+    """What a reader has done before a how-to page: a teacher, shards and two students."""
+    page = Page(folder)
+    page.run_winnow(
+        "import-teacher --builder torchvision:resnet18 --weights r18.safetensors "
+        "--classes names.txt --input-size 32 runs/teachers/r18"
+    )
+    page.run_winnow("select --corpus /data/lake/{00000..00003}.tar -n 40 --workers 0")
+    page.run_winnow(
+        "distill --student resnet8x4 --student timm:mobilenetv3_small_050 --steps 3 --workers 0"
+    )
+
+
+class Page:
+    """One page's blocks, run in order in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names: dict[str, Any] = {"__name__": "__main__"}
+
+    def run(self, block: Block) -> None:
+        """Runs a block, made small; raises AssertionError with its output where it fails."""
+        code = self.smaller(block.code)
+        if block.language == "python":
+            exec(compile(code, f"<block at line {block.line}>", "exec"), self.names)
+        elif NEEDS_A_SHELL.search(code):
+            self.run_shell(code)
+        else:
+            for line in code.replace("\\\n", " ").splitlines():
+                if words := shlex.split(line, comments=True):
+                    self.run_winnow(shlex.join(words[1:]))
+
+    def smaller(self, code: str) -> str:
+        """The code with the world's paths and sizes."""
+        code = code.replace("/data/", f"{self.folder}/data/")
+        for pattern, size in SMALLER.items():
+            code = re.sub(pattern, size, code)
+        return code
+
+    def run_winnow(self, arguments: str) -> None:
+        """`winnow ARGUMENTS` in this process."""
+        words = shlex.split(arguments.replace(" /data/", f" {self.folder}/data/"))
+        result = CliRunner().invoke(winnow.app, words)
+        assert result.exit_code == 0, f"winnow {arguments}\n{result.output}\n{result.exception!r}"
+
+    def run_shell(self, code: str) -> None:
+        """The block by bash, which stops at the first command that fails."""
+        tools = self.folder / ".tools"
+        if not tools.exists():
+            tools.mkdir()
+            for name, command in shims().items():
+                (tools / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+                (tools / name).chmod(0o755)
+        path = f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", code],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+            cwd=self.folder, env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert result.returncode == 0, f"{code}\n{result.stdout}"
+
+
+def shims() -> dict[str, str]:
+    """Programs that a page names -> what runs them here."""
+    make = f"{shutil.which('make')} -C {ROOT} -o {ROOT}/.venv/.ready -o .venv/.ready"
+    return {
+        "winnow": f"{sys.executable} -m winnow",
+        "python": sys.executable,
+        "torchrun": f"{sys.executable} -m torch.distributed.run",
+        "make": f'{make} RUNS="$PWD/runs" VENV={Path(sys.executable).parents[1]}',
+    }
