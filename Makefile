@@ -22,7 +22,7 @@ READY  := $(VENV)/.ready
 PEER   ?= $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo select generate distill teacher inspect bench check test test-slow
+.PHONY: help demo select generate distill teacher inspect bench check docs test test-slow
 
 help: ## this list
 	@echo "winnow: curate unlabeled images with a trained teacher, distil students from the shards"
@@ -78,6 +78,9 @@ check: $(READY) ## formatting, linter, type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(READY) ## the documentation: open docs/_build/html/index.html
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -j 2 docs docs/_build/html
 
 test: $(READY) ## the test suite, a worker per core; ARGS goes to pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m 'not slow' $(ARGS)

@@ -18,11 +18,11 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.apidoc",
-    "sphinx_gallery.gen_gallery",
     "from_code",
     "mathml",
 ]
-exclude_patterns = ["_build", "_ext", "examples/*.ipynb", "examples/*.py", "examples/*.md5"]
+exclude_patterns = ["_build", "_ext"]
+suppress_warnings = ["ref.python"]  # what a package exports is described with its module too
 
 html_theme = "furo"
 html_title = f"winnow {version}"
@@ -55,14 +55,3 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
-
-sphinx_gallery_conf = {
-    "examples_dirs": "../examples",
-    "gallery_dirs": "examples",
-    "filename_pattern": r"/(engineer|researcher|platform)\.py",
-    "ignore_pattern": r"^(?!.*/(engineer|researcher|platform)\.py)",
-    "show_memory": False,
-    "show_signature": False,
-    "min_reported_time": 3600,
-    "write_computation_times": False,
-}

@@ -1,7 +1,7 @@
 """A weighted sum of raw columns of your choice, each scaled to its rank in the pool.
 
-Command: make select CORPUS=... N=50000 ARGS="--score-set 'log_odds=1 outlier=-1 bn=-0.5'"
-which is METHOD=mix SET='terms=log_odds=1,outlier=-1,bn=-0.5'. OURS.
+Command: make select CORPUS=... N=50000 ARGS="--score-set 'log_odds=1 outlier=-1 bn_distance=-0.5'"
+which is METHOD=mix SET='terms=log_odds=1,outlier=-1,bn_distance=-0.5'. OURS.
 """
 
 from __future__ import annotations
