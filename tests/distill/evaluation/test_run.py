@@ -100,7 +100,7 @@ def test_mistakes_are_reported_before_anything_is_computed(
 def test_labels_out_of_range_and_empty_sets(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "few" / "dog").mkdir(parents=True)
     (tmp_path / "few" / "dog" / "0.png").write_bytes(distillation.draw_image(0))
-    with pytest.raises(SourceError, match="'dog' is none of the 3 classes"):
+    with pytest.raises(SourceError, match="'dog' is neither one of the 3 class names"):
         evaluate(EvaluateConfig(students=["small"], labeled=tmp_path / "few", runs=runs))
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="holds no tar"):

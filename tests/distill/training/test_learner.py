@@ -70,7 +70,7 @@ def test_a_student_out_of_memory_stops_and_others_go_on(
     outcomes = run(world, tmp_path / "both", students=("resnet8", "resnet14"), steps=5)
     assert [one.state for one in outcomes] == ["out of memory", "finished"]
     said = caplog.text
-    assert "resnet8 is out of memory at step 3: stopped, others go on; with more of it" in said
+    assert "resnet8 is out of memory at step 3: it is stopped, the others go on; " in said
     assert "--accumulate 2" in said
     assert not artifact.is_done(tmp_path / "both" / "resnet8")
     assert same(tmp_path / "both" / "resnet14", tmp_path / "alone" / "resnet14")
