@@ -1,4 +1,4 @@
-# Every target is one call of `winnow`; the environment is made when it is missing or out of date.
+# Most targets call `winnow` once. The environment is created if it is missing or out of date.
 PYTHON ?= python3
 VENV   ?= .venv
 RUNS   ?= runs
@@ -24,8 +24,8 @@ PEER   ?= $(BIN)/python
 .DEFAULT_GOAL := help
 .PHONY: help demo select generate distill teacher inspect bench check docs test test-slow
 
-help: ## this list
-	@echo "winnow: curate unlabeled images with a trained teacher, distil students from the shards"
+help: ## show this list
+	@echo "winnow: curate unlabeled images with a trained teacher, distill students from the shards"
 	@echo
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 	@echo
@@ -43,28 +43,28 @@ $(READY): pyproject.toml requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $(READY)
 
-demo: $(READY) ## the main job on a world drawn by code, in minutes, without a download
+demo: $(READY) ## run the main job in minutes on images drawn by code, without a download
 	$(WINNOW) demo --runs $(RUNS)/demo $(ARGS)
 
 select: $(READY) ## curate shards from CORPUS with TEACHER
-	$(if $(CORPUS),,$(error say CORPUS=: a name that `winnow corpora` lists, or a path))
+	$(if $(CORPUS),,$(error CORPUS is missing; set CORPUS= to a path or to a name that `winnow corpora` lists))
 	$(WINNOW) select --runs $(RUNS) -n $(N) $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(METHOD),--method '$(METHOD)') $(if $(SET),--set '$(SET)') $(ARGS)
 
-generate: $(READY) ## train a generator on SHARDS and write N synthetic images as shards
-	$(if $(SHARDS),,$(error say SHARDS=: a directory that select wrote))
+generate: $(READY) ## train a generator on SHARDS and write shards of N synthetic images
+	$(if $(SHARDS),,$(error SHARDS is missing; set SHARDS= to a directory that `make select` wrote))
 	$(WINNOW) generate --runs $(RUNS) --shards '$(SHARDS)' -n $(N) $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(SET),--set '$(SET)') $(ARGS)
 
-distill: $(READY) ## train STUDENTS from SHARDS (default: the last ones that select wrote)
+distill: $(READY) ## train STUDENTS on SHARDS (default: the last that `make select` wrote)
 	$(WINNOW) distill --runs $(RUNS) $(if $(SHARDS),--shards '$(SHARDS)') $(if $(TEACHER),--teacher '$(TEACHER)') $(if $(METHOD),--method '$(METHOD)') $(if $(STUDENTS),--student '$(STUDENTS)') $(if $(SET),--set '$(SET)') $(if $(EVAL),--eval '$(EVAL)') $(ARGS)
 
-teacher: $(READY) ## import a teacher: BUILDER WEIGHTS CLASSES [OUT]
-	$(if $(and $(BUILDER),$(WEIGHTS),$(CLASSES)),,$(error say BUILDER= WEIGHTS= CLASSES=))
+teacher: $(READY) ## import a teacher from BUILDER, WEIGHTS and CLASSES into OUT
+	$(if $(and $(BUILDER),$(WEIGHTS),$(CLASSES)),,$(error BUILDER, WEIGHTS or CLASSES is missing; set all three: BUILDER= WEIGHTS= CLASSES=))
 	$(WINNOW) import-teacher --builder '$(BUILDER)' --weights '$(WEIGHTS)' --classes '$(CLASSES)' $(ARGS) '$(OUT)'
 
-inspect: $(READY) ## say what the last shards (or SHARDS) are
+inspect: $(READY) ## describe SHARDS (default: the last that `make select` wrote)
 	$(WINNOW) inspect $(if $(SHARDS),'$(SHARDS)',"$$($(BIN)/python -c 'import json; print(json.load(open("$(RUNS)/last-shards.json"))["shards"])')")
 
-bench: $(READY) ## the benchmarks that SHARDS, CORPUS, EVAL with TEACHER (a directory) allow, and one table
+bench: $(READY) ## run the benchmarks for the given SHARDS, CORPUS, EVAL and TEACHER (a directory); print one table
 	$(BIN)/python -m benchmarks.coldstart
 	$(BIN)/python -m benchmarks.decode
 	$(if $(and $(CORPUS),$(TEACHER)),$(BIN)/python -m benchmarks.embed --corpus '$(CORPUS)' --teacher '$(TEACHER)')
@@ -74,16 +74,20 @@ bench: $(READY) ## the benchmarks that SHARDS, CORPUS, EVAL with TEACHER (a dire
 	$(if $(and $(CORPUS),$(EVAL),$(TEACHER)),$(BIN)/python -m benchmarks.wholejob --corpus '$(CORPUS)' --eval '$(EVAL)' --teacher '$(TEACHER)' -n $(N))
 	$(BIN)/python -m benchmarks.table
 
-check: $(READY) ## formatting, linter, type checker
+check: $(READY) ## check the formatting, the lint rules and the types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+<<<<<<< ours
 docs: $(READY) ## the documentation: open docs/_build/html/index.html
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -j 2 docs docs/_build/html
 
 test: $(READY) ## the test suite, a worker per core; ARGS goes to pytest
+=======
+test: $(READY) ## run the test suite with one worker per core; ARGS goes to pytest
+>>>>>>> theirs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m 'not slow' $(ARGS)
 
-test-slow: $(READY) ## the tests that take long: several processes, the demo in small, the wheel
+test-slow: $(READY) ## run the slow tests: several processes, a small demo, the wheel
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m slow $(ARGS)

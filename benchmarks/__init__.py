@@ -1,1 +1,1 @@
-"""What is measured, by hand: one script a row, ours against the floor in the same run."""
+"""Benchmarks that are run by hand: each script compares winnow with a floor in the same run."""

@@ -1,7 +1,7 @@
-"""The floors of `distil`: the loop that a user writes first, and the best one that we can write.
+"""The floors of distillation: the loop that a user writes first, and the best that we can write.
 
-Both have every image in memory, the same nets, loss, optimizer and batch; neither logs, saves,
-measures or waits for a number. B images of a step, S their side.
+Both have every image in memory and the same nets, loss, optimizer and batch. Neither logs, saves,
+measures or synchronizes with the device. N images, B batch, S side of an image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from indexes import devices
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Normalized images [N, 3, S, S], cropped and flipped one by one; every label is 0."""
+    """Normalized images [N, 3, S, S], cropped and flipped individually; every label is 0."""
 
     def __init__(self, images_N3SS: Tensor) -> None:
         self.images_N3SS = images_N3SS
@@ -40,9 +40,9 @@ class Augmented(Dataset[tuple[Tensor, int]]):
 
 
 def loader(pair: Pair, workers: int) -> DataLoader[tuple[Tensor, int]]:
-    """A DataLoader over `Augmented` with the usual settings."""
+    """Return a DataLoader over `Augmented` with the usual settings."""
     return DataLoader(
-        Augmented(pair.normal()),
+        Augmented(pair.normalized()),
         batch_size=pair.batch_size,
         shuffle=True,
         drop_last=True,
@@ -52,7 +52,7 @@ def loader(pair: Pair, workers: int) -> DataLoader[tuple[Tensor, int]]:
 
 
 def naive(pair: Pair, workers: int) -> Steps:
-    """float32, images one by one from a DataLoader, the teacher under no_grad, plain SGD."""
+    """Return the naive loop: float32, a DataLoader, the teacher under no_grad, plain SGD."""
     data = loader(pair, workers)
     teacher, student = pair.teacher().net.module, pair.student_net()
     optimizer = torch.optim.SGD(
@@ -75,9 +75,11 @@ def naive(pair: Pair, workers: int) -> Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """A way to write the best loop. `teacher`: plain; folded, its BatchNorms gone into its
-    convolutions and its weights in the precision of the products; compiled, that by inductor (on a
-    GPU with CUDA graphs).
+    """A variant of the best loop.
+
+    `teacher` is plain; folded, with its BatchNorms merged into its convolutions and its weights in
+    the compute precision; or compiled, which is folded and compiled by inductor (on a GPU with
+    CUDA graphs).
     """
 
     teacher: Literal["plain", "folded", "compiled"] = "plain"
@@ -102,21 +104,25 @@ VARIANTS = (
 
 
 class Views:
-    """uint8 images on the device, padded once; a batch is cut and flipped by one gather each."""
+    """uint8 images on the device, padded once; a batch is cropped by one gather, then flipped."""
 
     def __init__(self, pair: Pair) -> None:
         self.size = side = pair.images_NRR3.shape[1]
-        self.batch_size, self.device, self.places = pair.batch_size, pair.device, side // 8 * 2 + 1
+        self.batch_size, self.device, self.num_offsets = (
+            pair.batch_size,
+            pair.device,
+            side // 8 * 2 + 1,
+        )
         margin = side // 8
         padded = F.pad(pair.images_NRR3, (0, 0, margin, margin, margin, margin)).to(pair.device)
-        # [N, places, places, S, S, 3]: every crop of every image, without a copy.
+        # [N, num_offsets, num_offsets, S, S, 3]: every crop of every image, without a copy.
         self.crops = padded.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)
         card = pair.teacher().card
         mean, std = (torch.tensor(values, device=pair.device) for values in (card.mean, card.std))
         self.scale, self.shift = 1 / (255 * std), -mean / std
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Normalized batches float32 [B, 3, S, S] in channels_last, epoch after epoch."""
+        """Yield normalized batches float32 [B, 3, S, S] in channels_last, epoch after epoch."""
         while True:
             order = torch.randperm(len(self.crops), device=self.device)
             for index in order.split(self.batch_size):
@@ -124,16 +130,16 @@ class Views:
                     yield self.batch(index)
 
     def batch(self, index_B: Tensor) -> Tensor:
-        """The images of these rows, each cropped and flipped at random."""
-        places = torch.randint(self.places, (2, len(index_B)), device=self.device)
-        pixels = self.crops[index_B, places[0], places[1]]
+        """Return the images of the rows [B], each randomly cropped and flipped: [B, 3, S, S]."""
+        offsets = torch.randint(self.num_offsets, (2, len(index_B)), device=self.device)
+        pixels = self.crops[index_B, offsets[0], offsets[1]]
         flip = torch.rand(len(index_B), device=self.device) < 0.5
         pixels = torch.where(flip[:, None, None, None], pixels.flip(2), pixels)
         return torch.addcmul(self.shift, pixels.float(), self.scale).permute(0, 3, 1, 2)
 
 
 def best(pair: Pair, variant: Variant) -> Steps:
-    """Nothing that costs time and can be left out: see `Views` and `Variant`."""
+    """Return the best loop, without any avoidable work: see `Views` and `Variant`."""
     views = iter(Views(pair))
     layout = torch.channels_last if variant.channels_last else torch.contiguous_format
     bf16 = variant.bf16 and devices.has_bf16(pair.device)

@@ -1,8 +1,9 @@
-"""Cold start: `--help` against importing torch.
+"""Cold start: the time of `--help`, compared with the time of importing torch.
 
 Command: python -m benchmarks.coldstart [--rounds 5]
-Figures: seconds and CPU-seconds of a process of its own, rounds alternating, medians. The target
-holds for the slower of wall clock and CPU, of every command.
+Each command runs in a new process. The rounds alternate between the commands. The figures are the
+medians of the wall-clock seconds and of the CPU-seconds. The target holds for the larger of the
+two, for every command.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ COMMANDS = {
 }
 
 
-def started(words: Sequence[str]) -> dict[str, float]:
-    """Seconds and CPU-seconds of one Python process; RuntimeError where it fails."""
+def time_process(words: Sequence[str]) -> dict[str, float]:
+    """Measure the seconds and CPU-seconds of a Python process. Raises RuntimeError if it fails."""
     begin = time.perf_counter()
     process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}")
+        raise RuntimeError(f"{' '.join(words)}: exit status {process.returncode}")
     return {
         "seconds": time.perf_counter() - begin,
         "cpu_seconds": used.ru_utime + used.ru_stime,
@@ -42,7 +43,7 @@ def started(words: Sequence[str]) -> dict[str, float]:
 
 
 def imports_torch(words: Sequence[str]) -> bool:
-    """Whether a Python process imports torch."""
+    """Return whether a Python process imports torch."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *words], capture_output=True, text=True, check=True
     )
@@ -50,24 +51,24 @@ def imports_torch(words: Sequence[str]) -> bool:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Prints one table and writes benchmarks/coldstart.json."""
+    """Print the table and write benchmarks/coldstart.json."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--rounds", type=int, default=5, help="measurements of each command")
     args = options.parse_args(words)
     samples: dict[str, list[dict[str, float]]] = {name: [] for name in COMMANDS}
     for command in COMMANDS.values():
-        started(command)  # files come into the system's cache
+        time_process(command)  # Brings the files into the page cache.
     for _ in range(args.rounds):
         for name, command in COMMANDS.items():
-            samples[name].append(started(command))
+            samples[name].append(time_process(command))
     table = {
         name: {
-            **{key: statistics.median(one[key] for one in found) for key in found[0]},
+            **{key: statistics.median(sample[key] for sample in rounds) for key in rounds[0]},
             "imports_torch": imports_torch(COMMANDS[name]),
         }
-        for name, found in samples.items()
+        for name, rounds in samples.items()
     }
     timing.show(table)
     slowest = {name: max(row["seconds"], row["cpu_seconds"]) for name, row in table.items()}

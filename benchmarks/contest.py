@@ -1,7 +1,7 @@
-"""What the contests share: running `winnow` as a user would, gaps closed, Markdown tables.
+"""What the contests share: calls of `winnow` as a user makes them, closed gaps, Markdown tables.
 
-A student that was trained and evaluated is not trained again, so a run that was cut off goes on,
-and one with more rows only adds theirs.
+A student that was trained and evaluated is not trained again. An interrupted contest therefore
+continues, and a contest with additional rows trains only the students of these rows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy as np
 from indexes import artifact, devices
 
 ORIGINAL = "original"
-"""N random images of the lost original, as if it were a method: the upper bound."""
+"""A pseudo-method: N random images of the lost original data. It is the upper bound."""
 
 
 def winnow(args: argparse.Namespace, *words: object) -> str:
-    """What a `winnow` command prints; it ends the benchmark where it fails."""
+    """Run a `winnow` command and return what it prints. Raises SystemExit if the command fails."""
     command = [sys.executable, "-m", "winnow", *map(str, words)]
     threads = {"OMP_NUM_THREADS": str(max(1, devices.cores() // args.jobs))}
     done = subprocess.run(
@@ -37,24 +37,24 @@ def winnow(args: argparse.Namespace, *words: object) -> str:
 
 
 def select(args: argparse.Namespace, method: str, n: int) -> Path:
-    """The shards of `name key=value ...` at N images; found again where they are."""
+    """Select N images with the method `name key=value ...`; existing shards are reused."""
     name, *settings = ["random"] if method == ORIGINAL else method.split()
     words = ["--corpus", args.original if method == ORIGINAL else args.corpus]
     words += ["--runs", args.runs, "--teacher", args.teacher, "--method", name, "-n", n]
     words += ["--set", " ".join(settings)] if settings else []
-    answer = winnow(args, "select", *words, *shlex.split(args.select_args), "--json")
-    return Path(json.loads(answer)["shards"])
+    output = winnow(args, "select", *words, *shlex.split(args.select_args), "--json")
+    return Path(json.loads(output)["shards"])
 
 
 def train(
-    args: argparse.Namespace, shards: Path, student: str, steps: int, seed: int, *more: str
+    args: argparse.Namespace, shards: Path, student: str, steps: int, seed: int, *options: str
 ) -> Path:
-    """The evaluation of one student, trained from the shards unless it was.
+    """Train one student from the shards, unless that is done, and return its evaluation file.
 
-    `more` are further words for `winnow distill`.
+    `options` are additional options of `winnow distill`.
     """
     words = ["--student", student, "--steps", steps, "--seed", seed, "--eval", args.eval]
-    words += [*more, *shlex.split(args.distill_args)]
+    words += [*options, *shlex.split(args.distill_args)]
     key = artifact.digest([artifact.read_card(shards, "shards")["digest"], words])
     out = Path(args.runs) / "students" / f"{shards.name}-{key[:10]}"
     result = out / "evaluation.json"
@@ -70,9 +70,9 @@ def close_gaps(
     low: Callable[[Mapping[str, Any]], bool],
     high: Callable[[Mapping[str, Any]], bool],
 ) -> None:
-    """Adds `mean` to every cell, and `gap_closed` where N, student and steps have both ends.
+    """Add `mean` to every cell, and `gap_closed` if its N, student and steps have both ends.
 
-    `low` and `high` tell the rows that are 0 and 1.
+    `low` and `high` are true for the rows whose gap closed is 0 and 1.
     """
     ends: dict[tuple[Any, ...], float] = {}
     for row in rows:
@@ -90,30 +90,34 @@ def close_gaps(
 
 
 def accuracy(cell: Mapping[str, Any]) -> str:
-    """`75.7 (75.1 to 76.2), 43 %`."""
+    """Format a cell as `75.7 (75.1 to 76.2), 43 %`: mean, lowest, highest, gap closed."""
     low, high = min(cell["accuracies"]), max(cell["accuracies"])
     text = f"{100 * cell['mean']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
     return text + (f", {100 * cell['gap_closed']:.0f} %" if "gap_closed" in cell else "")
 
 
 def line(*words: str, head: bool = False) -> Iterator[str]:
-    """A row of a Markdown table, with the rule below it where it is the head."""
+    """Yield a row of a Markdown table; the rule below it follows if the row is the head."""
     yield "| " + " | ".join(words) + " |"
     if head:
         yield "| " + " | ".join("---" for _ in words) + " |"
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options that every contest has."""
+    """Return a parser with the options that every contest has."""
     options = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--runs", required=True)
-    options.add_argument("--teacher", required=True)
-    options.add_argument("--corpus", required=True)
-    options.add_argument("--eval", required=True)
-    options.add_argument("--original", help="the lost original, for the upper bound")
-    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    options.add_argument("--select-args", default="", help="further words for `winnow select`")
-    options.add_argument("--distill-args", default="", help="as in '--views 2'")
+    options.add_argument("--runs", required=True, help="the folder of runs, as for `winnow`")
+    options.add_argument("--teacher", required=True, help="name or directory of the teacher")
+    options.add_argument("--corpus", required=True, help="the unlabeled corpus")
+    options.add_argument("--eval", required=True, help="the labeled evaluation set")
+    options.add_argument("--original", help="the lost original data, for the upper bound")
+    options.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1], help="seeds of the trainings"
+    )
+    options.add_argument("--select-args", default="", help="additional options of `winnow select`")
+    options.add_argument(
+        "--distill-args", default="", help="additional options of `winnow distill`"
+    )
     return options

@@ -1,10 +1,11 @@
-"""Decoding for an embedding: bytes of a JPEG to the teacher's view, one core.
+"""Decoding for embedding: from the bytes of a JPEG to the teacher's view, on one core.
 
 Command: python -m benchmarks.decode [--images FOLDER] [--side 400] [--size 224]
-Figures: images per CPU-second, rounds alternating, medians. Floor: libjpeg-turbo alone, at the
-smallest scale that still covers the view, without resize. Peers: PIL, and torchvision's decoder,
-each with torchvision's Resize and CenterCrop. `off`: how far our views lie from PIL's, in levels of
-256, mean and the worst image's mean. Painted JPEGs where no folder is given.
+The figures are images per CPU-second, medians over alternating rounds. The floor is libjpeg-turbo
+alone, at the smallest scale that still covers the view, without a resize. The peers are PIL and
+torchvision's decoder, each with torchvision's Resize and CenterCrop. `off` is the distance of our
+views from PIL's in levels of 256: the mean over all images, and the mean of the worst image. The
+JPEGs are generated if no folder is given.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ CROP_FRAC = 0.875
 Pixels = npt.NDArray[np.uint8]
 
 
-def drawn(count: int, side: int) -> list[bytes]:
-    """JPEGs of clouds, 4:3, their shorter side 3/4 of `side`; quality 90."""
+def generate_jpegs(count: int, side: int) -> list[bytes]:
+    """Generate JPEGs of clouds at quality 90, `side` wide and 3/4 of `side` high."""
     generator = np.random.default_rng(0)
-    found = []
+    blobs = []
     for _ in range(count):
         coarse = generator.integers(0, 256, (24, 32, 3), dtype=np.uint8)
         image = Image.fromarray(coarse).resize((side, side * 3 // 4), Image.Resampling.BICUBIC)
@@ -43,30 +44,30 @@ def drawn(count: int, side: int) -> list[bytes]:
         pixels = (np.asarray(image) + noise).clip(0, 255).astype(np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-        found.append(buffer.getvalue())
-    return found
+        blobs.append(buffer.getvalue())
+    return blobs
 
 
 def floor(blob: bytes, geometry: Geometry) -> Pixels:
-    """libjpeg-turbo alone."""
+    """Decode with libjpeg-turbo alone."""
     side = geometry.shorter_side
     pixels: Pixels = simplejpeg.decode_jpeg(blob, min_height=side, min_width=side, min_factor=1)
     return pixels
 
 
 def ours(blob: bytes, geometry: Geometry) -> Pixels:
-    """The product's own door."""
+    """Decode as winnow does."""
     return load_view(blob, geometry)[0]
 
 
 def pil(blob: bytes, geometry: Geometry) -> Pixels:
-    """PIL, as torchvision's reference transforms use it."""
+    """Decode with PIL, as torchvision's reference transforms do."""
     view = v2.functional.resize(Image.open(io.BytesIO(blob)).convert("RGB"), geometry.shorter_side)
     return np.asarray(v2.functional.center_crop(view, geometry.size))
 
 
 def torchvision(blob: bytes, geometry: Geometry) -> Pixels:
-    """torchvision's decoder and transforms, on tensors."""
+    """Decode and transform with torchvision, on tensors."""
     data = torch.frombuffer(bytearray(blob), dtype=torch.uint8)
     pixels = torch_images.decode_jpeg(data, torch_images.ImageReadMode.RGB)
     view = v2.functional.resize(pixels, geometry.shorter_side, antialias=True)
@@ -80,7 +81,7 @@ CONTESTANTS: dict[str, Callable[[bytes, Geometry], Pixels]] = {
 
 
 def measured(name: str, blobs: Sequence[bytes], geometry: Geometry) -> Sample:
-    """One pass over all images."""
+    """Measure one pass over all images."""
 
     def job() -> int:
         for blob in blobs:
@@ -91,7 +92,7 @@ def measured(name: str, blobs: Sequence[bytes], geometry: Geometry) -> Sample:
 
 
 def off(blobs: Sequence[bytes], geometry: Geometry) -> dict[str, float]:
-    """Distance of our views from PIL's in levels: mean of all, and the worst image's mean."""
+    """Return the distance of our views from PIL's in levels: overall mean, and worst image."""
     levels = [
         float(np.abs(ours(blob, geometry).astype(int) - pil(blob, geometry)).mean())
         for blob in blobs
@@ -100,22 +101,22 @@ def off(blobs: Sequence[bytes], geometry: Geometry) -> dict[str, float]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Prints one table and writes benchmarks/decode.json."""
+    """Print the table and write benchmarks/decode.json."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--images", type=Path, help="a folder of JPEGs")
-    options.add_argument("--count", type=int, default=300)
-    options.add_argument("--side", type=int, default=400, help="longer side of drawn images")
-    options.add_argument("--size", type=int, default=224)
-    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--count", type=int, default=300, help="number of images")
+    options.add_argument("--side", type=int, default=400, help="longer side of generated images")
+    options.add_argument("--size", type=int, default=224, help="input size of the teacher")
+    options.add_argument("--rounds", type=int, default=5, help="rounds over all contestants")
     args = options.parse_args(words)
     torch.set_num_threads(1)
     if args.images:
         paths = sorted(args.images.rglob("*.jp*g"))[: args.count]
         blobs = [path.read_bytes() for path in paths]
     else:
-        blobs = drawn(args.count, args.side)
+        blobs = generate_jpegs(args.count, args.side)
     geometry = Geometry(args.size, CROP_FRAC)
     for name in CONTESTANTS:
         measured(name, blobs[:10], geometry)

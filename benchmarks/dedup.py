@@ -1,8 +1,9 @@
-"""Near duplicates: planted copies found, and what else was dropped; fastdup and cleanvision beside.
+"""Near duplicates: recall and precision on planted copies, compared with fastdup and cleanvision.
 
-Real images where WINNOW_BENCH names the benchmark images, drawn ones elsewhere. Base images that
-resemble another one (plain correlation of pixels above 0.9, mirrored too) are left out first, so
-that a pair that was not planted is a false one. A pair is what a tool puts into one group.
+The images are real if the environment variable WINNOW_BENCH names the benchmark images, and
+generated otherwise. Base images that resemble an earlier one (correlation of the pixels above 0.9,
+also mirrored) are left out first, so every pair that was not planted counts as false. A pair is two
+images that a tool puts into one group.
 
     WINNOW_BENCH=... python -m benchmarks.dedup --peer /path/to/python-with-fastdup-and-cleanvision
 """
@@ -38,7 +39,7 @@ from pipeline.stages import dedup_pool, embed_corpus
 
 Pair = frozenset[str]
 Draw = np.random.Generator
-TOO_ALIKE = 0.9
+TOO_SIMILAR = 0.9
 FILTERS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 PEERS = {
     "cleanvision": """
@@ -47,9 +48,9 @@ from cleanvision import Imagelab
 lab = Imagelab(data_path=sys.argv[1], verbose=False)
 lab.find_issues({"exact_duplicates": {}, "near_duplicates": {}}, n_jobs=1, verbose=False)
 sets = lab.info["near_duplicates"]["sets"] + lab.info["exact_duplicates"]["sets"]
-json.dump([[str(p) for p in one] for one in sets], open(sys.argv[2], "w"))
+json.dump([[str(p) for p in group] for group in sets], open(sys.argv[2], "w"))
 """,
-    # By default it lists similarities from 0.9 and joins components from 0.96.
+    # By default fastdup lists similarities from 0.9 and joins components from 0.96.
     **{
         f"fastdup {threshold}": f"""
 import json, sys, tempfile, fastdup
@@ -65,21 +66,21 @@ json.dump(same[["filename_from", "filename_to"]].values.tolist(), open(sys.argv[
 
 
 def jpeg(image: Image.Image, quality: int) -> bytes:
-    """A JPEG of `image`."""
+    """Encode an image as JPEG."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
 def resized(image: Image.Image, draw: Draw) -> Image.Image:
-    """50 to 200 % of its size."""
+    """Resize to 50 to 200 % of the size."""
     frac = draw.uniform(0.5, 2)
     width, height = (max(1, round(side * frac)) for side in image.size)
     return image.resize((width, height), FILTERS[draw.integers(3)])
 
 
 def cropped(image: Image.Image, draw: Draw) -> Image.Image:
-    """3 to 10 % of each side cut off, anywhere; half of the time brought back to its size."""
+    """Cut 3 to 10 % off each side, at any position; half of the time, resize to the old size."""
     width, height = image.size
     frac = draw.uniform(0.03, 0.1)
     cut_x, cut_y = max(1, round(width * frac)), max(1, round(height * frac))
@@ -89,12 +90,12 @@ def cropped(image: Image.Image, draw: Draw) -> Image.Image:
 
 
 def mirrored(image: Image.Image, draw: Draw) -> Image.Image:
-    """Left is right."""
+    """Mirror left and right."""
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
 def recolored(image: Image.Image, draw: Draw) -> Image.Image:
-    """Brightness or contrast by up to 20 %, saturation by 30 %, or hue by 11 degrees."""
+    """Change brightness or contrast by up to 20 %, saturation by 30 %, or hue by 11 degrees."""
     kind = draw.integers(4)
     if kind == 3:
         hsv = np.array(image.convert("HSV"))
@@ -106,7 +107,7 @@ def recolored(image: Image.Image, draw: Draw) -> Image.Image:
 
 
 def combined(image: Image.Image, draw: Draw) -> Image.Image:
-    """Some of the others, one after the other."""
+    """Apply some of the other changes, one after the other."""
     for change in (mirrored, cropped, resized, recolored):
         if draw.random() < 0.6:
             image = change(image, draw)
@@ -124,7 +125,7 @@ KINDS: dict[str, Callable[[Image.Image, Draw], Image.Image]] = {
 
 
 def base(count: int, side: int) -> list[Image.Image]:
-    """`count` images, of `side` pixels where they are drawn."""
+    """Return `count` images; generated ones have `side` pixels on each side."""
     bench = Path(os.environ.get("WINNOW_BENCH", "")) / "cifar10" / "openworld"
     if os.environ.get("WINNOW_BENCH") and bench.is_dir():
         samples = itertools.chain.from_iterable(open_parts(str(bench)))
@@ -132,27 +133,27 @@ def base(count: int, side: int) -> list[Image.Image]:
     from pipeline.corpora.demo import corpus
 
     samples = itertools.islice(itertools.chain.from_iterable(corpus()), 2 * count)
-    whole = [s.data for s in samples if s.data[:2] == b"\xff\xd8" and s.data[-2:] == b"\xff\xd9"]
-    images = [Image.fromarray(decode_view(data)) for data in whole[:count]]
+    intact = [s.data for s in samples if s.data[:2] == b"\xff\xd8" and s.data[-2:] == b"\xff\xd9"]
+    images = [Image.fromarray(decode_view(data)) for data in intact[:count]]
     return [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
 
 
-def unlike(images: list[Image.Image]) -> list[Image.Image]:
-    """Those that correlate with no earlier one."""
+def drop_similar(images: list[Image.Image]) -> list[Image.Image]:
+    """Return the images that correlate with no earlier image."""
     pixels = np.stack([np.asarray(i.convert("RGB").resize((32, 32))) for i in images])
     both = [torch.from_numpy(p.copy()).float().flatten(1) for p in (pixels, pixels[:, :, ::-1])]
     both = [torch.nn.functional.normalize(p - p.mean(1, keepdim=True)) for p in both]
-    apart = []
+    unique = []
     for at in range(len(images)):
         before = max(float((p[:at] @ both[0][at]).max()) if at else 0.0 for p in both)
-        apart.append(before < TOO_ALIKE)
-    return [image for image, alone in zip(images, apart, strict=True) if alone]
+        unique.append(before < TOO_SIMILAR)
+    return [image for image, is_unique in zip(images, unique, strict=True) if is_unique]
 
 
 def plant(
     images: list[Image.Image], copies: int, seed: int
 ) -> tuple[dict[str, bytes], dict[Pair, str]]:
-    """Files by key and planted pairs by kind; every kind has originals of its own."""
+    """Return the files by key and the kind of each planted pair; no two kinds share an original."""
     draw = np.random.default_rng(seed)
     files = {f"base{at:06d}": jpeg(image, 92) for at, image in enumerate(images)}
     planted = {}
@@ -167,7 +168,7 @@ def plant(
 
 
 def ours(files: dict[str, bytes], scratch: Path) -> set[Pair]:
-    """Pairs of one group, as `winnow select` finds them."""
+    """Return the pairs of the groups that `winnow select` finds."""
     with (scratch / "all.tar").open("wb") as file:
         tar = HashedTar(file)
         for key, data in files.items():
@@ -185,17 +186,17 @@ def ours(files: dict[str, bytes], scratch: Path) -> set[Pair]:
     run = open_run(config)
     embedded = embed_corpus(run)
     begin = time.process_time()
-    made = dedup_pool(run, embedded)
+    deduped = dedup_pool(run, embedded)
     print(f"the dedup stage alone: {len(files) / (time.process_time() - begin):,.0f} images/CPU-s")
-    table = pq.read_table(made.directory / "pairs.parquet").to_pydict()
+    table = pq.read_table(deduped.directory / "pairs.parquet").to_pydict()
     groups: dict[str, list[str]] = {}
-    for key, kept in zip(table["key"], table["kept_key"], strict=True):
-        groups.setdefault(kept, [kept]).append(key)
-    return set(together(groups.values()))
+    for key, kept_key in zip(table["key"], table["kept_key"], strict=True):
+        groups.setdefault(kept_key, [kept_key]).append(key)
+    return set(pairs_of(groups.values()))
 
 
 def peer(name: str, python: str, files: dict[str, bytes], scratch: Path) -> set[Pair] | None:
-    """Pairs that a peer reports; None where it does not run."""
+    """Return the pairs that a peer reports; None if it does not run."""
     folder = scratch / "files"
     folder.mkdir(exist_ok=True)
     for key, data in files.items():
@@ -207,59 +208,63 @@ def peer(name: str, python: str, files: dict[str, bytes], scratch: Path) -> set[
         print(f"{name}: skipped ({done.stderr.strip().splitlines()[-1:] or done.returncode})")
         return None
     groups = json.loads(out.read_text())
-    return set(together([Path(path).stem for path in group] for group in groups))
+    return set(pairs_of([Path(path).stem for path in group] for group in groups))
 
 
-def together(groups: Iterable[list[str]]) -> Iterator[Pair]:
-    """Every pair of two of one group."""
+def pairs_of(groups: Iterable[list[str]]) -> Iterator[Pair]:
+    """Yield every pair of images within a group."""
     for group in groups:
-        for one, other in itertools.combinations(sorted(set(group)), 2):
-            yield frozenset((one, other))
+        for pair in itertools.combinations(sorted(set(group)), 2):
+            yield frozenset(pair)
 
 
 def figures(
-    found: set[Pair], planted: dict[Pair, str], seconds: float, count: int
+    pairs: set[Pair], planted: dict[Pair, str], seconds: float, count: int
 ) -> dict[str, Any]:
-    """Recall per kind and in all, precision, images per CPU-second."""
-    hits, total = Counter(planted[p] for p in found & planted.keys()), Counter(planted.values())
-    right = len(found & planted.keys())
+    """Return the recall of each kind and of all, the precision, and the images per CPU-second."""
+    hits, total = Counter(planted[p] for p in pairs & planted.keys()), Counter(planted.values())
+    right = len(pairs & planted.keys())
     return {
         **{kind: hits[kind] / total[kind] for kind in KINDS},
         "recall": right / len(planted),
-        "precision": right / max(len(found), 1),
+        "precision": right / max(len(pairs), 1),
         "images_per_cpu_second": count / seconds,
     }
 
 
 def measured(job: Callable[[], set[Pair] | None]) -> tuple[set[Pair] | None, float]:
-    """What a job found and the CPU-seconds of it and its children."""
+    """Return the pairs that a job finds, and the CPU-seconds of the job and its children."""
     begin = sum(os.times()[:4])
-    found = job()
-    return found, sum(os.times()[:4]) - begin
+    pairs = job()
+    return pairs, sum(os.times()[:4]) - begin
 
 
 def main() -> None:
-    """Prints one table and writes benchmarks/dedup.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--copies", type=int, default=200, help="of each kind")
-    parser.add_argument("--side", type=int, default=128, help="of drawn images")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--peer", help="a Python with fastdup and cleanvision")
+    """Print the table and write benchmarks/dedup.json."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=10_000, help="base images")
+    parser.add_argument("--copies", type=int, default=200, help="planted copies of each kind")
+    parser.add_argument(
+        "--side", type=int, default=128, help="side of the generated images in pixels"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the planted copies")
+    parser.add_argument("--peer", help="a Python that has fastdup and cleanvision")
     arguments = parser.parse_args()
-    images = unlike(base(arguments.images, arguments.side))
+    images = drop_similar(base(arguments.images, arguments.side))
     files, planted = plant(images, arguments.copies, arguments.seed)
     print(f"{len(images):,} base images, {len(planted):,} planted copies")
     rows: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
         jobs: dict[str, Callable[[], set[Pair] | None]] = {"winnow": lambda: ours(files, scratch)}
-        for other in PEERS if arguments.peer else ():
-            jobs[other] = lambda other=other: peer(other, arguments.peer, files, scratch)
+        for name in PEERS if arguments.peer else ():
+            jobs[name] = lambda name=name: peer(name, arguments.peer, files, scratch)
         for tool, job in jobs.items():
-            found, seconds = measured(job)
-            if found is not None:
-                rows[tool] = figures(found, planted, seconds, len(files))
+            pairs, seconds = measured(job)
+            if pairs is not None:
+                rows[tool] = figures(pairs, planted, seconds, len(files))
     for name in next(iter(rows.values())):
         print(f"{name:<24}" + "".join(f"{rows[tool][name]:>14.3f}" for tool in rows))
     print(f"{'':<24}" + "".join(f"{tool:>14}" for tool in rows))

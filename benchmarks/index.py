@@ -1,15 +1,15 @@
-"""The index against plain FAISS and autofaiss: one corpus, in class order and shuffled.
+"""The vector index, compared with plain FAISS and autofaiss on one corpus, ordered and shuffled.
 
 Command: python -m benchmarks.index [--rows 1000000] [--peer VENV/bin/python] [--scratch DIR]
-Corpus: 1,000 overlapping clusters in a subspace of 96 dimensions and noise, half floats, class
-after class. Every job is a process of its own. Columns: CPU-seconds of the whole build (tuning
-included), peak memory above that of a tiny build, recall@10 of 1,000 held-out rows at the settings
-that the builder chose, queries per CPU-second there, CPU-seconds of all-pairs neighbors. `faiss`
-is the floor: train on a random sample and add, with the same lists and codes. `small budget` is
-the build in a budget of an eighth of the corpus, and of a corpus of a tenth: memory must not grow.
-autofaiss runs in an environment of its own (`pip install autofaiss "faiss-cpu<1.12"`) given by
---peer, with the same memory; `ours at its recall` is the first index again, looking into as many
-more lists as that takes.
+The corpus is 1,000 overlapping clusters in a subspace of 96 dimensions, plus noise, in half floats,
+ordered by class. Every job runs in a new process. The columns are: the CPU-seconds of the whole
+build (tuning included), the peak memory above that of a tiny build, recall@10 of 1,000 rows at the
+settings that the builder chose, the queries per CPU-second at these settings, and the CPU-seconds
+of all-pairs neighbors. `faiss` is the floor: it trains on a random sample and adds the rows, with
+the same lists and codes. `small budget` builds with a budget of an eighth of the corpus, once for a
+tenth of the corpus and once for all of it; the memory must not grow. autofaiss runs with the same
+memory in an environment named by --peer (`pip install autofaiss "faiss-cpu<1.12"`). `ours at its
+recall` is our first index again, with as many probed lists as the recall of autofaiss needs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import json, os, resource, sys
 try:
     import autofaiss, faiss
 except ImportError as error:
-    sys.exit(f"no autofaiss there: {error}")
+    sys.exit(f"autofaiss is not installed: {error}")
 base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 begin = os.times()
 autofaiss.build_index(sys.argv[1], index_path=sys.argv[2], index_infos_path=sys.argv[2] + ".json",
@@ -54,24 +54,25 @@ print(json.dumps({"cpu_seconds": end.user + end.system - begin.user - begin.syst
 
 
 def measured(job: Callable[[], None]) -> dict[str, float]:
-    """CPU-seconds of a job, and its peak memory above what was held before it."""
+    """Measure the CPU-seconds of a job, and its peak memory above the peak before the job."""
     base, cpu = peak_bytes(), cpu_seconds()
     job()
     return {"cpu_seconds": cpu_seconds() - cpu, "peak_bytes": peak_bytes() - base}
 
 
 def make(path: Path, rows: int, dimension: int) -> None:
-    """`ordered.npy` in class order and `shuffled.npy`, unit rows float16, with the permutation."""
+    """Write the corpus, unit rows float16, ordered by class and shuffled, and the permutation."""
     generator = np.random.default_rng(0)
     basis = generator.normal(size=(96, dimension)).astype(np.float32) / np.sqrt(96)
     ordered = np.lib.format.open_memmap(path / "ordered.npy", "w+", np.float16, (rows, dimension))
-    for own in np.array_split(np.arange(rows), min(1000, rows)):
-        local = 1.5 * generator.normal(size=(32, 96)) / np.sqrt(32)
-        place = generator.normal(size=(len(own), 32)) @ local + generator.normal(size=96)
-        vectors = place.astype(np.float32) @ basis
+    for cluster in np.array_split(np.arange(rows), min(1000, rows)):
+        directions = 1.5 * generator.normal(size=(32, 96)) / np.sqrt(32)
+        points = generator.normal(size=(len(cluster), 32)) @ directions
+        points += generator.normal(size=96)
+        vectors = points.astype(np.float32) @ basis
         vectors += 0.2 * generator.normal(size=vectors.shape).astype(np.float32)
-        vectors = np.maximum(vectors + 0.3, 0)  # as features after a ReLU are
-        ordered[own] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = np.maximum(vectors + 0.3, 0)  # like features after a ReLU
+        ordered[cluster] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     ordered.flush()
     order = generator.permutation(rows)
     np.save(path / "order.npy", order)
@@ -86,44 +87,45 @@ def make(path: Path, rows: int, dimension: int) -> None:
 
 
 def truth(path: Path, generator: np.random.Generator) -> tuple[Array, Array]:
-    """(row numbers [q], their 10 nearest others [q, 10]) by an exact scan."""
+    """Return row numbers [q] and their 10 nearest other rows [q, 10], by an exact scan."""
     import faiss
     from faiss.contrib.exhaustive_search import knn_ground_truth
 
     vectors = np.load(path, mmap_mode="r")
-    own = np.sort(generator.choice(len(vectors), min(QUERIES, len(vectors)), replace=False))
-    queries = vectors[own].astype(np.float32)
-    _, found = knn_ground_truth(queries, blocks(path), 11, faiss.METRIC_INNER_PRODUCT)
-    return own, np.stack([row[row != one][:10] for row, one in zip(found, own, strict=True)])
+    sample = np.sort(generator.choice(len(vectors), min(QUERIES, len(vectors)), replace=False))
+    queries = vectors[sample].astype(np.float32)
+    _, nearest = knn_ground_truth(queries, blocks(path), 11, faiss.METRIC_INNER_PRODUCT)
+    near = [row[row != query][:10] for row, query in zip(nearest, sample, strict=True)]
+    return sample, np.stack(near)
 
 
 def blocks(path: Path) -> Iterator[Array]:
-    """Unit rows float32 of a file, part by part."""
+    """Yield the rows of a file as float32, part by part."""
     rows = len(np.load(path, mmap_mode="r"))
     for start in range(0, rows, PART_ROWS):
         yield np.load(path, mmap_mode="r")[start : start + PART_ROWS].astype(np.float32)
 
 
 def ours(source: Path, out: Path, rows: int, budget: int) -> dict[str, Any]:
-    """`indexes.vectors.index.build` over parts of 32,768 rows."""
-    import torch  # noqa: F401, as every `winnow select` has: larger than what is measured
+    """Build with `indexes.vectors.build.build_index` over parts of 32,768 rows."""
+    import torch  # noqa: F401, in memory as in every `winnow select`; larger than the build
 
     from indexes.vectors.build import VectorPart, build_index
     from indexes.vectors.index import Vectors
     from indexes.vectors.plan import IndexConfig
 
-    few = VectorPart("few", 64, lambda: np.eye(64))
-    build_index(out.with_name("few"), [few])  # the imports, and what libraries keep for good
+    tiny = VectorPart("tiny", 64, lambda: np.eye(64))
+    build_index(out.with_name("tiny"), [tiny])  # imports, and memory that libraries keep
 
     def read(start: int, stop: int) -> Array:
-        found: Array = np.load(source, mmap_mode="r")[start:stop]
-        return found
+        block: Array = np.load(source, mmap_mode="r")[start:stop]
+        return block
 
     starts = range(0, rows, PART_ROWS)
     parts = [
-        VectorPart(f"{one}", min(PART_ROWS, rows - one),
-                     lambda one=one: read(one, min(one + PART_ROWS, rows)))
-        for one in starts
+        VectorPart(f"{start}", min(PART_ROWS, rows - start),
+                     lambda start=start: read(start, min(start + PART_ROWS, rows)))
+        for start in starts
     ]  # fmt: skip
     result = measured(lambda: build_index(out, parts, IndexConfig(budget_bytes=budget)))
     card = Vectors(out).card
@@ -131,7 +133,7 @@ def ours(source: Path, out: Path, rows: int, budget: int) -> dict[str, Any]:
 
 
 def plain(source: Path, out: Path, budget: int) -> dict[str, Any]:
-    """FAISS alone, with our lists and codes: train on a random sample, add."""
+    """Build with FAISS alone, with our lists and codes: train on a random sample, then add."""
     import faiss
 
     from indexes.vectors.plan import IndexConfig, plan_index
@@ -154,7 +156,7 @@ def plain(source: Path, out: Path, budget: int) -> dict[str, Any]:
 
 
 def search(source: Path, index_file: Path, chosen: str, exact_file: Path) -> dict[str, float]:
-    """recall@10 and queries per CPU-second at the settings that were chosen."""
+    """Measure recall@10 and queries per CPU-second at the chosen settings."""
     import faiss
 
     index = faiss.read_index(str(index_file), faiss.IO_FLAG_MMAP if "IVF" in chosen else 0)
@@ -163,17 +165,17 @@ def search(source: Path, index_file: Path, chosen: str, exact_file: Path) -> dic
     queries = np.load(source, mmap_mode="r")[exact["sample"]].astype(np.float32)
     index.search(queries[:8], 11)
     cpu = cpu_seconds()
-    _, found = index.search(queries, 11)
+    _, nearest = index.search(queries, 11)
     seconds = cpu_seconds() - cpu
     hits = [
-        len(set(row[row != one][:10]) & set(near)) / 10
-        for row, one, near in zip(found, exact["own"], exact["near"], strict=True)
+        len(set(row[row != query][:10]) & set(near)) / 10
+        for row, query, near in zip(nearest, exact["sample"], exact["near"], strict=True)
     ]
     return {"recall_at_10": float(np.mean(hits)), "queries_per_cpu_second": len(queries) / seconds}
 
 
 def neighbors(out: Path, exact_file: Path) -> dict[str, float]:
-    """CPU-seconds of the all-pairs neighbors and the recall@10 among them."""
+    """Measure the CPU-seconds of the all-pairs neighbors and their recall@10."""
     from indexes.vectors.index import Vectors
 
     opened, exact = Vectors(out), np.load(exact_file)
@@ -183,12 +185,12 @@ def neighbors(out: Path, exact_file: Path) -> dict[str, float]:
 
     def job() -> None:
         start = 0
-        for _, found in opened.neighbors(sizes, 10):
-            low, high = np.searchsorted(exact["own"], [start, start + len(found)])
-            mine = found[exact["own"][low:high] - start]
+        for _, nearest in opened.neighbors(sizes, 10):
+            low, high = np.searchsorted(exact["sample"], [start, start + len(nearest)])
+            ours = nearest[exact["sample"][low:high] - start]
             near = exact["near"][low:high]
-            hits.extend((near[:, :, None] == mine[:, None, :]).any(2).mean(1).tolist())
-            start += len(found)
+            hits.extend((near[:, :, None] == ours[:, None, :]).any(2).mean(1).tolist())
+            start += len(nearest)
 
     result = measured(job)
     return {
@@ -199,7 +201,7 @@ def neighbors(out: Path, exact_file: Path) -> dict[str, float]:
 
 
 def run(job: str, *arguments: object) -> dict[str, Any]:
-    """One job of this file in a process of its own."""
+    """Run one job of this file in a new process."""
     command = [sys.executable, "-m", "benchmarks.index", "--job", job, *map(str, arguments)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -207,14 +209,14 @@ def run(job: str, *arguments: object) -> dict[str, Any]:
 
 
 def job(name: str, arguments: list[str]) -> dict[str, Any]:
-    """The job that `run` asked for."""
-    paths = [Path(one) for one in arguments]
+    """Run a job in this process; `run` calls this."""
+    paths = [Path(argument) for argument in arguments]
     if name == "make":
         make(paths[0], int(arguments[1]), int(arguments[2]))
         return {}
     if name == "truth":
-        own, near = truth(paths[0], np.random.default_rng(1))
-        np.savez(paths[1], own=own, near=near)
+        sample, near = truth(paths[0], np.random.default_rng(1))
+        np.savez(paths[1], sample=sample, near=near)
         return {}
     if name == "ours":
         return ours(paths[0], paths[1], int(arguments[2]), int(arguments[3]))
@@ -226,13 +228,15 @@ def job(name: str, arguments: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Prints one table and writes benchmarks/index.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--dimension", type=int, default=512)
-    parser.add_argument("--budget", type=int, default=4 << 30, help="bytes")
+    """Print the table and write benchmarks/index.json."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the corpus")
+    parser.add_argument("--dimension", type=int, default=512, help="length of a row")
+    parser.add_argument("--budget", type=int, default=4 << 30, help="memory for a build, in bytes")
     parser.add_argument("--peer", help="a Python that has autofaiss")
-    parser.add_argument("--scratch", help="a folder for some 10 bytes a number")
+    parser.add_argument("--scratch", help="folder; takes about 10 bytes per number of the corpus")
     parser.add_argument("--job", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.job:
@@ -249,7 +253,7 @@ def main() -> None:
 
 
 def compare(scratch: Path, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Every row of the table."""
+    """Measure every row of the table."""
     rows, budget = arguments.rows, arguments.budget
     run("make", scratch, rows, arguments.dimension)
     table: dict[str, dict[str, Any]] = {}
@@ -271,29 +275,29 @@ def compare(scratch: Path, arguments: argparse.Namespace) -> dict[str, dict[str,
     if arguments.peer:
         table |= peer(scratch, arguments)
     else:
-        print("autofaiss: skipped, no --peer")
+        print("autofaiss: skipped, because --peer is not given")
     return table
 
 
 def peer(scratch: Path, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """autofaiss on the corpus in class order."""
+    """Measure autofaiss on the corpus ordered by class."""
     source, out = scratch / "ordered" / "v.npy", scratch / "auto.faiss"
     memory = [f"{arguments.budget >> 20}MB", f"{arguments.budget // 2 * 3 >> 20}MB"]
     command = [arguments.peer, "-c", PEER, str(source.parent), str(out), *memory]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        print("autofaiss: skipped, it does not run there")
+        print("autofaiss: skipped, because it does not run in that environment")
         return {}
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     exact = scratch / "ordered.npz"
     row |= run("search", source, out, row["chosen"], exact)
     ours, probes = scratch / "ours" / "ordered" / "index.faiss", 1
-    found: dict[str, Any] = {"recall_at_10": 0.0}
-    while found["recall_at_10"] < row["recall_at_10"] and probes < 4096:
+    at_recall: dict[str, Any] = {"recall_at_10": 0.0}
+    while at_recall["recall_at_10"] < row["recall_at_10"] and probes < 4096:
         probes *= 2
-        found = run("search", source, ours, f"IVF nprobe={probes}", exact)
-    found = {"chosen": f"nprobe={probes}", **found}
-    return {"autofaiss ordered": row, "ours at its recall": found}
+        at_recall = run("search", source, ours, f"IVF nprobe={probes}", exact)
+    at_recall = {"chosen": f"nprobe={probes}", **at_recall}
+    return {"autofaiss ordered": row, "ours at its recall": at_recall}
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""Methods of distillation against each other: accuracy, what each costs, and what is deployed.
+"""Contest of distillation methods: the accuracy, the cost and the deployed net of each.
 
 Command: python -m benchmarks.methods --runs runs --teacher r18 --corpus 'POOL/*.tar.gz' \
     --original 'TRAIN/*.tar.gz' --eval TEST --n 20000 --student resnet8 wrn_16_2 --steps 1000 \
     --seeds 0 1 --distill-args '--views 2' --rows 'random kd' 'original kd' 'winnow kd' \
     'winnow odsd' 'odsd odsd' 'winnow kd3' 'winnow kd3 contrast=0' 'winnow winnow'
-A row is a selection and a method with its settings: equal images, equal steps, the last step. The
-gap goes from `random kd` to `original kd`, so a method can close more than all of it. Cost: seconds
-of the training loop by the fastest seed's own log (comparable where nothing else ran), and the
-bytes, parameters and multiply-adds of the net that is deployed.
+A row is a selection and a method with its settings. All rows have equally many images and steps,
+and the weights after the last step are evaluated. The gap lies between `random kd` and `original
+kd`, so a method can close more than 100 % of it. The cost is the seconds of the training loop in
+the log of the fastest seed (comparable only if nothing else ran), and the bytes, parameters and
+multiply-adds of the deployed net.
 
-Runs `winnow select` and `winnow distill` as a user would; what was done is not done again.
+The contest runs `winnow select` and `winnow distill` as a user would. Finished work is reused.
 """
 
 from __future__ import annotations
@@ -29,25 +30,26 @@ LOG = "log.jsonl"
 
 
 def measure(args: argparse.Namespace, row: str) -> dict[str, Any]:
-    """One row, `SELECTION METHOD key=value ...`: per student its accuracies by seed, and costs."""
+    """Measure the students of a row `SELECTION METHOD key=value ...`: accuracies by seed, cost."""
     selection, method, *settings = row.split()
     shards = select(args, selection, args.n)
     words = ["--method", method, *(["--set", " ".join(settings)] if settings else [])]
-    found: dict[str, Any] = {"selection": selection, "method": method, "n": args.n}
-    found |= {"settings": " ".join(settings), "shards": str(shards), "cells": []}
+    measured: dict[str, Any] = {"selection": selection, "method": method, "n": args.n}
+    measured |= {"settings": " ".join(settings), "shards": str(shards), "cells": []}
     for student in args.student:
         results = [train(args, shards, student, args.steps, seed, *words) for seed in args.seeds]
         tops = [artifact.read_json(result)["top1"] for result in results]
         cell = {"student": student, "steps": args.steps, "accuracies": tops}
         cell |= costs([result.parent for result in results])
-        found["cells"].append(cell)
+        measured["cells"].append(cell)
         print(f"{row}: {student}, {args.steps:,} steps: {tops}", flush=True)
-    return found
+    return measured
 
 
 def costs(students: Sequence[Path]) -> dict[str, float]:
-    """What the students of one cell took and are; the fastest seed, for the first one of a shard
-    set may have asked the teacher about its views.
+    """Return the training seconds and the size of the students of one cell.
+
+    The fastest seed counts: the first training on a shard set may have precomputed the targets.
     """
     net = load_teacher(students[0])
     return {
@@ -59,14 +61,14 @@ def costs(students: Sequence[Path]) -> dict[str, float]:
 
 
 def seconds_of(student: Path) -> float:
-    """Seconds of its training loop: what its last log line says of its speed, times its steps."""
+    """Return the seconds of a training loop: steps times seconds per step in the last log line."""
     lines = [json.loads(text) for text in (student / LOG).read_text().splitlines()]
-    last = [one for one in lines if "seconds_per_step" in one][-1]
+    last = [line for line in lines if "seconds_per_step" in line][-1]
     return float(last["step"] * last["seconds_per_step"])
 
 
 def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Two Markdown tables: accuracies, then what they cost."""
+    """Yield two Markdown tables: the accuracies, then the cost."""
     students = [cell["student"] for cell in rows[0]["cells"]]
     head = [f"{student}: top-1 %, gap closed" for student in students]
     yield from line("selection", "losses", *head, head=True)
@@ -91,25 +93,27 @@ def tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def losses_of(row: Mapping[str, Any]) -> str:
-    """`kd3 contrast=0`."""
+    """Return the method and settings of a row, as in `kd3 contrast=0`."""
     return f"{row['method']} {row['settings']}".strip()
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     options = parser(__doc__)
-    options.add_argument("--rows", nargs="+", required=True, help="'winnow kd3 contrast=0'")
-    options.add_argument("--n", type=int, default=20_000)
-    options.add_argument("--student", nargs="+", default=["resnet8"])
-    options.add_argument("--steps", type=int, default=1000)
-    options.add_argument("--out", type=Path, default=Path("benchmarks/methods.json"))
+    options.add_argument("--rows", nargs="+", required=True, help="as in 'winnow kd3 contrast=0'")
+    options.add_argument("--n", type=int, default=20_000, help="images to select")
+    options.add_argument("--student", nargs="+", default=["resnet8"], help="student networks")
+    options.add_argument("--steps", type=int, default=1000, help="training steps")
+    options.add_argument(
+        "--out", type=Path, default=Path("benchmarks/methods.json"), help="the JSON"
+    )
     args = options.parse_args(words)
-    args.jobs = 1  # side by side the seconds would mean nothing
+    args.jobs = 1  # Parallel trainings would distort the seconds.
     return args
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Prints the tables; writes them as Markdown beside one JSON."""
+    """Print the tables, and write them as Markdown next to the JSON."""
     args = arguments(words)
     rows = [measure(args, row) for row in args.rows]
     close_gaps(

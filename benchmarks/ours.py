@@ -1,7 +1,8 @@
-"""`distill.run.train_students` as the benchmarks time it: the cost of its steps, and of the rest.
+"""`distill.run.train_students` as the benchmarks time it: the cost of the steps, and of the rest.
 
-The clock is read by the method itself, plain `kd`, as a step begins: between the first FEW steps
-and the last one lies all that steps do, the log and the measurements of agreement included.
+The method, plain `kd`, reads the clock when a step begins: once after the first WARM_UP steps and
+once at the last step. The time between contains everything that steps do, including the log and
+the measurements of agreement.
 """
 
 from __future__ import annotations
@@ -28,16 +29,17 @@ from indexes import devices
 from indexes.models.teacher import load_teacher
 from indexes.shards.reader import open_shards
 
-FEW = 20  # steps before the clock is read
-NOTHING = "benchmarks.ours:nothing"
+WARM_UP = 20  # steps before the clock is read
+TRIVIAL = "benchmarks.ours:trivial"
 LOG = "log.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is trained: views 0 runs the teacher at every step, V caches targets of V views.
+    """A training to time.
 
-    `compiled` is the teacher's forward.
+    If `views` is 0, the teacher runs at every step; otherwise the targets of that many views are
+    cached. `compiled` compiles the teacher's forward.
     """
 
     shards: Path
@@ -53,12 +55,12 @@ class Job:
 
 
 def run(job: Job, steps: int, seed: int = 1) -> list[Path]:
-    """One training from nothing; the students' directories. The one place that trains."""
+    """Train the students of a job from random weights and return their directories."""
     shards = open_shards(job.shards)
     teacher = load_teacher(job.teacher, device=job.device)
-    places = {name: job.scratch / "students" / str(n) for n, name in enumerate(job.students)}
-    for place in places.values():
-        shutil.rmtree(place, ignore_errors=True)
+    students = {name: job.scratch / "students" / str(n) for n, name in enumerate(job.students)}
+    for directory in students.values():
+        shutil.rmtree(directory, ignore_errors=True)
     recipe = Recipe(
         steps=steps, batch_size=job.batch_size, views=job.views, seed=seed, compiled=job.compiled
     )
@@ -67,7 +69,7 @@ def run(job: Job, steps: int, seed: int = 1) -> list[Path]:
         TrainingJob(
             shards=shards,
             teacher=teacher,
-            students=places,
+            students=students,
             method=sys.modules[__name__],
             config=Config(),
             recipe=recipe,
@@ -78,54 +80,54 @@ def run(job: Job, steps: int, seed: int = 1) -> list[Path]:
             trust_builder=True,
         )
     )
-    return list(places.values())
+    return list(students.values())
 
 
 class Timed(KD):
-    """`kd` that reads the clock where it is asked to."""
+    """`kd` that reads `clock`, if there is one, at each step."""
 
     clock: Clock | None = None
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """See KD."""
+        """Read the clock, then return the losses of KD."""
         if Timed.clock is not None:
-            Timed.clock.see(progress)
+            Timed.clock.begin_step(progress)
         return super().losses(batch, progress)
 
 
 class Clock:
-    """Seconds of the wall and of the CPU as two steps begin: after FEW, and the last one."""
+    """Wall-clock and CPU seconds at the beginning of two steps: step WARM_UP and the last step."""
 
     def __init__(self, steps: int, device: str) -> None:
         self.steps, self.device = steps, device
         self.read: dict[int, tuple[float, float]] = {}
 
-    def see(self, progress: float) -> None:
-        """Called as each student's part of a step begins: the first one counts."""
+    def begin_step(self, progress: float) -> None:
+        """Read the clock as a step begins. Every student calls this; the first call counts."""
         step = round(progress * self.steps)
-        if step in (FEW, self.steps - 1) and step not in self.read:
+        if step in (WARM_UP, self.steps - 1) and step not in self.read:
             synchronize(self.device)
             self.read[step] = time.perf_counter(), cpu_seconds()
 
 
 def steps_of(job: Job, steps: int, rest: list[float] | None = None) -> Sample:
-    """What `steps` steps cost; the seconds of all that is no step are added to `rest`."""
-    total, begin = FEW + steps + 1, time.perf_counter()
+    """Measure `steps` steps; the seconds outside of all steps are appended to `rest`."""
+    total, begin = WARM_UP + steps + 1, time.perf_counter()
     Timed.clock = clock = Clock(total, job.device)
     try:
         run(job, total)
     finally:
         Timed.clock = None
-    whole = time.perf_counter() - begin
-    (wall, cpu), (last_wall, last_cpu) = clock.read[FEW], clock.read[total - 1]
-    found = Sample(steps * job.batch_size, last_wall - wall, last_cpu - cpu)
+    total_seconds = time.perf_counter() - begin
+    (wall, cpu), (last_wall, last_cpu) = clock.read[WARM_UP], clock.read[total - 1]
+    sample = Sample(steps * job.batch_size, last_wall - wall, last_cpu - cpu)
     if rest is not None:
-        rest.append(whole - total * found.seconds / steps)
-    return found
+        rest.append(total_seconds - total * sample.seconds / steps)
+    return sample
 
 
-def job_of(pair: Pair, shards: Path, scratch: Path, **more: Any) -> Job:
-    """The job of a pair."""
+def job_of(pair: Pair, shards: Path, scratch: Path, **options: Any) -> Job:
+    """Return the job that trains a pair; `options` are fields of Job."""
     return Job(
         **{
             "shards": shards,
@@ -134,21 +136,22 @@ def job_of(pair: Pair, shards: Path, scratch: Path, **more: Any) -> Job:
             "batch_size": pair.batch_size,
             "device": pair.device,
             "scratch": scratch,
-            **more,
+            **options,
         }
     )
 
 
 def log_of(student: Path) -> list[dict[str, Any]]:
-    """The lines of a training's log that say its speed."""
+    """Return the lines of a training log that contain the speed."""
     lines = [json.loads(text) for text in (student / LOG).read_text().splitlines()]
     return [line for line in lines if "seconds_per_step" in line]
 
 
 def wait_frac(log: Sequence[Mapping[str, Any]]) -> float:
-    """Share of a step spent waiting for data, over the later three quarters of a training.
+    """Return the share of the time spent waiting for data, over the last three quarters of a log.
 
-    Log lines count from the start, where a stream's processes have yet to come up.
+    The figures of a log line are averages since the start, when the processes of a stream are still
+    starting. The first quarter is therefore subtracted.
     """
     first = log[len(log) // 4]
     last = log[-1]
@@ -159,8 +162,8 @@ def wait_frac(log: Sequence[Mapping[str, Any]]) -> float:
     return (waits[1] - waits[0]) / (seconds[1] - seconds[0])
 
 
-class Nothing(nn.Module):
-    """A Linear of the mean color: a student that costs next to nothing."""
+class Trivial(nn.Module):
+    """A Linear of the mean color: a student that costs almost no time."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -170,6 +173,6 @@ class Nothing(nn.Module):
         return self.fc(pixels.mean((2, 3)))
 
 
-def nothing(num_classes: int) -> nn.Module:
-    """Builds `Nothing`; as a student's name: see NOTHING."""
-    return Nothing(num_classes)
+def trivial(num_classes: int) -> nn.Module:
+    """Build `Trivial`; TRIVIAL names this function as a student."""
+    return Trivial(num_classes)

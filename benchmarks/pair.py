@@ -1,6 +1,6 @@
-"""What the distilling benchmarks train: one teacher, one student, the same images for everyone.
+"""The inputs of the distillation benchmarks: one teacher, one student and the same images for all.
 
-N images, B of a step, R the side of a stored image, C classes.
+N images, B batch, R side of a stored image, C classes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ TEMPERATURE = 4.0
 LR, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 5e-4
 
 Steps = Callable[[int], None]
-"""Trains for so many steps, and goes on from there when it is called again."""
+"""Trains for a number of steps; the next call continues from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """What every contestant is given; images uint8 [N, R, R, 3] in memory."""
+    """The inputs of every contestant; the images are uint8 [N, R, R, 3] in memory."""
 
     images_NRR3: Tensor
     directory: Path
@@ -40,24 +40,24 @@ class Pair:
     device: str
 
     def teacher(self) -> Teacher:
-        """The teacher, opened anew: nobody gets a net that another one has changed."""
+        """Load the teacher anew, so that no contestant gets a net that another one has changed."""
         return load_teacher(self.directory, device=self.device)
 
     def student_net(self) -> nn.Module:
-        """The student with random weights, normalized pixels to logits, in training mode."""
+        """Build the student with random weights, in training mode: normalized pixels to logits."""
         card = self.teacher().card
         net = build_net(self.student, num_classes=len(card.classes), input_size=card.input_size)
         return net.module.to(self.device).train()
 
-    def normal(self) -> Tensor:
-        """The images as most code keeps them: float32 [N, 3, R, R], normalized."""
+    def normalized(self) -> Tensor:
+        """Return the images as most code stores them: float32 [N, 3, R, R], normalized."""
         card = self.teacher().card
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (card.mean, card.std))
         return (self.images_NRR3.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 def pair_of(args: argparse.Namespace) -> Pair:
-    """The pair that the command line names, every image of the shards decoded."""
+    """Load the pair that the command line names and decode its images."""
     shards = open_shards(args.shards)
     teacher = load_teacher(args.teacher)
     shards.check_teacher(teacher.card.digest)
@@ -73,30 +73,32 @@ def pair_of(args: argparse.Namespace) -> Pair:
 
 
 def kd(student_BC: Tensor, teacher_BC: Tensor) -> Tensor:
-    """T^2 KL(teacher || student) of the softened softmaxes, mean over the batch."""
+    """Return T^2 KL(teacher || student) at temperature T for logits [B, C]; scalar, batch mean."""
     log_student = F.log_softmax(student_BC / TEMPERATURE, 1)
     soft_teacher = F.softmax(teacher_BC / TEMPERATURE, 1)
     return F.kl_div(log_student, soft_teacher, reduction="batchmean") * TEMPERATURE**2
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options of the benchmarks that train."""
-    found = argparse.ArgumentParser(
+    """Return a parser with the options of all benchmarks that train."""
+    options = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    found.add_argument("--shards", required=True, type=Path)
-    found.add_argument("--teacher", required=True, type=Path, help="a teacher directory")
-    found.add_argument("--batch-size", type=int, default=128)
-    found.add_argument("--steps", type=int, default=100, help="measured steps of a round")
-    found.add_argument("--rounds", type=int, default=3)
-    found.add_argument("--threads", type=int, default=devices.cores())
-    found.add_argument("--device", default="auto")
-    found.add_argument("--scratch", type=Path, help="where students go; default: a temporary one")
-    return found
+    options.add_argument("--shards", required=True, type=Path, help="a directory of shards")
+    options.add_argument("--teacher", required=True, type=Path, help="a teacher directory")
+    options.add_argument("--batch-size", type=int, default=128, help="images per step")
+    options.add_argument("--steps", type=int, default=100, help="measured steps per round")
+    options.add_argument("--rounds", type=int, default=3, help="rounds over all contestants")
+    options.add_argument("--threads", type=int, default=devices.cores(), help="threads of torch")
+    options.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    options.add_argument(
+        "--scratch", type=Path, help="folder for the students; default: a temporary one"
+    )
+    return options
 
 
 def begin(args: argparse.Namespace) -> None:
-    """The same device, threads and memory for all that follows, as a training by winnow has it."""
+    """Set the device, the threads and the memory for all contestants, as winnow trains."""
     args.device = devices.choose(args.device)
     devices.keep_memory(args.device)
     torch.set_num_threads(args.threads)
@@ -105,6 +107,6 @@ def begin(args: argparse.Namespace) -> None:
 
 
 def plain(args: argparse.Namespace) -> dict[str, Any]:
-    """The options as JSON, without the paths of files."""
-    places = ("shards", "teacher", "scratch", "corpus", "eval")
-    return {name: value for name, value in vars(args).items() if name not in places}
+    """Return the options as JSON values, without the paths of files."""
+    paths = ("shards", "teacher", "scratch", "corpus", "eval")
+    return {name: value for name, value in vars(args).items() if name not in paths}

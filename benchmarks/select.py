@@ -1,11 +1,11 @@
-"""Selection against its floor: one bare scan of the same columns.
+"""Selection, compared with its floor: one bare scan of the same columns.
 
 Command: python -m benchmarks.select [--rows 10000000] [--classes 1000] [--scratch DIR]
-Every job runs in a process of its own, which says its seconds and its peak memory; rounds
-alternate, the median counts. Floor: every column is mapped and summed, chunk by chunk. For
-reference the same columns from Parquet by arrow, and the same selection by a sort in memory
-(numpy; pandas where it is installed), whose rows must be the very same.
-Disk: 21 bytes a row, twice that with Parquet (up to --parquet-rows).
+Every job runs in a new process, which reports its seconds and its peak memory. The rounds
+alternate, and the median counts. The floor maps every column and sums it chunk by chunk. For
+reference, arrow reads the same columns from Parquet, and a sort in memory (numpy, and pandas where
+it is installed) makes the same selection; its rows must be identical.
+The columns take 21 bytes of disk per row, and twice as much with Parquet (up to --parquet-rows).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from pipeline.selection.top_n import select_top_n, water_fill
 
 Array = npt.NDArray[Any]
 DTYPES = {"score": "f4", "label": "i4", "key_hash": "u8", "reason": "u1", "log_odds": "f4"}
-FRAC = 0.05  # of the rows are selected
+FRAC = 0.05  # share of the rows to select
 
 
 def draw(directory: Path, rows: int, classes: int, parquet: bool) -> None:
-    """Columns of a pool whose classes differ in size; a twentieth of the rows are duplicates."""
+    """Write random columns of a pool; the classes differ in size, and 5 % are duplicates."""
     generator = np.random.default_rng(0)
     share = 1 / np.sqrt(np.arange(1, classes + 1))
     bounds = np.cumsum(share / share.sum())
@@ -79,7 +79,7 @@ def column(directory: Path, name: str) -> Array:
 
 
 def scan(directory: Path, rows: int, classes: int) -> None:
-    """The floor."""
+    """Run the floor: sum every column."""
     for name in DTYPES:
         mapped = column(directory, name)
         for piece in chunks(rows, SIZES.chunk_rows):
@@ -87,7 +87,7 @@ def scan(directory: Path, rows: int, classes: int) -> None:
 
 
 def parquet(directory: Path, rows: int, classes: int) -> None:
-    """The floor from Parquet, a batch of all columns at a time."""
+    """Sum the same columns from Parquet, one batch of all columns at a time."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -97,34 +97,36 @@ def parquet(directory: Path, rows: int, classes: int) -> None:
 
 
 def ours(directory: Path, rows: int, classes: int, balance: Any = "quota") -> Array:
-    """The product's selection: its rows."""
-    whole = Embeddings(directory, {"num_samples": rows, "parts": []})
-    names = tuple(str(one) for one in range(classes))
-    nothing = np.zeros((classes, 1), np.float32), np.zeros(classes, np.float32)
+    """Select as winnow does and return the rows."""
+    embeddings = Embeddings(directory, {"num_samples": rows, "parts": []})
+    names = tuple(str(label) for label in range(classes))
+    empty_head = np.zeros((classes, 1), np.float32), np.zeros(classes, np.float32)
     out = directory / "rows.npy"
-    select_top_n(Pool(whole, nothing, names, directory), int(FRAC * rows), balance, 0.0, out)
+    select_top_n(
+        Pool(embeddings, empty_head, names, directory), int(FRAC * rows), balance, 0.0, out
+    )
     return column(directory, "rows")
 
 
-def floored(directory: Path, rows: int, classes: int) -> Array:
-    """The product's default: quotas of rows above the floor of log-odds."""
+def ours_with_floor(directory: Path, rows: int, classes: int) -> Array:
+    """Select with winnow's default: quotas of the rows above the floor of log-odds."""
     return ours(directory, rows, classes, "quota_with_floor")
 
 
 def lexsort(directory: Path, rows: int, classes: int) -> Array:
-    """The peer: columns in memory, one sort of all rows by class, score and key hash."""
+    """Run the peer: columns in memory, one sort of all rows by class, score and key hash."""
     free = np.flatnonzero(column(directory, "reason") == 0)
     label, score, tie = (column(directory, name)[free] for name in ("label", "score", "key_hash"))
     counts = np.bincount(label, minlength=classes)
     order = np.lexsort((tie, -score, label))
-    place = np.arange(len(free)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rank = np.arange(len(free)) - np.repeat(np.cumsum(counts) - counts, counts)
     quotas = water_fill(counts, int(FRAC * rows))
-    kept: Array = np.sort(free[order[place < np.repeat(quotas, counts)]])
-    return kept
+    selected: Array = np.sort(free[order[rank < np.repeat(quotas, counts)]])
+    return selected
 
 
 def pandas(directory: Path, rows: int, classes: int) -> Array:
-    """The peer: a data frame, ranked within its groups. Ties by row, which scores hardly have."""
+    """Run the peer: a data frame, ranked within its groups. Equal scores (rare) go by row."""
     import pandas as pd
 
     frame = pd.DataFrame({name: np.array(column(directory, name)) for name in DTYPES})
@@ -132,9 +134,9 @@ def pandas(directory: Path, rows: int, classes: int) -> Array:
     counts = frame["label"].value_counts().reindex(range(classes), fill_value=0).to_numpy()
     quotas = water_fill(counts, int(FRAC * rows))
     rank = frame.groupby("label")["score"].rank(method="first", ascending=False)
-    kept = frame.index[rank.to_numpy() <= quotas[frame["label"].to_numpy()]]
-    found: Array = kept.to_numpy()
-    return found
+    selected = frame.index[rank.to_numpy() <= quotas[frame["label"].to_numpy()]]
+    rows_selected: Array = selected.to_numpy()
+    return rows_selected
 
 
 def digest(rows: Array) -> str:
@@ -145,14 +147,14 @@ JOBS: dict[str, Callable[[Path, int, int], Array | None]] = {
     "scan": scan,
     "parquet": parquet,
     "ours": ours,
-    "ours_with_floor": floored,
+    "ours_with_floor": ours_with_floor,
     "lexsort": lexsort,
     "pandas": pandas,
 }
 
 
 def child(job: str, directory: Path, rows: int, classes: int) -> None:
-    """One job in this process, after a tiny one that imports what it needs: a line of JSON."""
+    """Run one job in this process and print a line of JSON; a tiny job first does the imports."""
     with tempfile.TemporaryDirectory() as tiny:
         draw(Path(tiny), 1000, classes, job == "parquet")
         JOBS[job](Path(tiny), 1000, classes)
@@ -165,49 +167,53 @@ def child(job: str, directory: Path, rows: int, classes: int) -> None:
 
 
 def main() -> None:
-    """Prints one table and writes benchmarks/select-ROWS.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--classes", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--parquet-rows", type=int, default=20_000_000)
-    parser.add_argument("--sort-rows", type=int, default=20_000_000)
-    parser.add_argument("--scratch", type=Path)
-    parser.add_argument("--job", choices=sorted(JOBS))
-    given = parser.parse_args()
-    if given.job:
-        child(given.job, given.scratch, given.rows, given.classes)
+    """Print the table and write benchmarks/select-ROWS.json."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the pool")
+    parser.add_argument("--classes", type=int, default=1000, help="classes of the pool")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over all jobs")
+    parser.add_argument(
+        "--parquet-rows", type=int, default=20_000_000, help="most rows for Parquet"
+    )
+    parser.add_argument("--sort-rows", type=int, default=20_000_000, help="most rows for the sorts")
+    parser.add_argument("--scratch", type=Path, help="folder for the columns")
+    parser.add_argument("--job", choices=sorted(JOBS), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.job:
+        child(args.job, args.scratch, args.rows, args.classes)
         return
     jobs = ["scan", "ours", "ours_with_floor"]
-    jobs += ["parquet"] * (given.rows <= given.parquet_rows)
-    jobs += ["lexsort"] * (given.rows <= given.sort_rows)
-    if importlib.util.find_spec("pandas") and given.rows <= given.sort_rows:
+    jobs += ["parquet"] * (args.rows <= args.parquet_rows)
+    jobs += ["lexsort"] * (args.rows <= args.sort_rows)
+    if importlib.util.find_spec("pandas") and args.rows <= args.sort_rows:
         jobs.append("pandas")
-    found: dict[str, list[dict[str, Any]]] = {job: [] for job in jobs}
-    with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
-        draw(Path(scratch), given.rows, given.classes, "parquet" in jobs)
-        size = ["--rows", str(given.rows), "--classes", str(given.classes), "--scratch", scratch]
-        for _ in range(given.rounds):
+    results: dict[str, list[dict[str, Any]]] = {job: [] for job in jobs}
+    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
+        draw(Path(scratch), args.rows, args.classes, "parquet" in jobs)
+        size = ["--rows", str(args.rows), "--classes", str(args.classes), "--scratch", scratch]
+        for _ in range(args.rounds):
             for job in jobs:
                 command = [sys.executable, "-m", "benchmarks.select", "--job", job, *size]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
-                found[job].append(json.loads(done.stdout))
+                results[job].append(json.loads(done.stdout))
     table = {
         job: {
-            key: statistics.median(one[key] for one in runs)
+            key: statistics.median(run[key] for run in runs)
             for key in ("seconds", "cpu_seconds", "peak_mib")
         }
-        for job, runs in found.items()
+        for job, runs in results.items()
     }
     for job, row in table.items():
         row["seconds_by_scan"] = row["seconds"] / table["scan"]["seconds"]
         row["cpu_by_scan"] = row["cpu_seconds"] / table["scan"]["cpu_seconds"]
         print(f"{job:<16}", " ".join(f"{key}={value:,.3f}" for key, value in row.items()))
-    same = {one["rows"] for job in ("ours", "lexsort", "pandas") for one in found.get(job, [])}
-    print(f"the same rows by every way: {len(same) == 1}")
-    result = {"rows": given.rows, "classes": given.classes, "rounds": given.rounds, "jobs": table}
+    same = {run["rows"] for job in ("ours", "lexsort", "pandas") for run in results.get(job, [])}
+    print(f"all ways select the same rows: {len(same) == 1}")
+    result = {"rows": args.rows, "classes": args.classes, "rounds": args.rounds, "jobs": table}
     result["same_rows"] = len(same) == 1
-    path = Path(f"benchmarks/select-{given.rows}.json")
+    path = Path(f"benchmarks/select-{args.rows}.json")
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 

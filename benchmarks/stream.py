@@ -1,11 +1,12 @@
-"""Streaming: how long a step waits for its images, and how fast shards are read without a step.
+"""Streaming: the time that a step waits for images, and the speed of reading shards alone.
 
 Command: python -m benchmarks.stream --shards DIR --teacher DIR [--workers 1]
-Waits: two trainings through `distill.run.train_students`, one with the decoded images in memory
-(`resident`) and one that reads and decodes them again at each visit (`streamed`); data_wait_frac of
-their logs over the later three quarters. Reading alone, rounds alternating, images per second: our
-stream, webdataset + DataLoader over the same shards to the same uint8 batches with as many
-processes, and the floor, the bare bytes of the tars (from the system's cache, as for the others).
+Waits: there are two trainings through `distill.run.train_students`. One has the decoded images in
+memory (`in memory`); the other one reads and decodes them in every epoch (`streaming`). The figure
+is data_wait_frac of their logs over the last three quarters.
+Reading alone: images per second over alternating rounds. Our stream is compared with webdataset +
+DataLoader, which reads the same shards into the same uint8 batches with as many processes, and with
+the floor, which reads the bare bytes of the tars. All read from the page cache.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from distill.data.sampler import EpochSampler
 from indexes.images.decode import Geometry, load_view
 from indexes.shards.reader import Shards, open_shards
 
-FULL = 12  # batches taken beforehand from each worker: its start and its queue are not counted
+QUEUED = 12  # batches per worker taken before the clock starts: start-up and queue do not count
 BLOCK = 1 << 20
 
 
 class Load:
-    """webdataset's sample -> a tuple of the stored image; an object, as workers may be spawned."""
+    """Turns a webdataset sample into a tuple of the stored image; a class, so that it pickles."""
 
     def __init__(self, geometry: Geometry) -> None:
         self.geometry = geometry
@@ -50,7 +51,7 @@ class Load:
 
 
 def our_batches(shards: Shards, geometry: Geometry, args: argparse.Namespace) -> Iterator[Tensor]:
-    """Shuffled batches as a training streams them. The one place that opens distill's reader."""
+    """Return shuffled batches as a training streams them: uint8 [B, R, R, 3]."""
     dataset = ShardDataset([(shards, np.arange(len(shards)))])
     order = EpochSampler(len(shards), args.batch_size, seed=0)
     source = open_image_source(
@@ -60,7 +61,7 @@ def our_batches(shards: Shards, geometry: Geometry, args: argparse.Namespace) ->
 
 
 def their_batches(shards: Shards, geometry: Geometry, args: argparse.Namespace) -> Iterator[Tensor]:
-    """webdataset as its documentation has it: shuffled shards, a buffer of 1,000, DataLoader."""
+    """Yield batches of webdataset as documented: shuffled shards, a buffer of 1,000, DataLoader."""
     import webdataset as wds
 
     dataset = (
@@ -68,7 +69,8 @@ def their_batches(shards: Shards, geometry: Geometry, args: argparse.Namespace) 
             [str(tar) for tar in shards.tars],
             shardshuffle=len(shards.tars),
             nodesplitter=None,
-            workersplitter=None,  # each process reads all shards: there may be fewer than these
+            # Every process reads all shards: there may be fewer shards than processes.
+            workersplitter=None,
         )
         .repeat()
         .shuffle(1000)
@@ -82,16 +84,16 @@ def their_batches(shards: Shards, geometry: Geometry, args: argparse.Namespace) 
 
 
 def reading(batches: Iterator[Any], args: argparse.Namespace) -> Callable[[], Sample]:
-    """A measurement of batches that are coming already.
+    """Return a measurement of a running stream.
 
-    What waits in a queue since the last round is taken first.
+    The batches queued since the last round are taken before the clock starts.
     """
 
     def job() -> int:
         return sum(len(batch) for batch in itertools.islice(batches, args.batches))
 
     def measure() -> Sample:
-        for _ in itertools.islice(batches, FULL * max(1, args.workers)):
+        for _ in itertools.islice(batches, QUEUED * max(1, args.workers)):
             pass
         return timed(job)
 
@@ -99,7 +101,7 @@ def reading(batches: Iterator[Any], args: argparse.Namespace) -> Callable[[], Sa
 
 
 def bytes_alone(shards: Shards) -> int:
-    """Reads the tars from end to end; the number of their images."""
+    """Read the tars from end to end and return the number of their images."""
     for tar in shards.tars:
         with tar.open("rb", buffering=0) as file:
             while file.read(BLOCK):
@@ -108,28 +110,30 @@ def bytes_alone(shards: Shards) -> int:
 
 
 def waits(job: ours.Job, steps: int, rounds: int) -> dict[str, dict[str, float]]:
-    """data_wait_frac and images per second, with images in memory and streamed."""
-    jobs = {"resident": job, "streamed": replace(job, budget_bytes=0)}
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in jobs}
+    """Measure data_wait_frac and images per second, with images in memory and streaming."""
+    jobs = {"in memory": job, "streaming": replace(job, budget_bytes=0)}
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in jobs}
     for _ in range(rounds):
-        for name, one in jobs.items():
-            log = ours.log_of(ours.run(one, steps)[0])
+        for name, variant in jobs.items():
+            log = ours.log_of(ours.run(variant, steps)[0])
             speed = log[-1]["images_per_second"]
-            found[name].append({"wait_frac": ours.wait_frac(log), "images_per_second": speed})
+            measured[name].append({"wait_frac": ours.wait_frac(log), "images_per_second": speed})
     return {
-        f"training, {name}": {key: statistics.median(one[key] for one in many) for key in many[0]}
-        for name, many in found.items()
+        f"training, {name}": {
+            key: statistics.median(figures[key] for figures in each) for key in each[0]
+        }
+        for name, each in measured.items()
     }
 
 
 def lines(table: dict[str, dict[str, float]]) -> list[Line]:
-    """Two waits, and the speed of reading."""
-    wait = {name: table[f"training, {name}"]["wait_frac"] for name in ("resident", "streamed")}
+    """Return the rows of the table: the two waits, and the speed of reading."""
+    wait = {name: table[f"training, {name}"]["wait_frac"] for name in ("in memory", "streaming")}
     limit = Target(of="", sense="<=", bound=0.02)
     key = "images_per_second"
     return [
         *(
-            Line(row=f"stream, wait {name}", unit="of a step", ours=value, target=limit)
+            Line(row=f"stream, wait {name}", unit="share of a step", ours=value, target=limit)
             for name, value in wait.items()
         ),
         Line(
@@ -145,12 +149,12 @@ def lines(table: dict[str, dict[str, float]]) -> list[Line]:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Prints one table and writes benchmarks/stream.json."""
+    """Print the table and write benchmarks/stream.json."""
     args = arguments(words)
     pair.begin(args)
     shards = open_shards(args.shards)
-    with contextlib.ExitStack() as held:
-        scratch = args.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
+    with contextlib.ExitStack() as stack:
+        scratch = args.scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         job = ours.Job(
             shards=args.shards,
             teacher=args.teacher,
@@ -174,10 +178,12 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     options = pair.parser(__doc__)
-    options.add_argument("--student", default="resnet20")
-    options.add_argument("--batches", type=int, default=100, help="of a round of reading alone")
+    options.add_argument("--student", default="resnet20", help="the student network")
+    options.add_argument(
+        "--batches", type=int, default=100, help="batches per round of reading alone"
+    )
     options.add_argument("--workers", type=int, default=1, help="reading processes")
     return options.parse_args(words)
 

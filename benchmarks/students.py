@@ -1,11 +1,12 @@
-"""Several students in one pass against the sum of its parts, and against a run for each.
+"""Several students in one pass, compared with the sum of the parts and with separate runs.
 
 Command: python -m benchmarks.students --shards DIR --teacher DIR [--students resnet8 resnet20 ...]
-All parts are trainings by `distill.run.train_students`, timed in one run, rounds alternating,
-seconds of a step. A student that is nothing (a Linear of the mean color) shows what images and
-teacher cost: with cached targets that is `views`, with online ones `views + teacher`; a student's
-own cost is what its training takes more than that. Floor: `views + teacher` and every student's
-own cost. Peer: a run for each student, all that other projects offer.
+Every part is a training by `distill.run.train_students`. All parts are timed in one run, the rounds
+alternate, and the figures are seconds per step. A trivial student (a Linear of the mean color)
+shows the cost of the images and the teacher: `views` with cached targets, `views + teacher` with
+online targets. The cost of a student is the additional time that its training takes. The floor is
+`views + teacher` plus the cost of every student. The peer is a separate run for each student,
+which is all that other projects offer.
 """
 
 from __future__ import annotations
@@ -26,39 +27,39 @@ PASS, ONLINE, VIEWS = "one pass", "views + teacher", "views"
 
 
 def parts(seconds: Mapping[str, float], students: Sequence[str]) -> dict[str, float]:
-    """Seconds of a step: of each part, their sum, the one pass, and a run for each student."""
-    own = {name: seconds[name] - seconds[ONLINE] for name in students}
+    """Return the seconds per step of each part, their sum, the one pass and the separate runs."""
+    costs = {name: seconds[name] - seconds[ONLINE] for name in students}
     return {
         "views": seconds[VIEWS],
         "teacher": seconds[ONLINE] - seconds[VIEWS],
-        **own,
-        "sum of the parts": seconds[ONLINE] + sum(own.values()),
+        **costs,
+        "sum of the parts": seconds[ONLINE] + sum(costs.values()),
         "one pass": seconds[PASS],
-        "a run each": sum(seconds[name] for name in students),
+        "separate runs": sum(seconds[name] for name in students),
     }
 
 
-def line(found: Mapping[str, float], unit: str) -> Line:
-    """The row of the table, in seconds of a step: less is better."""
+def line(figures: Mapping[str, float], unit: str) -> Line:
+    """Return the row of the table, in seconds per step; lower is better."""
     return Line(
         row="k students",
         unit=unit,
-        ours=found["one pass"],
-        floor=found["sum of the parts"],
-        peer=found["a run each"],
+        ours=figures["one pass"],
+        floor=figures["sum of the parts"],
+        peer=figures["separate runs"],
         floor_name="sum of the parts",
-        peer_name="a run each",
+        peer_name="separate runs",
         target=Target(of="floor", sense="<=", bound=1.05),
     )
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Prints one table and writes benchmarks/students.json."""
+    """Print the table and write benchmarks/students.json."""
     args = arguments(words)
     pair.begin(args)
     key = timing.unit(args.device)
-    with contextlib.ExitStack() as held:
-        scratch = args.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
+    with contextlib.ExitStack() as stack:
+        scratch = args.scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         make = partial(
             ours.Job,
             shards=args.shards,
@@ -69,33 +70,35 @@ def main(words: Sequence[str] | None = None) -> None:
         )
         jobs = {
             PASS: make(students=tuple(args.students)),
-            ONLINE: make(students=(ours.NOTHING,)),
-            VIEWS: make(students=(ours.NOTHING,), views=1),
+            ONLINE: make(students=(ours.TRIVIAL,)),
+            VIEWS: make(students=(ours.TRIVIAL,), views=1),
             **{name: make(students=(name,)) for name in args.students},
         }
-        for name in (VIEWS, PASS):  # warm-up, and targets to cache
-            ours.run(jobs[name], ours.FEW)
+        for name in (VIEWS, PASS):  # warm-up; this also writes the target cache
+            ours.run(jobs[name], ours.WARM_UP)
         contestants: dict[str, Callable[[], Sample]] = {
             name: partial(ours.steps_of, job, args.steps) for name, job in jobs.items()
         }
         table = timing.contest(contestants, args.rounds)
-    found = parts({name: args.batch_size / row[key] for name, row in table.items()}, args.students)
-    for name, value in found.items():
+    seconds = {name: args.batch_size / row[key] for name, row in table.items()}
+    figures = parts(seconds, args.students)
+    for name, value in figures.items():
         print(f"{name:<20}{1000 * value:>10.2f} ms")
-    print(f"a run each takes {found['a run each'] / found['one pass']:.2f} times one pass")
-    unit = "CPU-seconds a step" if "cpu" in key else "seconds a step"
+    ratio = figures["separate runs"] / figures["one pass"]
+    print(f"separate runs take {ratio:.2f} times as long as one pass")
+    unit = "CPU-seconds per step" if "cpu" in key else "seconds per step"
     result: dict[str, Any] = {
-        "seconds_per_step": found,
+        "seconds_per_step": figures,
         "measured": table,
         "command": pair.plain(args),
     }
-    timing.write("students", [line(found, unit)], **result, machine=timing.machine(args.device))
+    timing.write("students", [line(figures, unit)], **result, machine=timing.machine(args.device))
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     options = pair.parser(__doc__)
-    options.add_argument("--students", nargs="+", default=list(STUDENTS))
+    options.add_argument("--students", nargs="+", default=list(STUDENTS), help="student networks")
     return options.parse_args(words)
 
 

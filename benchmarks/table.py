@@ -1,4 +1,4 @@
-"""One table of all benchmarks, from the JSONs that they left; what was not measured is blank.
+"""One table of all benchmarks, read from their JSON files; a figure not measured is blank.
 
 Command: python -m benchmarks.table
 """
@@ -18,12 +18,12 @@ Body = Mapping[str, Any]
 
 
 def written(body: Body) -> list[Line]:
-    """The lines of a benchmark that writes its own."""
-    return [line_of(one) for one in body["lines"]]
+    """Return the lines of a benchmark that writes lines itself."""
+    return [line_of(line) for line in body["lines"]]
 
 
 def embed(body: Body) -> list[Line]:
-    """benchmarks/embed.json."""
+    """Return the line of benchmarks/embed.json."""
     key = "images_per_cpu_second"
     target = Target(of="floor", sense=">=", bound=0.95)
     return [Line(row="embed", unit="images per CPU-second", ours=body["ours"][key],
@@ -31,7 +31,7 @@ def embed(body: Body) -> list[Line]:
 
 
 def index(body: Body) -> list[Line]:
-    """benchmarks/index.json."""
+    """Return the line of benchmarks/index.json."""
     ours, faiss, peer = (
         body.get(f"{name} ordered", {}).get("cpu_seconds")
         for name in ("ours", "faiss", "autofaiss")
@@ -42,7 +42,7 @@ def index(body: Body) -> list[Line]:
 
 
 def select(body: Body) -> list[Line]:
-    """benchmarks/select-ROWS.json."""
+    """Return the line of benchmarks/select-ROWS.json."""
     jobs = body["jobs"]
     peer = next((name for name in ("pandas", "lexsort") if name in jobs), "")
     return [
@@ -60,16 +60,16 @@ def select(body: Body) -> list[Line]:
 
 
 def dedup(body: Body) -> list[Line]:
-    """benchmarks/dedup.json: recall and precision on the planted set, not a speed."""
+    """Return the lines of benchmarks/dedup.json: recall and precision on the planted copies."""
     tools = body["tools"]
-    found = []
+    rows = []
     for key, bound in (("recall", 0.97), ("precision", 0.95)):
         others = {name: row[key] for name, row in tools.items() if name != "winnow"}
         peer = max(others, key=lambda name: others[name], default="")
         target = Target(of="", sense=">=", bound=bound)
-        found.append(Line(row=f"dedup, {key}", unit="share", ours=tools["winnow"][key],
+        rows.append(Line(row=f"dedup, {key}", unit="share", ours=tools["winnow"][key],
                           peer=others.get(peer), peer_name=peer, target=target))  # fmt: skip
-    return found
+    return rows
 
 
 ROWS: tuple[tuple[str, str, Callable[[Body], list[Line]]], ...] = (
@@ -79,29 +79,29 @@ ROWS: tuple[tuple[str, str, Callable[[Body], list[Line]]], ...] = (
     ("select", "select-*.json", select),
     ("shard", "shard.json", written),
     ("dedup", "dedup.json", dedup),
-    ("distil", "distill.json", written),
+    ("distill", "distill.json", written),
     ("k students", "students.json", written),
     ("stream", "stream.json", written),
     ("cold start", "coldstart.json", written),
     ("whole job", "wholejob.json", written),
 )
-"""What the table begins with: name, its file, and how that is read; the rows of PERFORMANCE."""
+"""The rows of the table in order: the name, the pattern of the JSON files, and their reader."""
 
 
 def lines(folder: Path) -> list[Line]:
-    """Every row; only its name where there is no JSON of it."""
-    found = []
+    """Return every row of the table; a row without a JSON file has only a name."""
+    rows = []
     for name, pattern, read in ROWS:
         paths = sorted(folder.glob(pattern))
         for path in paths:
-            found += read(json.loads(path.read_text()))
+            rows += read(json.loads(path.read_text()))
         if not paths:
-            found.append(Line(row=name, unit=""))
-    return found
+            rows.append(Line(row=name, unit=""))
+    return rows
 
 
 def cells(line: Line) -> list[str]:
-    """One row of the table."""
+    """Return the cells of one row of the table."""
     floor, peer = (
         f"{number(value)} ({name})" if name and value is not None else number(value)
         for value, name in ((line.floor, line.floor_name), (line.peer, line.peer_name))
@@ -112,15 +112,15 @@ def cells(line: Line) -> list[str]:
     return [line.row, line.unit, number(line.ours), floor, ratios[0], peer, ratios[1], target, met]
 
 
-def table(found: Sequence[Line]) -> Iterator[str]:
-    """The rows as Markdown."""
+def table(rows: Sequence[Line]) -> Iterator[str]:
+    """Yield the rows as Markdown."""
     yield from markdown(*HEAD, head=True)
-    for one in found:
-        yield from markdown(*cells(one))
+    for row in rows:
+        yield from markdown(*cells(row))
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     print("\n".join(table(lines(FOLDER))))
 
 

@@ -1,7 +1,7 @@
-"""What the timed benchmarks share: a clock, rounds that alternate, ratios, and lines of one table.
+"""What the timed benchmarks share: a clock, alternating rounds, ratios, and lines of one table.
 
 A line is a row of `python -m benchmarks.table`: ours, the floor and the fastest peer in one unit,
-and the target of PERFORMANCE. What was not measured is None and shown blank.
+and the target. A figure that was not measured is None and shown blank.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FOLDER = Path("benchmarks")
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement: so many images (or other things) in so many seconds."""
+    """One measurement: the number of images (or other items), and the seconds that they took."""
 
     images: float
     seconds: float
     cpu_seconds: float
 
     def rates(self) -> dict[str, float]:
-        """What is compared; as in `asdict`, by name."""
+        """Return the rates that are compared, by name."""
         return {
             "images_per_second": self.images / self.seconds,
             "images_per_cpu_second": self.images / self.cpu_seconds,
@@ -36,14 +36,14 @@ class Sample:
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process and of all its children, those alive too."""
+    """Return the user and system seconds of this process and its children, ended or alive."""
     used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     ended = sum(usage.ru_utime + usage.ru_stime for usage in used)
     return ended + sum(map(_seconds_of, _children(os.getpid())))
 
 
 def _children(process: int) -> list[int]:
-    """The processes that `process` started and has not yet waited for; Linux only, else none."""
+    """Return the children that `process` has not yet waited for; empty except on Linux."""
     children: list[int] = []
     for task in Path(f"/proc/{process}/task").glob("*/children"):
         children += map(int, task.read_text().split())
@@ -51,24 +51,26 @@ def _children(process: int) -> list[int]:
 
 
 def _seconds_of(process: int) -> float:
-    """User and system time of a living process, with all that it started."""
+    """Return the user and system seconds of a running process and its descendants."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         below = _children(process)
-    except OSError:  # it has ended meanwhile: its parent has, or will have, waited for it
+    except (
+        OSError
+    ):  # The process has ended; RUSAGE_CHILDREN counts it when its parent waits for it.
         return 0.0
     ticks = sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK") + sum(map(_seconds_of, below))
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held; getrusage would count what its parent held."""
+    """Return the peak memory of this process; getrusage would include the peak of its parent."""
     status = Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def timed(job: Callable[[], float], device: str = "cpu") -> Sample:
-    """Runs `job`, which says how many images it went through."""
+    """Time `job`, which returns the number of images that it processed."""
     synchronize(device)
     cpu, begin = cpu_seconds(), time.perf_counter()
     images = job()
@@ -77,7 +79,7 @@ def timed(job: Callable[[], float], device: str = "cpu") -> Sample:
 
 
 def synchronize(device: str) -> None:
-    """Waits until the device has done its work."""
+    """Wait until the device has finished its work."""
     if device.startswith("cuda"):
         import torch
 
@@ -87,9 +89,10 @@ def synchronize(device: str) -> None:
 def contest(
     contestants: Mapping[str, Callable[[], Sample]], rounds: int
 ) -> dict[str, dict[str, Any]]:
-    """Rounds that alternate between the contestants: the median of each figure, and its range.
+    """Measure the contestants in alternating rounds: the median of each figure, and its range.
 
-    Each round's figures too, for what drifts while all are measured leaves a round's ratios alone.
+    The figures of every round are returned as well: a drift of the machine over the rounds does not
+    affect the ratios within a round.
     """
     samples: dict[str, list[Sample]] = {name: [] for name in contestants}
     for number in range(rounds):
@@ -97,37 +100,37 @@ def contest(
             samples[name].append(measure())
             rates = samples[name][-1].rates().values()
             print(f"round {number}: {name}", *(f"{rate:,.1f}" for rate in rates), flush=True)
-    return {name: medians(found) for name, found in samples.items()}
+    return {name: medians(rounds_of) for name, rounds_of in samples.items()}
 
 
 def medians(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Median of each rate, with its lowest and highest, and all of them."""
+    """Return the median of each rate, its lowest and highest value, and all its values."""
     rates = [sample.rates() for sample in samples]
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for key in rates[0]:
-        values = [one[key] for one in rates]
-        found[key] = statistics.median(values)
-        found[f"lowest_{key}"], found[f"highest_{key}"] = min(values), max(values)
-        found[f"rounds_{key}"] = values
-    return found
+        values = [rate[key] for rate in rates]
+        figures[key] = statistics.median(values)
+        figures[f"lowest_{key}"], figures[f"highest_{key}"] = min(values), max(values)
+        figures[f"rounds_{key}"] = values
+    return figures
 
 
 def per_round(
     table: Mapping[str, Mapping[str, Any]], name: str, other: str, key: str
 ) -> tuple[float, float, float]:
-    """The figure of `name` over that of `other` in the same round: median, lowest and highest."""
+    """Return `name` / `other` of the same round: the median, the lowest and the highest ratio."""
     pairs = zip(table[name][f"rounds_{key}"], table[other][f"rounds_{key}"], strict=True)
-    found = [one / another for one, another in pairs]
-    return statistics.median(found), min(found), max(found)
+    ratios = [figure / base for figure, base in pairs]
+    return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def unit(device: str) -> str:
-    """What is compared: CPU-seconds where processes compete, wall-clock time on a GPU."""
+    """Return the rate to compare: by CPU-seconds where processes compete, by seconds on a GPU."""
     return "images_per_second" if device.startswith("cuda") else "images_per_cpu_second"
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What a result was measured on."""
+    """Return the device, the threads and the torch version of a measurement."""
     import torch
 
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
@@ -136,7 +139,7 @@ def machine(device: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What `ours` over `of` has to be; of nothing, what `ours` itself has to be."""
+    """The bound of `ours / of`, or of `ours` alone if `of` is empty."""
 
     of: Literal["floor", "peer", ""]
     sense: Literal[">=", "<="]
@@ -148,7 +151,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One row of the table; `floor_name` and `peer_name` say who they are."""
+    """One row of the table; `floor_name` and `peer_name` name the floor and the peer."""
 
     row: str
     unit: str
@@ -161,17 +164,17 @@ class Line:
 
     @property
     def to_floor(self) -> float | None:
-        """ours / floor."""
+        """Return ours / floor."""
         return ratio(self.ours, self.floor)
 
     @property
     def to_peer(self) -> float | None:
-        """ours / peer."""
+        """Return ours / peer."""
         return ratio(self.ours, self.peer)
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None where there is none or something was not measured."""
+        """Return whether the target is met; None without a target or without a measurement."""
         if self.target is None:
             return None
         value = {"floor": self.to_floor, "peer": self.to_peer, "": self.ours}[self.target.of]
@@ -181,13 +184,13 @@ class Line:
         return value >= bound if self.target.sense == ">=" else value <= bound
 
 
-def ratio(one: float | None, other: float | None) -> float | None:
-    """one / other; None where either is missing or other is 0."""
-    return one / other if one is not None and other else None
+def ratio(figure: float | None, base: float | None) -> float | None:
+    """Return figure / base; None if one of them is None or base is 0."""
+    return figure / base if figure is not None and base else None
 
 
 def line_of(body: Mapping[str, Any]) -> Line:
-    """A line as `write` wrote it."""
+    """Read a line that `write` wrote."""
     target = body.get("target")
     return Line(**{**body, "target": Target(**target) if target else None})
 
@@ -195,14 +198,14 @@ def line_of(body: Mapping[str, Any]) -> Line:
 def fastest(
     table: Mapping[str, Mapping[str, float]], names: Sequence[str], key: str
 ) -> tuple[str, float | None]:
-    """Name and figure of the highest of `names` that were measured; ("", None) for none."""
-    there = [name for name in names if name in table]
-    best = max(there, key=lambda name: table[name][key], default="")
+    """Return the name and the figure of the highest measured of `names`; ("", None) if none is."""
+    measured = [name for name in names if name in table]
+    best = max(measured, key=lambda name: table[name][key], default="")
     return best, table[best][key] if best else None
 
 
 def show(table: Mapping[str, Mapping[str, Any]]) -> None:
-    """The table, a row for each contestant; a note for one that was not measured."""
+    """Print the table, one row for each contestant."""
     for name, row in table.items():
         figures = (
             f"{key}={value:,.4g}" if isinstance(value, float) else f"{key}={value}"
@@ -213,7 +216,7 @@ def show(table: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def write(name: str, lines: Sequence[Line], **body: Any) -> None:
-    """benchmarks/NAME.json, and each line with its ratios on the terminal."""
+    """Write benchmarks/NAME.json, and print each line with its ratios."""
     for line in lines:
         parts = [f"{line.row}: ours {number(line.ours)} {line.unit}"]
         if line.floor is not None:
@@ -228,7 +231,7 @@ def write(name: str, lines: Sequence[Line], **body: Any) -> None:
 
 
 def number(value: float | None) -> str:
-    """Short; blank for what was not measured."""
+    """Format a figure briefly; None becomes an empty text."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

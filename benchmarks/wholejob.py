@@ -1,10 +1,11 @@
-"""The whole job: a pool becomes curated shards, the shards a student at its final accuracy.
+"""The whole job: from a pool to curated shards, and from the shards to an evaluated student.
 
 Command: python -m benchmarks.wholejob --corpus 'POOL/*.tar.gz' --teacher DIR --eval TEST \
     [-n 50000] [--student resnet18] [--select-args '...'] [--distill-args '--epochs 30']
-`winnow select` and `winnow distill` as a user runs them, in processes of their own, from nothing:
-wall-clock seconds of both and of each stage, read from the lines that they log, start-up, decoding,
-saving and evaluation included. The target, five minutes, is one H200's: on a CPU it is blank.
+The benchmark runs `winnow select` and `winnow distill` as a user does, each in a new process and
+without earlier results. It measures the wall-clock seconds of both commands and of each stage, from
+the lines that they log. Start-up, decoding, saving and evaluation are included. The target of five
+minutes holds for one H200; on a CPU it is blank.
 """
 
 from __future__ import annotations
@@ -27,11 +28,20 @@ from indexes import artifact, devices
 from indexes.sources.spec import open_parts
 
 MINUTES = 5
-EVALUATION = ("evaluate: ", "weakest: ", "dropped: ", "cost: ", "Images/s: ")  # what it prints
+EVALUATION = (
+    "evaluate: ",
+    "weakest: ",
+    "dropped: ",
+    "cost: ",
+    "Images/s: ",
+)  # lines of the evaluation
 
 
 def timed_lines(*words: object) -> list[tuple[float, str]]:
-    """The lines that `winnow` logs and prints, each with the seconds since its start."""
+    """Run `winnow` and return every line that it prints with the seconds since the start.
+
+    Raises SystemExit if the command fails.
+    """
     command = [sys.executable, "-u", "-m", "winnow", *map(str, words)]
     begin, lines = time.perf_counter(), []
     with subprocess.Popen(
@@ -42,12 +52,15 @@ def timed_lines(*words: object) -> list[tuple[float, str]]:
             lines.append((time.perf_counter() - begin, text.rstrip("\n")))
             print(text, end="", flush=True)
     if process.returncode:
-        raise SystemExit(f"{shlex.join(command)} ended with {process.returncode}")
+        raise SystemExit(f"{shlex.join(command)}: exit status {process.returncode}")
     return [*lines, (time.perf_counter() - begin, "the end:")]
 
 
 def stages(lines: Iterable[tuple[float, str]], student: str) -> dict[str, float]:
-    """Seconds by stage: a line names the stage that took the time since the line before it."""
+    """Return the seconds of each stage.
+
+    A line names the stage that took the time since the line before.
+    """
     seconds_of: dict[str, float] = {}
     before = 0.0
     for seconds, text in lines:
@@ -59,7 +72,7 @@ def stages(lines: Iterable[tuple[float, str]], student: str) -> dict[str, float]
 
 
 def stage_of(text: str, student: str) -> str | None:
-    """`embed` for "embed: 10 images in 0:01"; None for a line that is no stage's own."""
+    """Return `embed` for "embed: 10 images in 0:01", and None for a line of no stage."""
     if text.startswith("step "):
         return "training"
     if text.startswith(f"{student}: "):
@@ -71,14 +84,17 @@ def stage_of(text: str, student: str) -> str | None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Prints one table and writes benchmarks/wholejob.json."""
+    """Print the table and write benchmarks/wholejob.json."""
     args = arguments(words)
     device = devices.choose()
-    open_parts(args.eval)  # a mistake in the path is reported before the selection
-    with contextlib.ExitStack() as held:
-        runs = args.scratch or Path(held.enter_context(tempfile.TemporaryDirectory()))
+    open_parts(args.eval)  # Reports a wrong path before the selection begins.
+    with contextlib.ExitStack() as stack:
+        runs = args.scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         if any(runs.glob("*")):
-            raise SystemExit(f"{runs} is not empty: what is there already would not be timed")
+            raise SystemExit(
+                f"{runs} is not empty: existing results would be reused and not timed; "
+                "name an empty folder"
+            )
         common = ["--runs", runs, "--teacher", args.teacher]
         select = timed_lines(
             "select", *common, "--corpus", args.corpus, "-n", args.n,
@@ -99,7 +115,7 @@ def main(words: Sequence[str] | None = None) -> None:
     on_gpu = device.startswith("cuda")
     line = Line(
         row="whole job",
-        unit="seconds" if on_gpu else "seconds of a CPU",
+        unit="seconds" if on_gpu else "seconds on a CPU",
         ours=select[-1][0] + distill[-1][0],
         target=Target(of="", sense="<=", bound=60.0 * MINUTES) if on_gpu else None,
     )
@@ -108,22 +124,22 @@ def main(words: Sequence[str] | None = None) -> None:
     settings |= {"select_args": args.select_args, "distill_args": args.distill_args}
     timing.write("wholejob", [line], **result, command=settings)
     if not on_gpu:
-        print("this is a CPU's figure; the target is one H200's, and blank")
+        print("this is the figure of a CPU; the target holds for one H200 and is left blank")
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--corpus", required=True)
-    options.add_argument("--teacher", required=True)
-    options.add_argument("--eval", required=True)
-    options.add_argument("-n", type=int, default=50_000)
-    options.add_argument("--student", default="resnet18")
-    options.add_argument("--select-args", default="", help="further words for `winnow select`")
+    options.add_argument("--corpus", required=True, help="the unlabeled corpus")
+    options.add_argument("--teacher", required=True, help="a teacher directory")
+    options.add_argument("--eval", required=True, help="the labeled evaluation set")
+    options.add_argument("-n", type=int, default=50_000, help="images to select")
+    options.add_argument("--student", default="resnet18", help="the student network")
+    options.add_argument("--select-args", default="", help="additional options of `winnow select`")
     options.add_argument("--distill-args", default="", help="as in '--method kd --epochs 30'")
-    options.add_argument("--scratch", type=Path, help="an empty folder for what is made")
+    options.add_argument("--scratch", type=Path, help="an empty folder for all results")
     return options.parse_args(words)
 
 

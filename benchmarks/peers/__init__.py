@@ -1,4 +1,5 @@
-"""Other projects on the same pair, a file each: `make(pair, workers)`, and SETUP says how it runs.
+"""Other projects that train the same pair, one file per project.
 
-ImportError where it is not installed. All take their images from the naive loop's dataset.
+`make(pair, workers)` returns the training loop and raises ImportError if the project is not
+installed. SETUP describes how it runs. All take their images from the dataset of the naive loop.
 """

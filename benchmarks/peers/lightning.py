@@ -12,11 +12,11 @@ from torch import Tensor
 from benchmarks import bare
 from benchmarks.pair import LR, MOMENTUM, WEIGHT_DECAY, Pair, Steps, kd
 
-SETUP = "Trainer by its defaults, but no logger, checkpoint, progress bar or model summary; fp32"
+SETUP = "Trainer with defaults, except no logger, checkpoint, progress bar or model summary; fp32"
 
 
 def make(pair: Pair, workers: int) -> Steps:
-    """A Trainer and its module; each call is a `fit` of `max_steps`."""
+    """Return a loop around a Trainer and its module; each call is a `fit` of `max_steps`."""
     import lightning
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -54,7 +54,7 @@ def make(pair: Pair, workers: int) -> Steps:
             enable_model_summary=False,
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that the loader has few workers
+            warnings.simplefilter("ignore")  # Lightning warns that the loader has few workers.
             trainer.fit(module, data)
 
     return run

@@ -11,12 +11,12 @@ from benchmarks.pair import LR, MOMENTUM, TEMPERATURE, WEIGHT_DECAY, Pair, Steps
 
 SETUP = (
     "LogitDistillationTask, temperature 4, task_loss_weight 0, create_optimizer_v2('sgd'), fp32; "
-    "not its loader, which wants image files"
+    "without its loader, which needs image files"
 )
 
 
 def make(pair: Pair, workers: int) -> Steps:
-    """The task over the same loader; its cross entropy is computed, and weighs nothing."""
+    """Return a loop around the task; its cross entropy is computed, but has the weight 0."""
     from timm.optim import create_optimizer_v2
     from timm.task import LogitDistillationTask
 

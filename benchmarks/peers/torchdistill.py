@@ -16,7 +16,7 @@ SETUP = "DistillationBox, KDLoss with alpha 0, SGD, its own DataLoader over the 
 
 
 def make(pair: Pair, workers: int) -> Steps:
-    """The box; each call is pre_epoch_process and so many steps of one pass after another."""
+    """Return a loop around the box; each epoch begins with pre_epoch_process."""
     with contextlib.redirect_stderr(io.StringIO()):
         from torchdistill.core.distillation import DistillationBox
     logging.getLogger("torchdistill").setLevel(logging.ERROR)
@@ -24,7 +24,7 @@ def make(pair: Pair, workers: int) -> Steps:
     box = DistillationBox(
         pair.teacher().net.module,
         pair.student_net(),
-        {"images": bare.Augmented(pair.normal())},
+        {"images": bare.Augmented(pair.normalized())},
         _config(pair, workers),
         torch.device(pair.device),
         None,
@@ -59,7 +59,7 @@ def _config(pair: Pair, workers: int) -> dict[str, object]:
         "alpha": 0.0,
         "reduction": "batchmean",
     }
-    weight = TEMPERATURE**2  # its KDLoss leaves T^2 out where alpha is 0
+    weight = TEMPERATURE**2  # KDLoss leaves T^2 out if alpha is 0.
     return {
         "num_epochs": 1,
         "train_data_loader": {

@@ -31,7 +31,7 @@ def small(tmp_path: Path) -> Pair:
 def test_views_are_crops_and_flips(small: Pair) -> None:
     views = Views(small)
     index = torch.tensor([3, 7, 3, 11])
-    normal = F.pad(small.normal(), (4, 4, 4, 4), value=torch.nan)
+    normal = F.pad(small.normalized(), (4, 4, 4, 4), value=torch.nan)
     for row, view in zip(index.tolist(), views.batch(index), strict=True):
         assert view.shape == (3, 32, 32)
         crops = normal[row].unfold(1, 32, 1).unfold(2, 32, 1).permute(1, 2, 0, 3, 4)
@@ -59,7 +59,7 @@ def test_the_loss_is_ours() -> None:
 @pytest.mark.parametrize("teacher", ["plain", "folded"])
 def test_a_folded_teacher_answers_alike(small: Pair, teacher: str) -> None:
     module = bare._teacher(small, Variant(teacher=teacher))  # type: ignore[arg-type]
-    pixels = small.normal()[:4]
+    pixels = small.normalized()[:4]
     torch.testing.assert_close(module(pixels), small.teacher().net.module(pixels))
 
 
@@ -78,7 +78,7 @@ def test_ours_is_trained_from_nothing_each_time(tmp_path: Path) -> None:
     job = ours.Job(
         shards=tmp_path / "shards",
         teacher=tmp_path / "t",
-        students=("resnet8", ours.NOTHING),
+        students=("resnet8", ours.TRIVIAL),
         batch_size=8,
         device="cpu",
         scratch=tmp_path / "scratch",

@@ -39,7 +39,13 @@ def test_what_the_benchmarks_left(tmp_path: Path) -> None:
     }
     put(tmp_path, "dedup", {"tools": tools})
     target = {"of": "floor", "sense": ">=", "bound": 1.25}
-    distil = {"row": "distil, online", "unit": "u", "ours": 130.0, "floor": 100.0, "target": target}
+    distil = {
+        "row": "distill, online",
+        "unit": "u",
+        "ours": 130.0,
+        "floor": 100.0,
+        "target": target,
+    }
     put(tmp_path, "distill", {"lines": [distil]})
     found = by_row(tmp_path)
     assert found["embed"].met is True
@@ -48,11 +54,11 @@ def test_what_the_benchmarks_left(tmp_path: Path) -> None:
     assert (found["select, 1,000 rows"].met, found["select, 1,000 rows"].to_peer) == (False, 0.5)
     assert (found["dedup, recall"].met, found["dedup, recall"].peer_name) == (True, "fastdup")
     assert (found["dedup, precision"].met, found["dedup, precision"].peer) == (False, 1.0)
-    assert found["distil, online"].met is True
+    assert found["distill, online"].met is True
     assert found["k students"].ours is None
     text = [*table.table(table.lines(tmp_path))]
     assert len({line.count("|") for line in text}) == 1, "square"
-    assert "| distil, online | u | 130 | 100 | 1.3 |  |  | ours / floor >= 1.25 | yes |" in text
+    assert "| distill, online | u | 130 | 100 | 1.3 |  |  | ours / floor >= 1.25 | yes |" in text
 
 
 def test_a_peer_that_was_not_there(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_parts_of_a_pass() -> None:
     assert found["teacher"] == 4
     assert (found["x"], found["y"]) == (2, 1)
     assert found["sum of the parts"] == 1 + 4 + 2 + 1
-    assert found["a run each"] == 13
+    assert found["separate runs"] == 13
     line = students.line(found, "seconds")
     assert line.to_floor == 8.5 / 8
     assert line.met is False
