@@ -79,14 +79,10 @@ check: $(READY) ## check the formatting, the lint rules and the types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-<<<<<<< ours
-docs: $(READY) ## the documentation: open docs/_build/html/index.html
+docs: $(READY) ## build the documentation: docs/_build/html/index.html
 	OMP_NUM_THREADS=1 $(BIN)/sphinx-build -W --keep-going -q -j 2 docs docs/_build/html
 
-test: $(READY) ## the test suite, a worker per core; ARGS goes to pytest
-=======
 test: $(READY) ## run the test suite with one worker per core; ARGS goes to pytest
->>>>>>> theirs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m 'not slow' $(ARGS)
 
 test-slow: $(READY) ## run the slow tests: several processes, a small demo, the wheel

@@ -236,7 +236,7 @@ def spread(student: Teacher, pixels: Pixels) -> float:
 def parity(student: Teacher, path: Path, batches: Sequence[Pixels]) -> float:
     """Largest gap between the logits of the file and of the student, relative to the largest.
 
-    Relative to max(1, largest |logit|). Raises ExportError above MAX_PARITY_GAP, where the file
+    The gap is divided by `max(1, largest |logit|)`. Raises ExportError above MAX_PARITY_GAP, where the file
     does not run or has other facts inside.
     """
     if read_facts(path) != json.loads(json.dumps(facts(student))):

@@ -2,9 +2,11 @@
 
 Paper: Hybrid Data-Free Distillation (arXiv 2412.13525, AAAI 2025); its code was read (SOURCE).
 L = align mean (P(f_S) - f_T)^2, where P is the projector of indexes/zoo/_reused.py. The other half
-of the method is its data: a few thousand curated images and many images generated from them:
+of the method is its data: a few thousand curated images and many images generated from them::
+
   winnow generate --shards REAL -n 50000
   winnow distill --method hidfd --shards REAL --mix SYNTHETIC
+
 Cost: the projector adds at least D^2 (9 / 4 + 1 / 2) weights to the student, where D is the number
 of the teacher's features. A step of a ResNet-8 takes about twice as long as with kd.
 Expected (the paper's, through a secondary note): R34 -> R18, CIFAR-10, 95.39.

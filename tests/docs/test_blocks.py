@@ -53,3 +53,12 @@ def test_a_block_that_is_not_run_says_why(page: Path) -> None:
     reasons = [block.reason for block in blocks_of(text) if block.reason is not None]
     assert all(len(reason.split()) > 1 for reason in reasons)
     assert text.count("<!-- not run: ") == len(reasons)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/extend").glob("*.md")), ids=lambda p: p.stem)
+def test_a_kind_of_plug_in_is_explained_in_forty_lines(page: Path) -> None:
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= 40
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
