@@ -1,4 +1,4 @@
-"""The whole job from Python: curate a corpus with a teacher, distil students, compare them.
+"""The whole job from Python: curate a corpus with a teacher, distill students, compare them.
 
 Command: python examples/whole_job.py CORPUS TEACHER LABELED_SET
 The demo world, with a teacher that is trained first: python examples/whole_job.py

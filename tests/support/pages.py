@@ -31,7 +31,6 @@ SMALLER = {
     r"\bN=[\d_]+": "N=40",
     r"\bn=[\d_]+": "n=40",
     r"--(?:epochs|steps) [\d.]+": "--steps 3",
-    r"\b(?:epochs|steps)=[\d._]+": "steps=3",
 }
 """Sizes of a real job -> those of the small world."""
 NEEDS_A_SHELL = re.compile(r"[|;&<>$`]|^\s*(?!winnow |#)\S", re.MULTILINE)
@@ -121,7 +120,7 @@ class Page:
         code = code.replace("/data/", f"{self.folder}/data/")
         for pattern, size in SMALLER.items():
             code = re.sub(pattern, size, code)
-        return code
+        return re.sub(r"(?<=[(, ])(?:epochs|steps)=[\d._]+(?=[,)])", "steps=3", code)
 
     def run_winnow(self, arguments: str) -> None:
         """`winnow ARGUMENTS` in this process."""
