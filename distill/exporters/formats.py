@@ -236,8 +236,8 @@ def spread(student: Teacher, pixels: Pixels) -> float:
 def parity(student: Teacher, path: Path, batches: Sequence[Pixels]) -> float:
     """Largest gap between the logits of the file and of the student, relative to the largest.
 
-    The gap is divided by `max(1, largest |logit|)`. Raises ExportError above MAX_PARITY_GAP, where the file
-    does not run or has other facts inside.
+    The gap is divided by `max(1, largest |logit|)`. Raises ExportError above MAX_PARITY_GAP, where
+    the file does not run or has other facts inside.
     """
     if read_facts(path) != json.loads(json.dumps(facts(student))):
         raise ExportError(f"{path} holds other metadata than its student's card: export it again")
