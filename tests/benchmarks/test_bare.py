@@ -1,4 +1,4 @@
-"""The floors of `distil` do what ours does: the same views, the same loss, the same logits."""
+"""The floors of `distill` do what ours does: the same views, the same loss, the same logits."""
 
 from __future__ import annotations
 
