@@ -16,9 +16,8 @@ import torch
 from indexes.models.net import build_net
 from indexes.models.teacher import save_teacher
 from tests.support import corpora
+from tests.support.tree import PACKAGES, ROOT, files
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("pipeline", "indexes", "distill")
 FORBIDDEN = {
     "pipeline": {"distill"},
     "distill": {"pipeline"},
@@ -37,11 +36,6 @@ COMMANDS = ["demo", "select", "generate", "search", "corpora", "distill", "targe
             "verify"]  # fmt: skip
 
 
-def files() -> Iterator[Path]:
-    for package in PACKAGES:
-        yield from sorted((ROOT / package).rglob("*.py"))
-
-
 def imported(tree: ast.Module, *, module_level: bool = False) -> Iterator[str]:
     """The modules that a file imports, and `module.name` for each name taken from one."""
     for node in tree.body if module_level else ast.walk(tree):
@@ -58,7 +52,7 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-@pytest.mark.parametrize("path", list(files()), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_arrows_and_doors(path: Path) -> None:
     tree = ast.parse(path.read_text())
     package = path.relative_to(ROOT).parts[0]
@@ -74,7 +68,7 @@ def test_arrows_and_doors(path: Path) -> None:
     assert path.read_text().isascii()
 
 
-@pytest.mark.parametrize("path", list(files()), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_on_disk_is_unpickled(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert not {"pickle", "shelve", "dill", "joblib"} & set(imported(tree))
@@ -127,7 +121,7 @@ def test_folders_are_small(folder: Path) -> None:
     assert len(names) <= 16, "a folder holds what a reader can keep in mind"
 
 
-@pytest.mark.parametrize("path", list(files()), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_functions_and_signatures_are_small(path: Path) -> None:
     text = path.read_text()
     assert text.count("\n") <= 300

@@ -14,9 +14,8 @@ import pytest
 import distill
 import indexes
 import pipeline
+from tests.support.tree import PACKAGES, ROOT, files
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("indexes", "pipeline", "distill")
 ARRAY = re.compile(r"\b(Tensor|NDArray|ndarray)\b")
 SHAPE = re.compile(r"\[[A-Z0-9][\w ,.*+/-]*\]|\bscalar\b", re.IGNORECASE)
 SOURCE = re.compile(r"\b(SOURCE|DERIVED|REC|OURS)\b|arXiv")
@@ -30,10 +29,6 @@ DOOR = {
 }  # fmt: skip
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def modules(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
 
 
 def functions(path: Path) -> Iterator[tuple[str, Function]]:
@@ -91,7 +86,7 @@ def lacks(path: Path, name: str, function: Function) -> list[str]:
 def test_every_public_function_says_what_its_caller_must_know(package: str) -> None:
     gaps = [
         f"{path.relative_to(ROOT)}:{function.lineno} {name} lacks {', '.join(missing)}"
-        for path in modules(package)
+        for path in files(package)
         for name, function in functions(path)
         if (missing := lacks(path, name, function))
     ]
@@ -101,7 +96,7 @@ def test_every_public_function_says_what_its_caller_must_know(package: str) -> N
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_examples_in_docstrings_run(package: str) -> None:
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    for path in modules(package):
+    for path in files(package):
         if ">>>" in path.read_text(encoding="utf-8"):
             parts = path.relative_to(ROOT).with_suffix("").parts
             module = importlib.import_module(".".join(parts).removesuffix(".__init__"))

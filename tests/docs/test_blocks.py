@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
 from pathlib import Path
 
 import pytest
 
 from distill.evaluation import cost
-from tests.support.pages import ROOT, Page, blocks_of, draw_world, pages, run_main_job
+from tests.support.pages import MAIN_JOB, Block, Page, blocks_of, draw_world, pages
+from tests.support.tree import ROOT
 
 FRESH = ("README.md", "docs/quickstart.md")
 """Pages that start from nothing but the data; the others start after the main job."""
@@ -20,14 +21,10 @@ PAGES = [page for page in pages() if page.exists() and blocks_of(page.read_text(
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     """Whether the main job has been done -> a folder to start from."""
     fresh, done = tmp_path_factory.mktemp("fresh"), tmp_path_factory.mktemp("done")
-    here = Path.cwd()
     for folder in (fresh, done):
         draw_world(folder)
-    os.chdir(done)
-    try:
-        run_main_job(done)
-    finally:
-        os.chdir(here)
+    with contextlib.chdir(done):
+        assert not Page(done).run(Block("sh", MAIN_JOB, 1, None))
     return {False: fresh, True: done}
 
 
@@ -39,12 +36,12 @@ def test_the_blocks_of_a_page_run(
     monkeypatch.setattr(cost, "RUN_SECONDS", 0.001)
     folder = tmp_path / "world"
     done = str(page.relative_to(ROOT)) not in FRESH
-    shutil.copytree(worlds[done], folder, copy_function=os.link)
+    shutil.copytree(worlds[done], folder)
     monkeypatch.chdir(folder)
     reader = Page(folder)
     for block in blocks_of(page.read_text(encoding="utf-8")):
-        if block.reason is None:
-            reader.run(block)
+        failure = reader.run(block) if block.reason is None else ""
+        assert not failure
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
-SOURCES = ("indexes", "pipeline", "distill")
+from tests.support.tree import ROOT, files
+
 ERROR = re.compile(r"(Error|^BadImage|^BadSetting|^UnknownName|^Damage|^DamagedPart)$")
 PLACEHOLDER = re.compile(r"%[-0-9,.]*[a-z]")
 HOLE = "..."
@@ -33,8 +33,7 @@ def messages() -> list[Message]:
 
 def source_files() -> list[Path]:
     """The files whose messages reach a user."""
-    packages = [file for name in SOURCES for file in (ROOT / name).rglob("*.py")]
-    return sorted([*packages, *ROOT.glob("winnow*.py")])
+    return [*files(), *sorted(ROOT.glob("winnow*.py"))]
 
 
 def _templates(tree: ast.AST) -> Iterator[tuple[str, int]]:

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 import winnow
 from tests.support import corpora
+from tests.support.tree import ROOT
 
-ROOT = Path(__file__).parents[2]
 FENCE = re.compile(
     r"(?:<!-- not run: (?P<reason>.+?) -->\s*)?"
     r"^(?P<indent>[ ]*)```(?P<language>sh|python)\n(?P<code>.*?)^(?P=indent)```$",
@@ -33,6 +33,13 @@ SMALLER = {
     r"--(?:epochs|steps) [\d.]+": "--steps 3",
 }
 """Sizes of a real job -> those of the small world."""
+MAIN_JOB = """\
+winnow import-teacher --builder torchvision:resnet18 --weights r18.safetensors \
+    --classes names.txt --input-size 32 runs/teachers/r18
+winnow select --corpus '/data/lake/{00000..00003}.tar' -n 40 --workers 0
+winnow distill --student resnet8x4 --student timm:mobilenetv3_small_050 --steps 3 --workers 0
+"""
+"""What a reader has done before a how-to page: a teacher, shards and two students."""
 NEEDS_A_SHELL = re.compile(r"[|;&<>$`]|^\s*(?!winnow |#)\S", re.MULTILINE)
 
 
@@ -83,19 +90,6 @@ def draw_world(folder: Path) -> None:
     save_file(net.state_dict(), folder / "r18.safetensors")
 
 
-def run_main_job(folder: Path) -> None:
-    """What a reader has done before a how-to page: a teacher, shards and two students."""
-    page = Page(folder)
-    page.run_winnow(
-        "import-teacher --builder torchvision:resnet18 --weights r18.safetensors "
-        "--classes names.txt --input-size 32 runs/teachers/r18"
-    )
-    page.run_winnow("select --corpus /data/lake/{00000..00003}.tar -n 40 --workers 0")
-    page.run_winnow(
-        "distill --student resnet8x4 --student timm:mobilenetv3_small_050 --steps 3 --workers 0"
-    )
-
-
 class Page:
     """One page's blocks, run in order in one folder."""
 
@@ -103,17 +97,13 @@ class Page:
         self.folder = folder
         self.names: dict[str, Any] = {"__name__": "__main__"}
 
-    def run(self, block: Block) -> None:
-        """Runs a block, made small; raises AssertionError with its output where it fails."""
+    def run(self, block: Block) -> str:
+        """Runs a block, made small; returns the output of a command that failed, or nothing."""
         code = self.smaller(block.code)
-        if block.language == "python":
-            exec(compile(code, f"<block at line {block.line}>", "exec"), self.names)
-        elif NEEDS_A_SHELL.search(code):
-            self.run_shell(code)
-        else:
-            for line in code.replace("\\\n", " ").splitlines():
-                if words := shlex.split(line, comments=True):
-                    self.run_winnow(shlex.join(words[1:]))
+        if block.language == "sh":
+            return self.run_shell(code) if NEEDS_A_SHELL.search(code) else self.run_winnow(code)
+        exec(compile(code, f"<block at line {block.line}>", "exec"), self.names)
+        return ""
 
     def smaller(self, code: str) -> str:
         """The code with the world's paths and sizes."""
@@ -122,13 +112,16 @@ class Page:
             code = re.sub(pattern, size, code)
         return re.sub(r"(?<=[(, ])(?:epochs|steps)=[\d._]+(?=[,)])", "steps=3", code)
 
-    def run_winnow(self, arguments: str) -> None:
-        """`winnow ARGUMENTS` in this process."""
-        words = shlex.split(arguments.replace(" /data/", f" {self.folder}/data/"))
-        result = CliRunner().invoke(winnow.app, words)
-        assert result.exit_code == 0, f"winnow {arguments}\n{result.output}\n{result.exception!r}"
+    def run_winnow(self, code: str) -> str:
+        """The lines of a block that calls `winnow` alone, in this process."""
+        for line in code.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                result = CliRunner().invoke(winnow.app, words[1:])
+                if result.exit_code:
+                    return f"{line}\n{result.output}\n{result.exception!r}"
+        return ""
 
-    def run_shell(self, code: str) -> None:
+    def run_shell(self, code: str) -> str:
         """The block by bash, which stops at the first command that fails."""
         tools = self.folder / ".tools"
         if not tools.exists():
@@ -142,7 +135,7 @@ class Page:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
             cwd=self.folder, env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
-        assert result.returncode == 0, f"{code}\n{result.stdout}"
+        return f"{code}\n{result.stdout}" if result.returncode else ""
 
 
 def shims() -> dict[str, str]:

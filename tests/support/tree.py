@@ -1,0 +1,15 @@
+"""Where the repository lies, and the files of its packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("pipeline", "indexes", "distill")
+
+
+def files(*packages: str) -> list[Path]:
+    """The Python files of the named packages, or of all three."""
+    return [
+        file for package in packages or PACKAGES for file in sorted((ROOT / package).rglob("*.py"))
+    ]
