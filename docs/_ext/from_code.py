@@ -6,7 +6,6 @@ import dataclasses
 import importlib
 import inspect
 import re
-import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from sphinx.util.docutils import SphinxDirective
 from typer.models import ArgumentInfo, OptionInfo
 
 import winnow
-from indexes.command.options import field_docs
+from indexes.command.options import field_docs, field_types
 
 
 class Commands(SphinxDirective):
@@ -72,7 +71,14 @@ def command_lines(name: str, function: Callable[..., Any]) -> Iterator[str]:
         ]
         flags = flags or [parameter.name.upper()]
         text = " ".join((info.help or "").split())
-        yield row([f"`{', '.join(flags)}`", value_of(parameter), default_of(parameter), text])
+        yield row(
+            [
+                f"`{', '.join(flags)}`",
+                values_of(parameter.annotation.__origin__),
+                default_of(parameter),
+                text,
+            ]
+        )
     yield ""
 
 
@@ -89,17 +95,16 @@ def usage(parameter: inspect.Parameter) -> str:
     return name if parameter.default is inspect.Parameter.empty else f"[{name}]"
 
 
-def value_of(parameter: inspect.Parameter) -> str:
-    """The values that a parameter takes."""
-    members = typing.get_args(parameter.annotation)[:1]
-    if isinstance(members[0], types.UnionType) or typing.get_origin(members[0]) is typing.Union:
-        members = typing.get_args(members[0])
-    kind = next(member for member in members if member is not type(None))
+def values_of(kind: Any) -> str:
+    """The values that a type admits, in words; None goes without saying, as a default does."""
+    arguments = typing.get_args(kind)
     if typing.get_origin(kind) is typing.Literal:
-        return ", ".join(f"`{choice}`" for choice in typing.get_args(kind))
+        return ", ".join(f"`{choice}`" for choice in arguments)
     if typing.get_origin(kind) is list:
         return "text, repeatable"
-    return {bool: "flag", int: "integer", float: "number", str: "text", Path: "path"}[kind]
+    if arguments:
+        return " or ".join(values_of(member) for member in arguments if member is not type(None))
+    return {bool: "on or off", int: "integer", float: "number", str: "text", Path: "path"}[kind]
 
 
 def default_of(parameter: inspect.Parameter) -> str:
@@ -115,22 +120,16 @@ def settings_lines(module: Any) -> Iterator[str]:
     fields = dataclasses.fields(module.Config)
     if fields:
         yield "| setting | type | default | meaning |\n| --- | --- | --- | --- |"
+    types_of = field_types(module.Config)
     for field in fields:
         value = "" if field.default is dataclasses.MISSING else f"`{field.default}`"
         meaning = docs.get(field.name, "")
-        yield row([f"`{field.name}`", f"`{type_name(field.type)}`", value, meaning])
+        yield row([f"`{field.name}`", values_of(types_of[field.name][0]), value, meaning])
     if not fields:
         yield "It takes no settings."
     presets = getattr(module, "PRESETS", {})
     if presets:
         yield f"\nPresets: {', '.join(f'`{name}`' for name in presets)}."
-
-
-def type_name(annotation: Any) -> str:
-    """`Literal["a", "b"]` as `a, b`; another annotation as it is written."""
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    literal = re.fullmatch(r"Literal\[(.+)\]", text, flags=re.DOTALL)
-    return ", ".join(re.findall(r'["\']([^"\']+)["\']', literal[1])) if literal else text
 
 
 def row(cells: list[str]) -> str:
