@@ -27,10 +27,11 @@ FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 SMALLER = {
-    r"(?<=-n )[\d_,]+": "40",
-    r"\bN=[\d_]+": "N=40",
-    r"\bn=[\d_]+": "n=40",
+    r"(?<=-n )[\d_,]{3,}": "40",
+    r"\bN=[\d_]{3,}": "N=40",
+    r"\bn=[\d_]{3,}": "n=40",
     r"--(?:epochs|steps) [\d.]+": "--steps 3",
+    r"--classes names\.txt": "--classes names.txt --input-size 64",
 }
 """Sizes of a real job -> those of the small world."""
 MAIN_JOB = """\
