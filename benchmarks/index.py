@@ -67,8 +67,7 @@ def make(path: Path, rows: int, dimension: int) -> None:
     ordered = np.lib.format.open_memmap(path / "ordered.npy", "w+", np.float16, (rows, dimension))
     for cluster in np.array_split(np.arange(rows), min(1000, rows)):
         directions = 1.5 * generator.normal(size=(32, 96)) / np.sqrt(32)
-        points = generator.normal(size=(len(cluster), 32)) @ directions
-        points += generator.normal(size=96)
+        points = generator.normal(size=(len(cluster), 32)) @ directions + generator.normal(size=96)
         vectors = points.astype(np.float32) @ basis
         vectors += 0.2 * generator.normal(size=vectors.shape).astype(np.float32)
         vectors = np.maximum(vectors + 0.3, 0)  # like features after a ReLU
@@ -95,8 +94,7 @@ def truth(path: Path, generator: np.random.Generator) -> tuple[Array, Array]:
     sample = np.sort(generator.choice(len(vectors), min(QUERIES, len(vectors)), replace=False))
     queries = vectors[sample].astype(np.float32)
     _, nearest = knn_ground_truth(queries, blocks(path), 11, faiss.METRIC_INNER_PRODUCT)
-    near = [row[row != query][:10] for row, query in zip(nearest, sample, strict=True)]
-    return sample, np.stack(near)
+    return sample, np.stack([n[n != row][:10] for n, row in zip(nearest, sample, strict=True)])
 
 
 def blocks(path: Path) -> Iterator[Array]:
@@ -187,9 +185,9 @@ def neighbors(out: Path, exact_file: Path) -> dict[str, float]:
         start = 0
         for _, nearest in opened.neighbors(sizes, 10):
             low, high = np.searchsorted(exact["sample"], [start, start + len(nearest)])
-            ours = nearest[exact["sample"][low:high] - start]
+            approximate = nearest[exact["sample"][low:high] - start]
             near = exact["near"][low:high]
-            hits.extend((near[:, :, None] == ours[:, None, :]).any(2).mean(1).tolist())
+            hits.extend((near[:, :, None] == approximate[:, None, :]).any(2).mean(1).tolist())
             start += len(nearest)
 
     result = measured(job)
@@ -229,9 +227,7 @@ def job(name: str, arguments: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Print the table and write benchmarks/index.json."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the corpus")
     parser.add_argument("--dimension", type=int, default=512, help="length of a row")
     parser.add_argument("--budget", type=int, default=4 << 30, help="memory for a build, in bytes")
