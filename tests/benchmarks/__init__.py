@@ -1,1 +1,1 @@
-"""Tests of the benchmarks: what is pure in them, and each once on something tiny."""
+"""Tests of the benchmarks: their pure functions, and the contests on small data."""

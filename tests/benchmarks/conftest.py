@@ -1,4 +1,4 @@
-"""A tiny pool, a tiny lost original and a test set; `winnow` called in this process."""
+"""A small pool, lost original and evaluation set; `winnow` is called in this process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tiny_words(place: Path) -> str:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The commands that the benchmark called."""
+    """The names of the commands that the benchmark calls."""
     names: list[str] = []
 
     def in_process(_: object, *words: object) -> str:

@@ -1,4 +1,4 @@
-"""The floors of `distill` do what ours does: the same views, the same loss, the same logits."""
+"""The floors of distillation do the same work as winnow: the same views, loss and logits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_views_are_crops_and_flips(small: Pair) -> None:
         assert min(off.min().item(), flipped.min().item()) < 1e-5
 
 
-def test_every_image_once_an_epoch(small: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_image_comes_once_per_epoch(small: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(Views, "batch", lambda _, index: seen.extend(index.tolist()))
     batches = iter(Views(small))
@@ -51,20 +51,22 @@ def test_every_image_once_an_epoch(small: Pair, monkeypatch: pytest.MonkeyPatch)
     assert seen[:12] != seen[12:]
 
 
-def test_the_loss_is_ours() -> None:
+def test_the_loss_equals_the_kd_of_winnow() -> None:
     student, teacher = torch.randn(2, 8, 5, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(kd(student, teacher), our_kd(student, teacher, 4.0).mean())
 
 
 @pytest.mark.parametrize("teacher", ["plain", "folded"])
-def test_a_folded_teacher_answers_alike(small: Pair, teacher: str) -> None:
+def test_a_folded_teacher_gives_the_same_logits(small: Pair, teacher: str) -> None:
     module = bare._teacher(small, Variant(teacher=teacher))  # type: ignore[arg-type]
     pixels = small.normalized()[:4]
     torch.testing.assert_close(module(pixels), small.teacher().net.module(pixels))
 
 
 @pytest.mark.parametrize("variant", [one for one in bare.VARIANTS if one.teacher != "compiled"])
-def test_the_loops_learn(small: Pair, variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loops_change_every_parameter(
+    small: Pair, variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
     net = small.student_net()
     before = {name: value.clone() for name, value in net.named_parameters()}
     monkeypatch.setattr(Pair, "student_net", lambda _: net)
@@ -72,7 +74,7 @@ def test_the_loops_learn(small: Pair, variant: Variant, monkeypatch: pytest.Monk
     assert all(not torch.equal(value, before[name]) for name, value in net.named_parameters())
 
 
-def test_ours_is_trained_from_nothing_each_time(tmp_path: Path) -> None:
+def test_every_run_trains_from_random_weights(tmp_path: Path) -> None:
     teacher = make_teacher(tmp_path / "t")
     make_shards(tmp_path / "shards", teacher)
     job = ours.Job(

@@ -1,4 +1,4 @@
-"""The contest of methods: equal steps, gaps, costs, and the whole on a tiny world, resumed."""
+"""The contest of methods: equal steps, gaps and costs, and a resumed run on small data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from indexes.models.teacher import load_teacher, save_teacher
 from tests.benchmarks.conftest import tiny_words
 
 
-def test_multiply_adds_by_hand(tmp_path: Path) -> None:
+def test_multiply_adds_match_a_count_by_hand(tmp_path: Path) -> None:
     net = build_net("vgg8", num_classes=3).eval()
     save_teacher(tmp_path, net, classes=("a", "b", "c"), input_size=32)
     widths, sides = [3, 64, 128, 256, 512, 512], [32, 16, 8, 4, 4]
@@ -22,7 +22,7 @@ def test_multiply_adds_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_on_a_tiny_world(tiny_world: Path, called: list[str]) -> None:
+def test_the_contest_runs_and_resumes_on_small_data(tiny_world: Path, called: list[str]) -> None:
     words = tiny_words(tiny_world).split()
     words += ["--rows", "random kd", "original kd", "dfnd kd3 contrast=0 oversample=1", "dfnd kd"]
     words += ["--select-args", "--workers 0", "--distill-args", "--batch-size 8"]
@@ -44,5 +44,5 @@ def test_the_whole_on_a_tiny_world(tiny_world: Path, called: list[str]) -> None:
     parts = [part.splitlines() for part in text.split("\n\n")]
     assert all(len({one.count("|") for one in part}) == 1 for part in parts), "square tables"
     methods.main(words)
-    assert called.count("distill") == 4, "what is done is not done again"
+    assert called.count("distill") == 4, "finished work is not repeated"
     assert (tiny_world / "out.md").read_text() == text

@@ -1,4 +1,4 @@
-"""The contest of selections: rank correlation, tables, and the whole on a tiny world, resumed."""
+"""The contest of selections: rank correlations, tables, and a resumed run on small data."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.benchmarks.conftest import tiny_words
 from tests.support import corpora
 
 
-def test_ranks_share_their_mean() -> None:
+def test_equal_values_share_their_mean_rank() -> None:
     assert ranks([3, 1, 3, 0]).tolist() == [3.5, 2, 3.5, 1]
 
 
-def test_spearman_by_hand() -> None:
+def test_spearman_matches_values_by_hand() -> None:
     assert spearman([1, 2, 3], [10, 20, 99]) == pytest.approx(1)
     assert spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
     assert spearman([1, 2, 3, 4, 5], [2, 1, 4, 3, 5]) == pytest.approx(1 - 6 * 4 / (5 * 24))
@@ -32,7 +32,7 @@ def test_spearman_by_hand() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=2, max_size=30))
-def test_spearman_knows_only_order(pairs: list[tuple[int, int]]) -> None:
+def test_spearman_depends_only_on_the_order(pairs: list[tuple[int, int]]) -> None:
     one, other = [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
     rho = spearman(one, other)
     if rho is None:
@@ -49,7 +49,7 @@ def row(method: str, n: int, accuracies: list[float], **certificate: float) -> d
     return {"method": method, "n": n, "certificate": certificate, "cells": [cell]}
 
 
-def test_gaps_correlations_and_tables() -> None:
+def test_gaps_correlations_and_tables_match_values_by_hand() -> None:
     rows = [
         row("random", 100, [0.4, 0.6], good=1, flat=7),
         row("odsd", 100, [0.6, 0.8], good=3, flat=7),
@@ -80,7 +80,7 @@ def test_gaps_correlations_and_tables() -> None:
     assert all(len({one.count("|") for one in part}) == 1 for part in widths), "square tables"
 
 
-def test_true_figures() -> None:
+def test_true_figures_match_values_by_hand() -> None:
     truth = {"a": 0, "b": 1, "c": 1}
     found = true_figures(["a", "b", "x", "c"], np.array([0, 0, 0, 1]), truth, 4)
     assert found["purity"] == 0.75
@@ -91,7 +91,7 @@ def test_true_figures() -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_on_a_tiny_world(tiny_world: Path, called: list[str]) -> None:
+def test_the_contest_runs_and_resumes_on_small_data(tiny_world: Path, called: list[str]) -> None:
     truth = {"key": [f"im{seed:05d}" for seed in range(30)]}
     truth["label"] = [corpora.CLASSES[seed % 3] if seed % 2 else "junk" for seed in range(30)]
     pq.write_table(pa.table(truth), tiny_world / "truth.parquet")
@@ -110,5 +110,5 @@ def test_the_whole_on_a_tiny_world(tiny_world: Path, called: list[str]) -> None:
     text = (tiny_world / "out.md").read_text()
     assert "| dfnd weights=class_prior weight_cap=2 | 30 |" in text
     selections.main(words)
-    assert called.count("distill") == 3, "what is done is not done again"
+    assert called.count("distill") == 3, "finished work is not repeated"
     assert (tiny_world / "out.md").read_text() == text

@@ -1,4 +1,4 @@
-"""The one table of all benchmarks: every row, blank where nothing was measured."""
+"""The table of all benchmarks: every row is shown, and figures not measured are blank."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def by_row(folder: Path) -> dict[str, Line]:
     return {line.row: line for line in table.lines(folder)}
 
 
-def test_nothing_measured_is_blank(tmp_path: Path) -> None:
+def test_rows_without_a_measurement_are_blank(tmp_path: Path) -> None:
     found = table.lines(tmp_path)
     assert [line.row for line in found] == [name for name, *_ in table.ROWS]
     for line in found:
         assert not any(table.cells(line)[1:])
 
 
-def test_what_the_benchmarks_left(tmp_path: Path) -> None:
+def test_every_kind_of_json_is_read(tmp_path: Path) -> None:
     key = "images_per_cpu_second"
     put(tmp_path, "embed", {"ours": {key: 98.0}, "floor": {key: 100.0}, "ratio": 0.98})
     ordered = {"ours": 43.0, "faiss": 40.0, "autofaiss": 276.0}
@@ -61,7 +61,7 @@ def test_what_the_benchmarks_left(tmp_path: Path) -> None:
     assert "| distill, online | u | 130 | 100 | 1.3 |  |  | ours / floor >= 1.25 | yes |" in text
 
 
-def test_a_peer_that_was_not_there(tmp_path: Path) -> None:
+def test_a_missing_peer_is_blank(tmp_path: Path) -> None:
     put(tmp_path, "index", {"ours ordered": {"cpu_seconds": 43.0}})
     line = by_row(tmp_path)["index"]
     assert (line.ours, line.floor, line.peer, line.met) == (43, None, None, None)

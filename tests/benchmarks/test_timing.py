@@ -1,4 +1,4 @@
-"""Clocks, medians, ratios and targets; what the parts of a pass or of a job add up to."""
+"""Clocks, medians, ratios and targets; the sums of the parts of a pass and of a job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks import ours, students, timing, wholejob
 from benchmarks.timing import Line, Sample, Target
 
 
-def test_medians_are_of_rates() -> None:
+def test_medians_are_taken_over_rates() -> None:
     samples = [Sample(100, 1, 2), Sample(100, 4, 4), Sample(100, 2, 1)]
     found = timing.medians(samples)
     assert found["images_per_second"] == 50
@@ -33,7 +33,7 @@ def test_rounds_alternate() -> None:
     assert "".join(seen) == "ababab"
 
 
-def test_the_work_of_children_counts() -> None:
+def test_cpu_seconds_include_children() -> None:
     busy = "import time\nwhile time.process_time() < .3: pass\nprint(flush=True)\ninput()"
     before = timing.cpu_seconds()
     with subprocess.Popen(
@@ -59,14 +59,14 @@ def test_the_work_of_children_counts() -> None:
         (None, None),
     ],
 )
-def test_targets(target: Target | None, met: bool | None) -> None:
+def test_targets_compare_in_both_directions(target: Target | None, met: bool | None) -> None:
     line = Line(row="r", unit="u", ours=10, floor=20, peer=5, target=target)
     assert (line.to_floor, line.to_peer) == (0.5, 2)
     assert line.met is met
     assert Line(row="r", unit="u", target=target).met is None, "not measured is not missed"
 
 
-def test_a_line_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_survives_a_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "FOLDER", tmp_path)
     target = Target(of="floor", sense=">=", bound=0.97)
     lines = [Line(row="r", unit="u", ours=1.5, target=target), Line(row="s", unit="u")]
@@ -76,13 +76,13 @@ def test_a_line_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.Mo
     assert body["more"] == 1
 
 
-def test_the_fastest_of_those_there() -> None:
+def test_the_fastest_is_chosen_among_the_measured() -> None:
     table = {"a": {"k": 1.0}, "b": {"k": 3.0}, "c": {"k": 9.0}}
     assert timing.fastest(table, ["a", "b", "missing"], "k") == ("b", 3.0)
     assert timing.fastest(table, ["missing"], "k") == ("", None)
 
 
-def test_parts_of_a_pass() -> None:
+def test_parts_of_a_pass_add_up() -> None:
     seconds = {"views": 1.0, "views + teacher": 5.0, "x": 7.0, "y": 6.0, "one pass": 8.5}
     found = students.parts(seconds, ["x", "y"])
     assert found["teacher"] == 4
@@ -94,7 +94,7 @@ def test_parts_of_a_pass() -> None:
     assert line.met is False
 
 
-def test_waits_leave_out_the_beginning() -> None:
+def test_waits_leave_out_the_first_quarter() -> None:
     def entry(step: int, seconds: float, waited: float) -> dict[str, Any]:
         return {
             "step": step,

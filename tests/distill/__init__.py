@@ -1,1 +1,1 @@
-"""Tests: this folder mirrors the package of the same name."""
+"""Tests of the package `distill`, in the same folders."""

@@ -1,4 +1,4 @@
-"""Artifacts: written aside, renamed, card last; what is not whole is never taken for whole."""
+"""Artifacts: written to a temporary name and renamed, card last; partial ones are refused."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_digest_is_of_the_value_not_its_order(value: object) -> None:
+def test_the_digest_does_not_depend_on_the_order_of_keys(value: object) -> None:
     assert artifact.digest(value) == artifact.digest(json.loads(json.dumps(value)))
     both = {"a": value, "b": 1}
     assert artifact.digest(both) == artifact.digest({"b": 1, "a": value})
     assert artifact.digest(both) != artifact.digest({"b": 2, "a": value})
 
 
-def test_numpy_and_paths_fold_to_json() -> None:
+def test_numpy_values_and_paths_become_json() -> None:
     assert artifact.plain({"n": np.int64(3), "a": np.arange(2), "p": Path("x")}) == {
         "n": 3,
         "a": [0, 1],
@@ -42,7 +42,7 @@ def test_numpy_and_paths_fold_to_json() -> None:
         artifact.plain({"x": object()})
 
 
-def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "value.txt"
     with artifact.writing(path) as aside:
         aside.write_text("first")
@@ -60,7 +60,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["value.txt"]
 
 
-def test_card_makes_the_artifact(tmp_path: Path) -> None:
+def test_an_artifact_without_a_card_is_incomplete(tmp_path: Path) -> None:
     assert not artifact.is_done(tmp_path)
     with pytest.raises(ArtifactError, match=r"no card\.json.*unfinished"):
         artifact.read_card(tmp_path, "shards")
@@ -70,7 +70,7 @@ def test_card_makes_the_artifact(tmp_path: Path) -> None:
         artifact.read_card(tmp_path, "teacher")
 
 
-def test_other_schema_and_damage_are_refused(tmp_path: Path) -> None:
+def test_other_schemas_and_damage_are_refused(tmp_path: Path) -> None:
     artifact.write_card(tmp_path, "shards", {})
     card = json.loads((tmp_path / "card.json").read_text())
     (tmp_path / "card.json").write_text(json.dumps({**card, "schema": 999}))
@@ -83,7 +83,7 @@ def test_other_schema_and_damage_are_refused(tmp_path: Path) -> None:
         artifact.read_card(tmp_path / "absent", "shards")
 
 
-def test_a_lock_is_waited_for_and_falls_with_its_process(
+def test_a_lock_is_awaited_and_released_with_its_process(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     code = (

@@ -1,4 +1,4 @@
-"""Checkpoints and logs of a training, and the signals that stop it."""
+"""Checkpoints and logs of a training, and the signals that stop a training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from indexes.command.console import Terminated
 @pytest.mark.parametrize(
     ("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
 )
-def test_a_signal_is_noted_and_the_second_interrupts(
+def test_the_first_signal_is_recorded_and_the_second_interrupts(
     number: int, error: type[BaseException]
 ) -> None:
     before = signal.getsignal(number)
@@ -34,7 +34,7 @@ def test_a_signal_is_noted_and_the_second_interrupts(
     assert signal.getsignal(number) is before
 
 
-def test_the_newest_whole_checkpoint_is_loaded(
+def test_the_newest_complete_checkpoint_is_loaded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert checkpoint.load(tmp_path) is None
@@ -53,7 +53,7 @@ def test_the_newest_whole_checkpoint_is_loaded(
     assert checkpoint.load(tmp_path) is None
 
 
-def test_a_log_is_cut_back_to_its_checkpoint(tmp_path: Path) -> None:
+def test_a_log_is_truncated_to_its_checkpoint(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         checkpoint.write_log(tmp_path, step, {"loss": float(step)})
     with (tmp_path / checkpoint.LOG).open("a") as file:

@@ -34,7 +34,7 @@ def test_inspect_prints_the_funnel(runs: Path) -> None:
     assert "not a finished artifact" in text
 
 
-def test_verify_says_yes_and_no(runs: Path, tmp_path: Path) -> None:
+def test_verify_accepts_intact_and_reports_damaged_shards(runs: Path, tmp_path: Path) -> None:
     code, text = invoke("verify", shards_of(runs))
     assert code == 0
     assert "10 samples" in text
@@ -42,7 +42,7 @@ def test_verify_says_yes_and_no(runs: Path, tmp_path: Path) -> None:
     assert code == 3
 
 
-def test_json_is_the_card(runs: Path) -> None:
+def test_inspect_json_prints_the_card(runs: Path) -> None:
     code, text = invoke("inspect", shards_of(runs), "--json")
     assert code == 0
     assert json.loads(text) == inspect(shards_of(runs))
@@ -50,7 +50,7 @@ def test_json_is_the_card(runs: Path) -> None:
     assert json.loads(text)["whole"] is True
 
 
-def test_search_finds_the_image_itself(runs: Path, tmp_path: Path) -> None:
+def test_search_by_an_image_finds_that_image(runs: Path, tmp_path: Path) -> None:
     image = tmp_path / "mine.jpg"
     image.write_bytes(corpora.encoded(17))
     code, text = invoke("search", image, "--runs", runs, "-k", 3)

@@ -12,7 +12,7 @@ from indexes.contact_sheet import CAPTION, GAP, SIDE, check, draw
 from tests.support.corpora import encoded
 
 
-def test_the_suffix_is_the_format(tmp_path: Path) -> None:
+def test_the_suffix_selects_the_format(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"x\.gif: name a file that ends in one of \.jpg"):
         check(Path("x.gif"))
     for name, kind in (("a.JPG", "JPEG"), ("b.png", "PNG")):

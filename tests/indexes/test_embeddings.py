@@ -1,4 +1,4 @@
-"""Embedded corpora: blocks in order, rows split by block, manifests, damage named."""
+"""Embedded corpora: ordered blocks, rows split by block, manifests, named damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python door of the ground floor: its names are pinned, and importing it loads nothing."""
+"""The Python API of `indexes`: its names are pinned, and its import loads no heavy package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_exports_are_pinned() -> None:
         assert getattr(indexes, name).__module__.startswith("indexes.")
 
 
-def test_unknown_name_is_an_attribute_error() -> None:
+def test_an_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"'indexes' has no attribute 'absent'"):
         _ = indexes.absent  # type: ignore[attr-defined]
 
@@ -36,5 +36,5 @@ def test_packages_are_typed(package: str) -> None:
     assert Path(file).with_name("py.typed").is_file()
 
 
-def test_version_is_the_installed_one() -> None:
+def test_the_version_is_the_installed_one() -> None:
     assert importlib.metadata.version("winnow-distill") == winnow.__version__

@@ -1,4 +1,4 @@
-"""Means of terms: weighted, absent in some steps, vectors beside scalars, summed over processes."""
+"""Means of loss terms: weighted, absent in some steps, vectors and scalars, over processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from indexes.meter import TermMeter
 
 
-def test_means_are_weighted_and_start_anew() -> None:
+def test_means_are_weighted_and_reset() -> None:
     meter = TermMeter()
     meter.add({"a": torch.tensor(1.0), "v": torch.tensor([1.0, 3.0])}, torch.tensor(3.0))
     meter.add({"a": torch.tensor(5.0)})
@@ -22,7 +22,7 @@ def test_a_term_without_weight_is_zero() -> None:
     assert meter.take() == {"a": 0.0}
 
 
-def test_no_gradient_is_kept() -> None:
+def test_no_gradient_is_stored() -> None:
     meter = TermMeter()
     loss = torch.ones((), requires_grad=True)
     meter.add({"loss": loss * 2})
@@ -34,7 +34,7 @@ def test_processes_are_summed_in_one_message() -> None:
 
     def both(sums: torch.Tensor) -> torch.Tensor:
         messages.append(sums.clone())
-        return sums + torch.tensor([1.0, 1.0, 9.0, 1.0])  # of the other process
+        return sums + torch.tensor([1.0, 1.0, 9.0, 1.0])  # values of the other process
 
     meter = TermMeter()
     meter.add({"a": torch.tensor(1.0), "b": torch.tensor(2.0)})

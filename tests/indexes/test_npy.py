@@ -1,4 +1,4 @@
-"""NumPy files by rows: the bytes of np.save, all rows or no file."""
+"""NumPy files written by rows: the bytes of np.save, and no file unless all rows are written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def saved(array: Any) -> bytes:
     st.sampled_from([(), (3,), (2, 2)]),
     st.lists(st.integers(0, 5), max_size=5),
 )
-def test_the_bytes_are_those_of_numpy(
+def test_the_bytes_equal_those_of_numpy(
     tmp_path_factory: pytest.TempPathFactory, dtype: Any, width: tuple[int, ...], sizes: list[int]
 ) -> None:
     path = tmp_path_factory.mktemp("npy") / "a.npy"
@@ -51,7 +51,7 @@ def write(path: Path, *pieces: Any) -> None:
             writer.write(piece)
 
 
-def test_missing_rows_leave_the_file_before(tmp_path: Path) -> None:
+def test_missing_rows_keep_the_previous_file(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     write(path, np.ones((4, 2), np.int64))
     before = path.read_bytes()
@@ -64,7 +64,7 @@ def test_missing_rows_leave_the_file_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [np.ones((5, 2), np.int64), np.ones((4, 2), np.int32), np.ones((4, 3), np.int64)]
 )
-def test_what_does_not_fit_is_refused(tmp_path: Path, wrong: Any) -> None:
+def test_rows_of_another_shape_or_type_are_refused(tmp_path: Path, wrong: Any) -> None:
     with pytest.raises(ValueError, match="do not fit after"):
         write(tmp_path / "a.npy", wrong)
     assert not list(tmp_path.iterdir())

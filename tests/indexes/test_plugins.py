@@ -1,4 +1,4 @@
-"""Names: plug-ins by file name, did-you-mean, typed settings."""
+"""Plug-ins: found by file name, suggestions for misspelled names, typed settings."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Config:
     limit: int | None = None
 
 
-def test_lists_and_finds_files() -> None:
+def test_plug_ins_are_listed_and_found_by_file_name() -> None:
     assert {"odsd", "dfnd", "random"} <= set(plugins.names("pipeline.methods"))
     assert plugins.find("pipeline.methods", "dfnd").__name__ == "pipeline.methods.dfnd"
 
 
-def test_unknown_name_lists_and_suggests() -> None:
+def test_an_unknown_name_gets_a_list_and_a_suggestion() -> None:
     with pytest.raises(plugins.UnknownName, match=r"Did you mean 'odsd'\?.*Available: all, dfnd"):
         plugins.find("pipeline.methods", "odds")
 
 
-def test_own_file_is_a_plug_in(tmp_path: Path) -> None:
+def test_a_python_file_is_a_plug_in(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("ANSWER = 42\n")
     assert plugins.find("pipeline.methods", str(file)).ANSWER == 42
@@ -70,7 +70,7 @@ def TinyNet(num_classes):
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on sys.path with an installed package that adds plug-ins."""
+    """Install a package that adds plug-ins in a folder on sys.path."""
     about = tmp_path / "plug_in_test-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plug-in-test\nVersion: 1.0\n")
@@ -92,11 +92,11 @@ def test_an_installed_package_adds_plug_ins(installed: Path) -> None:
     assert {"demo", "imagenet21k", "lake"} <= set(plugins.names("pipeline.corpora"))
     tree = plugins.source("pipeline.corpora", "lake")
     assert plugins.first_line(tree) == "A lake of images."
-    assert "plug_in_test.lake" not in sys.modules, "a listing runs no plug-in"
+    assert "plug_in_test.lake" not in sys.modules, "a listing imports no plug-in"
     assert plugins.find("pipeline.corpora", "lake").__name__ == "plug_in_test.lake"
 
 
-def test_our_own_name_wins_with_a_warning(
+def test_a_built_in_name_takes_precedence_with_a_warning(
     installed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert plugins.find("pipeline.corpora", "demo").__name__ == "pipeline.corpora.demo"
@@ -116,7 +116,7 @@ def test_an_installed_package_adds_students(installed: Path) -> None:
         build_net("plug_in_test.tiny:absent", num_classes=4)
 
 
-def test_a_declared_module_that_is_not_there_is_named(installed: Path) -> None:
+def test_a_missing_declared_module_is_named(installed: Path) -> None:
     with pytest.raises(
         plugins.UnknownName, match=r"'gone' cannot be imported: .*plug_in_test\.gone"
     ):
@@ -157,6 +157,6 @@ def test_settings_are_typed() -> None:
         ("views", "key=value"),
     ],
 )
-def test_bad_settings_say_so(setting: str, message: str) -> None:
+def test_bad_settings_are_refused(setting: str, message: str) -> None:
     with pytest.raises(plugins.BadSetting, match=message):
         plugins.configure(Config, [setting])

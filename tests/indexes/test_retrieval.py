@@ -1,4 +1,4 @@
-"""Query: by image, by text, the contact sheet of the images found, and what can go wrong."""
+"""Search by image and by text, the contact sheet of the results, and errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def folder_of_images(place: Path, numbers: range) -> None:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tar, a gzipped tar and folders, embedded by a teacher and a tower of random weights."""
+    """Embed a tar, a gzipped tar and folders with a teacher and a tower of random weights."""
     place = tmp_path_factory.mktemp("world")
     make_clip(place)
     corpora.good_tar(place / "a.tar", 12)
@@ -62,7 +62,9 @@ def test_a_sheet_shows_the_images_themselves(world: Path, tmp_path: Path, number
     assert f"im{number:05d} " in text or f"im{number} " in text
     with Image.open(sheet) as image:
         pixels = np.asarray(image)
-    assert pixels.shape == (2 * 198 + 8, 11 * 168 + 8, 3), "two lines of ten beside the query"
+    assert pixels.shape == (2 * 198 + 8, 11 * 168 + 8, 3), (
+        "two rows of ten images next to the query"
+    )
     asked, first = pixels[8:168, 8:168], pixels[8:168, 176:336]
     np.testing.assert_array_equal(asked, first)
     shown = load_view(corpora.encoded(number), _geometry())[0]
@@ -75,7 +77,7 @@ def _geometry() -> object:
     return Geometry(160, 1.0, "bicubic")
 
 
-def test_by_text_through_the_tower(world: Path, tmp_path: Path) -> None:
+def test_text_queries_use_the_tower(world: Path, tmp_path: Path) -> None:
     import open_clip
 
     sheet = tmp_path / "out.jpg"
@@ -99,7 +101,7 @@ def test_by_text_through_the_tower(world: Path, tmp_path: Path) -> None:
         assert image.format == "JPEG"
 
 
-def test_what_cannot_be_asked_is_said(world: Path, tmp_path: Path) -> None:
+def test_impossible_queries_are_refused(world: Path, tmp_path: Path) -> None:
     runs = world / "runs"
     image = tmp_path / "mine.jpg"
     image.write_bytes(corpora.encoded(3))
@@ -147,7 +149,7 @@ def test_a_changed_or_missing_corpus_is_named(world: Path, tmp_path: Path) -> No
         corpus.originals([0])
 
 
-def test_the_tower_is_the_one_that_embedded(world: Path, tmp_path: Path) -> None:
+def test_a_query_needs_the_tower_of_the_embedding(world: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(world / "runs", runs)
     other = tmp_path / "clip.safetensors"

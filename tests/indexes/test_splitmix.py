@@ -1,4 +1,4 @@
-"""splitmix64 is the published generator."""
+"""splitmix64 equals the published generator."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def scalar_splitmix(x: int) -> int:
 
 @given(st.integers(0, 2**64 - 1))
 @settings(max_examples=50, deadline=None)
-def test_splitmix_is_the_published_one(x: int) -> None:
+def test_splitmix_equals_the_published_generator(x: int) -> None:
     assert int(splitmix64(np.array([x], np.uint64))[0]) == scalar_splitmix(x)
 
 
-def test_splitmix_known_value() -> None:
+def test_splitmix_gives_the_known_value() -> None:
     # The first output of the reference generator seeded with 0.
     assert int(splitmix64(np.zeros(1, np.uint64))[0]) == 0xE220A8397B1DCDAF

@@ -1,1 +1,1 @@
-"""The small worlds that tests share: corpora, pools, teachers, losses."""
+"""Helpers that the tests share: small corpora, pools, teachers and losses."""

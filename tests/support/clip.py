@@ -1,4 +1,4 @@
-"""A CLIP of a few thousand random weights, for the tests of towers and zero-shot teachers."""
+"""A CLIP with a few thousand random weights, to test towers and zero-shot teachers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TINY_CLIP = "winnow-tiny-clip"
 
 
 def register_clip() -> str:
-    """Makes the configuration known to open_clip; its name."""
+    """Register the configuration with open_clip and return its name."""
     import open_clip
 
     vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8}
@@ -30,7 +30,7 @@ def register_clip() -> str:
 
 
 def make_clip(directory: Path) -> tuple[Any, Path]:
-    """A model of random weights, and the file in `directory` that holds them."""
+    """Make a model of random weights, and the file in `directory` that holds them."""
     import open_clip
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A pool of columns alone, as arrays in a directory: what selection and benchmarks look at."""
+"""A pool that has only columns, as arrays in a directory: the input of the selection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.pool import Pool
 
 
 def pool_of(directory: Path, num_classes: int, **columns: npt.NDArray[Any]) -> Pool:
-    """A Pool of the given columns [N]: score, label, log_odds, key_hash, reason."""
+    """Make a Pool of the given columns [N]: score, label, log_odds, key_hash, reason."""
     directory.mkdir(parents=True, exist_ok=True)
     dtypes = {"label": np.int32, "key_hash": np.uint64, "reason": np.uint8}
     for name, values in columns.items():

@@ -1,4 +1,4 @@
-"""Comparisons that no evaluation made: many students, and ill-named ones."""
+"""Made-up comparisons: many students, and students with hostile names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOSTILE = ("<script>alert(1)</script>", "a|b & *c*", "\x1b[31mred")
 
 
 def student_result(name: str, num_macs: int, top1: float, *, pareto: bool = False) -> StudentResult:
-    """A student of 1,000 images, some of them of a class with a hostile name."""
+    """Make the result of a student on 1,000 images; some classes have hostile names."""
     per_class = dict.fromkeys(HOSTILE, top1) | {"unseen": None}
     return StudentResult(
         name=name,
@@ -35,7 +35,7 @@ def student_result(name: str, num_macs: int, top1: float, *, pareto: bool = Fals
 
 
 def make_comparison(num: int, *, has_teacher: bool = True) -> Comparison:
-    """`num` students of random accuracy, the first ones with hostile names."""
+    """Make `num` students of random accuracy; the first ones have hostile names."""
     generator = np.random.default_rng(num)
     macs = np.sort(generator.integers(10**7, 10**9, num))
     tops = generator.uniform(0.5, 0.9, num)

@@ -21,7 +21,7 @@ CLASSES = ("red", "green", "blue")
 
 
 def picture(seed: int, mode: str = "RGB", side: int = 32) -> Image.Image:
-    """A noisy image of one dominant color."""
+    """Draw a noisy image of one dominant color."""
     generator = np.random.default_rng(seed)
     pixels = generator.integers(0, 120, (side, side, 3))
     pixels[..., seed % 3] += 130
@@ -29,14 +29,14 @@ def picture(seed: int, mode: str = "RGB", side: int = 32) -> Image.Image:
 
 
 def encoded(seed: int, mode: str = "RGB", form: str = "JPEG", side: int = 32) -> bytes:
-    """The bytes of `picture`."""
+    """Encode `picture`."""
     buffer = io.BytesIO()
     picture(seed, mode, side).save(buffer, form)
     return buffer.getvalue()
 
 
 def tar_of(path: Path, members: list[tuple[str, bytes]]) -> Path:
-    """A tar, gzipped where its name says so."""
+    """Write a tar, gzipped if its name says so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
         for name, data in members:
@@ -47,13 +47,13 @@ def tar_of(path: Path, members: list[tuple[str, bytes]]) -> Path:
 
 
 def good_tar(path: Path, count: int, first: int = 0) -> Path:
-    """`count` sound images with keys im00000, im00001, ..."""
+    """Write a tar of `count` intact images with the keys im00000, im00001, ..."""
     members = [(f"im{seed:05d}.jpg", encoded(seed)) for seed in range(first, first + count)]
     return tar_of(path, members)
 
 
 def small_teacher(directory: Path, *, seed: int = 0, input_size: int = 32) -> Path:
-    """An untrained ResNet-8 over CLASSES, saved as a teacher directory."""
+    """Save an untrained ResNet-8 over CLASSES as a teacher directory."""
     torch.manual_seed(seed)
     net = build_net("resnet8", num_classes=len(CLASSES))
     save_teacher(directory, net, classes=CLASSES, input_size=input_size)
@@ -61,12 +61,12 @@ def small_teacher(directory: Path, *, seed: int = 0, input_size: int = 32) -> Pa
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
-    """Every file of a shard set by name."""
+    """Return every file of a shard set by name."""
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file()}
 
 
 def select(corpus: str | Path, runs: Path, *more: str, teacher: Path | None = None) -> Any:
-    """`winnow select` in this process."""
+    """Run `winnow select` in this process."""
     if teacher is None and not (runs / "teachers").exists():
         small_teacher(runs / "teachers" / "t")
     arguments = ["select", "--corpus", str(corpus), "--runs", str(runs), "--workers", "0"]

@@ -1,4 +1,4 @@
-"""A tiny world for the tests: drawn 32-pixel images of 3 classes, a teacher, shards of both."""
+"""A small setup: drawn 32-pixel images of 3 classes, a teacher, and shards of both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = 32
 
 
 def draw_image(number: int, size: int = SIZE) -> bytes:
-    """A PNG: a color by class (number modulo 3), stripes and noise."""
+    """Draw a PNG of class `number` modulo 3: the color of the class, stripes and noise."""
     generator = np.random.default_rng(number)
     pixels = generator.integers(0, 90, (size, size, 3))
     pixels[..., number % 3] += 120
@@ -42,7 +42,7 @@ def make_teacher(directory: Path, *, size: int = SIZE, seed: int = 5) -> Teacher
         pixels = [load_view(draw_image(number, side), Geometry(size))[0] for number in range(30)]
         seen = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
-            # Answers that differ between images: the head centered and stretched.
+            # Centers and stretches the head, so that the logits differ between images.
             weight_CD.mul_(20)
             bias_C.copy_(-(net(seen)[1] @ weight_CD.T).mean(0))
     save_teacher(directory, net, classes=CLASSES, input_size=size)

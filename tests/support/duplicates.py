@@ -1,4 +1,4 @@
-"""Pools of planted duplicates, and what de-duplication makes of them."""
+"""Pools of planted duplicates, and the drop reasons that de-duplication gives them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ VIEW = Geometry(32)
 
 
 def thumbs_of(images: list[bytes]) -> Array:
-    """The thumb of each image."""
+    """Return the thumb of each image."""
     return np.stack([probe_image(data, VIEW)[1] for data in images])
 
 
 def pool_of_images(directory: Path, images: list[bytes], **more: Any) -> Pool:
-    """A pool of these images, in parts of 50."""
+    """Make a pool of the images, in parts of 50."""
     sides = np.array([probe_image(data, VIEW)[2] for data in images])
     total = len(images)
     blocks = (50,) * (total // 50) + ((total % 50,) if total % 50 else ())
@@ -47,7 +47,7 @@ def pool_of_images(directory: Path, images: list[bytes], **more: Any) -> Pool:
 def dedup_reasons(
     pool: Pool, directory: Path, mode: Mode = "near", exclude_eval: str | None = None
 ) -> Array:
-    """The column `reason` of a pool."""
+    """Return the column `reason` of a pool."""
     evaluation = open_corpus(exclude_eval) if exclude_eval else None
     setup = DedupSetup(mode=mode, evaluation=evaluation, geometry=VIEW)
     dedup_rows(pool, directory, setup, digest="d")
@@ -56,14 +56,14 @@ def dedup_reasons(
 
 
 def png(pixels: Array) -> bytes:
-    """A PNG of pixels uint8 [H, W, 3]."""
+    """Encode pixels uint8 [H, W, 3] as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def corpus_with_copies(directory: Path) -> None:
-    """Two tars of 30 scenes, six edited copies and an exact one."""
+    """Write two tars of 30 scenes, six edited copies and one exact copy."""
     members = [(f"s{seed:02d}.jpg", scenes.encoded(scenes.scene(seed))) for seed in range(30)]
     members += [(f"c{n:02d}.jpg", scenes.copy_of(scenes.scene(n), "all", n)) for n in range(6)]
     members += [("twin.jpg", members[9][1])]

@@ -1,4 +1,4 @@
-"""A student to export, what its files should give, and the command."""
+"""A student to export, the logits that its files should give, and the command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support import distillation
 
 
 def save_wide(directory: Path) -> Teacher:
-    """An imported teacher with a geometry, numbers and ill-named classes of its own."""
+    """Save an imported teacher with unusual geometry and statistics, and hostile class names."""
     torch.manual_seed(3)
     net = build_net("resnet8", num_classes=3, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     classes = ("a | b", "*bee*", "cat\n# d")
@@ -28,7 +28,7 @@ def save_wide(directory: Path) -> Teacher:
 
 
 def pixels_of(num: int) -> Pixels:
-    """Drawn images, uint8 [num, S, S, 3]."""
+    """Draw images, uint8 [num, S, S, 3]."""
     geometry = Geometry(distillation.SIZE)
     return np.stack(
         [load_view(distillation.draw_image(900 + row), geometry)[0] for row in range(num)]
@@ -36,17 +36,17 @@ def pixels_of(num: int) -> Pixels:
 
 
 def logits_of(student: Teacher, pixels: Pixels) -> Any:
-    """The student's logits in PyTorch."""
+    """Return the logits of the student in PyTorch."""
     return student(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)[2].numpy()
 
 
 def session(path: Path) -> Any:
-    """An .onnx file, run by onnxruntime alone."""
+    """Open an .onnx file with onnxruntime alone."""
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def call(*words: object) -> tuple[int, str, str]:
-    """`winnow export ...`: exit code, stdout, stderr in one line."""
+    """Run `winnow export ...`; return exit code, stdout, and stderr as one line."""
     result = CliRunner().invoke(distill.cli.app, ["export", *map(str, words)])
     assert result.exception is None or isinstance(result.exception, SystemExit), result.output
     return result.exit_code, result.stdout, " ".join(result.stderr.split())

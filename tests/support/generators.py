@@ -1,4 +1,4 @@
-"""A tiny world for generators: a teacher of 16 pixels, shards, short trainings."""
+"""A small setup for generators: a teacher of 16 pixels, shards, short trainings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {"width": 2, "batch": 8, "epochs": 2.0, "update_steps": 2
 
 
 def color_teacher(directory: Path, *, seed: int = 8) -> Teacher:
-    """An untrained ResNet-8 whose head is centered and stretched, so that its logits differ."""
+    """Make an untrained ResNet-8, its head centered and stretched, so that its logits differ."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = build_net("resnet8", num_classes=len(CLASSES), mean=(0.4,) * 3, std=(0.25,) * 3)
@@ -41,7 +41,7 @@ def color_teacher(directory: Path, *, seed: int = 8) -> Teacher:
 
 
 def make_shards(directory: Path, teacher: Teacher, num: int = 24) -> Shards:
-    """`num` pictures, labeled by the teacher."""
+    """Write `num` pictures, labeled by the teacher."""
     images = [encoded(number) for number in range(num)]
     pixels = np.stack([load_view(image, teacher.geometry)[0] for image in images])
     _, _, logits = teacher(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
@@ -60,18 +60,18 @@ def make_shards(directory: Path, teacher: Teacher, num: int = 24) -> Shards:
 
 
 def start_training(shards: Shards, teacher: Teacher, **settings: Any) -> Training:
-    """A training of hidfd at its first step."""
+    """Start a training of hidfd."""
     config = hidfd.Config(**{**TINY, **settings})
     images = read_images(shards, teacher, hidfd.side(config, SIDE), "cpu")
     return hidfd.trainer(config, images, teacher, seed=0, device="cpu")
 
 
 def train_to_end(trainer: Training, directory: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a training to its end."""
+    """Train to the end and return the tensors."""
     body = fit_generator(trainer, directory, "digest")
     return read_generator(directory, body)
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Whether two sets of tensors are equal to the bit."""
+    """Return whether two sets of tensors are bit-equal."""
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)

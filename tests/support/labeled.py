@@ -11,7 +11,7 @@ from tests.support import distillation
 
 
 def make_labeled(directory: Path, num: int = 20, size: int = distillation.SIZE) -> str:
-    """A folder per class; an image drawn as class k is in folder k, but for every fifth."""
+    """Write a folder per class; an image drawn as class k is in folder k, except every fifth."""
     for number in range(num):
         folder = directory / distillation.CLASSES[label_of(number)]
         folder.mkdir(parents=True, exist_ok=True)
@@ -20,12 +20,12 @@ def make_labeled(directory: Path, num: int = 20, size: int = distillation.SIZE) 
 
 
 def label_of(number: int) -> int:
-    """The class in which `make_labeled` puts an image."""
+    """Return the class in which `make_labeled` puts an image."""
     return (number + (number % 5 == 0)) % 3
 
 
 def make_student(directory: Path, builder: str, size: int = 32, **card: Any) -> Teacher:
-    """A net of random weights."""
+    """Save a net of random weights."""
     net = build_net(builder, num_classes=3)
     save_teacher(directory, net, input_size=size, **{"classes": distillation.CLASSES, **card})
     return load_teacher(directory)

@@ -70,7 +70,7 @@ def hub(path: Path, rows: int = 5, **columns: list[object]) -> str:
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """A smooth image, always the same one for a size."""
+    """Draw a smooth image that depends only on its size."""
     generator = np.random.default_rng((width, height))
     coarse = generator.integers(0, 255, (max(2, height // 16), max(2, width // 16), 3), np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

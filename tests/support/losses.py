@@ -1,4 +1,4 @@
-"""Every loss as a function of two matrices [B, K], for what all of them must keep."""
+"""Every loss as a function of two matrices [B, K], to test what all losses have in common."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.reference import normal
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """`loss(student, teacher, T or tau)`; a relation also takes `weights_B`."""
+    """A loss called as `loss(student, teacher, T or tau)`; a relation also takes `weights_B`."""
 
     loss: Callable[..., Tensor]
     least: int = 1
@@ -60,7 +60,7 @@ def through_noise(student: Tensor, teacher: Tensor, _: float) -> Tensor:
     num = teacher.shape[1]
     if num <= 64:
         noise = noise_matrix(normal(num, num - 1, seed=9).to(teacher.dtype), 0.9)
-    else:  # 21,841 squared are 1.9 GB; one number, read everywhere, is as stochastic
+    else:  # 21,841 squared takes 1.9 GB; one expanded number is equally stochastic
         noise = torch.full((1, 1), 1 / num, dtype=torch.float32).expand(num, num)
     return transition(student, teacher.argmax(1), noise)
 

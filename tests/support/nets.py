@@ -1,4 +1,4 @@
-"""Nets that no library has."""
+"""Nets that are in no library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Plain(nn.Module):
-    """A user's net: the pool is a function call, the Linear is last."""
+    """A net of a user: the pooling is a function call, and a Linear is last."""
 
     def __init__(self, num_classes: int, width: int = 4) -> None:
         super().__init__()

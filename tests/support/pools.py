@@ -1,4 +1,4 @@
-"""A tiny embedded pool, made by hand, for the tests of scores, selection and sharding."""
+"""A small handmade embedded pool, to test scores, selection and sharding."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def make_pool(
     matrices: Mapping[str, Array] | None = None,
     columns: Mapping[str, Array] | None = None,
 ) -> Pool:
-    """A pool of len(label) rows in parts of the given sizes (one part when none are given).
+    """Make a pool of len(label) rows in parts of the given sizes (default: one part).
 
-    `matrices` and `columns` replace or join those that are made up here.
+    `matrices` and `columns` replace or extend the default ones.
     """
     total = len(label)
     width = 4

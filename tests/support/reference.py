@@ -1,4 +1,4 @@
-"""What the slow references are made of: seeded tensors and plain floats."""
+"""Seeded tensors and plain floats for the slow references."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def weights_or_ones(weights: list[float] | None, num: int) -> tuple[Tensor | None, list[float]]:
-    """What a loss is given and what its reference counts with."""
+    """Return the weights for a loss (maybe None) and the weights for its reference."""
     if weights is None:
         return None, [1.0] * num
     return torch.tensor(weights, dtype=torch.float64), weights

@@ -1,4 +1,4 @@
-"""Painted scenes of any size, and what a copy on the web has gone through."""
+"""Drawn scenes of any size, and the edits that copies on the web have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 
 def scene(seed: int, side: int = 64) -> Image.Image:
-    """A picture of overlapping shapes on a graded, grainy ground; every seed is another one."""
+    """Draw overlapping shapes on a graded, grainy background; every seed gives a new scene."""
     draw = np.random.default_rng(seed)
     large = 2 * side
     ground = draw.integers(0, 256, (3, 3, 3)).astype(np.uint8)
@@ -36,7 +36,7 @@ def scaled(image: Image.Image, frac: float) -> Image.Image:
 
 
 def cropped(image: Image.Image, frac: float, seed: int = 0) -> Image.Image:
-    """`frac` of each side cut off, at one end or shared between both."""
+    """Cut `frac` off each side, at one end or at both ends."""
     draw = np.random.default_rng(seed)
     width, height = image.size
     cut_x, cut_y = round(width * frac), round(height * frac)
@@ -49,7 +49,7 @@ def mirrored(image: Image.Image) -> Image.Image:
 
 
 def copy_of(image: Image.Image, kind: str, seed: int) -> bytes:
-    """The bytes of a copy of `image`, altered as `kind` says."""
+    """Encode a copy of `image`, edited as `kind` says."""
     draw = np.random.default_rng(seed)
     if kind == "reencode":
         return encoded(image, int(draw.integers(40, 96)))

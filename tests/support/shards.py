@@ -1,4 +1,4 @@
-"""A small shard set, written by hand: two shards of five images, three classes."""
+"""A small handmade shard set: two shards of five images, three classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from indexes.shards.writer import ShardWriter
 
-CLASSES = ("crane", "boat", "crane")  # names may repeat, as ImageNet's do
+CLASSES = ("crane", "boat", "crane")  # class names may repeat, as in ImageNet
 
 
 def write_shards(directory: Path, sizes: tuple[int, ...] = (3, 2), top: int | None = None) -> None:

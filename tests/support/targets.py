@@ -1,4 +1,4 @@
-"""Target builders, loaders and caches of the tiny world."""
+"""Target builders, loaders and caches for the small setup."""
 
 from __future__ import annotations
 

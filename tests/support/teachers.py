@@ -12,13 +12,13 @@ CLASSES = ("cat", "dog", "ship")
 
 
 def edit_card(directory: Path, **changes: Any) -> None:
-    """A card that was changed after it was written: its digest is that of another one."""
+    """Edit a card without updating its digest."""
     body = json.loads((directory / "card.json").read_text())
     (directory / "card.json").write_text(json.dumps({**body, **changes}))
 
 
 def resign(directory: Path, **changes: Any) -> None:
-    """An attacker's or vendor's card: whatever it says, its digests are right."""
+    """Edit a card and update its digests, as an attacker or a vendor would."""
     body = {**json.loads((directory / "card.json").read_text()), **changes}
     weights = directory / "model.safetensors"
     body["weights"]["sha256"] = artifact.sha256(weights)

@@ -1,4 +1,4 @@
-"""Train tiny students in this process, and compare what came out."""
+"""Train small students in this process, and compare the results."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def job(
 
 
 def run(world: World, out: Path, *words: Any, **options: Any) -> list[StudentRun]:
-    """Trains what `job` describes."""
+    """Train the students of `job`."""
     return train_students(job(world, out, *words, **options))
 
 
@@ -72,13 +72,13 @@ def log_lines(directory: Path) -> list[dict[str, Any]]:
 
 
 def losses(directory: Path) -> list[float]:
-    """The total loss of each line of a log."""
+    """Return the total loss of each line of a log."""
     return [line["terms"]["total"] for line in log_lines(directory) if "terms" in line]
 
 
 @contextmanager
 def killed_at(step: int, *, save_at: int) -> Iterator[None]:
-    """A checkpoint after `save_at` steps, death in step `step`."""
+    """Save a checkpoint after `save_at` steps and fail in step `step`."""
     backward = Learner.backward
 
     def dying(self: Learner, *args: Any, **kwargs: Any) -> None:

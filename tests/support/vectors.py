@@ -1,4 +1,4 @@
-"""Small corpora of vectors for the tests of the index."""
+"""Small corpora of vectors, to test the index."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 
 def clustered(rows: int, dimension: int = 24, *, clusters: int = 40, seed: int = 0) -> Array:
-    """Overlapping clusters, one after the other, float16 [rows, dimension]."""
+    """Draw overlapping clusters, one after the other, float16 [rows, dimension]."""
     generator = np.random.default_rng(seed)
     centers = generator.normal(size=(clusters, dimension))
     cluster = np.sort(np.arange(rows) % clusters)
@@ -24,7 +24,7 @@ def clustered(rows: int, dimension: int = 24, *, clusters: int = 40, seed: int =
 
 
 def parts_of(rows: Array, size: int, *, prefix: str = "") -> list[VectorPart]:
-    """Parts of `size` rows, each with its content's digest."""
+    """Split into parts of `size` rows, each with the digest of its content."""
     blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [
         VectorPart(f"{prefix}{hash(block.tobytes())}", len(block), lambda block=block: block)
@@ -41,19 +41,19 @@ def built(
     body: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Vectors:
-    """An index of `rows` by `settings`."""
+    """Build an index of `rows` with `settings`."""
     config = IndexConfig(**settings)
     build_index(directory, parts_of(rows, size), config, previous=previous, body=body)
     return Vectors(directory)
 
 
 def nearest(queries: Array, rows: Array, k: int) -> tuple[Array, Array]:
-    """(similarity, row) of the k nearest by a matrix product."""
+    """Return (similarity, row) of the k nearest rows, by a matrix product."""
     similarity = normalize_rows(queries) @ normalize_rows(rows).T
     nearest_rows = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(similarity, nearest_rows, 1), nearest_rows
 
 
 def recall(rows: Array, exact: Array) -> float:
-    """Share of `exact` [q, k] that is in `rows` [q, k']."""
+    """Return the share of `exact` [q, k] that is in `rows` [q, k']."""
     return float((exact[:, :, None] == rows[:, None, :]).any(2).mean())

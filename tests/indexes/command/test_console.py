@@ -1,4 +1,4 @@
-"""How a command talks: streams, levels, formats, and one exit code for each kind of ending."""
+"""The output of a command: streams, levels, formats, and an exit code for each kind of ending."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("indexes.test")
 
 
 def talk(**options: Any) -> None:
-    """A command that logs at every level, with two units of progress and an answer."""
+    """Run a command that logs at every level, shows two units of progress and prints a result."""
     with session(**options) as say:
         log.debug("a detail")
         log.info("a step")
@@ -35,7 +35,7 @@ def talk(**options: Any) -> None:
         say(Answer({"path": Path("x"), "count": 2}, ["the answer"]))
 
 
-def test_logs_go_to_stderr_and_the_answer_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_go_to_stderr_and_the_result_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     talk()
     out, err = capsys.readouterr()
     assert out == "the answer\n"
@@ -45,12 +45,12 @@ def test_logs_go_to_stderr_and_the_answer_to_stdout(capsys: pytest.CaptureFixtur
     assert last.startswith("work: 2 units in 0:00, ")
 
 
-def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     talk(as_json=True)
     assert json.loads(capsys.readouterr().out) == {"path": "x", "count": 2}
 
 
-def test_quiet_prints_errors_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_prints_only_errors(capsys: pytest.CaptureFixture[str]) -> None:
     talk(quiet=True)
     assert capsys.readouterr() == ("", "")
     with pytest.raises(typer.Exit), session(quiet=True):
@@ -58,7 +58,7 @@ def test_quiet_prints_errors_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "error: a mistake\n"
 
 
-def test_quiet_json_is_still_the_document(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_still_prints_the_json_document(capsys: pytest.CaptureFixture[str]) -> None:
     talk(quiet=True, as_json=True)
     out, err = capsys.readouterr()
     assert json.loads(out)["count"] == 2
@@ -70,7 +70,7 @@ def test_verbose_adds_details(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.startswith("a detail\na step\n")
 
 
-def test_logs_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_format_json_writes_one_object_per_line(capsys: pytest.CaptureFixture[str]) -> None:
     talk(log_format="json")
     with pytest.raises(typer.Exit), session(log_format="json"):
         raise ArtifactError("damaged")
@@ -82,7 +82,7 @@ def test_logs_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(record["time"].endswith("Z") for record in records)
 
 
-def test_a_session_leaves_logging_as_it_was() -> None:
+def test_a_session_restores_the_logging_configuration() -> None:
     loggers = [logging.getLogger(name) for name in PACKAGES]
     before = [(logger.level, list(logger.handlers)) for logger in loggers]
     talk(verbose=True)
@@ -91,7 +91,7 @@ def test_a_session_leaves_logging_as_it_was() -> None:
     assert [(logger.level, list(logger.handlers)) for logger in loggers] == before
 
 
-def test_an_answer_may_carry_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_can_set_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as caught, session() as say:
         say(Answer(None, ["one of three failed"], code=1))
     assert caught.value.exit_code == 1
@@ -110,7 +110,7 @@ def test_an_answer_may_carry_an_exit_code(capsys: pytest.CaptureFixture[str]) ->
         (Terminated(), 143, "run the same command again"),
     ],
 )
-def test_errors_are_one_line_and_an_exit_code(
+def test_errors_print_one_line_and_set_an_exit_code(
     error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(typer.Exit) as caught, session():
@@ -125,7 +125,7 @@ def test_errors_are_one_line_and_an_exit_code(
 @pytest.mark.parametrize(
     "error", [KeyError("ours"), RuntimeError("ours"), BrokenPipeError(errno.EPIPE, "Broken pipe")]
 )
-def test_defects_and_closed_pipes_are_not_explained(
+def test_defects_and_closed_pipes_are_raised(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert explain(error) is None
@@ -134,7 +134,7 @@ def test_defects_and_closed_pipes_are_not_explained(
     assert not capsys.readouterr().err
 
 
-def test_nothing_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert printable("a\x1b[31mb\n") == "a\\x1b[31mb\\n"
     with session() as say:
         log.info("key \x1b[2J")
@@ -186,7 +186,7 @@ with session():
 
 
 def stderr_on_a_terminal(code: str) -> str:
-    """What a program writes to stderr where that is a terminal."""
+    """Return what a program writes to stderr if stderr is a terminal."""
     leader, follower = pty.openpty()
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=follower, check=True)
     os.close(follower)
@@ -194,13 +194,13 @@ def stderr_on_a_terminal(code: str) -> str:
     try:
         while piece := os.read(leader, 1 << 16):
             data += piece
-    except OSError:  # Linux reports the end of a terminal as an error
+    except OSError:  # Linux reports the end of a terminal as an error.
         pass
     os.close(leader)
     return data.decode()
 
 
-def test_a_terminal_shows_a_bar_that_gives_way_to_lines() -> None:
+def test_a_terminal_bar_is_erased_before_each_line() -> None:
     doubt, last, end = stderr_on_a_terminal(WORK).replace("\r\n", "\n").split("\n")
     erase = "\r" + " " * 79 + "\r"
     bar, line = doubt.split(erase)

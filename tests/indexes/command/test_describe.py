@@ -1,4 +1,4 @@
-"""Cards as pages: values in columns, nested values as tables, long lists shortened."""
+"""Cards as pages: values in columns, nested values as tables, long lists cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from indexes.artifact import ArtifactError
 from indexes.command.describe import aligned, describe, funnel_lines, inspect, shorten, table
 
 
-def test_plain_values_stand_in_one_column() -> None:
+def test_plain_values_are_aligned_in_one_column() -> None:
     figures = {"kind": "shards", "num_samples": 12_345, "frac": 0.25, "whole": True, "note": None}
     assert list(aligned(figures, indent=0)) == [
         "kind         shards",
@@ -75,7 +75,7 @@ def test_long_tables_and_values_are_cut() -> None:
     assert shorten(["a", "b"], most=2) == "a, b"
 
 
-def test_funnel_is_aligned() -> None:
+def test_the_funnel_is_aligned() -> None:
     lines = list(funnel_lines({"in": 10, "dropped": {"near copy": 4}, "kept": 6}))
     assert lines == ["          10 in", "          -4 near copy", "           6 kept"]
 

@@ -1,4 +1,4 @@
-"""One dataclass is a command's options, its help text and its checks, for both doors."""
+"""One dataclass defines the options, help text and checks of a command, in shell and Python."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ app = typer.Typer()
 
 @app.callback()
 def kitchen() -> None:
-    """A second command makes typer ask for the first one's name."""
+    """Make an app of two commands, so that typer requires the name of the command."""
 
 
 @command(app, BakeConfig)
@@ -121,7 +121,7 @@ def test_a_single_string_is_a_sequence_of_one() -> None:
     assert Words(words="one").words == ("one",)
 
 
-def test_help_is_the_docstrings() -> None:
+def test_help_text_comes_from_the_docstrings() -> None:
     code, text = invoke("--help")
     assert code == 0
     for words in (
@@ -140,13 +140,13 @@ def test_help_is_the_docstrings() -> None:
     assert "--no-steam" not in text
 
 
-def test_docs_come_with_inherited_ones_first() -> None:
+def test_inherited_options_come_first() -> None:
     docs = field_docs(BakeConfig)
     assert list(docs)[:4] == ["runs", "device", "trust_builder", "recipes"]
     assert docs["flour"] == "Which flour, by name."
 
 
-def test_docs_of_a_class_that_is_not_run() -> None:
+def test_docs_are_read_without_running_the_class() -> None:
     tree = ast.parse('class Config:\n    a: int = 1\n    """What\n    it is."""\n    b: int = 2\n')
     (node,) = tree.body
     assert isinstance(node, ast.ClassDef)
@@ -175,12 +175,12 @@ def test_values_are_checked_in_python(values: dict[str, object], message: str) -
     ["", "--flour rye --loaves 0", "--flour rye --loaves many", "--flour rye --crust none",
      "--flour rye --yeast 3", "--flour"],
 )  # fmt: skip
-def test_usage_errors_of_the_shell_have_their_own_code(words: str) -> None:
+def test_usage_errors_have_a_separate_exit_code(words: str) -> None:
     code, _ = invoke(*words.split())
     assert code == 2
 
 
-def test_the_shell_suggests_an_option() -> None:
+def test_a_misspelled_option_is_corrected_by_a_suggestion() -> None:
     code, text = invoke("--flour", "rye", "--loave", "3")
     assert code == 2
     assert "--loaves" in text

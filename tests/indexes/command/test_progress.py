@@ -1,4 +1,4 @@
-"""Progress as log records: ticks, lines, the last one, and what they say."""
+"""Progress as log records: ticks, lines, the last line, and their text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""images: every defect has its reason, every mode and orientation its right pixels."""
+"""Decoding: every defect has a drop reason, and every mode gives the right pixels."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def reason(data: bytes) -> str:
     return raised.value.reason
 
 
-def test_empty() -> None:
+def test_empty_bytes_are_refused() -> None:
     assert reason(b"") == "empty"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
-def test_truncated(kind: str) -> None:
+def test_truncated_files_are_refused(kind: str) -> None:
     data = saved(PHOTO, kind)
     assert reason(data[: len(data) * 6 // 10]) == "truncated"
 
@@ -52,17 +52,17 @@ def test_truncated_jpegs_of_all_kinds() -> None:
 
 
 @pytest.mark.parametrize("data", [b"no image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(999)])
-def test_corrupt(data: bytes) -> None:
+def test_corrupt_bytes_are_refused(data: bytes) -> None:
     assert reason(data) in {"corrupt", "truncated"}
 
 
-def test_corrupt_inside() -> None:
+def test_corrupt_image_data_is_refused() -> None:
     data = bytearray(saved(PHOTO, "PNG"))
     data[len(data) // 2] ^= 0xFF
     assert reason(bytes(data)) == "corrupt"
 
 
-def test_unsupported() -> None:
+def test_unsupported_formats_are_refused() -> None:
     assert reason(b"8BPS" + bytes(50)) == "unsupported"
     assert reason(b"\0\0\0\x1cftypavif" + bytes(50)) == "unsupported"
     assert reason(b"<svg></svg>") == "unsupported"
@@ -79,7 +79,7 @@ def png(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(50_000, 50_000), (10_001, 10_000)])
-def test_bombs_are_refused_before_decoding(size: tuple[int, int]) -> None:
+def test_decompression_bombs_are_refused_before_decoding(size: tuple[int, int]) -> None:
     assert reason(png(*size)) == "too_large"
     jpeg = bytearray(saved(PHOTO, "JPEG"))
     frame = jpeg.index(b"\xff\xc0")
@@ -87,14 +87,16 @@ def test_bombs_are_refused_before_decoding(size: tuple[int, int]) -> None:
     assert reason(bytes(jpeg)) == "too_large"
 
 
-def test_between_pillows_limit_and_ours_nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_between_the_limit_of_pillow_and_ours_are_decoded_silently(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", PHOTO.width * PHOTO.height - 1)
     assert decode_view(saved(PHOTO, "PNG")).shape == (70, 90, 3)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9)
     assert reason(saved(PHOTO, "PNG")) == "too_large"
 
 
-def test_reason_survives_pickling() -> None:
+def test_the_reason_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(BadImage("corrupt", "why")))
     assert (error.reason, str(error)) == ("corrupt", "corrupt: why")
 
@@ -111,7 +113,7 @@ def test_webp_and_jpeg_agree_with_pillow() -> None:
     assert decode_view(data).flags.writeable
 
 
-def test_grey_and_one_bit() -> None:
+def test_gray_and_one_bit_images_become_rgb() -> None:
     gray = PHOTO.convert("L")
     for kind in ("PNG", "TIFF"):
         assert np.array_equal(decode_view(saved(gray, kind)), np.asarray(gray.convert("RGB")))
@@ -120,7 +122,7 @@ def test_grey_and_one_bit() -> None:
     assert np.unique(decode_view(saved(gray, "JPEG")).std(axis=2)).tolist() == [0.0]
 
 
-def test_transparency_lies_on_white() -> None:
+def test_transparency_is_blended_with_white() -> None:
     clear, half = Image.new("RGBA", (4, 4), (9, 9, 9, 0)), Image.new("RGBA", (4, 4), (0, 0, 0, 127))
     assert decode_view(saved(clear, "PNG")).min() == 255
     assert np.unique(decode_view(saved(half, "PNG"))).tolist() == [128]
@@ -142,7 +144,7 @@ def test_cmyk_and_ycck_are_not_inverted() -> None:
         cmyk = Image.new("RGB", (16, 16), color).convert("CMYK")
         data = saved(cmyk, "JPEG", quality=95)
         assert np.abs(decode_view(data)[8, 8].astype(int) - color).max() < 12
-        # The Adobe marker's last byte says how the four are coded: 2 is YCCK.
+        # The last byte of the Adobe marker gives the coding of the four channels: 2 is YCCK.
         at = data.index(b"Adobe") + 11
         ycck = data[:at] + b"\x02" + data[at + 1 :]
         assert np.array_equal(
@@ -151,14 +153,14 @@ def test_cmyk_and_ycck_are_not_inverted() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
-def test_sixteen_bits_are_scaled_not_clipped(kind: str) -> None:
+def test_sixteen_bit_values_are_scaled_not_clipped(kind: str) -> None:
     ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     pixels = decode_view(saved(Image.fromarray(ramp), kind))
     assert np.abs(pixels[:, :, 0].astype(float) - ramp / 257).max() <= 1
     assert pixels.std(axis=2).max() == 0
 
 
-def test_sixteen_bit_color_png() -> None:
+def test_sixteen_bit_color_png_is_scaled() -> None:
     raw = b"".join(b"\0" + np.array([[0, 32768, 65535]] * 4, ">u2").tobytes() for _ in range(4))
     head = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n"
@@ -170,7 +172,7 @@ def test_sixteen_bit_color_png() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (0.0, 255.0), (-3.0, 1e6)])
-def test_float_tiff_spans_eight_bits(low: float, high: float) -> None:
+def test_float_tiff_is_scaled_to_eight_bits(low: float, high: float) -> None:
     ramp = np.linspace(low, high, 64, dtype=np.float32).reshape(8, 8)
     pixels = decode_view(saved(Image.fromarray(ramp), "TIFF"))
     assert np.array_equal(pixels[:, :, 0], np.rint(np.linspace(0, 255, 64)).reshape(8, 8))
@@ -180,7 +182,7 @@ def test_float_tiff_spans_eight_bits(low: float, high: float) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_animations_give_their_first_frame(kind: str) -> None:
+def test_animations_give_the_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue")]
     options = {"lossless": True} if kind == "WEBP" else {}
     data = saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
@@ -189,7 +191,7 @@ def test_animations_give_their_first_frame(kind: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"]), st.data())
-def test_damage_is_only_ever_bad_image(kind: str, data: st.DataObject) -> None:
+def test_damage_raises_only_bad_image(kind: str, data: st.DataObject) -> None:
     whole = bytearray(saved(PHOTO.resize((20, 16)), kind))
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
@@ -198,7 +200,7 @@ def test_damage_is_only_ever_bad_image(kind: str, data: st.DataObject) -> None:
         assert load_view(cut, Geometry(8))[0].shape == (8, 8, 3)
 
 
-def test_threads_leave_the_warning_filters_alone() -> None:
+def test_threads_do_not_change_the_warning_filters() -> None:
     before, data = list(warnings.filters), saved(PHOTO, "PNG")
     threads = [
         threading.Thread(target=lambda: [decode_view(data) for _ in range(30)]) for _ in range(4)

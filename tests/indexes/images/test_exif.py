@@ -1,4 +1,4 @@
-"""EXIF orientations of every kind of file, and broken EXIF."""
+"""EXIF orientations in every kind of file, and broken EXIF."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PHOTO = smooth(90, 70)
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_exif_orientations(kind: str, orientation: int, order: str) -> None:
+def test_exif_orientation_is_applied(kind: str, orientation: int, order: str) -> None:
     exif = Image.Exif()
     exif.endian = order
     exif[0x010F] = "maker"

@@ -1,4 +1,4 @@
-"""Resized views: torchvision's eval view, whatever the size, shape and JPEG scaling."""
+"""Resized views equal the eval view of torchvision for every size, shape and JPEG scale."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.lakes import saved, smooth
 
 
 def torchvision_view(pixels: np.ndarray[Any, Any], geometry: Geometry) -> np.ndarray[Any, Any]:
-    """Resize and center crop as torchvision does it, on the whole image."""
+    """Resize and center crop the whole image as torchvision does."""
     from torchvision.transforms import InterpolationMode, functional
 
     how = InterpolationMode(geometry.interpolation)
@@ -28,7 +28,9 @@ def torchvision_view(pixels: np.ndarray[Any, Any], geometry: Geometry) -> np.nda
 @pytest.mark.parametrize("size", [(90, 70), (70, 90), (33, 200), (8, 9), (224, 224)])
 @pytest.mark.parametrize("how", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("crop_frac", [1.0, 0.875])
-def test_load_is_torchvisions_eval_view(size: tuple[int, int], how: str, crop_frac: float) -> None:
+def test_load_equals_the_eval_view_of_torchvision(
+    size: tuple[int, int], how: str, crop_frac: float
+) -> None:
     photo, geometry = smooth(*size), Geometry(32, crop_frac, how)
     pixels, width, height = load_view(saved(photo, "PNG"), geometry)
     assert (width, height) == size
@@ -45,12 +47,13 @@ def test_load_is_torchvisions_eval_view(size: tuple[int, int], how: str, crop_fr
     st.sampled_from([(16, 1.0), (32, 0.875), (96, 0.95)]),
     st.integers(0, 99),
 )
-def test_of_noise_too(
+def test_noise_is_resized_as_by_torchvision(
     width: int, ratio: float, how: str, look: tuple[int, float], seed: int
 ) -> None:
-    """Larger and smaller, any shape: what is sharpest tells one way to resize from another.
+    """Test noise, larger and smaller, in any shape: sharp images reveal differences in the resize.
 
-    Not so sharp that values are cut off, where it would matter which way is resized first.
+    The noise is weak enough that no values are clipped; with clipping, the order of the axes would
+    matter.
     """
     shape = (max(round(ratio * width), 8), width, 3)
     noise = np.random.default_rng(seed).integers(80, 176, shape, dtype=np.uint8)
@@ -61,7 +64,7 @@ def test_of_noise_too(
     assert (difference > 1).mean() < 1e-3
 
 
-def test_same_size_is_untouched() -> None:
+def test_images_of_the_target_size_are_untouched() -> None:
     photo = smooth(32, 32)
     assert np.array_equal(load_view(saved(photo, "PNG"), Geometry(32))[0], np.asarray(photo))
     data = saved(photo, "JPEG")
@@ -71,10 +74,10 @@ def test_same_size_is_untouched() -> None:
 
 
 @pytest.mark.parametrize("operator", ["_absent", "relu"])
-def test_pillow_stands_in_for_an_operator_that_torch_lacks(
+def test_pillow_replaces_a_missing_operator_of_torch(
     operator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Absent, or with another signature."""
+    """The operator is absent, or has another signature."""
     data, geometry = saved(smooth(90, 70), "PNG"), Geometry(32, 0.875)
     expected = load_view(data, geometry)[0]
     monkeypatch.setattr(resize, "OPERATORS", {"bilinear": operator})
@@ -93,17 +96,17 @@ def test_torch_has_the_operators() -> None:
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (1000, 751), (333, 1999), (640, 640)])
 @pytest.mark.parametrize("side", [16, 32, 100, 224])
-def test_dct_scaling_stays_close_to_the_plain_way(size: tuple[int, int], side: int) -> None:
+def test_dct_scaling_stays_close_to_a_full_decode(size: tuple[int, int], side: int) -> None:
     geometry, data = Geometry(side, 0.9), saved(smooth(*size), "JPEG", quality=92)
     pixels, width, height = load_view(data, geometry)
     assert (width, height) == size
     plain = decode._view(decode_view(data), width, height, geometry)
     difference = np.abs(pixels.astype(int) - plain)
-    assert difference.mean() < 2.0  # of a texture that is noise at the target's size
+    assert difference.mean() < 2.0  # The texture is noise at the target size.
     assert difference.max() <= 12
 
 
-def test_dct_scaling_is_used_and_keeps_the_side() -> None:
+def test_dct_scaling_is_used_and_keeps_the_shorter_side() -> None:
     data = saved(smooth(800, 600), "JPEG")
     assert decode_view(data, min_side=70).shape == (75, 100, 3)
     assert decode_view(data, min_side=76).shape == (150, 200, 3)
@@ -113,7 +116,7 @@ def test_dct_scaling_is_used_and_keeps_the_side() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 3), (3, 5000)])
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 @pytest.mark.parametrize("side", [1, 2, 224])
-def test_extreme_shapes(size: tuple[int, int], kind: str, side: int) -> None:
+def test_extreme_shapes_are_resized(size: tuple[int, int], kind: str, side: int) -> None:
     data = saved(Image.new("RGB", size, (200, 100, 50)), kind)
     pixels, width, height = load_view(data, Geometry(side, 0.875))
     assert pixels.shape == (side, side, 3)
@@ -126,6 +129,6 @@ def test_extreme_shapes(size: tuple[int, int], kind: str, side: int) -> None:
     [lambda: Geometry(0), lambda: Geometry(8, 0.0), lambda: Geometry(8, 1.5),
      lambda: Geometry(8, 1.0, "bilinaer")],
 )  # fmt: skip
-def test_bad_geometry(make: Callable[[], Geometry]) -> None:
+def test_bad_geometry_raises(make: Callable[[], Geometry]) -> None:
     with pytest.raises(ValueError, match=r"size must be|no interpolation"):
         make()

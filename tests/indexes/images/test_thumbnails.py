@@ -1,4 +1,4 @@
-"""Thumbs: their size, their planes, and that they tell pictures apart."""
+"""Thumbs: their size and planes, and that they distinguish images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from indexes.images.thumbnails import SIDE, WIDTH, planes, thumb
 from tests.support.lakes import smooth
 
 
-def test_a_thumb_holds_luma_and_half_as_wide_chroma() -> None:
+def test_a_thumb_holds_luma_and_chroma_of_half_the_width() -> None:
     gray = thumb(np.full((50, 70, 3), 90, np.uint8))
     assert gray.shape == (WIDTH,) == (600,)
     luma, chroma = planes(gray[None])
@@ -18,7 +18,7 @@ def test_a_thumb_holds_luma_and_half_as_wide_chroma() -> None:
     assert set(chroma.ravel()) == {128}
 
 
-def test_a_thumb_is_of_the_whole_image() -> None:
+def test_a_thumb_covers_the_whole_image() -> None:
     pixels = np.zeros((40, 400, 3), np.uint8)
     pixels[:, 200:] = 255
     luma, _ = planes(thumb(pixels)[None])

@@ -1,4 +1,4 @@
-"""Builder names: long forms, names on older cards, arguments behind a name, foreign code."""
+"""Builder names: long forms, names on older cards, arguments in a name, third-party code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FAMILIES = ["cifar_resnet:resnet8", "wide_resnet:wrn_16_1", "vgg:vgg8", "mobilen
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_name_on_an_older_card_means_the_same_net(family: str) -> None:
+def test_a_name_on_an_older_card_builds_the_same_net(family: str) -> None:
     assert maker(f"distill.students.{family}", trust=False) == maker(
         f"indexes.zoo.{family}", trust=False
     )
     assert maker(family.partition(":")[2], trust=False)[0] == f"indexes.zoo.{family}"
 
 
-def test_an_older_teacher_is_opened_as_it_was_saved(tmp_path: Path) -> None:
+def test_an_older_teacher_gives_the_saved_logits(tmp_path: Path) -> None:
     net = build_net("resnet8", num_classes=3).eval()
     net.builder = "distill.students.cifar_resnet:resnet8"
     card = save_teacher(tmp_path, net, classes="abc", input_size=32)
@@ -59,13 +59,13 @@ def test_an_older_reused_net_is_rebuilt() -> None:
         ("./nets.py:make:sizes=(1, 2)", "./nets.py:make", {"sizes": (1, 2)}),
     ],
 )
-def test_arguments_stand_behind_a_name(
+def test_a_name_can_contain_arguments(
     builder: str, name: str, arguments: dict[str, object]
 ) -> None:
     assert split_arguments(builder) == (name, arguments)
 
 
-def test_unknown_and_foreign_builders_are_refused(tmp_path: Path) -> None:
+def test_unknown_and_third_party_builders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NetError, match=r"no net 'resnet8x5'.* Did you mean 'resnet8x4'"):
         maker("resnet8x5", trust=False)
     with pytest.raises(NetError, match=r"timm has no net 'resnet5O'; similar names: .*resnet50"):
@@ -94,13 +94,13 @@ def test_every_student_has_a_family() -> None:
         ("", "Available: "),
     ],
 )
-def test_an_unknown_name_lists_the_near_ones(builder: str, hint: str) -> None:
+def test_an_unknown_name_lists_similar_names(builder: str, hint: str) -> None:
     with pytest.raises(NetError, match="no net") as caught:
         build_net(builder, num_classes=3)
     assert hint in str(caught.value)
 
 
-def test_foreign_code_needs_trust(tmp_path: Path) -> None:
+def test_third_party_code_needs_trust(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "from pathlib import Path\n"
@@ -121,7 +121,7 @@ def test_foreign_code_needs_trust(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("builder", ["tests.support.nets:absent", "no.such:f", "./no.py:f"])
-def test_trusted_code_that_is_not_there(builder: str) -> None:
+def test_missing_trusted_code_is_named(builder: str) -> None:
     with pytest.raises(NetError, match="there is no function"):
         build_net(builder, num_classes=3, trust=True)
 

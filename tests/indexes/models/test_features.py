@@ -1,4 +1,4 @@
-"""Maps and features: grids of tokens, channels last, hooks."""
+"""Feature maps and features: grids of tokens, channels last, hooks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from indexes.models.net import build_net
 
 
 @pytest.mark.parametrize("builder", ["torchvision:resnet18", "torchvision:mobilenet_v2"])
-def test_a_hooked_net_can_be_copied_and_keeps_nothing(builder: str) -> None:
+def test_a_hooked_net_can_be_copied_and_stores_no_tensors(builder: str) -> None:
     torch.manual_seed(0)
     net = build_net(builder, num_classes=3).eval()
     twin = copy.deepcopy(net)
@@ -27,7 +27,7 @@ def test_a_hooked_net_can_be_copied_and_keeps_nothing(builder: str) -> None:
     assert net._extract.captured is None
 
 
-def test_a_grid_needs_a_square_of_tokens() -> None:
+def test_a_grid_needs_a_square_number_of_tokens() -> None:
     tokens = torch.arange(2 * 10 * 3.0).reshape(2, 10, 3)
     square = grid(tokens, 1)
     assert square is not None
@@ -38,7 +38,7 @@ def test_a_grid_needs_a_square_of_tokens() -> None:
     assert grid(tokens, 10) is None
 
 
-def test_channels_last_maps_are_told_by_their_width() -> None:
+def test_channels_last_maps_are_recognized_by_their_width() -> None:
     features = torch.zeros(2, 5)
     raw = torch.zeros(2, 7, 7, 5)
     assert as_map(raw, features, width=5, num_prefix=0).shape == (2, 5, 7, 7)

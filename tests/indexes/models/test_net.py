@@ -1,4 +1,4 @@
-"""Nets of every library seen as (map, features, logits), and what is refused."""
+"""Nets of every library as (map, features, logits), and the nets that are refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tiny_clip() -> str:
 
 
 @pytest.mark.parametrize(("builder", "arguments", "size", "shape"), CASES)
-def test_map_features_and_logits(
+def test_map_features_and_logits_have_their_shapes(
     builder: str, arguments: dict[str, object], size: int, shape: tuple[int, ...]
 ) -> None:
     torch.manual_seed(0)
@@ -70,7 +70,7 @@ def test_map_features_and_logits(
         torch.testing.assert_close(map_BDHW.mean((2, 3)), features_BD, rtol=1e-4, atol=1e-5)
 
 
-def test_pooled_cases_are_all_run() -> None:
+def test_every_pooled_case_exists() -> None:
     assert set(POOLED) <= {case[0] for case in CASES}
 
 
@@ -98,7 +98,7 @@ def test_autocast_keeps_features_and_logits_in_float32(builder: str) -> None:
     weight_CD, bias_C = net.head
     assert map_BDHW.dtype == torch.bfloat16
     assert features_BD.dtype == logits_BC.dtype == torch.float32
-    # Computed from the very features returned, to float32 and not to bfloat16 precision.
+    # The logits are computed from the returned features in float32 precision, not bfloat16.
     torch.testing.assert_close(features_BD @ weight_CD.T + bias_C, logits_BC, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(exact, logits_BC, rtol=0.1, atol=0.1)
 
@@ -121,7 +121,7 @@ def test_bfloat16_weights_take_float_pixels() -> None:
     assert features_BD.dtype == logits_BC.dtype == torch.float32
 
 
-def test_normalization_is_inside() -> None:
+def test_the_net_contains_its_normalization() -> None:
     torch.manual_seed(0)
     net = build_net("resnet8", num_classes=5, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)).eval()
     pixels = torch.rand(2, 3, 32, 32)
@@ -132,12 +132,12 @@ def test_normalization_is_inside() -> None:
         torch.testing.assert_close(net(pixels)[2], net.module(by_hand))
 
 
-def test_a_head_without_bias_has_zeros() -> None:
+def test_a_head_without_bias_has_a_zero_bias() -> None:
     net = build_net("torchvision:maxvit_t", num_classes=4, arguments={"input_size": [224, 224]})
     assert net.head[1].tolist() == [0.0] * 4
 
 
-def test_state_goes_round() -> None:
+def test_the_state_survives_a_round_trip() -> None:
     one, other = (build_net("resnet8", num_classes=3).eval() for _ in range(2))
     other.load_state_dict(one.state_dict())
     pixels = torch.rand(1, 3, 32, 32)
@@ -145,7 +145,7 @@ def test_state_goes_round() -> None:
 
 
 @pytest.mark.parametrize("key", ["pretrained", "weights", "checkpoint_path", "pretrained_cfg"])
-def test_arguments_that_fetch_are_refused(key: str) -> None:
+def test_arguments_that_download_are_refused(key: str) -> None:
     with pytest.raises(NetError, match="give weights as a file"):
         build_net("timm:resnet18", num_classes=3, arguments={key: "x"})
 
@@ -162,7 +162,7 @@ def test_a_net_without_a_linear_classifier_is_refused(builder: str) -> None:
         build_net(builder, num_classes=3)
 
 
-def test_building_warns_of_nothing() -> None:
+def test_building_a_net_gives_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         net = build_net("torchvision:inception_v3", num_classes=3)

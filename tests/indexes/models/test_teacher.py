@@ -1,4 +1,4 @@
-"""A teacher directory goes round; what is missing, altered or foreign is refused by name."""
+"""A teacher directory survives a round trip; missing, altered and third-party parts are named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from indexes.plugins import UnknownName
 from tests.support.teachers import CLASSES, resign
 
 
-def test_goes_round(net: Net, teacher: Path) -> None:
+def test_a_teacher_survives_a_round_trip(net: Net, teacher: Path) -> None:
     opened = load_teacher(teacher)
     pixels = torch.rand(2, 3, 32, 32)
     for ours, theirs in zip(opened(pixels), net(pixels), strict=True):
@@ -34,7 +34,7 @@ def test_goes_round(net: Net, teacher: Path) -> None:
     assert opened.directory == teacher
 
 
-def test_save_returns_the_card_that_open_reads(net: Net, tmp_path: Path) -> None:
+def test_save_returns_the_card_that_load_reads(net: Net, tmp_path: Path) -> None:
     record = {"steps": 3, "seed": 0}
     card = save_teacher(tmp_path, net, classes=CLASSES, input_size=32, note="x", record=record)
     assert load_teacher(tmp_path).card == card
@@ -47,7 +47,7 @@ def test_the_card_is_written_last(net: Net, teacher: Path) -> None:
     assert stamps["card.json"] >= stamps["model.safetensors"]
 
 
-def test_whoever_may_read_the_card_may_read_the_weights(teacher: Path) -> None:
+def test_weights_have_the_permissions_of_the_card(teacher: Path) -> None:
     modes = {file.stat().st_mode for file in teacher.iterdir()}
     assert len(modes) == 1
 
@@ -65,12 +65,12 @@ def test_a_failed_save_leaves_no_card(
         load_teacher(teacher)
 
 
-def test_class_names_are_as_many_as_the_heads_rows(net: Net, tmp_path: Path) -> None:
+def test_the_number_of_class_names_matches_the_head(net: Net, tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="2 class names for a head of 3"):
         save_teacher(tmp_path, net, classes=CLASSES[:2], input_size=32)
 
 
-def test_digest_follows_what_changes_the_answers(net: Net, tmp_path: Path) -> None:
+def test_the_digest_covers_everything_that_changes_the_logits(net: Net, tmp_path: Path) -> None:
     def digest(**changes: Any) -> str:
         settings = {"classes": CLASSES, "input_size": 32, **changes}
         return save_teacher(tmp_path, net, **settings).digest
@@ -116,7 +116,7 @@ def test_altered_weights_are_refused_by_name(
     assert "copy the teacher again" in str(caught.value)
 
 
-def test_a_foreign_builder_needs_trust(teacher: Path, tmp_path: Path) -> None:
+def test_a_third_party_builder_needs_trust(teacher: Path, tmp_path: Path) -> None:
     file = tmp_path / "theirs.py"
     ran = tmp_path / "ran"
     file.write_text(
@@ -132,13 +132,13 @@ def test_a_foreign_builder_needs_trust(teacher: Path, tmp_path: Path) -> None:
     assert ran.exists()
 
 
-def test_a_card_cannot_fetch(teacher: Path) -> None:
+def test_a_card_cannot_start_a_download(teacher: Path) -> None:
     resign(teacher, builder="timm:resnet18", arguments={"checkpoint_path": "x.pth"})
     with pytest.raises(TeacherError, match="give weights as a file"):
         load_teacher(teacher)
 
 
-def test_open_says_what_is_missing(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=r"no such directory.*import-teacher"):
         load_teacher(tmp_path / "absent")
     with pytest.raises(TeacherError, match=r"no card\.json"):
@@ -148,7 +148,7 @@ def test_open_says_what_is_missing(tmp_path: Path) -> None:
         load_teacher(tmp_path)
 
 
-def test_resolve_takes_a_path_a_name_or_the_only_one(teacher: Path) -> None:
+def test_resolve_takes_a_path_a_name_or_the_only_teacher(teacher: Path) -> None:
     runs = teacher.parent.parent
     (runs / "teachers" / "unfinished").mkdir()
     for spec in (str(teacher), "one", None):
@@ -156,7 +156,7 @@ def test_resolve_takes_a_path_a_name_or_the_only_one(teacher: Path) -> None:
     assert resolve_teacher(str(runs / "teachers" / "unfinished"), runs).name == "unfinished"
 
 
-def test_resolve_lists_the_teachers_there_are(net: Net, teacher: Path, tmp_path: Path) -> None:
+def test_resolve_lists_the_existing_teachers(net: Net, teacher: Path, tmp_path: Path) -> None:
     runs = teacher.parent.parent
     save_teacher(runs / "teachers" / "two", net, classes=CLASSES, input_size=32)
     with pytest.raises(UnknownName, match=r"name a teacher.*one, two.*import-teacher"):

@@ -1,4 +1,4 @@
-"""Shards are read back as they were written, as arrays, as bytes and as one table."""
+"""Shards read back as they were written: as arrays, as bytes and as one table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.shards import CLASSES, write_shards
 
 
 @pytest.mark.parametrize("top", [None, 2])
-def test_round_trip(tmp_path: Path, top: int | None) -> None:
+def test_shards_survive_a_round_trip(tmp_path: Path, top: int | None) -> None:
     write_shards(tmp_path, top=top)
     shards = pickle.loads(pickle.dumps(open_shards(tmp_path)))
     assert len(shards) == 5
@@ -39,7 +39,7 @@ def test_shards_of_another_teacher_are_refused(tmp_path: Path) -> None:
         open_shards(tmp_path, teacher_digest="u" * 64)
 
 
-def test_one_table_of_all_side_cars(tmp_path: Path) -> None:
+def test_all_side_cars_form_one_table(tmp_path: Path) -> None:
     write_shards(tmp_path)
     shards = open_shards(tmp_path)
     table = shards.to_pandas()

@@ -13,7 +13,7 @@ from tests.support.shards import write_shards
 
 
 @pytest.mark.parametrize("damage", ["cut", "missing", "flipped", "sidecar", "card"])
-def test_damage_is_found(tmp_path: Path, damage: str) -> None:
+def test_verify_finds_every_damage(tmp_path: Path, damage: str) -> None:
     write_shards(tmp_path)
     tar = tmp_path / "shard-000001.tar"
     data = tar.read_bytes()

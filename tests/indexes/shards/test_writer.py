@@ -1,4 +1,4 @@
-"""Shards come out byte by byte the same, stock webdataset reads them, other plans are refused."""
+"""Shards are byte-identical on every run and readable by webdataset; other plans are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.shards import CLASSES, write_shards
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="./\0"), min_size=1, max_size=150)
 
 
-def test_stock_webdataset_reads_all(tmp_path: Path) -> None:
+def test_webdataset_reads_all_samples(tmp_path: Path) -> None:
     write_shards(tmp_path)
     shards = open_shards(tmp_path)
     dataset = webdataset.WebDataset([str(tar) for tar in shards.tars], shardshuffle=False)
@@ -33,7 +33,7 @@ def test_stock_webdataset_reads_all(tmp_path: Path) -> None:
         assert row["jpg"] == shards.read(index)
 
 
-def test_same_inputs_same_bytes(tmp_path: Path) -> None:
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     write_shards(tmp_path / "a")
     write_shards(tmp_path / "b")
     for one in sorted((tmp_path / "a").iterdir()):
@@ -49,7 +49,7 @@ def test_a_shard_of_another_plan_is_refused(tmp_path: Path) -> None:
         ShardWriter(tmp_path, "plan-b", CLASSES)
 
 
-def test_an_unfinished_set_is_not_whole(tmp_path: Path) -> None:
+def test_an_unfinished_set_is_refused(tmp_path: Path) -> None:
     write_shards(tmp_path)
     (tmp_path / "card.json").unlink()
     with pytest.raises(ArtifactError, match=r"card\.json"):
@@ -64,7 +64,9 @@ def test_an_unfinished_set_is_not_whole(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(NAMES, min_size=1, max_size=4, unique=True))
-def test_any_key_survives(tmp_path_factory: pytest.TempPathFactory, keys: list[str]) -> None:
+def test_every_key_survives_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, keys: list[str]
+) -> None:
     directory = tmp_path_factory.mktemp("keys")
     writer = ShardWriter(directory, "p", ("a",))
     size = len(keys)
@@ -76,6 +78,6 @@ def test_any_key_survives(tmp_path_factory: pytest.TempPathFactory, keys: list[s
     assert verify_shards(directory) == size
 
 
-def test_effective_sample_size() -> None:
+def test_effective_sample_size_matches_values_by_hand() -> None:
     assert effective_sample_size(np.ones(7)) == pytest.approx(7)
     assert effective_sample_size(np.array([1.0, 0, 0])) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""Locations: what is printed of them, listed in them, and how they are identified."""
+"""Locations: how they are printed, listed and identified."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_paths_of_locations() -> None:
     assert filesystem.local("~/b") == os.path.expanduser("~/b")
 
 
-def test_a_walk_is_sorted_and_follows_links_but_no_loop(tmp_path: Path) -> None:
+def test_a_walk_is_sorted_and_follows_links_without_loops(tmp_path: Path) -> None:
     for name in ("b/2.jpg", "b/1.jpg", "a.jpg", ".hidden/x.jpg", "b/.x"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -41,7 +41,7 @@ def test_a_walk_is_sorted_and_follows_links_but_no_loop(tmp_path: Path) -> None:
     assert found == ["a.jpg", "b/1.jpg", "b/2.jpg", "link/1.jpg", "link/2.jpg"]
 
 
-def test_identity_follows_the_file(tmp_path: Path) -> None:
+def test_the_identity_changes_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     assert filesystem.identity(str(path)) == "missing"
     path.write_bytes(b"one")
@@ -51,6 +51,6 @@ def test_identity_follows_the_file(tmp_path: Path) -> None:
     assert filesystem.identity(str(path)) == "3-1"
 
 
-def test_a_store_without_its_package_is_named() -> None:
+def test_a_missing_storage_package_is_named() -> None:
     with pytest.raises(SourceError, match="install its fsspec package"):
         filesystem.filesystem("nonesuch://bucket/x.tar")

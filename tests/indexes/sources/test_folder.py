@@ -1,4 +1,4 @@
-"""Folder trees as parts: order, splits, files that go missing."""
+"""Folder trees as parts: order, splits, missing files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from indexes.sources.spec import SourceError, open_parts
 from tests.support.lakes import damaged, files, only, put, tar
 
 
-def test_a_folder_tree(tmp_path: Path) -> None:
+def test_a_folder_tree_is_read_in_order(tmp_path: Path) -> None:
     for name in ("dogs/a.v1.JPG", "cats/deep/b.png", "cats/c.webp", "loose.gif", ".hidden/x.jpg",
                  "cats/notes.txt", "cats/.d.jpg"):  # fmt: skip
         put(tmp_path / "tree" / name, name.encode())
@@ -42,7 +42,7 @@ def test_large_folders_are_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [a == b for a, b in zip(before, changed, strict=True)] == [True, False, True]
 
 
-def test_a_file_gone_from_a_folder_costs_only_itself(tmp_path: Path) -> None:
+def test_a_missing_file_drops_only_itself(tmp_path: Path) -> None:
     for number in range(5):
         put(tmp_path / f"{number}.jpg", b"x")
     part = only(str(tmp_path))
@@ -52,7 +52,7 @@ def test_a_file_gone_from_a_folder_costs_only_itself(tmp_path: Path) -> None:
     assert "1 of 5" in message
 
 
-def test_fingerprints_follow_the_content(tmp_path: Path) -> None:
+def test_fingerprints_change_when_the_file_changes(tmp_path: Path) -> None:
     path = put(tmp_path / "x.tar", tar(files(2)))
     before = only(path).fingerprint()
     assert only(path).fingerprint() == before

@@ -1,4 +1,4 @@
-"""Locations of an embedded corpus: written without secrets, opened again."""
+"""Locations of an embedded corpus: written without secrets, and opened again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from indexes.sources import locations
 from indexes.sources.sample import SourceError
 
 
-def test_places_with_secrets_and_own_parts_are_not_noted(tmp_path: Path) -> None:
+def test_locations_with_secrets_and_custom_parts_are_not_recorded(tmp_path: Path) -> None:
     from indexes.sources.tar import TarPart
     from pipeline.corpora import demo
 

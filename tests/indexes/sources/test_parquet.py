@@ -1,4 +1,4 @@
-"""parquets: the layouts of data hubs, and tables that hold no images or are damaged."""
+"""Parquet: the layouts of data hubs, and tables that have no images or are damaged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from indexes.sources.spec import SourceError, open_parts
 from tests.support.lakes import damaged, hub, only, put
 
 
-def test_the_hubs_parquet(tmp_path: Path) -> None:
+def test_the_layout_of_data_hubs_is_read(tmp_path: Path) -> None:
     part = only(hub(tmp_path / "data" / "train-00000.parquet"))
     assert (part.name, part.random_access) == ("train-00000.parquet", False)
     found = list(part)
@@ -26,7 +26,7 @@ def test_the_hubs_parquet(tmp_path: Path) -> None:
         part.fetch("x", 0, 1)
 
 
-def test_parquet_of_plain_bytes(tmp_path: Path) -> None:
+def test_a_column_of_plain_bytes_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     rows = [b"\xff\xd8..", b"\x89PNG", None, b"RIFF....WEBP", b"?"]
     pq.write_table(pa.table({"content": pa.array(rows, pa.binary()), "n": list(range(5))}), path)
@@ -40,7 +40,7 @@ def test_parquet_of_plain_bytes(tmp_path: Path) -> None:
     assert [s.key for s in only(keyed)] == ["a_b", "c", "d", "n3/im_3", "e"]
 
 
-def test_parquet_without_images_and_damaged(tmp_path: Path) -> None:
+def test_parquet_without_images_or_damaged_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"text": ["a"], "number": [1]}), path)
     with pytest.raises(SourceError, match="none of the columns text, number"):

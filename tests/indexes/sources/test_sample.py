@@ -11,14 +11,14 @@ from indexes.sources.sample import plain_key, unique_names
 @given(
     st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join), unique=True)
 )
-def test_unique_names(places: list[str]) -> None:
+def test_part_names_become_unique(places: list[str]) -> None:
     found = unique_names(places)
     assert len(set(found)) == len(places)
     assert all(place.endswith(name) for place, name in zip(places, found, strict=True))
 
 
 @given(st.text(st.sampled_from("ab./"), max_size=12))
-def test_plain_keys_stay_inside_and_have_no_dots(path: str) -> None:
+def test_plain_keys_are_relative_and_have_no_dots(path: str) -> None:
     key = plain_key(path)
     assert not key.startswith("/")
     assert ".." not in key.split("/")

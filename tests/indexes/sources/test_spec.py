@@ -1,4 +1,4 @@
-"""sources: every form of a corpus opens; errors say what to do."""
+"""Sources: every form of a corpus opens, and errors name the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from indexes.sources.spec import SourceError, open_labeled, open_parts
 from tests.support.lakes import damaged, files, hub, only, put, tar
 
 
-def test_archives_win_over_images_beside_them(tmp_path: Path) -> None:
+def test_archives_take_precedence_over_images_in_a_folder(tmp_path: Path) -> None:
     put(tmp_path / "b" / "1.tar", tar(files(1)))
     put(tmp_path / "b" / "preview.jpg", b"x")
     put(tmp_path / "b" / "1.parquet", b"side-car")
@@ -21,7 +21,7 @@ def test_archives_win_over_images_beside_them(tmp_path: Path) -> None:
     assert [part.name for part in open_parts(str(tmp_path / "deep"))] == ["2.tar"]
 
 
-def test_lists_globs_and_braces(tmp_path: Path) -> None:
+def test_lists_globs_and_braces_are_expanded(tmp_path: Path) -> None:
     for name in ("a-0", "a-1", "b-0"):
         put(tmp_path / f"{name}.tar", tar(files(1)))
     root = str(tmp_path)
@@ -49,7 +49,7 @@ def memory() -> Iterator[str]:
     system.store.clear()
 
 
-def test_urls(memory: str, tmp_path: Path) -> None:
+def test_urls_are_opened(memory: str, tmp_path: Path) -> None:
     import fsspec
 
     content = files(4)
@@ -101,7 +101,7 @@ def test_urls(memory: str, tmp_path: Path) -> None:
         ("nosuch://a/b.tar.gz", "cannot be read"),
     ],
 )
-def test_errors_say_what_to_do(tmp_path: Path, spec: str, message: str) -> None:
+def test_a_bad_spec_is_explained(tmp_path: Path, spec: str, message: str) -> None:
     put(tmp_path / "shards.tar", tar(files(1)))
     put(tmp_path / "x.zip", b"PK")
     (tmp_path / "empty").mkdir()
@@ -116,7 +116,7 @@ def test_names_are_unique_and_relative(tmp_path: Path) -> None:
     assert found == ["a/x/0.tar", "1.tar", "b/x/0.tar"]
 
 
-def test_labels(tmp_path: Path) -> None:
+def test_labels_are_read(tmp_path: Path) -> None:
     classes = ("cat", "dog", "3", "owl")
     for name, value, want in [
         ("cls", b"dog", 1),
@@ -145,7 +145,7 @@ def test_labels(tmp_path: Path) -> None:
         (("b.cls", b"1"), "no label"),
     ],
 )
-def test_bad_labels(tmp_path: Path, extra: tuple[str, bytes], message: str) -> None:
+def test_bad_labels_are_refused(tmp_path: Path, extra: tuple[str, bytes], message: str) -> None:
     spec = put(tmp_path / "x.tar", tar([("a.jpg", b"x"), extra]))
     with pytest.raises(SourceError, match=message):
         list(open_labeled(spec, ("cat", "dog")))
@@ -157,7 +157,7 @@ def test_a_labeled_set_has_an_image_for_every_key(tmp_path: Path) -> None:
         list(open_labeled(spec, ("cat", "dog")))
 
 
-def test_a_name_that_two_classes_bear_needs_an_index(tmp_path: Path) -> None:
+def test_a_name_of_two_classes_needs_an_index(tmp_path: Path) -> None:
     classes = ("crane", "dog", "crane")
     spec = put(tmp_path / "i.tar", tar([("a.jpg", b"x"), ("a.cls", b"2")]))
     assert [label for _, label in open_labeled(spec, classes)] == [2]

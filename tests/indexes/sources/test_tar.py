@@ -1,4 +1,4 @@
-"""tars: walked like tarfile does it; damage is reported, never skipped."""
+"""Tars: read as tarfile does; damage is reported and never skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from indexes.sources.spec import SourceError, open_parts
 from tests.support.lakes import damaged, fetch_all, files, only, put, tar
 
 
-def test_a_plain_tar(tmp_path: Path) -> None:
+def test_a_plain_tar_is_read(tmp_path: Path) -> None:
     content = [("a/x.1.JPEG", b"one"), ("a/x.CLS", b"7"), ("a/x.seg.txt", b"s"), ("b.png", b"two")]
     part = only(put(tmp_path / "shard-0.tar", tar(content)))
     assert part.name == "shard-0.tar"
@@ -30,7 +30,7 @@ def test_a_plain_tar(tmp_path: Path) -> None:
         part.fetch("b", second.offset, 10**6)
 
 
-def test_a_cut_gzip_gives_all_that_was_there(tmp_path: Path) -> None:
+def test_a_truncated_gzip_gives_all_samples_before_the_cut(tmp_path: Path) -> None:
     content = files(50, size=20_000)
     data = gzip.compress(tar(content))
     found, message = damaged(only(put(tmp_path / "x.tar.gz", data[: len(data) // 2])))
@@ -42,7 +42,7 @@ def test_a_cut_gzip_gives_all_that_was_there(tmp_path: Path) -> None:
     assert "CRC" in message
 
 
-def test_a_missing_part_of_a_range_is_a_damaged_part(tmp_path: Path) -> None:
+def test_a_missing_tar_of_a_range_is_a_damaged_part(tmp_path: Path) -> None:
     for number in (0, 2):
         put(tmp_path / f"s-{number}.tar", tar(files(3, 10 * number)))
     found = open_parts(f"{tmp_path}/s-{{0..2}}.tar")
@@ -52,7 +52,7 @@ def test_a_missing_part_of_a_range_is_a_damaged_part(tmp_path: Path) -> None:
     assert len(list(found[2])) == 3
 
 
-def test_a_tar_of_tars(tmp_path: Path) -> None:
+def test_a_tar_of_tars_is_read(tmp_path: Path) -> None:
     inner = {f"n{n}.tar": tar(files(4, 100 * n)) for n in range(3)}
     outer = put(tmp_path / "whole.tar", tar([*inner.items(), ("README", b"x")], tarfile.GNU_FORMAT))
     found = open_parts(outer)
@@ -66,7 +66,7 @@ def test_a_tar_of_tars(tmp_path: Path) -> None:
     assert len({part.fingerprint() for part in found}) == 3
 
 
-def test_a_damaged_tar_of_tars(tmp_path: Path) -> None:
+def test_a_damaged_tar_of_tars_is_reported(tmp_path: Path) -> None:
     data = tar([(f"n{n}.tar", tar(files(4, 100 * n), tarfile.USTAR_FORMAT)) for n in range(3)])
     found = open_parts(put(tmp_path / "cut.tar", data[: len(data) * 3 // 4]))
     assert len(list(found[0])) == 4
@@ -80,7 +80,7 @@ def test_a_damaged_tar_of_tars(tmp_path: Path) -> None:
     assert damaged(found[1])[0] == []
 
 
-def test_gzipped_tars_of_tars_are_refused_with_the_mend(tmp_path: Path) -> None:
+def test_gzipped_tars_of_tars_are_refused_with_a_remedy(tmp_path: Path) -> None:
     inner = tar(files(2))
     for name, data in (
         ("a.tar.gz", gzip.compress(tar([("n.tar", inner)]))),
@@ -91,7 +91,7 @@ def test_gzipped_tars_of_tars_are_refused_with_the_mend(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["fork", "spawn"])
-def test_parts_cross_processes(tmp_path: Path, how: str) -> None:
+def test_parts_can_be_pickled(tmp_path: Path, how: str) -> None:
     content = files(5)
     part = only(put(tmp_path / "x.tar", tar(content)))
     wanted = [(s.key, s.offset, len(s.data)) for s in part]
@@ -102,7 +102,7 @@ def test_parts_cross_processes(tmp_path: Path, how: str) -> None:
         assert pool.apply(fetch_all, (part, wanted)) == want
 
 
-def test_more_tars_than_descriptors_are_cached(tmp_path: Path) -> None:
+def test_the_number_of_open_tars_is_limited(tmp_path: Path) -> None:
     for number in range(150):
         put(tmp_path / f"{number:03d}.tar", tar(files(1, number, 20), tarfile.USTAR_FORMAT))
     found = open_parts(str(tmp_path))

@@ -1,4 +1,4 @@
-"""The walk over a tar: what tarfile reads, and damage that is never skipped."""
+"""The walk over a tar reads what tarfile reads, and never skips damage."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from webdataset.tariterators import base_plus_ext
 
 from tests.support.lakes import Files, damaged, files, only, put, tar
 
-# Function-scoped tmp_path is fine with hypothesis here: each example overwrites its file.
+# A function-scoped tmp_path works with hypothesis here: each example overwrites its file.
 property_test = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-def test_grouping_is_webdatasets(tmp_path: Path) -> None:
+def test_samples_are_grouped_as_by_webdataset(tmp_path: Path) -> None:
     names = "a.jpg a.png b.txt nodot .hid.jpg c.jpg a.jpg d.e/f.jpg"
     content = [(name, b"%d" % number) for number, name in enumerate(names.split(), 1)]
     found = list(only(put(tmp_path / "x.tar", tar(content))))
@@ -32,7 +32,7 @@ def test_grouping_is_webdatasets(tmp_path: Path) -> None:
     assert found[2].extras == {"txt": b"3"}
 
 
-def test_links_folders_and_devices_are_passed_over(tmp_path: Path) -> None:
+def test_links_folders_and_devices_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
         for kind, name in [(tarfile.DIRTYPE, "d.jpg"), (tarfile.SYMTYPE, "s.jpg"),
@@ -63,7 +63,9 @@ names = st.text(
     st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]),
     st.booleans(),
 )
-def test_the_walk_is_tarfiles(tmp_path: Path, content: Files, form: int, packed: bool) -> None:
+def test_the_walk_equals_that_of_tarfile(
+    tmp_path: Path, content: Files, form: int, packed: bool
+) -> None:
     content = [(f"{n}-{name}.jpg", data) for n, (name, data) in enumerate(content)]
     data = tar(content, form)
     part = only(put(tmp_path / ("x.tar.gz" if packed else "x.tar"),
@@ -75,7 +77,7 @@ def test_the_walk_is_tarfiles(tmp_path: Path, content: Files, form: int, packed:
     keyed = []
     for name, offset, body in want:
         folder, slash, base = name.rpartition("/")
-        if base.startswith("."):  # hidden: a sample without an image
+        if base.startswith("."):  # a hidden file: a sample without an image
             keyed.append((name, offset, b""))
         else:
             keyed.append((folder + slash + base.split(".")[0], offset, body))
@@ -85,7 +87,7 @@ def test_the_walk_is_tarfiles(tmp_path: Path, content: Files, form: int, packed:
 
 @property_test
 @given(st.data(), st.booleans())
-def test_a_cut_tar_never_shows_more_than_whole_samples(
+def test_a_truncated_tar_gives_only_complete_samples(
     tmp_path: Path, draw: st.DataObject, packed: bool
 ) -> None:
     count = draw.draw(st.integers(1, 8))
@@ -102,7 +104,7 @@ def test_a_cut_tar_never_shows_more_than_whole_samples(
     else:
         part = only(put(tmp_path / "x.tar", data[:cut]))
         complete = sum(end <= cut for end in ends)
-        # The first sample alone may be whole and not known to be.
+        # Only the first sample can be complete without being known to be complete.
         allowed = (complete - 1, complete)
     found, message = damaged(part)
     assert message.startswith(part.name)
@@ -114,8 +116,8 @@ def test_a_cut_tar_never_shows_more_than_whole_samples(
 
 @property_test
 @given(st.integers(0, 20 * 1536 - 1), st.integers(1, 255))
-def test_a_damaged_header_is_told(tmp_path: Path, at: int, change: int) -> None:
-    # The checksum's own eight bytes write one number in several ways: 012, " 12", "12\0 ".
+def test_a_damaged_header_is_reported(tmp_path: Path, at: int, change: int) -> None:
+    # The eight bytes of the checksum can write the same number as 012, " 12" or "12\0 ".
     assume(not 148 <= at % 1536 < 156)
     content = files(20, size=600)
     data = bytearray(tar(content, tarfile.USTAR_FORMAT))
@@ -130,7 +132,7 @@ def test_a_damaged_header_is_told(tmp_path: Path, at: int, change: int) -> None:
         assert len(list(part)) == 20
 
 
-def test_whole_samples_before_a_bad_header_are_yielded(tmp_path: Path) -> None:
+def test_complete_samples_before_a_bad_header_are_yielded(tmp_path: Path) -> None:
     data = bytearray(tar(files(20), tarfile.USTAR_FORMAT))
     data[10 * 1536 + 148] ^= 1
     found, message = damaged(only(put(tmp_path / "x.tar", bytes(data))))
@@ -138,7 +140,7 @@ def test_whole_samples_before_a_bad_header_are_yielded(tmp_path: Path) -> None:
     assert "damaged header at byte 15,360" in message
 
 
-def test_a_hole_is_not_taken_for_the_end(tmp_path: Path) -> None:
+def test_a_block_of_zeros_is_not_the_end(tmp_path: Path) -> None:
     data = bytearray(tar(files(20), tarfile.USTAR_FORMAT))
     data[10 * 1536 : 12 * 1536] = bytes(2 * 1536)
     found, message = damaged(only(put(tmp_path / "x.tar", bytes(data))))
@@ -146,7 +148,7 @@ def test_a_hole_is_not_taken_for_the_end(tmp_path: Path) -> None:
     assert "after the end mark" in message
 
 
-def test_no_end_mark_and_empty_files(tmp_path: Path) -> None:
+def test_a_missing_end_mark_and_empty_files_are_reported(tmp_path: Path) -> None:
     data = tar(files(3), tarfile.USTAR_FORMAT)[: 3 * 1536]
     found, message = damaged(only(put(tmp_path / "x.tar", data)))
     assert len(found) == 3
@@ -156,7 +158,7 @@ def test_no_end_mark_and_empty_files(tmp_path: Path) -> None:
     assert damaged(only(put(tmp_path / "no.tar.gz", b"not gzip")))[0] == []
 
 
-def test_stock_webdataset_reads_the_keys(tmp_path: Path) -> None:
+def test_webdataset_reads_the_same_keys(tmp_path: Path) -> None:
     names = ["d/a.b.jpg", "d.e/c.jpg", "./f.PNG", "/g.h.i.webp", "plain.gif"]
     part = only(put(tmp_path / "x.tar", tar([(name, b"1") for name in names])))
     assert [s.key for s in part] == [base_plus_ext(name)[0] for name in names]

@@ -1,4 +1,4 @@
-"""How many lists a search looks into: the least that reaches the recall."""
+"""Autotuning probes the fewest lists that reach the target recall."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = clustered(6000)
 built = partial(vectors.built, exact_rows=100)
 
 
-def test_the_card_tells_the_recall_that_was_asked_for(tmp_path: Path) -> None:
+def test_an_index_reaches_the_target_recall(tmp_path: Path) -> None:
     low = built(tmp_path / "low", ROWS, recall=0.5)
     high = built(tmp_path / "high", ROWS, recall=0.99)
     assert low.card["nprobe"] < high.card["nprobe"]
@@ -29,14 +29,14 @@ def test_the_card_tells_the_recall_that_was_asked_for(tmp_path: Path) -> None:
 
 @given(st.floats(0, 1), st.integers(1, 300))
 @settings(max_examples=50, deadline=None)
-def test_the_least_number_of_lists_is_found(wanted: float, high: int) -> None:
+def test_the_smallest_number_of_lists_is_found(wanted: float, high: int) -> None:
     at, value = least_sufficient(lambda n: n / high, wanted, 1, high)
     assert value == at / high
     assert value >= wanted
     assert at <= np.ceil(wanted * high) * 17 / 16 + 1
 
 
-def test_a_share_of_nothing_is_whole() -> None:
+def test_the_hit_share_of_an_empty_set_is_one() -> None:
     hits = np.array([[True, False]])
     assert hit_frac(hits, np.array([[True, True]])) == 0.5
     assert hit_frac(hits, np.array([[False, False]])) == 1

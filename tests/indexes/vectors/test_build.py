@@ -1,4 +1,4 @@
-"""Indexing: recall in class order, budget, resume, what an older index gives, damage, full disk."""
+"""Index builds: recall in class order, budget, resume, reuse, damage, full disk."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def files_of(directory: Path) -> dict[str, bytes]:
     }
 
 
-def test_class_order_finds_as_much_as_shuffled_order(tmp_path: Path) -> None:
+def test_class_order_has_the_recall_of_shuffled_order(tmp_path: Path) -> None:
     rows = clustered(6000, 32, clusters=200)
     order = np.random.default_rng(5).permutation(len(rows))
     reached = []
@@ -50,7 +50,7 @@ def test_class_order_finds_as_much_as_shuffled_order(tmp_path: Path) -> None:
     assert abs(reached[0] - reached[1]) < 0.03
 
 
-def test_the_training_sample_is_drawn_over_all_parts() -> None:
+def test_the_training_sample_comes_from_all_parts() -> None:
     blocks = [np.full((500, 2), value, np.float16) for value in (1, 2)]
     blocks[1][:, 1] = -2
     parts = [VectorPart(str(n), 500, lambda block=block: block) for n, block in enumerate(blocks)]
@@ -59,10 +59,10 @@ def test_the_training_sample_is_drawn_over_all_parts() -> None:
     second = sample[:, 1] < 0
     np.testing.assert_array_equal(second, rows >= 500)
     assert 30 < second.sum() < 70
-    assert 10 < second[:50].sum() < 40, "in no order"
+    assert 10 < second[:50].sum() < 40, "the sample is not in order"
 
 
-def test_resumed_anywhere_it_is_the_same_file(
+def test_a_build_resumed_anywhere_gives_the_same_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built(tmp_path / "whole", ROWS)
@@ -88,7 +88,7 @@ def test_resumed_anywhere_it_is_the_same_file(
         assert files_of(cut) == expected
 
 
-def test_a_half_written_part_is_made_again_and_a_whole_one_is_not(tmp_path: Path) -> None:
+def test_only_incomplete_parts_are_built_again(tmp_path: Path) -> None:
     built(tmp_path, ROWS)
     expected = files_of(tmp_path)
     files = sorted((tmp_path / "parts").iterdir())
@@ -101,7 +101,7 @@ def test_a_half_written_part_is_made_again_and_a_whole_one_is_not(tmp_path: Path
     assert [path for path in files if path.stat().st_mtime_ns != before[path]] == [files[0]]
 
 
-def test_an_older_index_gives_its_training_and_its_unchanged_parts(tmp_path: Path) -> None:
+def test_the_training_and_unchanged_parts_of_an_older_index_are_reused(tmp_path: Path) -> None:
     built(tmp_path / "old", ROWS)
     more = np.concatenate([ROWS[:2000], clustered(1000, seed=9), ROWS[3000:], ROWS[:500]])
     new = built(tmp_path / "new", more, previous=tmp_path / "old")
@@ -117,12 +117,12 @@ def test_an_older_index_gives_its_training_and_its_unchanged_parts(tmp_path: Pat
         np.array_equal(more[row], more[query])
         for row, query in zip(rows, range(0, 6500, 50), strict=True)
     ]
-    assert np.mean(same) > 0.95, "rows are numbered by the new order"
+    assert np.mean(same) > 0.95, "rows have the numbers of the new order"
     assert new.card["recall_at_10"] >= 0.95
 
 
 @pytest.mark.parametrize("change", ["twice", "wider", "damaged"])
-def test_an_older_index_that_does_not_suit_gives_nothing(tmp_path: Path, change: str) -> None:
+def test_an_incompatible_older_index_is_not_reused(tmp_path: Path, change: str) -> None:
     built(tmp_path / "old", ROWS[:3000])
     rows = {"twice": ROWS, "wider": clustered(3000, 25)}.get(change, ROWS[:3000])
     if change == "damaged":
@@ -134,7 +134,7 @@ def test_an_older_index_that_does_not_suit_gives_nothing(tmp_path: Path, change:
     assert old.stat().st_ino != made.stat().st_ino
 
 
-def test_the_newest_index_of_the_same_making_is_found(tmp_path: Path) -> None:
+def test_the_newest_index_of_a_corpus_is_found(tmp_path: Path) -> None:
     assert newest_index(tmp_path, {"corpus": "c"}) is None
     for name, corpus in (("one", "c"), ("two", "c"), ("three", "d")):
         built(tmp_path / name, ROWS[:200], body={"corpus": corpus})
@@ -143,7 +143,7 @@ def test_the_newest_index_of_the_same_making_is_found(tmp_path: Path) -> None:
     assert newest_index(tmp_path, {"corpus": "c"}) == tmp_path / "two"
 
 
-def test_large_parts_are_cut_to_the_budget(tmp_path: Path) -> None:
+def test_large_parts_are_split_to_fit_the_budget(tmp_path: Path) -> None:
     budget = 6000 * 24 * 2 * 2
     index = built(tmp_path / "cut", ROWS, size=6000, budget_bytes=budget)
     assert len(list((tmp_path / "cut" / "parts").iterdir())) == 6000 // 1024 + 1
@@ -178,7 +178,7 @@ print(*peaks)
     assert large - base < 8 + 4, f"MiB: {base} to begin with, {small} small, {large} large"
 
 
-def test_a_part_with_too_few_rows_or_none_at_all(tmp_path: Path) -> None:
+def test_short_parts_raise_and_empty_parts_are_skipped(tmp_path: Path) -> None:
     part = VectorPart("short", 1000, lambda: ROWS[:900])
     with pytest.raises((ArtifactError, IndexError)):
         build_index(tmp_path / "short", [part])
@@ -203,9 +203,9 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         built(tmp_path, ROWS)
 
 
-def test_a_full_disk_is_an_error_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_the_next_run_resumes(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # less than the index needs
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # fewer bytes than the index needs
     try:
         with pytest.raises(OSError, match="File too large"):
             built(tmp_path, ROWS)

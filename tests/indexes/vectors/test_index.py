@@ -1,4 +1,4 @@
-"""Vectors: a stock FAISS file, search, k-means, damage named."""
+"""Vectors: a standard FAISS file, search, k-means, named damage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.vectors import built, clustered, nearest, recall
 ROWS = clustered(3000)
 
 
-def test_exact_when_small(tmp_path: Path) -> None:
+def test_a_small_index_is_exact(tmp_path: Path) -> None:
     index = built(tmp_path, ROWS)
     assert (index.card["factory"], index.card["nprobe"]) == ("IVF1,SQfp16", 1)
     assert index.card["recall_at_10"] > 0.999
@@ -24,7 +24,7 @@ def test_exact_when_small(tmp_path: Path) -> None:
     assert recall(rows, nearest(ROWS[:50], ROWS, 10)[1]) > 0.99
 
 
-def test_the_file_is_a_stock_faiss_index(tmp_path: Path) -> None:
+def test_the_file_is_a_standard_faiss_index(tmp_path: Path) -> None:
     index = built(tmp_path, ROWS, exact_rows=100)
     stock = faiss.read_index(str(tmp_path / "index.faiss"))
     assert stock.ntotal == len(ROWS)
@@ -42,7 +42,7 @@ def test_kmeans_finds_the_modes() -> None:
     np.testing.assert_allclose((modes @ centroids.T).max(axis=1), 1, atol=1e-3)
 
 
-def test_wrong_width_and_damage_say_so(tmp_path: Path) -> None:
+def test_a_wrong_width_and_damage_raise(tmp_path: Path) -> None:
     index = built(tmp_path, ROWS)
     with pytest.raises(ValueError, match="width 3, but the index has width 24"):
         index.search(np.zeros((1, 3), np.float32), 1)

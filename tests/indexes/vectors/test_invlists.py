@@ -1,4 +1,4 @@
-"""Inverted lists: parts sorted by list, merged in the corpus' order, damage named."""
+"""Inverted lists: parts sorted by list, merged in the order of the corpus, named damage."""
 
 from __future__ import annotations
 

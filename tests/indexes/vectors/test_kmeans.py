@@ -1,4 +1,4 @@
-"""Centroids of inverted lists: the modes, no empty list, the nearest ones of rows."""
+"""Centroids of inverted lists: they are the modes, no list is empty, rows join the nearest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from indexes.vectors.index import normalize_rows
 from indexes.vectors.kmeans import nearest_centroid, nearest_centroids, train_centroids
 
 
-def test_centroids_are_the_modes_and_no_list_stays_empty() -> None:
+def test_centroids_are_the_modes_and_no_list_is_empty() -> None:
     modes = normalize_rows(np.eye(4))
     rows = np.repeat(modes, [500, 5, 5, 5], axis=0)
     rows = normalize_rows(rows + np.random.default_rng(0).normal(scale=0.02, size=rows.shape))
@@ -21,6 +21,6 @@ def test_centroids_are_the_modes_and_no_list_stays_empty() -> None:
     exact = (rows @ centroids.T).argmax(1)
     assert (
         nearest_centroid(rows, centroids) == exact
-    ).mean() > 0.5  # bf16 splits hairs differently
+    ).mean() > 0.5  # bf16 breaks near ties differently
     assert np.bincount(row_ids, minlength=len(rows)).max() <= 3
     assert set(near.tolist()) <= set(range(8))

@@ -1,4 +1,4 @@
-"""The nearest others of every row: those of brute force, of few and of equal rows."""
+"""Neighbors of every row: they equal those of brute force, also for few and for equal rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = clustered(3000)
 
 @pytest.mark.parametrize("budget_bytes", [4 << 30, 1 << 16])
 @pytest.mark.parametrize("tile_rows", [300, 32_768])
-def test_neighbors_are_those_of_brute_force(
+def test_neighbors_equal_those_of_brute_force(
     tmp_path: Path, budget_bytes: int, tile_rows: int
 ) -> None:
     sizes = TileSizes(tile_rows=tile_rows, list_rows=64, pending=5000)
@@ -42,7 +42,7 @@ def test_neighbors_are_those_of_brute_force(
     assert not list(tmp_path.glob("*tmp*"))
 
 
-def test_neighbors_of_few_and_of_equal_rows(tmp_path: Path) -> None:
+def test_few_and_equal_rows_have_neighbors(tmp_path: Path) -> None:
     few = built(tmp_path / "few", ROWS[:3], size=2)
     similarity, rows = next(few.neighbors([range(3)], 4))
     assert sorted(rows[0].tolist()) == [-1, -1, 1, 2]

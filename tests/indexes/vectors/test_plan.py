@@ -1,4 +1,4 @@
-"""What an index is: exact while small, within the budget when large."""
+"""The plan of an index: exact while small, within the budget when large."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_a_small_corpus_has_one_exact_list() -> None:
     assert plan_index(100, 512).train_rows == 100
 
 
-def test_a_large_corpus_has_four_lists_a_root() -> None:
+def test_a_large_corpus_has_four_times_the_square_root_lists() -> None:
     plan = plan_index(1_000_000, 512)
     assert plan.factory == "IVF4000,SQfp16"
     assert plan.train_rows == 32 * 4000

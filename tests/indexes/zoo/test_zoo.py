@@ -1,4 +1,4 @@
-"""Every net of indexes/zoo: size as in the literature, shapes, gradients, names."""
+"""Every net of indexes/zoo: published size, shapes, gradients, names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from indexes import plugins
 from indexes.models.net import build_net, students
 
 STUDENTS = sorted(students())
-# Millions of parameters at 100 classes: CRD's table 1 supplement, WRN's and ResNet's papers.
+# Millions of parameters at 100 classes, from table 1 of the CRD supplement and the WRN and
+# ResNet papers.
 LITERATURE = {
     "resnet8": 0.08,
     "resnet14": 0.18,
@@ -42,7 +43,7 @@ SIDES = {"vgg": 4, "mobilenetv2": 2, "resnet18": 4, "resnet34": 4}
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_has_the_parameters_of_the_literature(name: str) -> None:
+def test_the_number_of_parameters_is_the_published_one(name: str) -> None:
     net = build_net(name, num_classes=100)
     millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
     assert millions == pytest.approx(LITERATURE[name], rel=0.025, abs=0.005)
@@ -50,7 +51,7 @@ def test_has_the_parameters_of_the_literature(name: str) -> None:
 
 @pytest.mark.parametrize("name", STUDENTS)
 @pytest.mark.parametrize("size", [32, 64])
-def test_logits_are_the_head_of_the_pooled_map(name: str, size: int) -> None:
+def test_logits_are_the_head_applied_to_the_pooled_map(name: str, size: int) -> None:
     if name == "wrn_28_10" and size > 32:
         pytest.skip("the widest net at twice the size takes seconds; its siblings cover it")
     torch.manual_seed(0)
@@ -68,7 +69,7 @@ def test_logits_are_the_head_of_the_pooled_map(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_runs_by_itself_as_through_its_features(name: str) -> None:
+def test_the_module_gives_the_logits_of_the_net(name: str) -> None:
     torch.manual_seed(0)
     net = build_net(name, num_classes=5, mean=(0, 0, 0), std=(1, 1, 1)).eval()
     pixels = torch.rand(1, 3, 32, 32)
@@ -86,13 +87,13 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet8", "wrn_16_1", "vgg8", "mobilenetv2"])
-def test_takes_sizes_that_are_no_power_of_two(name: str) -> None:
+def test_sizes_that_are_no_power_of_two_work(name: str) -> None:
     net = build_net(name, num_classes=3).eval()
     with torch.no_grad():
         assert net(torch.rand(1, 3, 100, 100))[2].shape == (1, 3)
 
 
-def test_literature_covers_every_student() -> None:
+def test_every_student_has_a_published_size() -> None:
     assert sorted(LITERATURE) == STUDENTS
 
 
@@ -103,12 +104,12 @@ def test_every_public_file_lists_its_builders() -> None:
 
 
 @pytest.mark.parametrize("spelling", ["wrn-16-2", "WRN_16_2", "indexes.zoo.wide_resnet:wrn_16_2"])
-def test_spellings_of_a_name_mean_one_builder(spelling: str) -> None:
+def test_all_spellings_of_a_name_build_the_same_net(spelling: str) -> None:
     net = build_net(spelling, num_classes=3)
     assert net.builder == "indexes.zoo.wide_resnet:wrn_16_2"
 
 
-def test_resnet18_bears_torchvisions_names() -> None:
+def test_resnet18_has_the_parameter_names_of_torchvision() -> None:
     from torchvision import models
 
     ours = build_net("resnet18", num_classes=10).state_dict()
@@ -117,7 +118,7 @@ def test_resnet18_bears_torchvisions_names() -> None:
     assert [k for k in ours if ours[k].shape != theirs[k].shape] == ["conv1.weight"]
 
 
-def test_initialization_is_he_by_fan_out() -> None:
+def test_weights_start_as_he_normal_by_fan_out() -> None:
     torch.manual_seed(0)
     net = build_net("resnet8x4", num_classes=10)
     for key, module in net.module.named_modules():
@@ -126,7 +127,7 @@ def test_initialization_is_he_by_fan_out() -> None:
             assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.15), key
 
 
-def test_a_deep_copy_answers_alike_and_apart() -> None:
+def test_a_deep_copy_gives_the_same_logits_and_shares_no_weights() -> None:
     torch.manual_seed(0)
     net = build_net("resnet8", num_classes=4).eval()
     twin = copy.deepcopy(net)
