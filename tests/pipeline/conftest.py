@@ -1,4 +1,4 @@
-"""Fixtures of the generators' tests."""
+"""Fixtures for the tests of generators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.generators import World, color_teacher, make_shards
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """24 real images and the teacher that labeled them."""
+    """Make 24 real images and the teacher that labeled them."""
     directory = tmp_path_factory.mktemp("world")
     teacher = color_teacher(directory / "teacher")
     return make_shards(directory / "shards", teacher), teacher
@@ -20,7 +20,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Sums on one thread, so that they are always added in one order."""
+    """Run on one thread, so that sums are always added in the same order."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""The certificate: every figure against its formula re-typed, and how it reacts."""
+"""The certificate: every figure compared with a second implementation, and its response."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def matrices(seed: int = 3) -> dict[str, Array]:
 
 
 def pool_of(directory: Path, kept: dict[str, Array], num_stored: int = 99) -> Pool:
-    """A pool whose columns fit its logits; of these only the `num_stored` best are stored."""
+    """Make a pool whose columns match its logits; only the `num_stored` largest are stored."""
     logits = kept["logits"].astype(np.float64)
     label, total = logits.argmax(1), np.log(np.exp(logits).sum(1))
     best = logits.max(1)
@@ -58,7 +58,7 @@ def pool_of(directory: Path, kept: dict[str, Array], num_stored: int = 99) -> Po
 
 
 def slow(kept: dict[str, Array], rows: Array, weight: Array) -> dict[str, float]:
-    """Every figure from its definition, in memory, image by image where that is plainest."""
+    """Compute every figure from its definition, in memory."""
     one = {name: value[rows].astype(np.float16).astype(np.float64) for name, value in kept.items()}
     n, logits = len(rows), one["logits"]
     soft = {t: np.exp(logits / t) / np.exp(logits / t).sum(1, keepdims=True) for t in (1, 4)}
@@ -110,7 +110,9 @@ def slow(kept: dict[str, Array], rows: Array, weight: Array) -> dict[str, float]
     }
 
 
-def test_every_figure_is_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_figure_matches_its_definition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(certificate, "CHUNK_ROWS", 33)
     kept = matrices()
     rows = np.sort(np.random.default_rng(0).choice(N, 200, replace=False))
@@ -135,12 +137,12 @@ def test_without_batchnorm_its_figures_are_absent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [np.zeros(0, np.int64), np.array([4])])
-def test_hardly_any_rows(tmp_path: Path, rows: Array) -> None:
+def test_figures_of_one_row_or_none_are_finite(tmp_path: Path, rows: Array) -> None:
     found, _ = certify(pool_of(tmp_path, matrices()), rows, np.ones(len(rows)), {}, seed=0)
     assert all(math.isfinite(value) for value in found.values())
 
 
-def test_copies_and_one_class_show(tmp_path: Path) -> None:
+def test_figures_reveal_copies_and_a_single_class(tmp_path: Path) -> None:
     kept = matrices()
     kept["features"][100:200] = kept["features"][:100]
     pool = pool_of(tmp_path, kept)
@@ -156,15 +158,17 @@ def test_copies_and_one_class_show(tmp_path: Path) -> None:
     assert narrow["information"] < spread["information"]
 
 
-def test_frechet_is_nought_at_the_fingerprint_alone() -> None:
+def test_frechet_is_zero_only_at_the_fingerprint() -> None:
     assert frechet(np.zeros(6)) == 0
-    assert frechet(np.array([1.0, 0.0, 1.0, 0.0])) == 0.5, "one of two channels off by one sd"
-    assert frechet(np.array([0.0, 3.0])) == 1, "twice the deviation"
+    assert frechet(np.array([1.0, 0.0, 1.0, 0.0])) == 0.5, (
+        "one of two channels differs by one standard deviation"
+    )
+    assert frechet(np.array([0.0, 3.0])) == 1, "twice the standard deviation"
 
 
 @given(st.integers(0, 1000), st.sampled_from([1.0, 4.0]))
-def test_soften_with_some_logits_stored(seed: int, temperature: float) -> None:
-    """Exact where the classes left out are equals; always a distribution."""
+def test_soften_works_with_some_logits_stored(seed: int, temperature: float) -> None:
+    """The result is exact if the logits left out are equal, and always a distribution."""
     logits = np.random.default_rng(seed).normal(size=(6, 4)) * 3
     logits = np.concatenate([logits, np.full((6, 5), -4.0)], 1)
     total = np.log(np.exp(logits).sum(1))
@@ -176,7 +180,7 @@ def test_soften_with_some_logits_stored(seed: int, temperature: float) -> None:
     np.testing.assert_allclose(some.sum(1) + 5 * other, 1)
 
 
-def test_top_logits_give_nearly_the_figures_of_all(tmp_path: Path) -> None:
+def test_the_largest_logits_give_nearly_the_figures_of_all(tmp_path: Path) -> None:
     kept = matrices()
     generator = np.random.default_rng(5)
     kept["logits"] = (generator.normal(size=(N, 12)) * 3).astype(np.float16)
@@ -189,12 +193,12 @@ def test_top_logits_give_nearly_the_figures_of_all(tmp_path: Path) -> None:
         assert top[exact] == whole[exact]
 
 
-def test_entropy() -> None:
+def test_entropy_matches_values_by_hand() -> None:
     assert entropy(np.array([3, 3, 3, 3, 0])) == pytest.approx(math.log(4))
     assert entropy(np.array([7, 0])) == 0
 
 
-def test_select_weighs_certifies_and_shows(tmp_path: Path) -> None:
+def test_select_weights_certifies_and_reports(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 60)
     runs = tmp_path / "runs"
     result = corpora.select(tmp_path / "c.tar", runs, "-n", "40", "--set", "weights=moment_match")

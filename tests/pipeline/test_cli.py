@@ -1,4 +1,4 @@
-"""The offline commands: JSON answers, help; on bad input a clear line or a counted drop."""
+"""The offline commands: JSON output and help; bad input gives a clear line or a counted drop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.corpora import select, shards_of
 
 
 def defects() -> list[tuple[str, bytes]]:
-    """Members with every kind of defect or oddity, and what becomes of each."""
+    """Make members with every kind of defect, and the drop reason of each."""
     sound = corpora.encoded(7)
     return [
         ("corrupt.jpg", sound[:40] + b"\0" * 60),
@@ -42,7 +42,7 @@ def defects() -> list[tuple[str, bytes]]:
     ]
 
 
-def test_select_answers_in_json_and_nothing_else(tmp_path: Path) -> None:
+def test_select_json_prints_only_json(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 10)
     result = select(tmp_path / "c.tar", tmp_path / "runs", "-n", "6", "--json", "-q")
     assert result.exit_code == 0, result.output
@@ -52,18 +52,18 @@ def test_select_answers_in_json_and_nothing_else(tmp_path: Path) -> None:
     assert result.stderr == ""
 
 
-def test_corpora_are_listed_with_their_first_line() -> None:
+def test_corpora_are_listed_with_their_summary_line() -> None:
     result = CliRunner().invoke(winnow.app, ["corpora"])
     assert result.exit_code == 0
     assert "demo             The corpus `demo`" in result.stdout
 
 
-def test_every_defect_is_a_counted_drop(tmp_path: Path) -> None:
+def test_every_defect_is_counted_as_a_drop(tmp_path: Path) -> None:
     corpora.tar_of(tmp_path / "c" / "bad.tar", defects())
     cut = corpora.good_tar(tmp_path / "c" / "cut.tar", 10)
     cut.write_bytes(cut.read_bytes()[: 512 * 14])
     runs = tmp_path / "runs"
-    # Not near: some of the defects are one picture in another form.
+    # Not near: some of the defects are the same picture in another form.
     result = select(tmp_path / "c", runs, "--method", "all", "--dedup", "exact")
     assert result.exit_code == 0, result.output
     assert "cut.tar" in result.output
@@ -90,7 +90,7 @@ def test_on_error_stop_names_the_file(tmp_path: Path) -> None:
     assert "cut.tar" in result.output
 
 
-def test_same_key_in_two_parts_keeps_both(tmp_path: Path) -> None:
+def test_equal_keys_in_two_parts_are_both_kept(tmp_path: Path) -> None:
     corpora.tar_of(tmp_path / "c" / "a.tar", [("x.jpg", corpora.encoded(1))])
     corpora.tar_of(tmp_path / "c" / "b.tar", [("x.jpg", corpora.encoded(2))])
     runs = tmp_path / "runs"
@@ -100,7 +100,7 @@ def test_same_key_in_two_parts_keeps_both(tmp_path: Path) -> None:
     assert verify_shards(shards.directory) == 2
 
 
-def test_n_beyond_the_pool_and_classes_that_nobody_predicts(tmp_path: Path) -> None:
+def test_large_n_and_classes_without_images_are_reported(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 4)
     result = select(tmp_path / "c.tar", tmp_path / "runs", "-n", "1000")
     assert result.exit_code == 0, result.output
@@ -110,7 +110,7 @@ def test_n_beyond_the_pool_and_classes_that_nobody_predicts(tmp_path: Path) -> N
     assert ("have no image" in result.output) == (0 in histogram)
 
 
-def test_an_empty_corpus_and_one_of_rubbish(tmp_path: Path) -> None:
+def test_an_empty_corpus_and_one_without_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     result = select(tmp_path / "none", tmp_path / "runs")
     assert result.exit_code == 1
@@ -135,7 +135,7 @@ def test_another_teacher_makes_another_artifact(tmp_path: Path) -> None:
     assert "made from other inputs" in refused.output
 
 
-def test_a_corpus_that_changed_underneath_is_refused(tmp_path: Path) -> None:
+def test_a_corpus_that_changed_after_embedding_is_refused(tmp_path: Path) -> None:
     path = corpora.good_tar(tmp_path / "c.tar", 6)
     runs = tmp_path / "runs"
     assert select(path, runs, "-n", "3").exit_code == 0
@@ -153,7 +153,7 @@ def test_a_corpus_that_changed_underneath_is_refused(tmp_path: Path) -> None:
     assert "not what was embedded" in result.output
 
 
-def test_a_full_disk_is_one_line_and_goes_on(
+def test_a_full_disk_prints_one_line_and_the_next_run_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpora.good_tar(tmp_path / "c.tar", 8)
@@ -187,7 +187,7 @@ def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
     assert "damaged" in result.output
 
 
-def test_a_store_that_fails_is_tried_again(tmp_path: Path) -> None:
+def test_a_failed_part_is_read_by_the_next_run(tmp_path: Path) -> None:
     lake = tmp_path / "flaky.py"
     lake.write_text(
         "from dataclasses import dataclass\nfrom pathlib import Path\n"
@@ -212,13 +212,13 @@ def test_a_store_that_fails_is_tried_again(tmp_path: Path) -> None:
     assert open_shards(shards_of(runs)).card["funnel"] == {"in": 3, "dropped": none, "kept": 3}
 
 
-def test_another_process_at_work_is_waited_for(tmp_path: Path) -> None:
+def test_a_held_lock_is_refused_without_waiting(tmp_path: Path) -> None:
     refused = pytest.raises(artifact.ArtifactError, match="another winnow")
     with artifact.locked(tmp_path), refused, artifact.locked(tmp_path, wait=False):
         pass
 
 
-def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
+def test_a_killed_decoding_process_prints_one_line(tmp_path: Path) -> None:
     lake = tmp_path / "deadly.py"
     lake.write_text(
         "import os\nfrom dataclasses import dataclass\nfrom indexes.sources.spec import Sample\n"
@@ -232,7 +232,7 @@ def test_a_killed_decoding_process_is_one_line(tmp_path: Path) -> None:
     assert "a decoding process ended" in result.output
 
 
-def test_answers_that_are_not_finite_are_dropped(tmp_path: Path) -> None:
+def test_images_with_logits_that_are_not_finite_are_dropped(tmp_path: Path) -> None:
     import torch
 
     from indexes.models.net import build_net
@@ -249,7 +249,7 @@ def test_answers_that_are_not_finite_are_dropped(tmp_path: Path) -> None:
     assert "none of its 6 samples could be embedded (6 not_finite)" in result.output
 
 
-def test_unknown_method_and_corpus_suggest(tmp_path: Path) -> None:
+def test_unknown_methods_and_corpora_get_suggestions(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 2)
     result = select(tmp_path / "c.tar", tmp_path / "runs", "--method", "dfdn")
     assert result.exit_code == 1
@@ -259,7 +259,7 @@ def test_unknown_method_and_corpus_suggest(tmp_path: Path) -> None:
     assert "imagenet21k" in result.output
 
 
-def test_no_teacher_shows_how_to_import_one(tmp_path: Path) -> None:
+def test_a_missing_teacher_shows_how_to_import_one(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 2)
     (tmp_path / "runs" / "teachers").mkdir(parents=True)
     result = select(tmp_path / "c.tar", tmp_path / "runs")

@@ -1,4 +1,4 @@
-"""corpus: names, Python files and places all open; errors list what exists and how to mend."""
+"""Corpus: names, Python files and paths open; errors list the choices and the remedy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def keys(corpus: Corpus) -> list[str]:
     return [sample.key for part in corpus.parts for sample in part]
 
 
-def test_a_place(tmp_path: Path) -> None:
+def test_a_path_is_a_corpus(tmp_path: Path) -> None:
     shard(tmp_path / "lake" / "0.tar", "x")
     shard(tmp_path / "lake" / "1.tar", "y")
     spec = f"{tmp_path}/lake/*.tar"
@@ -40,7 +40,7 @@ def test_a_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "returned", ["SHARD", "[SHARD]", "[SHARD, SHARD]", "open_parts(SHARD)", "(s for s in [SHARD])"]
 )
-def test_a_python_file(tmp_path: Path, returned: str) -> None:
+def test_a_python_file_is_a_corpus(tmp_path: Path, returned: str) -> None:
     place = shard(tmp_path / "0.tar")
     file = tmp_path / "my_lake.py"
     file.write_text(
@@ -61,14 +61,14 @@ def test_a_python_file(tmp_path: Path, returned: str) -> None:
         ("def corpus(): return 'nowhere.tar'", "no such file"),
     ],
 )
-def test_a_python_file_gone_wrong(tmp_path: Path, body: str, message: str) -> None:
+def test_a_faulty_python_file_is_explained(tmp_path: Path, body: str, message: str) -> None:
     file = tmp_path / "wrong.py"
     file.write_text(body)
     with pytest.raises(SourceError, match=message):
         open_corpus(str(file))
 
 
-def test_unknown_names_list_what_exists() -> None:
+def test_unknown_names_list_the_corpora() -> None:
     with pytest.raises(UnknownName, match=r"Did you mean 'imagenet21k'\?.*imagenet21k"):
         open_corpus("imagenet21")
     with pytest.raises(SourceError, match="imagenet21k"):
@@ -101,12 +101,14 @@ def test_every_corpus_file_has_a_function(name: str) -> None:
         ("/" + "x" * 300, "x" * 48),
     ],
 )
-def test_slugs(spec: str, name: str) -> None:
+def test_specs_become_short_names(spec: str, name: str) -> None:
     assert slug(spec) == name
     assert re.fullmatch(r"[a-z0-9-]{1,48}", name)
 
 
-def test_imagenet21k(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet21k_opens_a_folder_or_a_tar_of_tars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("IMAGENET21K", raising=False)
     with pytest.raises(SourceError, match=r"(?s)IMAGENET21K is not set.*1\.31 TB"):
         open_corpus("imagenet21k")

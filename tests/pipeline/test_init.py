@@ -1,4 +1,4 @@
-"""The Python door of the offline stage: its names are pinned, and importing it loads nothing."""
+"""The Python API of `pipeline`: its names are pinned, and its import loads no heavy package."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def test_exports_are_pinned() -> None:
         assert getattr(pipeline, name).__module__.startswith("pipeline.")
 
 
-def test_unknown_name_is_an_attribute_error() -> None:
+def test_an_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"'pipeline' has no attribute 'absent'"):
         _ = pipeline.absent  # type: ignore[attr-defined]
 
 
-def test_importing_it_is_light() -> None:
+def test_the_import_loads_no_heavy_package() -> None:
     code = "import sys, pipeline; print('numpy' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"

@@ -1,4 +1,4 @@
-"""Lists of keys: what was selected, out and in again, byte for byte."""
+"""Key lists: a selection is exported and imported again, byte for byte."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def made(corpus: Path, runs: Path, *more: str) -> tuple[Shards, str]:
 @pytest.fixture
 def world(tmp_path: Path) -> tuple[Path, Path]:
     corpora.good_tar(tmp_path / "c" / "a.tar", 30)
-    corpora.good_tar(tmp_path / "c" / "b.tar.gz", 20, first=20)  # ten keys of a.tar again
+    corpora.good_tar(tmp_path / "c" / "b.tar.gz", 20, first=20)  # ten keys that are also in a.tar
     return tmp_path / "c", tmp_path / "runs"
 
 
-def test_there_and_back(world: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_exported_list_selects_the_same_shards(world: tuple[Path, Path], tmp_path: Path) -> None:
     corpus, runs = world
     listed = tmp_path / "keys.parquet"
     first, _ = made(corpus, runs, "-n", "25", "--export", str(listed))
@@ -64,7 +64,9 @@ def test_there_and_back(world: tuple[Path, Path], tmp_path: Path) -> None:
     assert again.read_bytes() == listed.read_bytes()
 
 
-def test_on_another_machine_without_scoring(world: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_list_works_on_another_machine_without_scores(
+    world: tuple[Path, Path], tmp_path: Path
+) -> None:
     corpus, runs = world
     listed = tmp_path / "keys.parquet"
     first, _ = made(corpus, runs, "-n", "12", "--export", str(listed))
@@ -73,7 +75,7 @@ def test_on_another_machine_without_scoring(world: tuple[Path, Path], tmp_path: 
     assert sorted(first.keys) == sorted(second.keys)
 
 
-def test_missing_and_changed_are_counted_and_named(
+def test_missing_and_changed_images_are_counted_and_named(
     world: tuple[Path, Path], tmp_path: Path
 ) -> None:
     corpus, runs = world
@@ -91,7 +93,7 @@ def test_missing_and_changed_are_counted_and_named(
     assert shards.columns["weight"].mean() == pytest.approx(1, abs=1e-6)
 
 
-def test_of_another_corpus(world: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_list_of_another_corpus_is_refused(world: tuple[Path, Path], tmp_path: Path) -> None:
     corpus, runs = world
     listed = tmp_path / "keys.parquet"
     made(corpus, runs, "-n", "5", "--export", str(listed))
@@ -101,7 +103,7 @@ def test_of_another_corpus(world: tuple[Path, Path], tmp_path: Path) -> None:
     assert "exported from another corpus" in result.output
 
 
-def test_no_list_of_keys(tmp_path: Path) -> None:
+def test_a_file_that_is_no_key_list_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "keys.parquet"
     path.write_bytes(b"PAR1 no")
     with pytest.raises(ArtifactError, match="cannot be read"):
@@ -127,7 +129,7 @@ def test_no_list_of_keys(tmp_path: Path) -> None:
         (["--score-set", "entropi=1"], "Did you mean 'entropy'"),
     ],
 )
-def test_flags_that_do_not_go_together(tmp_path: Path, flags: list[str], message: str) -> None:
+def test_conflicting_flags_are_refused(tmp_path: Path, flags: list[str], message: str) -> None:
     (tmp_path / "k.parquet").write_bytes(b"")
     given = [str(tmp_path / "k.parquet") if flag == "KEYS" else flag for flag in flags]
     corpora.good_tar(tmp_path / "c.tar", 3)
@@ -136,7 +138,7 @@ def test_flags_that_do_not_go_together(tmp_path: Path, flags: list[str], message
     assert message in result.output
 
 
-def test_score_set_is_the_method_mix(tmp_path: Path) -> None:
+def test_score_set_equals_the_method_mix(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 20)
     runs = tmp_path / "runs"
     one, _ = made(tmp_path / "c.tar", runs, "-n", "8", "--score-set", "log_odds=1 bn_distance=-0.5")
@@ -148,7 +150,9 @@ def test_score_set_is_the_method_mix(tmp_path: Path) -> None:
     assert {"bn_distance", "energy", "outlier", "score", "scarcity"} < one.columns.keys()
 
 
-def test_a_list_brings_no_protected_image_in(world: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_list_cannot_bring_evaluation_images_back(
+    world: tuple[Path, Path], tmp_path: Path
+) -> None:
     corpus, runs = world
     listed = tmp_path / "keys.parquet"
     first, _ = made(corpus, runs, "--method", "all", "--export", str(listed))

@@ -1,4 +1,4 @@
-"""The pool: columns in order and whole, rows split by block, keys found again."""
+"""The pool: complete and ordered columns, rows split by block, keys by row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.pool import Pool
 from tests.support.pools import make_pool
 
 
-def test_threads_may_ask_for_the_same_column(tmp_path: Path) -> None:
+def test_threads_can_read_the_same_column(tmp_path: Path) -> None:
     log_odds = np.arange(200_000, dtype=np.float32)
     pool = make_pool(tmp_path, label=np.zeros(200_000, int), log_odds=log_odds)
     with ThreadPoolExecutor(8) as threads:
@@ -31,12 +31,12 @@ def test_rows_are_split_by_block(tmp_path: Path) -> None:
     assert list(pool.by_block(np.zeros(0, np.int64))) == []
 
 
-def test_keys_come_in_the_order_of_the_rows(tmp_path: Path) -> None:
+def test_keys_have_the_order_of_the_rows(tmp_path: Path) -> None:
     keys = small_pool(tmp_path).keys_of(np.array([9, 0, 4, 9]))
     assert keys == [("k9", "p2"), ("k0", "p0"), ("k4", "p1"), ("k9", "p2")]
 
 
-def test_a_column_is_written_whole_and_in_order_or_not_at_all(tmp_path: Path) -> None:
+def test_a_column_is_written_completely_and_in_order_or_not_at_all(tmp_path: Path) -> None:
     pool = small_pool(tmp_path)
     values = [(block, {"mine": np.arange(block.start, block.stop)}) for block in pool.blocks]
     for wrong, message in (

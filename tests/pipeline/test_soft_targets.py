@@ -1,4 +1,4 @@
-"""Softened targets: of all classes, of some, in any order."""
+"""Softened targets: for all classes, for some classes, in any order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.soft_targets import TEMPERATURE, SoftTargets
 from tests.support.pools import make_pool
 
 
-def test_softened_answers_of_a_teacher_with_some_logits_stored(tmp_path: Path) -> None:
+def test_softened_targets_with_some_logits_stored(tmp_path: Path) -> None:
     generator = np.random.default_rng(5)
     logits = generator.normal(size=(40, 7))
     order = np.argsort(-logits, 1)[:, :4]
@@ -36,7 +36,7 @@ def test_softened_answers_of_a_teacher_with_some_logits_stored(tmp_path: Path) -
     np.testing.assert_allclose(some, all_, rtol=0.05)
 
 
-def test_stored_answers_in_any_order_and_of_some_classes_only() -> None:
+def test_stored_logits_in_any_order_and_of_some_classes() -> None:
     draw = np.random.default_rng(4)
     logits = draw.normal(size=(6, 5)).astype(np.float16)
     logsumexp = np.log(np.exp(logits.astype(np.float64)).sum(1))

@@ -24,7 +24,7 @@ from tests.support.corpora import select, shards_of
 from tests.support.shards import write_shards
 
 
-def test_the_main_job(tmp_path: Path) -> None:
+def test_select_writes_verified_shards_and_reuses_every_stage(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c" / "a.tar", 30)
     corpora.good_tar(tmp_path / "c" / "b.tar.gz", 20, first=100)
     runs = tmp_path / "runs"
@@ -37,12 +37,12 @@ def test_the_main_job(tmp_path: Path) -> None:
     assert shards.card["method"] == "winnow"
     assert shards.columns["weight"].mean() == pytest.approx(1, abs=1e-4)
     for row, key in enumerate(shards.keys):
-        assert shards.read(row) == corpora.encoded(int(key[2:])), "original bytes, original key"
+        assert shards.read(row) == corpora.encoded(int(key[2:])), "the original bytes and key"
     again = select(tmp_path / "c", runs, "-n", "25")
     assert again.output.count("unchanged") == 8
 
 
-def test_select_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_select_works_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     corpora.tar_of(tmp_path / "twin.tar", [("twin.jpg", corpora.encoded(3))])
     corpora.good_tar(tmp_path / "c.tar", 30)
     teacher = load_teacher(corpora.small_teacher(tmp_path / "teacher"))
@@ -68,13 +68,13 @@ def test_select_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert capfd.readouterr() == ("", "")
 
 
-def test_shards_from_elsewhere_have_no_pool(tmp_path: Path) -> None:
+def test_imported_shards_have_no_pool(tmp_path: Path) -> None:
     write_shards(tmp_path)
     with pytest.raises(artifact.ArtifactError, match="not selected from a pool"):
         pipeline.open_pool(tmp_path)
 
 
-def test_targets_are_the_teachers_answers(tmp_path: Path) -> None:
+def test_targets_are_the_logits_of_the_teacher(tmp_path: Path) -> None:
     import torch
 
     from indexes import devices
@@ -94,7 +94,7 @@ def test_targets_are_the_teachers_answers(tmp_path: Path) -> None:
     assert (shards.columns["label"] == shards.logits.argmax(1)).all()
 
 
-def test_local_density_is_written_whatever_the_method(tmp_path: Path) -> None:
+def test_the_knn_distance_is_written_for_every_method(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 40)
     runs = tmp_path / "runs"
     assert select(tmp_path / "c.tar", runs, "-n", "8", "--method", "random").exit_code == 0
@@ -107,7 +107,7 @@ def test_local_density_is_written_whatever_the_method(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, 1 - tenth, atol=2e-3)
 
 
-def test_a_changed_setting_runs_only_what_depends_on_it(tmp_path: Path) -> None:
+def test_a_changed_setting_runs_only_the_stages_that_depend_on_it(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 20)
     runs = tmp_path / "runs"
     assert select(tmp_path / "c.tar", runs, "-n", "8").exit_code == 0
@@ -119,11 +119,11 @@ def test_a_changed_setting_runs_only_what_depends_on_it(tmp_path: Path) -> None:
     assert "selection: unchanged" in unweighted
     assert "weights: unchanged" not in unweighted
     other = select(tmp_path / "c.tar", runs, "-n", "5", "--method", "dfnd").output
-    assert "columns: unchanged" in other, "raw columns serve every method"
+    assert "columns: unchanged" in other, "all methods share the raw columns"
     assert "scores: unchanged" not in other
 
 
-def test_a_replaced_part_alone_is_indexed_again(tmp_path: Path) -> None:
+def test_only_a_replaced_part_is_indexed_again(tmp_path: Path) -> None:
     for number in range(3):
         corpora.good_tar(tmp_path / "c" / f"{number}.tar", 10, first=100 * number)
     runs = tmp_path / "runs"
@@ -136,12 +136,12 @@ def test_a_replaced_part_alone_is_indexed_again(tmp_path: Path) -> None:
         for place in (first, second)
     )
     assert len(older) == len(newer) == 3
-    assert len(older.items() & newer.items()) == 2, "linked, not made again"
+    assert len(older.items() & newer.items()) == 2, "linked, not built again"
     assert artifact.read_card(second, "vectors")["num_vectors"] == 32
 
 
 @pytest.mark.slow
-def test_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
+def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
     for number in range(3):
         corpora.good_tar(tmp_path / "c" / f"{number}.tar", 15, first=100 * number)
     found = []
@@ -154,11 +154,11 @@ def test_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Stands for kill -9: nothing of ours may catch it."""
+    """Simulates kill -9: no code of winnow may catch it."""
 
 
 @pytest.mark.parametrize("when", [1, 4, 9, 14, 19, 24, 29])
-def test_killed_anywhere_and_run_again_gives_the_same_bytes(
+def test_a_run_killed_anywhere_resumes_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
 ) -> None:
     for number in range(3):
@@ -183,7 +183,7 @@ def test_killed_anywhere_and_run_again_gives_the_same_bytes(
     assert corpora.files_of(shards_of(cut)) == corpora.files_of(shards_of(whole))
 
 
-def test_own_method_file(tmp_path: Path) -> None:
+def test_a_method_can_be_a_python_file(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 6)
     method = tmp_path / "small_keys.py"
     method.write_text(
@@ -203,7 +203,7 @@ def test_own_method_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_own_corpus_file_with_its_own_parts(tmp_path: Path) -> None:
+def test_a_corpus_can_be_a_python_file_with_its_own_parts(tmp_path: Path) -> None:
     lake = tmp_path / "lake.py"
     lake.write_text(
         "from dataclasses import dataclass\nfrom indexes.sources.spec import Sample\n"
@@ -221,10 +221,12 @@ def test_own_corpus_file_with_its_own_parts(tmp_path: Path) -> None:
     shards = open_shards(shards_of(runs))
     assert shards.card["funnel"]["dropped"]["duplicate_key"] == 1
     found = {str(key): shards.read(row) for row, key in enumerate(shards.keys)}
-    assert found == {f"n{n}": corpora.encoded(n) for n in (3, 4, 5)}, "contained keys, own bytes"
+    assert found == {f"n{n}": corpora.encoded(n) for n in (3, 4, 5)}, (
+        "keys stay inside, and each has its own bytes"
+    )
 
 
-def test_card_of_an_embedding_says_what_was_seen(tmp_path: Path) -> None:
+def test_the_card_of_an_embedding_lists_its_parts(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 5)
     runs = tmp_path / "runs"
     assert select(tmp_path / "c.tar", runs, "-n", "3").exit_code == 0

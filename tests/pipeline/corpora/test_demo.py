@@ -1,4 +1,4 @@
-"""The demo world: the same bytes every time and in any order, honest counts, no labels."""
+"""The demo corpus: the same bytes every time and in any order, correct counts, no labels."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def decodes(data: bytes) -> bool:
     return True
 
 
-def test_ten_classes_in_a_fixed_order() -> None:
+def test_the_ten_classes_have_a_fixed_order() -> None:
     assert demo.CLASSES == (
         "boat", "car", "cup", "fish", "house", "key", "mushroom", "star", "tree", "umbrella",
     )  # fmt: skip
 
 
-def test_shares_add_up() -> None:
+def test_shares_sum_to_one() -> None:
     assert sum(demo.SUBJECTS.values()) == pytest.approx(1)
     assert len(demo.CLASS_SHARES) == len(demo.CLASSES)
     assert sum(demo.CLASS_SHARES) == pytest.approx(1)
@@ -49,7 +49,7 @@ def test_shares_add_up() -> None:
     assert sum(demo.LOOK_SHARES) == pytest.approx(1)
 
 
-def test_parts_counts_and_keys(ocean: list[Sample]) -> None:
+def test_parts_have_the_stated_counts_and_keys(ocean: list[Sample]) -> None:
     parts = demo.corpus()
     assert len({part.name for part in parts}) == len(parts) == 6
     assert len({part.fingerprint() for part in parts}) == 6
@@ -60,25 +60,25 @@ def test_parts_counts_and_keys(ocean: list[Sample]) -> None:
     assert Counter(sample.ext for sample in ocean)["jpg"] > 10_000
 
 
-def test_the_ocean_yields_no_label(ocean: list[Sample]) -> None:
+def test_the_ocean_contains_no_labels(ocean: list[Sample]) -> None:
     assert all(sample.extras == {} for sample in ocean)
     assert not any(name in sample.key for sample in ocean[:100] for name in demo.CLASSES)
 
 
-def test_the_same_bytes_again_from_a_pickled_part(ocean: list[Sample]) -> None:
+def test_a_pickled_part_gives_the_same_bytes(ocean: list[Sample]) -> None:
     part = pickle.loads(pickle.dumps(demo.corpus()[1]))
     assert list(part) == ocean[2_000:4_000]
 
 
 @settings(max_examples=40, deadline=None)
 @given(where=st.integers(0, 11_999))
-def test_one_image_alone_is_the_one_of_the_whole_pass(ocean: list[Sample], where: int) -> None:
+def test_a_single_image_equals_that_of_a_full_pass(ocean: list[Sample], where: int) -> None:
     sample = ocean[where]
     part = demo.corpus()[where // 2_000]
     assert part.fetch(sample.key, sample.offset, len(sample.data)) == sample.data
 
 
-def test_another_key_is_refused() -> None:
+def test_an_unknown_key_is_refused() -> None:
     part = demo.corpus()[0]
     with pytest.raises(SourceError, match="ocean-0 has no image"):
         part.fetch("ocean-1-0000", 0, 10)
@@ -86,19 +86,19 @@ def test_another_key_is_refused() -> None:
         part.fetch("ocean-0-2000", 2_000, 10)
 
 
-def test_another_seed_is_another_ocean(ocean: list[Sample]) -> None:
+def test_another_seed_gives_another_ocean(ocean: list[Sample]) -> None:
     part = demo.DemoPart(0, seed=1)
     assert part.fingerprint() != demo.DemoPart(0).fingerprint()
     assert part.fetch("ocean-0-0003", 3, 0) != ocean[3].data
 
 
-def test_the_corrupt_files_are_those_planted(ocean: list[Sample]) -> None:
+def test_exactly_the_planted_files_are_corrupt(ocean: list[Sample]) -> None:
     planted = [one.key for one in demo.census() if one.oddity in CORRUPT]
     assert len(planted) == sum(demo.ODDITIES[name] for name in CORRUPT) == 60
     assert [sample.key for sample in ocean if not decodes(sample.data)] == planted
 
 
-def test_every_other_image_is_what_it_says(ocean: list[Sample]) -> None:
+def test_every_other_image_has_its_stated_format(ocean: list[Sample]) -> None:
     shapes: Counter[tuple[str, str, int]] = Counter()
     for sample, truth in zip(ocean, demo.census(), strict=True):
         if truth.oddity not in CORRUPT:
@@ -112,7 +112,7 @@ def test_every_other_image_is_what_it_says(ocean: list[Sample]) -> None:
     assert sum(shapes.values()) == 12_000 - 60
 
 
-def test_copies_are_byte_identical_and_echoes_are_near(ocean: list[Sample]) -> None:
+def test_copies_are_byte_identical_and_echoes_are_similar(ocean: list[Sample]) -> None:
     truth = demo.census()
     assert Counter(one.oddity for one in truth) == {**demo.ODDITIES, "": 11_080}
     for sample, one in zip(ocean, truth, strict=True):
@@ -122,7 +122,7 @@ def test_copies_are_byte_identical_and_echoes_are_near(ocean: list[Sample]) -> N
         elif one.oddity == "echo":
             assert sample.data != ocean[one.source].data
             assert (one.thing, one.look) == (truth[one.source].thing, truth[one.source].look)
-    # Two empty grounds of one color may come out alike by chance, as blank images do.
+    # Two empty backgrounds of one color can be equal by chance, as blank images are.
     drawn = [
         sample.data
         for sample, one in zip(ocean, truth, strict=True)
@@ -131,7 +131,7 @@ def test_copies_are_byte_identical_and_echoes_are_near(ocean: list[Sample]) -> N
     assert len(set(drawn)) == len(drawn)
 
 
-def test_the_mixture_is_the_stated_one() -> None:
+def test_the_mixture_has_the_stated_shares() -> None:
     truth = demo.census()
     subjects = Counter(one.subject for one in truth)
     for name, share in demo.SUBJECTS.items():
@@ -153,7 +153,9 @@ def test_the_mixture_is_the_stated_one() -> None:
         max_size=9,
     ),
 )
-def test_pixels_do_not_depend_on_the_neighbors(seed: int, picks: list[tuple[str, str]]) -> None:
+def test_pixels_do_not_depend_on_other_images_of_the_batch(
+    seed: int, picks: list[tuple[str, str]]
+) -> None:
     draws = np.random.default_rng(seed).random((len(picks), DRAWS), np.float32)
     things, looks = zip(*picks, strict=True)
     together = render(things, looks, draws)
@@ -165,7 +167,7 @@ def test_pixels_do_not_depend_on_the_neighbors(seed: int, picks: list[tuple[str,
 
 
 @pytest.mark.parametrize("thing", sorted(set(THINGS) - {"nothing"}))
-def test_every_thing_stands_out_from_its_ground(thing: str) -> None:
+def test_every_object_differs_from_its_background(thing: str) -> None:
     draws = np.random.default_rng(5).random((16, DRAWS), np.float32)
     there = render([thing] * 16, ["sketch"] * 16, draws).astype(int)
     ground = render(["nothing"] * 16, ["sketch"] * 16, draws).astype(int)
@@ -185,7 +187,7 @@ def members(directory: Path) -> dict[str, bytes]:
     return found
 
 
-def test_the_lost_original_is_labeled_balanced_and_repeatable(tmp_path: Path) -> None:
+def test_the_lost_original_is_labeled_balanced_and_reproducible(tmp_path: Path) -> None:
     for name in ("one", "two"):
         demo.render_labeled(tmp_path / name, "train", 2_010, seed=3)
     names = ["train-00000.tar", "train-00001.tar"]

@@ -1,4 +1,4 @@
-"""An evaluation set's images: every leak is listed, its group goes, a broken set is refused."""
+"""Evaluation images: every leak is listed, its group is dropped, broken sets are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.duplicates import (
 )
 
 
-def test_every_planted_leak_is_listed_and_its_group_goes(tmp_path: Path) -> None:
+def test_every_planted_leak_is_listed_and_its_group_dropped(tmp_path: Path) -> None:
     originals = [scenes.scene(seed) for seed in range(30)]
     tests = tmp_path / "eval"
     (tests / "cat").mkdir(parents=True)
@@ -44,7 +44,7 @@ def test_every_planted_leak_is_listed_and_its_group_goes(tmp_path: Path) -> None
         assert card["dropped"] == {**dict.fromkeys(REASONS[1:], 0), "protected": 74}
 
 
-def test_a_set_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_an_unreadable_set_is_refused(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 5)
     runs = tmp_path / "runs"
 

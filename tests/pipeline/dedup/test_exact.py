@@ -1,4 +1,4 @@
-"""Exact copies: those of a dictionary."""
+"""Exact copies equal those found with a dictionary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = npt.NDArray[Any]
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 12), max_size=80), st.integers(1, 50))
-def test_exact_copies_are_those_of_a_dictionary(content: list[int], bucket_rows: int) -> None:
+def test_exact_copies_equal_those_of_a_dictionary(content: list[int], bucket_rows: int) -> None:
     class Columns:
         def __len__(self) -> int:
             return len(content)

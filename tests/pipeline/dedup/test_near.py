@@ -1,4 +1,4 @@
-"""Near duplicates: what was planted is found, nothing else is, the best is kept."""
+"""Near duplicates: all planted copies and nothing else are found, and the best copy is kept."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ Array = npt.NDArray[Any]
 
 
 @pytest.mark.parametrize("side", [32, 96, 260])
-def test_planted_copies_are_found_and_nothing_else(tmp_path: Path, side: int) -> None:
+def test_exactly_the_planted_copies_are_found(tmp_path: Path, side: int) -> None:
     originals = [scenes.scene(seed, side) for seed in range(60)]
     images = [scenes.encoded(image, 90) for image in originals]
     for kind in scenes.KINDS:
         for seed in range(20):
             images.append(scenes.copy_of(originals[seed], kind, seed))
     reason = dedup_reasons(pool_of_images(tmp_path, images), tmp_path / "d")
-    assert (reason[20:60] == 0).all(), "pictures that are there once stay"
+    assert (reason[20:60] == 0).all(), "unique images stay"
     of = np.concatenate([np.arange(60), np.tile(np.arange(20), len(scenes.KINDS))])
     num_kept = np.bincount(of[reason == 0], minlength=60)
-    assert (num_kept >= 1).all(), "one of each group stays"
+    assert (num_kept >= 1).all(), "one image of each group stays"
     planted = len(scenes.KINDS) * 20
     assert (reason == 2).sum() >= 0.97 * planted
 
@@ -50,7 +50,9 @@ def test_the_best_of_a_group_is_kept(tmp_path: Path) -> None:
         scenes.encoded(large, 80),
         scenes.encoded(large, 95),  # as large, more confident
         scenes.encoded(small, 80),
-        scenes.encoded(small, 70),  # as large, as sure, the lowest key hash: rows count down
+        scenes.encoded(
+            small, 70
+        ),  # as large, as confident, the lowest key hash (hashes fall with the row)
         scenes.encoded(scenes.scene(3)),
     ]
     log_odds = np.array([9, 1, 2, 5, 5, 0], np.float32)
@@ -64,7 +66,7 @@ def test_the_best_of_a_group_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_chain_is_not_one_group() -> None:
-    # 0-1-2-...-9: each is like the next, and nothing else is like anything.
+    # 0-1-2-...-9: each image is similar to the next one, and to no other.
     pairs = np.array([(at, at + 1) for at in range(9)])
 
     class Columns:
@@ -80,7 +82,7 @@ def test_a_chain_is_not_one_group() -> None:
     assert (np.abs(groups.rows - groups.kept) == 1).all()
 
 
-def test_components_are_those_of_a_walk() -> None:
+def test_components_equal_those_of_label_propagation() -> None:
     draw = np.random.default_rng(0)
     pairs = draw.integers(0, 200, (130, 2))
     rank = draw.permutation(200)
@@ -91,7 +93,7 @@ def test_components_are_those_of_a_walk() -> None:
     np.testing.assert_array_equal(components(200, pairs, rank), lowest)
 
 
-def test_more_copies_than_neighbors_are_one_group(tmp_path: Path) -> None:
+def test_more_copies_than_neighbors_form_one_group(tmp_path: Path) -> None:
     original = scenes.scene(5, 64)
     images = [scenes.copy_of(original, "reencode", seed) for seed in range(60)]
     images += [scenes.encoded(scenes.cropped(original, 0.04, seed), 70) for seed in range(60)]
@@ -101,7 +103,7 @@ def test_more_copies_than_neighbors_are_one_group(tmp_path: Path) -> None:
     assert (reason[120:] == 0).all()
 
 
-def test_order_and_size_of_work_change_no_similarity() -> None:
+def test_similarities_do_not_depend_on_order_and_chunk_size() -> None:
     originals = [scenes.scene(seed) for seed in range(20)]
     images = [scenes.encoded(image) for image in originals]
     images += [scenes.copy_of(originals[seed], "all", seed) for seed in range(20)]

@@ -1,4 +1,4 @@
-"""The report of duplicates that a person reads."""
+"""The report of duplicates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.duplicates import (
 )
 
 
-def test_an_implausible_share_is_complained_of(
+def test_an_implausible_share_gives_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = scenes.scene(1)

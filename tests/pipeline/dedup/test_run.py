@@ -1,4 +1,4 @@
-"""De-duplication as a stage: switches, funnel, reuse, workers."""
+"""De-duplication as a stage: modes, funnel, reuse, workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.duplicates import (
 @pytest.mark.parametrize(
     ("mode", "expected"), [("off", [0, 0, 0]), ("exact", [0, 1, 0]), ("near", [0, 1, 2])]
 )
-def test_the_switch_does_what_it_says_and_is_recorded(
+def test_the_mode_selects_the_drops_and_is_recorded(
     tmp_path: Path, mode: Mode, expected: list[int]
 ) -> None:
     image = scenes.scene(1)
@@ -39,7 +39,7 @@ def test_the_switch_does_what_it_says_and_is_recorded(
     assert not (tmp_path / "d" / "thumbs.npy").exists()
 
 
-def test_the_whole_run_counts_and_shows_it(
+def test_a_full_run_counts_and_reports_duplicates(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "pipeline")
@@ -72,7 +72,7 @@ def test_the_whole_run_counts_and_shows_it(
 
 
 @pytest.mark.slow
-def test_workers_do_not_matter(tmp_path: Path) -> None:
+def test_the_number_of_workers_does_not_change_the_result(tmp_path: Path) -> None:
     corpus_with_copies(tmp_path / "c")
     corpora.good_tar(tmp_path / "eval" / "0.tar", 5)
     files = []

@@ -1,4 +1,4 @@
-"""Signatures as an index: a picture's copies are among its nearest."""
+"""Signatures as an index: the copies of an image are among its nearest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Similarity of thumbs: colors, mirroring, empty pictures."""
+"""Similarity of thumbs: colors, mirroring, empty images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.duplicates import (
 )
 
 
-def test_colors_tell_pictures_apart() -> None:
+def test_colors_distinguish_images() -> None:
     red = np.zeros((32, 32, 3), np.uint8)
     red[8:20, 8:20, 0] = 220
     blue = red[:, :, ::-1].copy()
@@ -26,7 +26,7 @@ def test_colors_tell_pictures_apart() -> None:
     assert image_similarity(ring[[0, 0]], ring[[1, 2]]).tolist() == [0, 0]
 
 
-def test_a_mirrored_picture_has_the_same_signature() -> None:
+def test_a_mirrored_image_has_the_same_signature() -> None:
     draw = np.random.default_rng(0)
     pixels = draw.integers(0, 256, (5, 40, 40, 3), dtype=np.uint8)
     both = [
@@ -37,10 +37,10 @@ def test_a_mirrored_picture_has_the_same_signature() -> None:
     np.testing.assert_allclose((upright * mirrored).sum(1), 1, atol=2e-3)
     assert image_similarity(*both).min() > 0.99
     flat = np.full((1, both[0].shape[1]), 128, np.uint8)
-    assert not signatures(flat).any(), "an empty picture is like nothing"
+    assert not signatures(flat).any(), "an empty image is similar to no image"
 
 
-def test_the_size_of_a_batch_is_no_matter() -> None:
+def test_the_batch_size_does_not_change_the_result() -> None:
     draw = np.random.default_rng(0)
     images = [scenes.encoded(scenes.scene(seed)) for seed in range(10)]
     copies = [scenes.copy_of(scenes.scene(seed), "all", seed) for seed in range(10)]

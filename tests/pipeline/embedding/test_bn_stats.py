@@ -1,4 +1,4 @@
-"""The BatchNorm fingerprint: what a forward showed, against the formula re-typed."""
+"""The BatchNorm fingerprint, compared with a second implementation of the formula."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import corpora
 
 
 def trained(directory: Path) -> Teacher:
-    """A teacher whose running statistics are those of noise images."""
+    """Make a teacher whose running statistics come from noise images."""
     torch.manual_seed(0)
     net = build_net("resnet8", num_classes=3)
     net.train()
@@ -25,7 +25,7 @@ def trained(directory: Path) -> Teacher:
     return load_teacher(directory)
 
 
-def test_moments_of_the_last_layer_are_the_formula(tmp_path: Path) -> None:
+def test_moments_of_the_last_layer_match_the_formula(tmp_path: Path) -> None:
     teacher = trained(tmp_path / "t")
     layers = [m for m in teacher.net.module.modules() if isinstance(m, nn.BatchNorm2d)]
     seen: list[tuple[nn.BatchNorm2d, torch.Tensor]] = []
@@ -47,7 +47,7 @@ def test_moments_of_the_last_layer_are_the_formula(tmp_path: Path) -> None:
     np.testing.assert_allclose(stats["bn"][:, -1].numpy(), distance, rtol=2e-3, atol=2e-3)
 
 
-def test_the_data_that_it_was_trained_on_is_nearer_than_another(tmp_path: Path) -> None:
+def test_training_data_is_nearer_than_other_data(tmp_path: Path) -> None:
     teacher = trained(tmp_path / "t")
     with BatchNormStats(teacher) as bn_stats:
         teacher(torch.rand(64, 3, 32, 32))
@@ -59,7 +59,7 @@ def test_the_data_that_it_was_trained_on_is_nearer_than_another(tmp_path: Path) 
     assert same["moments"].float().mean(0).norm() < other["moments"].float().mean(0).norm() / 2
 
 
-def test_hooks_are_gone_afterwards_and_a_net_without_norms_has_no_fingerprint(
+def test_hooks_are_removed_and_a_net_without_norms_has_no_fingerprint(
     tmp_path: Path,
 ) -> None:
     teacher = trained(tmp_path / "t")

@@ -1,4 +1,4 @@
-"""What is kept of the teacher's outputs; only what is new in a corpus is embedded again."""
+"""The stored outputs of the teacher; only new parts of a corpus are embedded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.corpora import select
 
 @pytest.fixture
 def forwarded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of images in every teacher forward."""
+    """Record the number of images in every forward of the teacher."""
     sizes: list[int] = []
     forward: Any = Teacher.__call__
 
@@ -36,7 +36,7 @@ def embedded(runs: Path) -> list[Path]:
     return sorted((runs / "embeddings").iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
 
-def test_a_replaced_part_alone_is_embedded_again(
+def test_only_a_replaced_part_is_embedded_again(
     tmp_path: Path, forwarded: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "pipeline")
@@ -60,7 +60,7 @@ def test_a_replaced_part_alone_is_embedded_again(
     assert second.blocks[1].strings("key")[0] == "im00500"
 
 
-def test_a_new_part_before_the_others_moves_them(tmp_path: Path, forwarded: list[int]) -> None:
+def test_a_new_first_part_shifts_the_other_parts(tmp_path: Path, forwarded: list[int]) -> None:
     corpus, runs = tmp_path / "c", tmp_path / "runs"
     corpora.good_tar(corpus / "b.tar", 10)
     assert select(corpus, runs, "-n", "5").exit_code == 0
@@ -76,7 +76,7 @@ def test_a_new_part_before_the_others_moves_them(tmp_path: Path, forwarded: list
         np.testing.assert_array_equal(block.matrix("logits"), expected.matrix("logits"))
 
 
-def test_parts_of_a_cut_off_run_are_taken_too(tmp_path: Path, forwarded: list[int]) -> None:
+def test_parts_of_an_interrupted_run_are_reused(tmp_path: Path, forwarded: list[int]) -> None:
     corpus, runs = tmp_path / "c", tmp_path / "runs"
     for number in range(3):
         corpora.good_tar(corpus / f"{number}.tar", 10, first=100 * number)
@@ -90,7 +90,7 @@ def test_parts_of_a_cut_off_run_are_taken_too(tmp_path: Path, forwarded: list[in
     assert sum(forwarded) == 17
 
 
-def test_another_teacher_takes_nothing(tmp_path: Path, forwarded: list[int]) -> None:
+def test_another_teacher_reuses_nothing(tmp_path: Path, forwarded: list[int]) -> None:
     corpus, runs = tmp_path / "c.tar", tmp_path / "runs"
     corpora.good_tar(corpus, 10)
     assert select(corpus, runs, "-n", "5").exit_code == 0
@@ -100,7 +100,7 @@ def test_another_teacher_takes_nothing(tmp_path: Path, forwarded: list[int]) -> 
     assert sum(forwarded) == 10
 
 
-def test_answers_are_stable_at_the_extremes() -> None:
+def test_teacher_columns_are_finite_for_extreme_logits() -> None:
     logits = torch.tensor([[70000.0, -70000.0, 0.0], [1.0, 1.0, 1.0], [1e-3, 0.0, -1e-3]])
     matrices, columns = teacher_columns(logits, torch.zeros(3, 2))
     assert all(np.isfinite(column).all() for column in (*columns.values(), *matrices.values()))
@@ -114,7 +114,7 @@ def test_answers_are_stable_at_the_extremes() -> None:
     np.testing.assert_allclose(matrices["logits"], picked, atol=5e-3)
 
 
-def test_blocks_bound_memory_and_change_nothing(tmp_path: Path) -> None:
+def test_small_blocks_give_the_same_result(tmp_path: Path) -> None:
     parts = open_parts(str(corpora.good_tar(tmp_path / "c.tar", 300)))
     teacher = load_teacher(corpora.small_teacher(tmp_path / "t"))
     wholes = []

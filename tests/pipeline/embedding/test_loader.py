@@ -1,4 +1,4 @@
-"""Decoding the parts of a corpus: batches in order, defects counted, damage reported at the end."""
+"""Decoding the parts of a corpus: ordered batches, counted defects, damage reported at the end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_defects_are_counted_by_reason(tmp_path: Path) -> None:
     assert {"empty", "corrupt"} <= set(end.dropped)
 
 
-def test_what_came_before_the_damage_is_kept(tmp_path: Path) -> None:
+def test_images_before_the_damage_are_kept(tmp_path: Path) -> None:
     path = corpora.good_tar(tmp_path / "a.tar", 8)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     batches, (end,) = decoded(path)
@@ -58,7 +58,7 @@ def test_what_came_before_the_damage_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_batches_of_a_part_do_not_depend_on_workers(tmp_path: Path, workers: int) -> None:
+def test_batches_do_not_depend_on_the_number_of_workers(tmp_path: Path, workers: int) -> None:
     for number in range(2):
         corpora.good_tar(tmp_path / "c" / f"{number}.tar", 5, first=10 * number)
     expected = {(batch.part, tuple(batch.keys)) for batch in decoded(tmp_path / "c")[0]}

@@ -1,4 +1,4 @@
-"""A shard set as a generator reads it, and what the teacher sees of a synthetic image."""
+"""A shard set as the generator reads it, and the input that the teacher gets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("side", "size", "frac"), [(32, 32, 1.0), (16, 32, 0.875), (64, 24, 0.8)])
-def test_the_teacher_sees_what_a_reader_of_the_file_would(
+def test_the_teacher_gets_the_pixels_that_the_file_decodes_to(
     interpolation: str, side: int, size: int, frac: float
 ) -> None:
     geometry = Geometry(size, frac, interpolation)

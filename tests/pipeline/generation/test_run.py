@@ -1,4 +1,4 @@
-"""`winnow generate` end to end, its shards read as any others, its bytes always the same."""
+"""`winnow generate` end to end: its shards are ordinary shards, and its bytes are reproducible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTINGS = "width=2 batch=8 epochs=2 update_steps=2"
 
 
 def generate(runs: Path, *more: str, n: int = NUM) -> Any:
-    """`winnow generate` in this process."""
+    """Run `winnow generate` in this process."""
     arguments = ["generate", "--runs", str(runs), "--shards", str(runs / "shards" / "real")]
     arguments += ["-n", str(n), "--set", SETTINGS, "--device", "cpu"]
     return CliRunner().invoke(winnow.app, [*arguments, *more], catch_exceptions=False)
@@ -40,7 +40,7 @@ def synthetic_in(runs: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs with a teacher, 24 real images and NUM synthetic ones."""
+    """Make runs with a teacher, 24 real images and NUM synthetic images."""
     runs = tmp_path_factory.mktemp("runs")
     teacher = color_teacher(runs / "teachers" / "t")
     make_shards(runs / "shards" / "real", teacher)
@@ -51,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def runs(made: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """Copy the runs for a test that changes them."""
     shutil.copytree(made, tmp_path / "runs")
     return tmp_path / "runs"
 
@@ -61,7 +61,9 @@ def synthetic(made: Path) -> Shards:
     return open_shards(synthetic_in(made)[0])
 
 
-def test_the_contract_holds(made: Path, synthetic: Shards) -> None:
+def test_synthetic_shards_have_the_columns_and_the_card_of_shards(
+    made: Path, synthetic: Shards
+) -> None:
     assert verify_shards(synthetic.directory) == NUM
     assert synthetic.card["funnel"] == {"in": NUM, "dropped": {"not_finite": 0}, "kept": NUM}
     assert synthetic.card["method"] == "hidfd"
@@ -78,7 +80,9 @@ def test_the_contract_holds(made: Path, synthetic: Shards) -> None:
     assert not (made / "last-shards.json").exists()
 
 
-def test_answers_are_the_teachers_to_the_very_bytes(made: Path, synthetic: Shards) -> None:
+def test_logits_are_those_of_the_teacher_on_the_written_files(
+    made: Path, synthetic: Shards
+) -> None:
     teacher = load_teacher(made / "teachers" / "t")
     pixels = [load_view(synthetic.read(row), teacher.geometry)[0] for row in range(40)]
     with devices.autocast("cpu"):
@@ -88,7 +92,7 @@ def test_answers_are_the_teachers_to_the_very_bytes(made: Path, synthetic: Shard
     assert Image.open(io.BytesIO(synthetic.read(0))).size == (SIDE, SIDE)
 
 
-def test_stock_webdataset_reads_it(synthetic: Shards) -> None:
+def test_webdataset_reads_synthetic_shards(synthetic: Shards) -> None:
     found = list(wds.WebDataset(str(synthetic.tars[0]), shardshuffle=False).decode("pil"))
     assert len(found) == NUM
     assert found[0]["json"]["source"] == "synthetic"
@@ -97,7 +101,7 @@ def test_stock_webdataset_reads_it(synthetic: Shards) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_students_learn_from_it_as_from_any_other(runs: Path, mixed: bool) -> None:
+def test_students_train_on_synthetic_shards(runs: Path, mixed: bool) -> None:
     real, synthetic = str(runs / "shards" / "real"), str(synthetic_in(runs)[0])
     flags = ["--shards", real, "--mix", synthetic] if mixed else ["--shards", synthetic]
     flags += ["--runs", str(runs), "--student", "resnet8", "--steps", "2", "--batch-size", "16"]
@@ -108,7 +112,7 @@ def test_students_learn_from_it_as_from_any_other(runs: Path, mixed: bool) -> No
     assert "resnet8: trained" in result.output
 
 
-def test_the_output_teaches(made: Path, runs: Path) -> None:
+def test_the_output_explains_the_result(made: Path, runs: Path) -> None:
     text = generate(runs).output
     assert f"{NUM} in" in text
     assert f"{NUM} kept" in text
@@ -119,7 +123,7 @@ def test_the_output_teaches(made: Path, runs: Path) -> None:
     assert text.count("unchanged") == 2
 
 
-def test_the_same_bytes_again_and_after_a_cut(made: Path, runs: Path) -> None:
+def test_repeated_and_interrupted_runs_give_the_same_bytes(made: Path, runs: Path) -> None:
     before = files_of(synthetic_in(made)[0])
     for directory in (synthetic_in(runs)[0], next((runs / "generators").iterdir())):
         shutil.rmtree(directory)
@@ -130,7 +134,7 @@ def test_the_same_bytes_again_and_after_a_cut(made: Path, runs: Path) -> None:
     assert files_of(synthetic_in(runs)[0]) == before
 
 
-def test_what_was_generated_from_something_else_is_refused(runs: Path) -> None:
+def test_results_of_other_inputs_are_refused(runs: Path) -> None:
     (generator,) = (runs / "generators").iterdir()
     card = artifact.read_json(generator / "card.json")
     artifact.write_json(generator / "card.json", {**card, "digest": "0" * 64})
@@ -146,7 +150,7 @@ def test_what_was_generated_from_something_else_is_refused(runs: Path) -> None:
     assert "not the file that its card describes" in generate(runs).output
 
 
-def test_other_settings_make_another_generator(runs: Path) -> None:
+def test_other_settings_train_another_generator(runs: Path) -> None:
     assert generate(runs, "--set", "frequency=0", n=6).exit_code == 0
     assert len(list((runs / "generators").iterdir())) == 2
     assert generate(runs, "--seed", "1", n=6).exit_code == 0
@@ -170,13 +174,13 @@ def test_another_teacher_is_refused(runs: Path) -> None:
         (["--shards", "nowhere"], "no shards at nowhere"),
     ],
 )
-def test_slips_have_a_message(made: Path, flags: list[str], message: str) -> None:
+def test_wrong_options_are_explained(made: Path, flags: list[str], message: str) -> None:
     result = generate(made, *flags)
     assert result.exit_code == (3 if "nowhere" in flags else 1)
     assert message in " ".join(result.output.split())
 
 
-def test_a_generator_of_ones_own(runs: Path, tmp_path: Path) -> None:
+def test_a_generator_can_be_a_python_file(runs: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text("from pipeline.generators.hidfd import *\n")
     assert generate(runs, "--generator", str(own), n=6).exit_code == 0
@@ -184,7 +188,7 @@ def test_a_generator_of_ones_own(runs: Path, tmp_path: Path) -> None:
     assert open_shards(directory).card["method"] == "own"
 
 
-def test_a_generator_that_lacks_something(made: Path, tmp_path: Path) -> None:
+def test_an_incomplete_generator_is_refused(made: Path, tmp_path: Path) -> None:
     own = tmp_path / "short.py"
     own.write_text("from pipeline.generators.hidfd import Config, PRESETS, VERSION\n")
     assert "defines no side, trainer, sampler" in generate(made, "--generator", str(own)).output

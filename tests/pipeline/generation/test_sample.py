@@ -1,4 +1,4 @@
-"""Sampling: quotas, funnels and shards of a generator that is half right."""
+"""Sampling: quotas, funnels and shards of a generator that is right half of the time."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from tests.support.generators import SIDE, color_teacher
 
 
 class Half:
-    """Draws what the teacher takes for the requested class in the first half of a block, and
-    another class in the second.
-    """
+    """Draws the requested class in the first half of a block, and another one in the second."""
 
     def __init__(self, teacher: Teacher) -> None:
         pixels = np.stack([load_view(encoded(n), Geometry(SIDE))[0] for n in range(60)])
@@ -37,7 +35,7 @@ class Half:
 
 
 @pytest.mark.parametrize(("keep", "generated"), [("all", 300), ("agreeing", 596)])
-def test_funnels_add_up(tmp_path: Path, keep: Keep, generated: int) -> None:
+def test_funnels_sum_to_their_inputs(tmp_path: Path, keep: Keep, generated: int) -> None:
     teacher = color_teacher(tmp_path / "teacher")
     tally = Tally.of(300, 3)
     blocks = sample_blocks(Half(teacher), teacher, tally, seed=0, keep=keep, device="cpu")
@@ -59,7 +57,7 @@ def test_funnels_add_up(tmp_path: Path, keep: Keep, generated: int) -> None:
     assert same.all() == (keep == "agreeing")
 
 
-def test_a_generator_that_has_learned_nothing_is_an_error(tmp_path: Path) -> None:
+def test_an_untrained_generator_is_an_error(tmp_path: Path) -> None:
     teacher = color_teacher(tmp_path / "teacher")
     wrong = Half(teacher)
     wrong.of = wrong.of.roll(1, 0)
@@ -72,7 +70,7 @@ def test_a_generator_that_has_learned_nothing_is_an_error(tmp_path: Path) -> Non
     }  # fmt: skip
 
 
-def test_classes_are_requested_evenly_at_any_time() -> None:
+def test_classes_are_requested_evenly_at_all_times() -> None:
     tally = Tally.of(1000, 300)
     requested = np.zeros(300, int)
     while len(classes := tally.next_classes()):

@@ -1,4 +1,4 @@
-"""A generator's training stops, resumes and is read back as it was written."""
+"""The training of a generator stops, resumes and survives a round trip to disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.generators import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_signal_saves_and_the_log_has_named_terms(
+def test_a_signal_saves_a_checkpoint_and_the_log_has_named_terms(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train_to_end(start_training(*world), tmp_path / "whole")
@@ -50,7 +50,7 @@ def test_a_signal_saves_and_the_log_has_named_terms(
     )
 
 
-def test_what_is_not_finite_stops_the_training(world: World, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_training(world: World, tmp_path: Path) -> None:
     one = start_training(*world, lr_generator=1e38)
     with pytest.raises(ValueError, match=r"not finite.*lr_generator"):
         fit_generator(one, tmp_path, "digest")

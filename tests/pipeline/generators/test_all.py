@@ -1,4 +1,4 @@
-"""Every generator learns, resumes bit-equal, samples, and has presets that are settings."""
+"""Every generator learns, resumes bit-equal, samples, and has valid presets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_generator_learns_resumes_bit_equal_and_samples(
     for cut_at in (1, steps - 1):
         place = tmp_path / f"cut-{cut_at}"
         one = fresh()
-        one.steps = cut_at  # what was done before a kill
+        one.steps = cut_at  # the steps before an interruption
         for step in range(cut_at):
             one.step(step)
         checkpoint.save(place, {"digest": "digest", "step": cut_at, "trainer": one.state_dict()})
@@ -55,7 +55,7 @@ def test_every_generator_learns_resumes_bit_equal_and_samples(
 
 
 @pytest.mark.parametrize("name", names("pipeline.generators"))
-def test_presets_are_settings_of_their_generator(name: str) -> None:
+def test_presets_are_valid_settings_of_their_generator(name: str) -> None:
     module = find("pipeline.generators", name)
     for preset in module.PRESETS.values():
         assert configure(module.Config, (), **preset) != module.Config()

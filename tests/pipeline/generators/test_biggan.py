@@ -1,4 +1,4 @@
-"""The GAN's nets: shapes at every size, spectral norm, and the same function without it."""
+"""The nets of the GAN: shapes at every size, spectral norm, and the same function without it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def drawn(num: int = 6, num_classes: int = 3) -> tuple[torch.Tensor, torch.Tenso
 
 
 @pytest.mark.parametrize("side", [8, 16, 32, 64])
-def test_shapes(side: int) -> None:
+def test_nets_have_their_shapes(side: int) -> None:
     z, classes = drawn()
     images = Generator(side, 2, 3)(z, classes)
     assert images.shape == (6, 3, side, side)
@@ -26,7 +26,7 @@ def test_shapes(side: int) -> None:
 
 
 @pytest.mark.parametrize("side", [0, 4, 24, 512])
-def test_sides_that_the_nets_cannot_make(side: int) -> None:
+def test_unsupported_sides_are_refused(side: int) -> None:
     with pytest.raises(ValueError, match=f"pixels={side}: must be a power of two"):
         Generator(side, 2, 3)
     with pytest.raises(ValueError, match="a power of two"):
@@ -41,7 +41,7 @@ def test_bad_shapes_raise() -> None:
             net(*bad)
 
 
-def test_the_class_matters() -> None:
+def test_the_image_depends_on_the_class() -> None:
     net, (z, _) = Generator(8, 4, 3).eval(), drawn()
     first, second = net(z, torch.zeros(6, dtype=int)), net(z, torch.ones(6, dtype=int))
     assert (first - second).abs().mean() > 1e-4
@@ -61,7 +61,7 @@ def test_every_weight_but_the_feature_head_has_norm_one() -> None:
     assert not parametrize.is_parametrized(net.features)
 
 
-def test_applied_weights_in_a_plain_net_are_the_same_function() -> None:
+def test_normalized_weights_in_a_plain_net_give_the_same_images() -> None:
     torch.manual_seed(0)
     plain, net = Generator(16, 2, 3), _biggan.with_spectral_norm(Generator(16, 2, 3))
     z, classes = drawn()
@@ -71,7 +71,7 @@ def test_applied_weights_in_a_plain_net_are_the_same_function() -> None:
     torch.testing.assert_close(plain(z, classes), net(z, classes))
 
 
-def test_weights_are_made_in_float32_under_autocast() -> None:
+def test_weights_are_computed_in_float32_under_autocast() -> None:
     net = _biggan.with_spectral_norm(Discriminator(8, 2, 3, 5))
     with _biggan.normed_weights_cached(net), torch.autocast("cpu", torch.bfloat16):
         realness, _, features = net(torch.rand(4, 3, 8, 8))

@@ -1,4 +1,4 @@
-"""HiDFD learns without the faults of its release."""
+"""HiDFD trains without the defects of its release."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def slopes(one: torch.nn.Module, prefix: str) -> float:
-    """The summed size of the gradients under a name."""
+    """Return the sum of the absolute gradients under a name."""
     found = [p.grad for name, p in one.named_parameters() if name.startswith(prefix)]
     return sum(float(grad.abs().sum()) for grad in found if grad is not None)
 
 
-def test_feature_integration_teaches_the_discriminator_and_nobody_else(world: World) -> None:
-    """The release computes it without gradients."""
+def test_feature_integration_trains_only_the_discriminator(world: World) -> None:
+    """The release computes the loss without gradients."""
     _, teacher = world
     one = start_training(*world)
     before = {name: value.clone() for name, value in teacher.net.state_dict().items()}
@@ -71,8 +71,8 @@ def test_smoothing_reaches_the_generator_through_the_teacher(world: World) -> No
     assert all(p.requires_grad for p in one.discriminator.parameters())
 
 
-def test_counts_are_updated_and_weights_leave_one(world: World) -> None:
-    """In the release they never are: v stays 1."""
+def test_counts_are_updated_and_weights_become_uneven(world: World) -> None:
+    """The release never updates the counts: v stays 1."""
     one = start_training(*world, batch=24)
     for step in range(2):
         assert torch.equal(one.counts_C, torch.ones(3))
@@ -85,10 +85,10 @@ def test_counts_are_updated_and_weights_leave_one(world: World) -> None:
     assert weights.argmax() == one.counts_C.argmin()
 
 
-def test_the_teacher_sees_pixels_from_0_to_1_under_its_own_normalization(
+def test_the_teacher_gets_pixels_from_0_to_1_with_its_own_normalization(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The release shows it images in [-1, 1]."""
+    """The release gives the teacher images in [-1, 1]."""
     _, teacher = world
     seen: list[Tensor] = []
     forward = type(teacher.net).__call__
@@ -100,16 +100,16 @@ def test_the_teacher_sees_pixels_from_0_to_1_under_its_own_normalization(
     monkeypatch.setattr(type(teacher.net), "__call__", note)
     one = start_training(*world)
     seen.clear()
-    one.generator.last.register_forward_hook(lambda net, given, out: out * 0 + 9)  # tanh: white
+    one.generator.last.register_forward_hook(
+        lambda net, given, out: out * 0 + 9
+    )  # white, the upper end of tanh
     one.step(0)
     assert len(seen) == 1
     assert seen[0].shape == (TINY["batch"], 3, SIDE, SIDE)
     torch.testing.assert_close(seen[0], torch.ones_like(seen[0]))
 
 
-def test_real_images_come_once_an_epoch_mirrored_or_not_with_the_teachers_word(
-    world: World,
-) -> None:
+def test_real_images_come_once_per_epoch_with_their_labels(world: World) -> None:
     shards, teacher = world
     one = start_training(*world, epochs=1.0)
     rows: list[Tensor] = []
@@ -130,7 +130,7 @@ def test_real_images_come_once_an_epoch_mirrored_or_not_with_the_teachers_word(
     assert one.images.labels.tolist() == shards.columns["label"].tolist()
 
 
-def test_another_side_than_the_teachers_and_rare_looks(world: World, tmp_path: Path) -> None:
+def test_another_side_and_rarer_teacher_passes_work(world: World, tmp_path: Path) -> None:
     one = start_training(*world, pixels=8, teacher_every=2, pairs="batch", epochs=1.0)
     first, second = one.step(0), one.step(1)
     assert {"frequency", "agreeing_frac"} <= first.keys()
@@ -139,7 +139,7 @@ def test_another_side_than_the_teachers_and_rare_looks(world: World, tmp_path: P
     assert one.result()["last.weight"].isfinite().all()
 
 
-def test_the_faithful_preset_has_nothing_of_ours() -> None:
+def test_the_faithful_preset_uses_the_settings_of_the_paper() -> None:
     config = configure(hidfd.Config, (), **hidfd.PRESETS["faithful"])
     assert (config.agree, config.pairs, config.teacher_every) == (0, "batch", 1)
     assert (config.trans, config.blend, config.frequency) == (0.1, 0.1, 0.1)

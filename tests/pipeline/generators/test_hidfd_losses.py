@@ -1,4 +1,4 @@
-"""HiDFD's losses: against loops, against the formulas typed again, by properties; bad shapes."""
+"""HiDFD losses: compared with loops and second implementations, properties, bad shapes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def test_hinge_by_a_loop() -> None:
+def test_hinge_equals_a_loop() -> None:
     real, fake = normal(5), normal(4, seed=1)
     wanted = sum(max(0.0, 1 - one) for one in real.tolist()) / 5
     wanted += sum(max(0.0, 1 + one) for one in fake.tolist()) / 4
@@ -30,7 +30,7 @@ def test_hinge_by_a_loop() -> None:
     assert losses.hinge_discriminator(torch.ones(3), -torch.ones(3)).item() == 0
 
 
-def test_adc_by_a_loop() -> None:
+def test_adc_equals_a_loop() -> None:
     real, fake = normal(4, 6), normal(4, 6, seed=1)
 
     def loss(row: Tensor, place: int) -> float:
@@ -44,7 +44,7 @@ def test_adc_by_a_loop() -> None:
     assert losses.adc_generator(fake, CLASSES).item() == pytest.approx(wanted)
 
 
-def test_features_by_a_loop() -> None:
+def test_features_equal_a_loop() -> None:
     t_real, own_real, t_fake, own_fake = (normal(3, 4, seed=seed) for seed in range(4))
 
     def far(one: Tensor, other: Tensor) -> float:
@@ -62,10 +62,10 @@ def test_features_by_a_loop() -> None:
     equal = own_real.float().requires_grad_()
     losses.distance(equal, equal.detach()).backward()
     assert equal.grad is not None
-    assert torch.isfinite(equal.grad).all(), "the length has no slope at zero"
+    assert torch.isfinite(equal.grad).all(), "the norm has no gradient at zero"
 
 
-def test_frequency_is_the_weighted_entropy_of_the_mean_answer() -> None:
+def test_frequency_is_the_weighted_entropy_of_the_mean_prediction() -> None:
     logits, weights = normal(6, 3), torch.tensor([0.5, 1.5, 1.0], dtype=torch.float64)
     mean = [sum(row[k] for row in logits.softmax(1).tolist()) / 6 for k in range(3)]
     wanted = sum(v * p * math.log(p) for v, p in zip(weights.tolist(), mean, strict=True))
@@ -81,7 +81,7 @@ def test_frequency_is_the_weighted_entropy_of_the_mean_answer() -> None:
 
 
 @pytest.mark.parametrize("which", range(6))
-def test_gradients(which: int) -> None:
+def test_gradients_match_finite_differences(which: int) -> None:
     x, y = normal(4, 6).requires_grad_(), normal(4, 6, seed=1).requires_grad_()
     weights = normal(6, seed=2).abs()
     calls: list[Callable[..., Tensor]] = [
@@ -95,12 +95,12 @@ def test_gradients(which: int) -> None:
     assert gradcheck(calls[which], (x, y))
 
 
-def test_counts_are_halved_and_never_under_one() -> None:
+def test_counts_are_halved_and_never_below_one() -> None:
     counts, seen = torch.tensor([1.0, 100.0, 1.0]), torch.tensor([0.0, 20.0, 300.0])
     assert losses.updated_counts(counts, seen).tolist() == [1.0, 60.0, 150.5]
 
 
-def test_weights_are_those_of_the_formula_and_larger_for_rarer_classes() -> None:
+def test_weights_match_the_formula_and_grow_with_rarity() -> None:
     counts, beta = torch.tensor([20.0, 5000.0, 300.0]), 0.9999
     effective = [(1 - beta**n) / (1 - beta) for n in counts.tolist()]
     total = sum(1 / one for one in effective)
@@ -112,7 +112,7 @@ def test_weights_are_those_of_the_formula_and_larger_for_rarer_classes() -> None
     assert losses.class_weights(torch.ones(4), beta).tolist() == pytest.approx([1.0] * 4)
 
 
-def test_the_release_s_beta_saturates_and_ours_does_not() -> None:
+def test_the_beta_of_the_release_saturates_and_ours_does_not() -> None:
     counts = torch.tensor([1000.0, 10_000.0])
     released = losses.class_weights(counts, 0.99)
     assert released.tolist() == pytest.approx([1, 1], abs=1e-3)

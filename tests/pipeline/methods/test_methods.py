@@ -1,4 +1,4 @@
-"""Every offline method: finite scores, the order that it promises, N rows when N are asked for."""
+"""Every selection method: finite scores, the documented order, and exactly N rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def scores(module: ModuleType, pool: Pool, seed: int = 0, **settings: Any) -> Ar
 
 
 @pytest.mark.parametrize("module", METHODS, ids=lambda module: module.__name__)
-def test_n_rows_when_n_are_asked_for(module: ModuleType, pool: Pool, tmp_path: Path) -> None:
+def test_exactly_n_rows_are_selected(module: ModuleType, pool: Pool, tmp_path: Path) -> None:
     config = module.Config()
     pool.fill(module.score(pool, config, 3))
     assert np.isfinite(pool.column("score")).all()
@@ -54,7 +54,7 @@ def test_n_rows_when_n_are_asked_for(module: ModuleType, pool: Pool, tmp_path: P
         assert found.num_rows == (400 if config.balance == "all" else n)
 
 
-def test_methods_rank_as_they_say(pool: Pool) -> None:
+def test_methods_rank_in_their_documented_order(pool: Pool) -> None:
     log_odds = np.array(pool.column("log_odds"))
     np.testing.assert_array_equal(scores(dfnd, pool), log_odds)
     np.testing.assert_array_equal(scores(entropy_top, pool), -log_odds)
@@ -75,7 +75,7 @@ def test_methods_rank_as_they_say(pool: Pool) -> None:
 
 
 def by_the_paper(pool: Pool, tau: float) -> Array:
-    """KD3's rule, image by image: c > tau b / (2 - b)."""
+    """Apply the rule of KD3 to each image: c > tau b / (2 - b)."""
     label, log_odds = pool.column("label"), pool.column("log_odds").astype(np.float64)
     counts = [sum(1 for one in label if one == k) for k in range(3)]
     kept = []
@@ -86,7 +86,7 @@ def by_the_paper(pool: Pool, tau: float) -> Array:
 
 
 @pytest.mark.parametrize("fill", ["random", "margin"])
-def test_kd3_takes_those_that_pass_first(pool: Pool, fill: str) -> None:
+def test_kd3_takes_passing_images_first(pool: Pool, fill: str) -> None:
     passes = by_the_paper(pool, 0.95)
     assert 0 < passes.sum() < len(pool)
     found = scores(kd3, pool, fill=fill)
@@ -98,11 +98,11 @@ def test_kd3_takes_those_that_pass_first(pool: Pool, fill: str) -> None:
     order = np.argsort(found, kind="stable")
     missing = int((~passes).sum())
     np.testing.assert_array_equal(found[order[:missing]], found[worst[:missing]])
-    if fill == "margin":  # N images pass when every threshold moves by the same amount
+    if fill == "margin":  # N images pass if every threshold moves by the same amount
         np.testing.assert_allclose(found, log_odds - limit, rtol=1e-6)
 
 
-def test_kd3_threshold() -> None:
+def test_kd3_threshold_matches_the_formula() -> None:
     limit = kd3.threshold(np.array([100, 50, 0]), 0.95)
     probability = 1 / (1 + np.exp(-limit.astype(np.float64)))
     np.testing.assert_allclose(probability, [0.95, 0.95 * 0.5 / 1.5, 0], rtol=1e-5)
@@ -118,7 +118,9 @@ def test_eikd_is_a_filter(pool: Pool, tmp_path: Path) -> None:
     passes = log_odds >= np.float32(2.2)
     found = scores(eikd, pool, 7)
     assert found[passes].min() > found[~passes].max()
-    assert abs(np.corrcoef(found[passes], log_odds[passes])[0, 1]) < 0.3, "no ranking among them"
+    assert abs(np.corrcoef(found[passes], log_odds[passes])[0, 1]) < 0.3, (
+        "the order among the passing rows is random"
+    )
     np.testing.assert_array_equal(np.argsort(found[~passes]), np.argsort(log_odds[~passes]))
     assert (scores(eikd, pool, 8) != found).any()
     most_confident = scores(eikd, pool, fill="confidence")
@@ -151,20 +153,20 @@ def test_mix_is_a_sum_of_ranks(pool: Pool) -> None:
         (" ", "no terms"),
     ],
 )
-def test_mix_says_what_is_wrong(terms: str, message: str) -> None:
+def test_mix_explains_wrong_terms(terms: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mix.Config(terms=terms)
 
 
-def test_mix_of_a_column_that_the_pool_lacks(pool: Pool) -> None:
+def test_mix_names_a_missing_column(pool: Pool) -> None:
     with pytest.raises(ValueError, match=r"no column 'class_name'.*--tower"):
         scores(mix, pool, terms="class_name=1")
 
 
-def test_winnow_ranks_by_log_odds_and_puts_odd_images_last(tmp_path: Path) -> None:
+def test_winnow_ranks_by_log_odds_and_puts_outliers_last(tmp_path: Path) -> None:
     generator = np.random.default_rng(2)
     bn = generator.random((300, 10)) + 0.1
-    bn[40:70] *= 50  # a tenth of the pool looks unlike the lost data
+    bn[40:70] *= 50  # a tenth of the pool differs from the lost data
     raw = make_pool(
         tmp_path,
         label=generator.integers(0, 3, 300),
@@ -181,8 +183,8 @@ def test_winnow_ranks_by_log_odds_and_puts_odd_images_last(tmp_path: Path) -> No
     np.testing.assert_array_equal(np.argsort(every), np.argsort(raw.column("log_odds")))
 
 
-def test_winnow_prefers_what_probes_have_not_learned(pool: Pool) -> None:
-    """A unit of `hardness_weight` makes the hardest image match one twice as rare."""
+def test_winnow_prefers_images_that_probes_have_not_learned(pool: Pool) -> None:
+    """`hardness_weight` of 1 makes the hardest image equal to an image that is twice as rare."""
     log_odds = np.array(pool.column("log_odds"))
     np.testing.assert_array_equal(np.argsort(scores(winnow, pool)), np.argsort(log_odds))
     unlearned = np.random.default_rng(6).random(len(pool)).astype(np.float32)
@@ -194,6 +196,6 @@ def test_winnow_prefers_what_probes_have_not_learned(pool: Pool) -> None:
         np.testing.assert_allclose(scores(winnow, pool, hardness_weight=hard), expected, atol=1e-5)
 
 
-def test_winnow_without_batchnorm_has_no_odd_images(pool: Pool) -> None:
+def test_winnow_without_batchnorm_ranks_by_log_odds_alone(pool: Pool) -> None:
     found = scores(winnow, pool)
     np.testing.assert_array_equal(np.argsort(found), np.argsort(pool.column("log_odds")))

@@ -1,4 +1,4 @@
-"""The raw columns: all that the data allow, of candidates alone where rows are compared."""
+"""The raw columns: all that the data allow; comparisons use only candidates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def nearest(cosine: float = 0.5) -> Iterator[Array]:
     return (np.full((size, 2), cosine) for size in (25, 35))
 
 
-def test_without_bn_or_tower(tmp_path: Path) -> None:
+def test_columns_without_batchnorm_or_tower(tmp_path: Path) -> None:
     made = pool(tmp_path)
     columns.fill(made, nearest())
     assert made.scores == ["compactness", "energy", "knn_distance", "outlier", "scarcity"]
@@ -41,7 +41,7 @@ def test_without_bn_or_tower(tmp_path: Path) -> None:
     np.testing.assert_allclose(made.column("outlier"), expected, atol=1e-6)
 
 
-def test_what_a_class_is_like_is_said_by_candidates(tmp_path: Path) -> None:
+def test_class_statistics_use_only_candidates(tmp_path: Path) -> None:
     reason = (np.arange(60) % 3 == 0).astype(np.uint8)
     made = pool(tmp_path, reason=reason)
     columns.fill(made, nearest())
@@ -56,7 +56,7 @@ def test_what_a_class_is_like_is_said_by_candidates(tmp_path: Path) -> None:
     )
 
 
-def test_bn_neighbors_and_names_where_they_are(tmp_path: Path) -> None:
+def test_bn_neighbor_and_name_columns_exist_where_possible(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     layers, tower = generator.random((60, 5)), normalize_rows(generator.normal(size=(60, 8)))
     made = pool(tmp_path, matrices={"bn": layers, "tower": tower})

@@ -1,4 +1,4 @@
-"""Class density: what the crowding of a class says."""
+"""Class density: every kind of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from pipeline.scores.density import class_density
 
 
-def test_density_kinds() -> None:
+def test_every_kind_of_density_matches_values_by_hand() -> None:
     counts = np.array([10, 5, 0])
     np.testing.assert_allclose(class_density("scarcity", counts), [0, 0.5, 1])
     np.testing.assert_allclose(class_density("population", counts), [1, 0.5, 0])

@@ -26,7 +26,7 @@ def test_outlier_distance_is_the_nearest_prototype_of_its_class() -> None:
         assert distance[row] == pytest.approx(1 - max(cosines), abs=1e-5)
 
 
-def test_outlier_is_zero_on_the_prototype_and_scale_free() -> None:
+def test_outlier_is_zero_on_the_prototype_and_ignores_scale() -> None:
     prototypes = np.eye(3, dtype=np.float32)[:, None, :]
     features = np.array([[5.0, 0, 0], [0, 0.1, 0], [0, 0, 0], [0, -1, 0]])
     distance = outlier_distance(features, np.array([0, 1, 2, 1]), prototypes)

@@ -1,4 +1,4 @@
-"""Probes: they learn from the most confident, and name what these did not teach them."""
+"""Probes train on the most confident images, and mark the images that they did not learn."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unlearned(pool: Pool) -> Array:
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    """Plain squares of three colors; the teacher, fairly sure, says something else of some."""
+    """Make plain squares of three colors; for some, the teacher predicts another class."""
     draw = np.random.default_rng(0)
     label = np.arange(NUM) % 3
     shown = label.copy()
@@ -54,7 +54,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 
 @pytest.mark.slow
-def test_what_the_most_confident_did_not_teach_stands_out(pool: Pool) -> None:
+def test_images_that_the_probes_did_not_learn_stand_out(pool: Pool) -> None:
     divergence = unlearned(pool)
     assert divergence.shape == (NUM,)
     assert divergence.dtype == np.float32
@@ -63,14 +63,14 @@ def test_what_the_most_confident_did_not_teach_stands_out(pool: Pool) -> None:
 
 
 @pytest.mark.slow
-def test_it_gives_the_same_again_and_leaves_the_randomness_of_others(pool: Pool) -> None:
+def test_probes_are_reproducible_and_keep_the_global_random_state(pool: Pool) -> None:
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     np.testing.assert_array_equal(unlearned(pool), unlearned(pool))
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_it_learns_from_the_most_confident_candidates_of_each_class(tmp_path: Path) -> None:
+def test_probes_train_on_the_most_confident_candidates_of_each_class(tmp_path: Path) -> None:
     draw = np.random.default_rng(3)
     label, confidence = draw.integers(0, 3, 600), draw.normal(size=600)
     reason = (np.arange(600) % 4 == 0).astype(np.uint8)

@@ -11,7 +11,7 @@ from pipeline.selection.candidates import Buckets, ScanSizes, score_of
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False), min_size=2, max_size=40))
-def test_codes_are_in_the_order_of_the_scores(values: list[float]) -> None:
+def test_codes_have_the_order_of_the_scores(values: list[float]) -> None:
     score = np.array(values, np.float32)
     code = sortable_code(score)
     for row in range(len(score)):
@@ -20,7 +20,7 @@ def test_codes_are_in_the_order_of_the_scores(values: list[float]) -> None:
     np.testing.assert_array_equal(score_of(code.astype(np.uint64)), score)
 
 
-def test_buckets_are_monotone_and_hold_their_codes() -> None:
+def test_buckets_are_monotone_and_contain_their_codes() -> None:
     score = np.random.default_rng(0).normal(size=5000).astype(np.float32)
     buckets = Buckets(score, 10, ScanSizes(table_cells=640))
     assert buckets.num == 64

@@ -17,14 +17,14 @@ SIZES = ScanSizes(table_cells=4, min_buckets=4, digit_bits=2, chunk_rows=7)
 
 
 @given(st.sets(st.integers(0, 60)), st.integers(1, 9))
-def test_a_merge_is_the_sorted_union(rows: set[int], num_rows: int) -> None:
+def test_a_merge_gives_the_sorted_union(rows: set[int], num_rows: int) -> None:
     streamed = np.array(sorted(row for row in rows if row % 3), np.int64)
     others = np.array(sorted(row for row in rows if not row % 3), np.int64)
     pieces = list(radix.merge(io.BytesIO(streamed.tobytes()), others, num_rows))
     np.testing.assert_array_equal(np.concatenate(pieces), sorted(rows))
 
 
-def test_each_group_gives_its_best_rows_and_ties_go_by_key_hash(tmp_path: Path) -> None:
+def test_each_group_gives_its_best_rows_with_ties_by_key_hash(tmp_path: Path) -> None:
     score = np.array([3, 1, 2, 2, 5, 4], np.float32)
     group = np.array([0, 0, 0, 0, 1, 1], np.int32)
     key_hash = np.array([0, 1, 9, 4, 2, 3])

@@ -1,4 +1,4 @@
-"""Scales: they keep the order, have their range, and are fitted to candidates alone."""
+"""Scales: they keep the order, have their range, and are fitted only to candidates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VALUES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50)
 
 @settings(deadline=None, max_examples=30)
 @given(VALUES)
-def test_scales_keep_order_and_range(
+def test_scales_keep_the_order_and_the_range(
     tmp_path_factory: pytest.TempPathFactory, values: list[float]
 ) -> None:
     column = np.array(values, np.float32)

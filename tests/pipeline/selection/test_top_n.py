@@ -1,4 +1,4 @@
-"""Selection: equal to a sort in memory, quotas that hit N, every drop counted."""
+"""Selection: equal to a sort in memory, quotas that sum to N, every drop counted."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ BALANCES: tuple[Balance, ...] = ("global", "quota", "quota_with_floor", "all")
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(0, 400))
-def test_water_fill_is_level_and_exact(counts: list[int], total: int) -> None:
+def test_water_fill_is_even_and_exact(counts: list[int], total: int) -> None:
     quotas = water_fill(counts, total)
     assert quotas.sum() == min(total, sum(counts))
     assert (quotas <= counts).all()
-    short = quotas < counts  # a class that could give more has at least what any other has, less 1
+    short = (
+        quotas < counts
+    )  # A class that could give more has at least as many as any other class, less 1.
     if short.any():
         assert quotas[short].min() >= quotas.max() - 1
 
 
 def by_sorting(pool: Pool, n: int, balance: Balance, floor: float) -> Array:
-    """The same selection by a sort of everything in memory."""
+    """Select by a sort of everything in memory."""
     names = ("score", "label", "log_odds", "key_hash", "reason")
     score, label, log_odds, key_hash, reason = (np.array(pool.column(name)) for name in names)
 
@@ -92,7 +94,7 @@ TINY = ScanSizes(
 
 @settings(max_examples=150, deadline=None)
 @given(columns(), st.integers(0, 70), st.sampled_from(BALANCES), st.booleans())
-def test_equal_to_a_sort_in_memory(
+def test_the_selection_equals_a_sort_in_memory(
     tmp_path_factory: pytest.TempPathFactory,
     given_columns: dict[str, Array],
     n: int,
@@ -111,7 +113,7 @@ def test_equal_to_a_sort_in_memory(
         assert selection.dropped[name] == (reason == number).sum()
     if balance == "quota_with_floor":
         assert selection.below_floor == (given_columns["log_odds"][expected] < 0).sum()
-    assert not list((pool.scratch / "out").glob(".*")), "nothing aside is left"
+    assert not list((pool.scratch / "out").glob(".*")), "no temporary file is left"
 
 
 @pytest.mark.parametrize("n", range(28, 42))
@@ -147,7 +149,9 @@ def chosen(
 
 @pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("n", [1, 4_000, 17_990, 1_000_000])
-def test_every_row_is_accounted_for(tmp_path: Path, balance: Balance, n: int) -> None:
+def test_every_row_is_selected_or_counted_as_dropped(
+    tmp_path: Path, balance: Balance, n: int
+) -> None:
     pool = drawn(tmp_path)
     selection, rows = chosen(pool, n, balance)
     wanted = 18_000 if balance == "all" else min(n, 18_000)
@@ -157,7 +161,7 @@ def test_every_row_is_accounted_for(tmp_path: Path, balance: Balance, n: int) ->
     np.testing.assert_array_equal(rows, by_sorting(pool, n, balance, 0.0))
 
 
-def test_floor_is_kept_until_it_cannot_be(tmp_path: Path) -> None:
+def test_rows_below_the_floor_are_taken_only_to_reach_n(tmp_path: Path) -> None:
     pool = drawn(tmp_path)
     log_odds = pool.column("log_odds")
     above = int(((log_odds >= 0) & (pool.column("reason") == 0)).sum())
@@ -169,16 +173,16 @@ def test_floor_is_kept_until_it_cannot_be(tmp_path: Path) -> None:
     assert set(rows.tolist()) <= set(more_rows.tolist())
 
 
-def test_quota_is_balanced_and_global_is_not(tmp_path: Path) -> None:
+def test_quota_balances_the_classes_and_global_does_not(tmp_path: Path) -> None:
     pool = drawn(tmp_path)
     assert np.ptp(chosen(pool, 600, "quota")[0].histogram) == 0
     assert np.ptp(chosen(pool, 600, "global")[0].histogram) > 100
 
 
-def test_nan_scores_are_refused_unless_they_are_no_candidates(tmp_path: Path) -> None:
+def test_nan_scores_of_candidates_are_refused(tmp_path: Path) -> None:
     pool = drawn(tmp_path)
     score = np.array(pool.column("score"))
-    score[3] = np.nan  # a duplicate: nobody asks for its score
+    score[3] = np.nan  # a duplicate: its score is never used
     np.save(tmp_path / "score.npy", score)
     assert chosen(pool, 5, "global")[0].num_rows == 5
     score[4] = np.nan
@@ -187,7 +191,7 @@ def test_nan_scores_are_refused_unless_they_are_no_candidates(tmp_path: Path) ->
         chosen(pool, 5, "global")
 
 
-def test_constant_scores_are_narrowed_by_their_key_hashes(tmp_path: Path) -> None:
+def test_equal_scores_are_ordered_by_key_hash(tmp_path: Path) -> None:
     pool = drawn(tmp_path)
     np.save(tmp_path / "score.npy", np.zeros(len(pool), np.float32))
     for balance in BALANCES:
@@ -207,9 +211,9 @@ def test_memory_grows_neither_with_the_pool_nor_with_n(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.1 * peaks[0]
-    assert peaks[1] < 2_400_000 * 8, "less than the rows themselves"
+    assert peaks[1] < 2_400_000 * 8, "less memory than the rows take"
 
 
-def test_starving_classes_are_named_with_what_they_lack() -> None:
+def test_starving_classes_are_named_with_their_shortfall() -> None:
     classes = list(starving(np.array([50, 0, 10]), ["a", "b", "c"]))
     assert classes == [("b", 0, 20)]

@@ -1,4 +1,4 @@
-"""Entropy balancing against slow references, its optimality, and what must not change it."""
+"""Entropy balancing: compared with slow references, its optimality and its invariances."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def weights(z: Array, cap: float, ridge: float) -> Array:
 
 
 def slow_weights(z: Array, cap: float, ridge: float) -> Array:
-    """Plain gradient descent on the dual with v multipliers by bisection, one number at a time."""
+    """Compute the weights by gradient descent on the dual, with v by bisection, in plain floats."""
     multipliers = np.zeros(z.shape[1])
 
     def weights_of(multipliers: Array) -> Array:
@@ -53,21 +53,21 @@ def slow_weights(z: Array, cap: float, ridge: float) -> Array:
 
 @pytest.mark.parametrize("cap", [1.5, 3.0, 1e6])
 @pytest.mark.parametrize("ridge", [0.05, 1.0])
-def test_equals_a_slow_reference(cap: float, ridge: float) -> None:
+def test_the_weights_equal_a_slow_reference(cap: float, ridge: float) -> None:
     z = rows(1)
     np.testing.assert_allclose(weights(z, cap, ridge), slow_weights(z, cap, ridge), atol=2e-5)
 
 
-def test_two_points_by_hand() -> None:
-    """Rows 1 and -1, 3 to 1: even weights have mean 1/2; the match makes the two sides equal."""
+def test_two_points_match_values_by_hand() -> None:
+    """For three rows of 1 and one of -1, even weights have mean 1/2; the match evens the sides."""
     z = np.array([[1.0], [1.0], [1.0], [-1.0]], np.float32)
     np.testing.assert_allclose(weights(z, 100, 1e-9), [2 / 3, 2 / 3, 2 / 3, 2], rtol=1e-6)
 
 
 @given(st.integers(0, 10_000), st.floats(1.3, 10), st.floats(1e-3, 10))
 @settings(max_examples=60, deadline=None)
-def test_it_is_the_optimum(seed: int, cap: float, ridge: float) -> None:
-    """The optimality conditions, which only the solution meets: the objective is convex."""
+def test_the_result_is_the_optimum(seed: int, cap: float, ridge: float) -> None:
+    """Only the solution meets the optimality conditions, because the objective is convex."""
     z = rows(seed, shift=float(seed % 7) / 5)
     multipliers, _ = solve(z, cap, ridge, np.zeros(3))
     weight = capped_weights(linear_scores(z, multipliers), cap)
@@ -100,7 +100,7 @@ def test_an_infeasible_target_leaves_slack_on_the_ridge() -> None:
 
 @given(st.integers(0, 10_000), st.floats(1.3, 8))
 @settings(max_examples=30, deadline=None)
-def test_order_and_copies_change_nothing(seed: int, cap: float) -> None:
+def test_order_and_copies_do_not_change_the_weights(seed: int, cap: float) -> None:
     z = rows(seed)
     once = weights(z, cap, 0.1)
     order = np.random.default_rng(seed).permutation(len(z))
@@ -108,7 +108,7 @@ def test_order_and_copies_change_nothing(seed: int, cap: float) -> None:
     np.testing.assert_allclose(weights(np.tile(z, (2, 1)), cap, 0.1)[: len(z)], once, rtol=1e-6)
 
 
-def test_met_already_means_even_weights() -> None:
+def test_a_target_that_is_already_met_gives_even_weights() -> None:
     half = rows(5)
     z = np.concatenate([half, -half])
     np.testing.assert_allclose(weights(z, 4, 0.01), 1, atol=1e-6)
@@ -139,12 +139,12 @@ def test_the_ridge_keeps_the_sample_large_enough(floor: float) -> None:
     assert np.square(after).sum() < np.square(before).sum()
     easy = rows(8, n=2000, width=8, shift=0.01)
     lowest = float(easy.var(0, dtype=np.float64).sum()) / 2000
-    assert balance(easy, 50, 0.5).ridge == pytest.approx(lowest), "met with ease"
+    assert balance(easy, 50, 0.5).ridge == pytest.approx(lowest), "the target is easily met"
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 300.0])
 @pytest.mark.parametrize("shape", [(1, 4), (2, 9), (50, 1)])
-def test_few_rows_and_dead_columns(shape: tuple[int, int], value: float) -> None:
+def test_constant_columns_give_even_weights(shape: tuple[int, int], value: float) -> None:
     z = np.full(shape, value, np.float32)
     weight = capped_weights(linear_scores(z, balance(z, 4, 0.5).multipliers), 4)
     np.testing.assert_allclose(weight, 1, atol=1e-6)

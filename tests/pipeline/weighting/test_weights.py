@@ -1,4 +1,4 @@
-"""Weights: mean 1, no weight above the cap, classes evened out, moments met."""
+"""Weights: mean 1, no weight above the cap, balanced classes, matched moments."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_class_prior_has_mean_one_and_a_cap(labels: list[int], cap: float) -> No
     assert weight.min() > 0
 
 
-def test_class_prior_evens_classes_out() -> None:
+def test_class_prior_balances_the_classes() -> None:
     label = np.repeat([0, 1, 2], [60, 30, 10])
     sums = np.bincount(label, capped_weights(class_prior(label, 4), 10))
     np.testing.assert_allclose(sums, sums.mean(), rtol=1e-9)
@@ -84,7 +84,7 @@ def test_confidence_is_the_largest_probability(tmp_path: Path) -> None:
     np.testing.assert_allclose(weight, expected / expected.mean(), rtol=1e-5)
 
 
-def test_moment_match_meets_the_fingerprint(tmp_path: Path) -> None:
+def test_moment_match_reaches_the_fingerprint(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path)
     rows = np.sort(np.random.default_rng(1).choice(900, 700, replace=False))
     weights = weighed(pool, rows, "moment_match")
@@ -100,7 +100,7 @@ def test_moment_match_meets_the_fingerprint(tmp_path: Path) -> None:
     assert (again.weight == weights.weight).all()
 
 
-def test_a_sample_of_many_rows_gives_multipliers_for_all(tmp_path: Path) -> None:
+def test_multipliers_from_a_sample_serve_all_rows(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path, n=3000, shift=0.2)
     rows = np.arange(3000)
     whole = weighed(pool, rows, "moment_match").weight
@@ -112,7 +112,7 @@ def test_a_sample_of_many_rows_gives_multipliers_for_all(tmp_path: Path) -> None
     assert (again.weight == part.weight).all(), "seeded"
 
 
-def test_without_batchnorm_the_classes_are_evened_out(tmp_path: Path) -> None:
+def test_without_batchnorm_the_classes_are_balanced(tmp_path: Path) -> None:
     label = np.repeat([0, 1, 2], [60, 30, 10])
     pool = make_pool(tmp_path, label=label, log_odds=np.zeros(100))
     weights = weighed(pool, np.arange(100), "moment_match")
@@ -127,7 +127,7 @@ def test_a_cap_below_one_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-0.1, 1.0, float("nan")])
-def test_a_floor_that_is_no_share_is_refused(wrong: float) -> None:
+def test_a_floor_outside_0_to_1_is_refused(wrong: float) -> None:
     with pytest.raises(ValueError, match="weight_floor"):
         Choice(weight_floor=wrong)
 
@@ -143,11 +143,11 @@ def test_positions_are_a_stratified_sample(total: int, most: int, seed: int) -> 
         assert ((chosen >= strata[:-1]) & (chosen < strata[1:])).all()
 
 
-def test_soft_prior_evens_the_softened_answers_out(tmp_path: Path) -> None:
+def test_soft_prior_balances_the_softened_targets(tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     label = generator.choice(3, 600, p=[0.6, 0.25, 0.15])
     logits = generator.normal(size=(600, 3)) + 4 * np.eye(3)[label]
-    logits[label == 2] *= 0.5  # a class that the teacher is less sure of
+    logits[label == 2] *= 0.5  # a class for which the teacher is less confident
     pool = make_pool(
         tmp_path,
         label=label,
@@ -166,7 +166,9 @@ def test_soft_prior_evens_the_softened_answers_out(tmp_path: Path) -> None:
     assert weight[label[rows] == 2].mean() > hard[label[rows] == 2].mean()
 
 
-def test_soft_prior_with_very_many_classes_is_class_prior_and_says_so(tmp_path: Path) -> None:
+def test_soft_prior_with_many_classes_falls_back_to_class_prior_with_a_warning(
+    tmp_path: Path,
+) -> None:
     pool = pool_with_moments(tmp_path, n=90)
     rows = np.arange(80)
     weights = weighed(pool, rows, "soft_prior", soft_prior_classes=2)
