@@ -1,1 +1,1 @@
-"""Tests of winnow: the three rooms, the command and the architecture."""
+"""Tests of winnow: the three packages, the command and the architecture."""

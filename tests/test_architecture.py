@@ -1,4 +1,4 @@
-"""The shape of the tree: which package imports which, no circles, small files, a light --help."""
+"""The architecture: allowed imports, no import cycles, small files, a fast --help."""
 
 from __future__ import annotations
 
@@ -53,23 +53,23 @@ def module_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_arrows_and_doors(path: Path) -> None:
+def test_packages_import_only_what_they_may(path: Path) -> None:
     tree = ast.parse(path.read_text())
     package = path.relative_to(ROOT).parts[0]
     tops = {name.split(".")[0] for name in imported(tree)}
-    assert not tops & FORBIDDEN[package], f"{path} imports a package that it must not know"
+    assert not tops & FORBIDDEN[package], f"{path} imports a forbidden package"
     if path != ROOT / "indexes" / "vectors" / "index.py":
-        assert "faiss" not in tops, "FAISS has one door: indexes/vectors/index.py"
+        assert "faiss" not in tops, "only indexes/vectors/index.py imports FAISS"
     is_light = package == "indexes" and path.parent.name != "zoo"
     if is_light or path.stem.split("_")[0] == "cli":
         light = {name.split(".")[0] for name in imported(tree, module_level=True)}
-        assert not light & HEAVY, "heavy imports belong inside functions here"
-    assert ast.get_docstring(tree), "a file says what it is in its first line"
+        assert not light & HEAVY, "heavy imports belong in functions"
+    assert ast.get_docstring(tree), "every file begins with a docstring"
     assert path.read_text().isascii()
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_nothing_on_disk_is_unpickled(path: Path) -> None:
+def test_no_file_is_unpickled(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert not {"pickle", "shelve", "dill", "joblib"} & set(imported(tree))
     for node in ast.walk(tree):
@@ -78,13 +78,13 @@ def test_nothing_on_disk_is_unpickled(path: Path) -> None:
             name = ast.unparse(node.func)
             assert given.get("allow_pickle", "False") == "False"
             if name == "np.load":
-                assert "allow_pickle" in given, "say allow_pickle=False"
+                assert "allow_pickle" in given, "set allow_pickle=False"
             if name == "torch.load":
                 assert given.get("weights_only") == "True"
 
 
-def circle(edges: dict[str, set[str]]) -> list[str]:
-    """The nodes of one circle, its first one last again; empty where there is none."""
+def find_cycle(edges: dict[str, set[str]]) -> list[str]:
+    """Return the nodes of a cycle, the first one repeated at the end; empty if there is none."""
     finished: set[str] = set()
 
     def visit(node: str, path: list[str]) -> list[str]:
@@ -103,22 +103,22 @@ def circle(edges: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def test_no_circle_of_files() -> None:
-    """Imports inside functions and for type checkers count too; a package's exports do not."""
+def test_no_files_import_each_other_in_a_cycle() -> None:
+    """Imports in functions and for type checkers count; the exports of a package do not."""
     modules = {module_of(path): path for path in files() if path.name != "__init__.py"}
     edges = {
         module: set(imported(ast.parse(path.read_text()))) & modules.keys() - {module}
         for module, path in modules.items()
     }
     assert sum(map(len, edges.values())) > 100
-    assert circle(edges) == []
-    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert find_cycle(edges) == []
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_folders_are_small(folder: Path) -> None:
     names = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
-    assert len(names) <= 16, "a folder holds what a reader can keep in mind"
+    assert len(names) <= 16, "a folder has at most 16 files"
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -135,20 +135,22 @@ def test_files_functions_and_signatures_are_small(path: Path) -> None:
             assert len(names) <= 10, f"{where}: {len(names)} parameters"
 
 
-def test_the_arrow_test_can_fail() -> None:
+def test_a_forbidden_import_is_detected() -> None:
     tree = ast.parse("def f():\n    import pipeline.pool\n")
     assert {name.split(".")[0] for name in imported(tree)} & FORBIDDEN["distill"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_packages_are_ours(package: str) -> None:
+def test_packages_come_from_this_repository(package: str) -> None:
     found = importlib.import_module(package).__file__
     assert found is not None
-    assert Path(found).parent == ROOT / package, f"another distribution's {package!r} is in the way"
+    assert Path(found).parent == ROOT / package, (
+        f"another distribution also has a package {package!r}"
+    )
 
 
-def loaded(code: str) -> tuple[str, set[str]]:
-    """What `code` prints in a fresh interpreter, and the top-level modules there after it."""
+def run_and_list_modules(code: str) -> tuple[str, set[str]]:
+    """Run `code` in a new interpreter; return its output and the loaded top-level modules."""
     report = "import sys; print(*{name.split('.')[0] for name in sys.modules})"
     environment = {**os.environ, "PYTHONWARNINGS": "error", "COLUMNS": "100"}
     result = subprocess.run(
@@ -170,22 +172,22 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
-def test_arrows_hold_at_run_time(package: str) -> None:
-    _, modules = loaded(IMPORT_ALL.format(package))
+def test_forbidden_packages_are_not_loaded_at_run_time(package: str) -> None:
+    _, modules = run_and_list_modules(IMPORT_ALL.format(package))
     assert package in modules
     assert not modules & FORBIDDEN[package]
 
 
 @pytest.mark.slow
-def test_a_selection_loads_no_training(tmp_path: Path) -> None:
-    """Even with a teacher whose card names its net as it was named when distill held the nets."""
+def test_a_selection_does_not_load_distill(tmp_path: Path) -> None:
+    """The card of the teacher uses the former name of its net, which was once in distill."""
     torch.manual_seed(0)
     net = build_net("resnet8", num_classes=len(corpora.CLASSES))
     net.builder = "distill.students.cifar_resnet:resnet8"
     teacher = tmp_path / "runs" / "teachers" / "t"
     save_teacher(teacher, net, classes=corpora.CLASSES, input_size=32)
     corpora.good_tar(tmp_path / "c.tar", 12)
-    printed, modules = loaded(f"""
+    printed, modules = run_and_list_modules(f"""
 from pipeline import SelectConfig, select
 shards = select(
     SelectConfig(corpus="{tmp_path / "c.tar"}", runs="{tmp_path / "runs"}", n=6, workers=0)
@@ -199,14 +201,14 @@ print(len(shards))
 
 def help_of(*command: str) -> tuple[str, set[str]]:
     code = "import contextlib, winnow\nwith contextlib.suppress(SystemExit):\n    winnow.app({})"
-    return loaded(code.format([*command, "--help"]))
+    return run_and_list_modules(code.format([*command, "--help"]))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_is_light_and_teaches(command: str) -> None:
+def test_help_is_fast_and_complete(command: str) -> None:
     text, modules = help_of(command)
     assert len(text) > 100
-    assert not modules & HEAVY, "heavy imports belong inside functions"
+    assert not modules & HEAVY, "--help imports no heavy package"
 
 
 def test_every_command_is_listed() -> None:
@@ -216,18 +218,18 @@ def test_every_command_is_listed() -> None:
         assert command in text
 
 
-def test_the_packages_import_nothing_heavy() -> None:
+def test_the_packages_load_no_heavy_package() -> None:
     code = """
 import time
 begin = time.process_time()
 import distill, indexes, pipeline
 assert time.process_time() - begin < 0.5
 """
-    _, modules = loaded(code)
+    _, modules = run_and_list_modules(code)
     assert not modules & (HEAVY | {"numpy"})
 
 
-def test_lock_names_no_host() -> None:
+def test_the_lock_file_names_no_host() -> None:
     text = (ROOT / "requirements.lock").read_text()
     assert "://" not in text
     assert "--index-url" not in text

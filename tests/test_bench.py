@@ -1,4 +1,4 @@
-"""Real images, where the benchmark data lies: the published teacher and a piece of the pool."""
+"""Tests on real images, if the benchmark data exist: the published teacher and part of the pool."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = [
 
 
 def head(source: Path, out: Path, count: int) -> Path:
-    """The first `count` samples of a tar as a tar of its own."""
+    """Write the first `count` samples of a tar to a new tar."""
     with out.open("wb") as file:
         tar = HashedTar(file)
         for sample in islice(open_parts(str(source))[0], count):
@@ -62,14 +62,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "runs"
 
 
-def test_the_teacher_is_as_good_as_it_says(runs: Path, tmp_path: Path) -> None:
+def test_the_teacher_reaches_its_published_accuracy(runs: Path, tmp_path: Path) -> None:
     test = head(BENCH / "original" / "test-0000.tar.gz", tmp_path / "test.tar", 400)
     result = evaluate_net(load_teacher(runs / "teachers" / "r18"), str(test))
     assert result.num_images == 400
-    assert result.top1 > 0.83, "0.877 on the whole set"
+    assert result.top1 > 0.83, "it is 0.877 on the full set"
 
 
-def test_select_from_the_pool(runs: Path, tmp_path: Path) -> None:
+def test_select_works_on_the_pool(runs: Path, tmp_path: Path) -> None:
     pool = head(BENCH / "openworld" / "shard-00000.tar.gz", tmp_path / "pool.tar", 800)
     invoke("select", "--corpus", pool, "--runs", runs, "-n", 200, "--workers", 0)
     shards = open_shards(json.loads((runs / "last-shards.json").read_text())["shards"])

@@ -1,4 +1,4 @@
-"""The demo in small: every step of the main job, the table, and a second run that does nothing."""
+"""A small demo: every step of the main job, the table, and a second run that reuses all work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = winnow_demo.Scale(
 
 
 @pytest.mark.slow
-def test_demo_in_small(
+def test_a_small_demo_runs_and_is_reused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(world, "NUM_PARTS", 1)
@@ -37,17 +37,17 @@ def test_demo_in_small(
         "winnow - entropy_top",
     ):
         assert any(line.startswith(f"{row} ") for line in lines), row
-    assert not list((tmp_path / "lost").iterdir()), "the lost original is lost"
+    assert not list((tmp_path / "lost").iterdir()), "the lost original is deleted"
     cells = json.loads((tmp_path / "demo.json").read_text())["cells"]
     assert [len(cell["accuracies"]) for cell in cells] == [2, 2, 2]
     caplog.clear()
     with caplog.at_level("INFO"):
         again = list(winnow_demo.run(tmp_path, SMALL).lines)
     assert caplog.text.count("shards: unchanged") == 3
-    assert again[:-1] == lines[:-1], "all but the time it took"
+    assert again[:-1] == lines[:-1], "all lines except the run time"
 
 
-def test_the_table_says_when_a_control_wins() -> None:
+def test_the_table_names_a_winning_control() -> None:
     cells = [
         winnow_demo.Cell(method, student, (share, share + 0.1))
         for method, share in (("winnow", 0.5), ("random", 0.4), ("entropy_top", 0.6))

@@ -1,4 +1,4 @@
-"""What a docstring owes its reader: shapes, errors, a source, an example; and the examples run."""
+"""Docstrings: shapes, errors, a source and an example are present, and the examples run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def functions(path: Path) -> Iterator[tuple[str, Function]]:
-    """The public functions of a file and the public methods of its public classes."""
+    """Yield the public functions of a file and the public methods of its public classes."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             members = [(f"{node.name}.{m.name}", m) for m in node.body if isinstance(m, Function)]
@@ -55,7 +55,7 @@ def takes_arrays(function: Function) -> bool:
 
 
 def raised(function: Function) -> set[str]:
-    """The errors that a function raises itself, less those for a caller who must override it."""
+    """Return the errors that a function raises itself, without NotImplementedError."""
     names = set()
     for node in ast.walk(function):
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
@@ -83,7 +83,7 @@ def lacks(path: Path, name: str, function: Function) -> list[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_every_public_function_says_what_its_caller_must_know(package: str) -> None:
+def test_every_public_function_documents_shapes_errors_and_source(package: str) -> None:
     gaps = [
         f"{path.relative_to(ROOT)}:{function.lineno} {name} lacks {', '.join(missing)}"
         for path in files(package)

@@ -1,4 +1,4 @@
-"""The examples of the whole job and of a selection method run on a tiny world."""
+"""The examples of the whole job and of a selection method run on small data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import corpora
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def test_the_whole_job(
+def test_the_example_of_the_whole_job_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cost, "RUN_SECONDS", 0.001)
@@ -40,7 +40,7 @@ def test_the_whole_job(
     assert "'kept': 32" in capsys.readouterr().out
 
 
-def test_own_selection_method(tmp_path: Path) -> None:
+def test_the_example_of_a_selection_method_runs(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 30)
     config = SelectConfig(
         corpus=str(tmp_path / "c.tar"),

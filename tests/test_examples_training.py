@@ -1,4 +1,4 @@
-"""The examples of training run on a tiny world."""
+"""The examples of training run on small data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import distillation
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def test_own_loss_trains_a_student(tmp_path: Path) -> None:
+def test_the_example_of_a_loss_trains_a_student(tmp_path: Path) -> None:
     teacher = distillation.make_teacher(tmp_path / "teachers" / "tiny")
     shards = distillation.make_shards(tmp_path / "shards" / "tiny", teacher)
     config = DistillConfig(
@@ -38,7 +38,7 @@ def test_own_loss_trains_a_student(tmp_path: Path) -> None:
         distill(DistillConfig(shards=shards, teacher=stranger, runs=tmp_path, device="cpu"))
 
 
-def test_a_plain_loop_reads_the_shards(tmp_path: Path) -> None:
+def test_the_example_of_a_plain_loop_reads_the_shards(tmp_path: Path) -> None:
     from examples.plain_pytorch_loop import train
 
     teacher = distillation.make_teacher(tmp_path / "teacher")

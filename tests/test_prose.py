@@ -1,4 +1,4 @@
-"""The house's language: words and turns that no help text, message, docstring or page may hold."""
+"""Words and phrases that no help text, message, docstring or page may contain."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WORDS = {
 
 
 def prose_of(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, text) of what a person reads: a page, or a file's strings and comments."""
+    """Yield (line, text) of a page, or of the strings and comments of a file."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         yield 1, text
@@ -51,7 +51,7 @@ def prose_of(path: Path) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("path", [*CODE, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_house_words(path: Path) -> None:
+def test_no_text_contains_a_forbidden_phrase(path: Path) -> None:
     faults = [
         f"{path.relative_to(ROOT)}:{line + text[: match.start()].count(chr(10))} "
         f"{match[0].strip()!r}: {mend}"

@@ -1,4 +1,4 @@
-"""The wheel, unpacked elsewhere and run from outside the repository."""
+"""The wheel is unpacked to another folder and runs outside the repository."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("pipeline", "indexes", "distill")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of installed packages that holds ours, as an installer unpacks the wheel."""
+    """Unpack the wheel into a folder, as an installer does."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -38,7 +38,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(site: Path, cwd: Path, *arguments: str) -> str:
-    """What a command of the unpacked wheel prints."""
+    """Run a command of the unpacked wheel and return what it prints."""
     result = subprocess.run(
         [sys.executable, "-P", *arguments],
         capture_output=True, text=True, check=False, cwd=cwd,

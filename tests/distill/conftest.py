@@ -31,11 +31,11 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test asks how fast a net is, so none waits for a steady figure."""
+    """Shorten the speed measurement: no test checks the speed of a net."""
     monkeypatch.setattr(cost, "RUN_SECONDS", 0.001)
 
 
 @pytest.fixture(autouse=True)
 def _logged(caplog: pytest.LogCaptureFixture) -> None:
-    """What a command would show: records of INFO and above."""
+    """Capture the records that a command would show: INFO and above."""
     caplog.set_level(logging.INFO)

@@ -1,4 +1,4 @@
-"""The commands from end to end, and their errors in one line."""
+"""The commands end to end, and their errors in one line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def call(*words: object) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RUNS as `winnow select` leaves it, and a labeled set beside."""
+    """Make runs as `winnow select` leaves them, and a labeled set."""
     place = tmp_path_factory.mktemp("cli")
     teacher = distillation.make_teacher(place / "runs" / "teachers" / "mentor")
     distillation.make_teacher(place / "runs" / "teachers" / "other", seed=8)
@@ -67,7 +67,7 @@ def test_flags_are_frozen() -> None:
         assert found == [f"--{flag}" for flag in FLAGS[name].split()], name
 
 
-def test_distil_several_and_evaluate(runs: Path) -> None:
+def test_several_students_are_distilled_and_evaluated(runs: Path) -> None:
     words = ["distill", "--runs", runs, "--student", "resnet8,resnet14", "--steps", 3,
              "--batch-size", 16, "--set", "temperature=2", "--seed", 4, "--device", "cpu",
              "--eval", runs.parent / "val"]  # fmt: skip
@@ -98,7 +98,7 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
     words = ["evaluate", *names, runs.parent / "val", "--runs", runs, "--device", "cpu"]
     code, output = call(*words, "--out", runs / "compared")
     assert code == 0, output
-    assert output.index(names[1]) < output.index(names[0]), "the cheaper one first"
+    assert output.index(names[1]) < output.index(names[0]), "the cheaper student first"
     table = json.loads((runs / "compared" / "table.json").read_text())
     assert [one["name"] for one in table["students"]] == names[::-1]
     code, output = call("evaluate", names[0], "demo-winow-resnet8-seed4", *words[3:])
@@ -106,7 +106,7 @@ def test_distil_several_and_evaluate(runs: Path) -> None:
     assert f"Did you mean '{names[1]}'?" in output
 
 
-def test_a_preset_and_a_second_set(runs: Path) -> None:
+def test_a_preset_and_a_second_shard_set_work(runs: Path) -> None:
     teacher = load_teacher(runs / "teachers" / "mentor")
     distillation.make_shards(runs / "shards" / "synthetic", teacher, 20)
     words = ["distill", "--runs", runs, "--student", "resnet8", "--steps", 2, "--batch-size", 16,
@@ -152,7 +152,9 @@ def test_a_preset_and_a_second_set(runs: Path) -> None:
         (["--set", "temperature=-1", "--steps", "1"], "temperature must be above 0"),
     ],
 )
-def test_slips_are_one_line(runs: Path, tmp_path: Path, words: list[str], message: str) -> None:
+def test_wrong_options_give_one_line(
+    runs: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
     code, output = call("distill", "--runs", runs, "--out", tmp_path / "x", "--device", "cpu",
                         "--student", "resnet8", *words)  # fmt: skip
     assert code == (3 if any(word in message for word in REFUSED) else 1), output
@@ -160,7 +162,7 @@ def test_slips_are_one_line(runs: Path, tmp_path: Path, words: list[str], messag
     assert message in output
 
 
-def test_json_is_one_document_and_nothing_else(runs: Path, tmp_path: Path) -> None:
+def test_json_output_is_one_document(runs: Path, tmp_path: Path) -> None:
     words = ["--runs", runs, "--device", "cpu", "--json"]
     options = ["--student", "resnet8", "--method", "kd", "--steps", 2, "--batch-size", 16]
     given = ["distill", *words, *options, "--out", tmp_path / "student"]
@@ -172,13 +174,13 @@ def test_json_is_one_document_and_nothing_else(runs: Path, tmp_path: Path) -> No
     assert {"kd", "winnow"} <= {entry["name"] for entry in json.loads(result.stdout)}
 
 
-def test_no_shards_yet(tmp_path: Path) -> None:
+def test_missing_shards_are_explained(tmp_path: Path) -> None:
     code, output = call("distill", "--runs", tmp_path)
     assert code == 1
     assert "run `winnow select` first" in output
 
 
-def test_lists() -> None:
+def test_students_and_methods_are_listed() -> None:
     code, output = call("students")
     assert code == 0
     assert all(name in output for name in students())

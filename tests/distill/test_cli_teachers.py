@@ -1,4 +1,4 @@
-"""The commands that make teachers, from a shell's words to the directory."""
+"""The commands that make teachers, from the command line to the directory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def call(*words: object) -> tuple[int, str]:
     return result.exit_code, " ".join(result.output.split())
 
 
-def test_train_and_import(tmp_path: Path) -> None:
+def test_teachers_are_trained_and_imported(tmp_path: Path) -> None:
     make_labeled(tmp_path / "set", 12)
     (tmp_path / "names.txt").write_text("\n".join(distillation.CLASSES))
     code, output = call(

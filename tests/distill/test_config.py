@@ -1,4 +1,4 @@
-"""What the options of a distillation resolve to."""
+"""The options of a distillation and the values that they resolve to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from indexes.plugins import BadSetting
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_builders_may_hold_commas() -> None:
+def test_builders_can_contain_commas() -> None:
     found = split_builders(["resnet8, vgg8", "timm:convnext_atto:depths=[1,1,1,1] resnet14"])
     assert found == ["resnet8", "vgg8", "timm:convnext_atto:depths=[1,1,1,1]", "resnet14"]
     assert split_builders([]) == []
@@ -26,7 +26,7 @@ def test_explicit_options_override_the_preset() -> None:
     assert resolve_recipe(DistillConfig(epochs=2), {"steps": 9}, 640).steps == 10
 
 
-def test_words_become_what_python_takes() -> None:
+def test_options_are_converted_and_checked() -> None:
     config = DistillConfig(shards="runs/shards/x", students="resnet8 vgg8", settings=["a=1"])
     assert config.shards == Path("runs/shards/x")
     assert config.students == ("resnet8 vgg8",)

@@ -1,4 +1,4 @@
-"""Two processes train as one: torchrun with gloo against a single process."""
+"""Two processes train like one: torchrun with gloo, compared with a single process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Spoilt(nn.Module):
 def build(num_classes):
     return Spoilt(num_classes)
 """
-STEPS, BATCH = 12, 17  # 8 and 9 images for the two: never even
+STEPS, BATCH = 12, 17  # 8 and 9 images for the two processes: never equal
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def labeled(runs: Path) -> Path:
     return runs / "val"
 
 
-def together(runs: Path, out: str, *more: object, code: int = 0) -> str:
+def torchrun(runs: Path, out: str, *more: object, code: int = 0) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--standalone", "-m", "winnow", *words(runs, out, *more)]
     done = subprocess.run(
@@ -91,22 +91,22 @@ def curve(directory: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_two_processes_reach_the_curve_of_one(runs: Path) -> None:
+def test_two_processes_reproduce_the_loss_curve_of_one(runs: Path) -> None:
     alone(runs, "one", *VIEWS)
-    printed = together(runs, "two", *VIEWS)
-    assert printed.count("resnet8: trained") == 1, "the first process speaks for both"
+    printed = torchrun(runs, "two", *VIEWS)
+    assert printed.count("resnet8: trained") == 1, "only the first process prints"
     plain, without_norms = zip(students(runs, "one"), students(runs, "two"), strict=True)
     one, two = map(curve, without_norms)
     assert len(one) == len(two) == STEPS
-    assert two == pytest.approx(one, rel=0.02), "but for bf16 the same"
+    assert two == pytest.approx(one, rel=0.02), "equal up to bf16 precision"
     one, two = map(curve, plain)
-    # BatchNorm sees half the batch in each process.
+    # BatchNorm normalizes over half of the batch in each process.
     assert two == pytest.approx(one, rel=0.25)
     assert sum(two) == pytest.approx(sum(one), rel=0.05)
 
 
 @pytest.mark.slow
-def test_one_process_goes_on_where_two_were_and_the_other_way(
+def test_a_run_resumes_with_another_number_of_processes(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Cadence, "checkpoint_due", lambda self: True)
@@ -120,7 +120,7 @@ def test_one_process_goes_on_where_two_were_and_the_other_way(
         result = CliRunner().invoke(winnow.app, words(runs, "mixed", *VIEWS))
         assert isinstance(result.exception, RuntimeError)
     assert agreement is train.agreement
-    together(runs, "mixed", *VIEWS)
+    torchrun(runs, "mixed", *VIEWS)
     for one, mixed in zip(students(runs, "one"), students(runs, "mixed"), strict=True):
         assert artifact.is_done(mixed)
         steps = [line["step"] for line in log_lines(mixed) if "terms" in line]
@@ -128,14 +128,16 @@ def test_one_process_goes_on_where_two_were_and_the_other_way(
         assert sum(curve(mixed)) == pytest.approx(sum(curve(one)), rel=0.05)
 
 
-def test_means_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gradients by what images weigh; statistics alike, also where no image weighs anything."""
+def test_gradients_and_statistics_are_averaged_over_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Gradients are averaged by image weight; statistics evenly, even if all weights are 0."""
     for weights in ((1.0, 3.0), (0.0, 0.0)):
         said: list[torch.Tensor] = []
 
         def both(value: torch.Tensor, said: list[torch.Tensor] = said) -> None:
             said.append(value.clone())
-            value.copy_(sum(said))  # of the second process: what both have said
+            value.copy_(sum(said))  # the second process: the sum of both values
 
         monkeypatch.setattr(distributed.distributed, "all_reduce", both)
         parts = [(torch.full((2, 2), float(r + 1)), torch.full((3,), 10.0 * r)) for r in range(2)]
@@ -149,11 +151,11 @@ def test_means_over_processes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_those_who_have_nothing_to_save_wait_for_the_first(runs: Path) -> None:
-    """torchrun ends all others as soon as one has left with a student that was stopped."""
+def test_processes_with_nothing_to_save_wait_for_the_first(runs: Path) -> None:
+    """torchrun ends all other processes as soon as one exits after a stopped student."""
     (runs / "spoilt.py").write_text(SPOILT)
     spoilt = "--student", f"{runs / 'spoilt.py'}:build", "--trust-builder"
-    printed = together(runs, "stopped", *VIEWS, *spoilt, "--eval", labeled(runs), code=1)
+    printed = torchrun(runs, "stopped", *VIEWS, *spoilt, "--eval", labeled(runs), code=1)
     assert printed.count("diverged") == 1
     assert printed.count(": trained") == 2
     for place in students(runs, "stopped"):
@@ -162,7 +164,7 @@ def test_those_who_have_nothing_to_save_wait_for_the_first(runs: Path) -> None:
         assert (place / "evaluation.json").is_file() == is_whole
 
 
-def test_a_single_process_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_needs_no_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with distributed.init_distributed("cpu") as (team, device):
         assert (team.rank, team.num, device) == (0, 1, "cpu")

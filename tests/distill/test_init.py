@@ -1,4 +1,4 @@
-"""The Python door of the training stage: its names are pinned, and importing it loads nothing."""
+"""The Python API of `distill`: its names are pinned, and its import loads no heavy package."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def test_exports_are_pinned() -> None:
         assert getattr(distill, name).__module__.startswith("distill.")
 
 
-def test_unknown_name_is_an_attribute_error() -> None:
+def test_an_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match=r"'distill' has no attribute 'absent'"):
         _ = distill.absent  # type: ignore[attr-defined]
 
 
-def test_configurations_are_light() -> None:
+def test_configurations_load_no_heavy_package() -> None:
     code = "import sys, distill; distill.DistillConfig(); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What a method file must define, and the weighted mean of a loss."""
+"""The required contents of a method file, and the weighted mean of a loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distill.method import method_class, weighted_mean
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_weighted_mean() -> None:
+def test_weighted_mean_matches_values_by_hand() -> None:
     values = torch.tensor([1.0, 2.0, 100.0])
     assert weighted_mean(values, torch.tensor([1.0, 3.0, 0.0])).item() == pytest.approx(1.75)
     assert weighted_mean(values, torch.zeros(3)).item() == 0

@@ -1,4 +1,4 @@
-"""Where a student's images came from is kept by the student itself."""
+"""A student records the origin of its training images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from indexes import artifact
 from tests.support import distillation
 
 
-def test_lineage_is_kept_by_the_student_itself(tmp_path: Path) -> None:
+def test_a_student_stores_its_lineage(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     teacher = distillation.make_teacher(tmp_path / "teacher")
     shards = distillation.make_shards(runs / "shards" / "demo", teacher)

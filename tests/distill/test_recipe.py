@@ -1,4 +1,4 @@
-"""How long and how fast a training goes: settings that do not fit are refused."""
+"""The recipe of a training: settings that do not fit together are refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distill.recipe import Recipe
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_parts_must_be_equal() -> None:
+def test_parts_of_a_batch_must_be_equal() -> None:
     with pytest.raises(ValueError, match="a batch of 16 cannot be split into 3 equal parts"):
         Recipe(steps=1, batch_size=16, accumulate=3)
 

@@ -1,4 +1,4 @@
-"""The loop: every method learns and resumes bit-equal; students do not disturb each other."""
+"""The training loop: every method learns and resumes bit-equal; students are independent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.mark.parametrize(("views", "optimizer"), [(0, None), (3, "muon")])
 @pytest.mark.parametrize("method", METHODS)
-def test_method_trains_and_resumes_bit_equal(
+def test_every_method_trains_and_resumes_bit_equal(
     world: World, tmp_path: Path, method: str, views: int, optimizer: str | None
 ) -> None:
     recipe = {"views": views, "optimizer": optimizer}
@@ -54,21 +54,21 @@ def test_method_trains_and_resumes_bit_equal(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_loss_falls(world: World, tmp_path: Path, method: str) -> None:
+def test_the_loss_falls(world: World, tmp_path: Path, method: str) -> None:
     outcome = run(world, tmp_path, method, steps=60, recipe={"batch_size": 32, "lr": 0.05})[0]
     losses = [line["terms"]["total"] for line in log_lines(outcome.directory) if "terms" in line]
     assert np.mean(losses[-3:]) < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_weightless_images_change_nothing(world: World, method: str) -> None:
+def test_images_of_weight_zero_change_nothing(world: World, method: str) -> None:
     _, teacher = world
     module = find("distill.methods", method)
     torch.manual_seed(0)
     one = method_class(module)(build_net("resnet8", num_classes=3), teacher, module.Config())
-    one.eval()  # batch statistics would mix the images
+    one.eval()  # Batch statistics would mix the images.
     generator = torch.Generator().manual_seed(1)
-    # Flat colors: features of noise alone would all be alike.
+    # Flat colors: the features of plain noise would all be equal.
     pixels, other = torch.rand(2, 12, 3, 1, 1, generator=generator).expand(2, 12, 3, 32, 32)
     weights = torch.tensor([1.0, 0.0, 2.0, 0.5, 0.0, 1.0]).repeat(2)
 
@@ -87,7 +87,7 @@ def test_weightless_images_change_nothing(world: World, method: str) -> None:
     assert any(not torch.allclose(doubled[name], after[name]) for name in after)
 
 
-def test_two_students_are_as_alone(world: World, tmp_path: Path) -> None:
+def test_two_students_train_as_they_do_alone(world: World, tmp_path: Path) -> None:
     run(world, tmp_path / "both", students=("resnet8", "resnet14"))
     run(world, tmp_path / "one", students=("resnet14",))
     run(world, tmp_path / "other", students=("resnet8",))
@@ -95,7 +95,7 @@ def test_two_students_are_as_alone(world: World, tmp_path: Path) -> None:
     assert same(tmp_path / "both" / "resnet8", tmp_path / "other" / "resnet8")
 
 
-def test_students_at_different_steps_go_on_together(world: World, tmp_path: Path) -> None:
+def test_students_at_different_steps_resume_together(world: World, tmp_path: Path) -> None:
     run(world, tmp_path / "whole", students=("resnet8", "resnet14"), steps=5)
     for name, save_at in (("resnet8", 1), ("resnet14", 3)):
         with killed_at(4, save_at=save_at):
@@ -106,7 +106,7 @@ def test_students_at_different_steps_go_on_together(world: World, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_streamed_trains_as_in_memory(world: World, tmp_path: Path) -> None:
+def test_streaming_trains_as_in_memory(world: World, tmp_path: Path) -> None:
     run(world, tmp_path / "resident")
     run(world, tmp_path / "streamed", budget_bytes=0, workers=1)
     assert same(tmp_path / "resident" / "resnet8", tmp_path / "streamed" / "resnet8")
@@ -122,7 +122,7 @@ def test_labels_are_never_read(world: World, tmp_path: Path) -> None:
     assert same(*results)
 
 
-def test_seed_and_weights_matter(world: World, tmp_path: Path) -> None:
+def test_the_seed_and_the_weights_change_the_student(world: World, tmp_path: Path) -> None:
     _, teacher = world
     run(world, tmp_path / "a")
     run(world, tmp_path / "b", recipe={"seed": 1})
@@ -132,7 +132,7 @@ def test_seed_and_weights_matter(world: World, tmp_path: Path) -> None:
     assert not same(tmp_path / "a" / "resnet8", tmp_path / "c" / "resnet8")
 
 
-def test_student_is_a_teacher_directory(world: World, tmp_path: Path) -> None:
+def test_a_student_is_a_teacher_directory(world: World, tmp_path: Path) -> None:
     shards, teacher = world
     run(world, tmp_path, steps=30)
     student = load_teacher(tmp_path / "resnet8")
@@ -147,7 +147,7 @@ def test_student_is_a_teacher_directory(world: World, tmp_path: Path) -> None:
     assert record["agreement"] == shares[-1]
 
 
-def test_diverged_student_stops_and_others_go_on(
+def test_a_diverged_student_stops_and_the_others_continue(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     backward = Learner.backward
@@ -165,7 +165,7 @@ def test_diverged_student_stops_and_others_go_on(
     assert len([line for line in log_lines(tmp_path / "resnet8") if "terms" in line]) == 3
 
 
-def test_weights_spoilt_by_the_last_step_are_not_saved(
+def test_weights_damaged_by_the_last_step_are_not_saved(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Learner.step
@@ -181,7 +181,7 @@ def test_weights_spoilt_by_the_last_step_are_not_saved(
     assert not artifact.is_done(tmp_path / "resnet8")
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(world: World, tmp_path: Path) -> None:
+def test_sigterm_saves_and_the_same_command_resumes(world: World, tmp_path: Path) -> None:
     run(world, tmp_path / "whole", steps=5)
     step = Learner.step
 
@@ -202,7 +202,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(world: World, tmp_path: Path
     assert same(tmp_path / "cut" / "resnet8", tmp_path / "whole" / "resnet8")
 
 
-def test_global_randomness_is_left_as_it_was(world: World, tmp_path: Path) -> None:
+def test_the_global_random_state_is_unchanged(world: World, tmp_path: Path) -> None:
     before = torch.get_rng_state()
     run(world, tmp_path, steps=1)
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,4 +1,4 @@
-"""A view is a function of seed, key and number; cutting is per image, exact and in range."""
+"""A view depends only on seed, key and number; crops are per image, exact and in range."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def images(num: int, size: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [32, 64, 72, 224])
-def test_boxes_depend_on_seed_key_and_number_only(size: int) -> None:
+def test_boxes_depend_only_on_seed_key_and_number(size: int) -> None:
     key, number = hashes(50), np.arange(50) % 3
     boxes = augment.draw_boxes(7, key, number, size)
     order = np.random.default_rng(0).permutation(50)[:20]
@@ -80,14 +80,14 @@ def test_a_view_does_not_depend_on_its_batch(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 96])
-def test_canonical_is_the_centre(size: int) -> None:
+def test_the_canonical_view_is_the_center(size: int) -> None:
     stored = images(3, size)
     start = (augment.stored_side(size) - size) // 2
     center = stored[:, start : start + size, start : start + size].permute(0, 3, 1, 2).float() / 255
     assert torch.equal(augment.crop_views(stored, augment.center_view(3, size), size), center)
 
 
-def test_large_flip_mirrors_and_boxes_zoom() -> None:
+def test_large_views_are_mirrored_and_zoomed() -> None:
     stored = images(1, 96)
     box = np.array([[10.0, 20.0, 70.0, 60.0, 0.0]], np.float32)
     straight = augment.crop_views(stored, box, 96)
@@ -101,35 +101,35 @@ def test_large_flip_mirrors_and_boxes_zoom() -> None:
     torch.testing.assert_close(half, between, atol=1e-4, rtol=0)
 
 
-def test_other_images_are_refused() -> None:
+def test_images_of_another_size_or_number_are_refused() -> None:
     with pytest.raises(ValueError, match="need images"):
         augment.crop_views(images(2, 32), augment.center_view(2, 64), 64)
     with pytest.raises(ValueError, match="need images"):
         augment.crop_views(images(2, 32), augment.center_view(3, 32), 32)
 
 
-def grey_of(pixel: np.ndarray) -> float:
+def gray_of(pixel: np.ndarray) -> float:
     return float(0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2])
 
 
-def test_tint_is_brightness_contrast_saturation() -> None:
+def test_jitter_applies_brightness_contrast_and_saturation() -> None:
     pixels = augment.crop_views(images(3, 32), augment.center_view(3, 32), 32)
     factors = np.array([[1.3, 0.6, 1.5], [0.7, 1.4, 0.2], [1, 1, 1]], np.float32)
     found = augment.apply_jitter(pixels, factors)
     for one, (brightness, contrast, saturation), result in zip(pixels, factors, found, strict=True):
         wanted = (one.numpy() * brightness).clip(0, 1)
-        mean = np.mean([grey_of(wanted[:, y, x]) for y in range(32) for x in range(32)])
+        mean = np.mean([gray_of(wanted[:, y, x]) for y in range(32) for x in range(32)])
         wanted = (mean + contrast * (wanted - mean)).clip(0, 1)
         for y in range(32):
             for x in range(32):
-                gray = grey_of(wanted[:, y, x])
+                gray = gray_of(wanted[:, y, x])
                 wanted[:, y, x] = (gray + saturation * (wanted[:, y, x] - gray)).clip(0, 1)
         np.testing.assert_allclose(result.numpy(), wanted, atol=2e-6)
     torch.testing.assert_close(found[2], pixels[2])
 
 
 @pytest.mark.parametrize("size", [32, 96])
-def test_a_look_is_the_box_and_the_tint_of_its_seed(size: int) -> None:
+def test_a_view_is_the_crop_and_the_jitter_of_its_seed(size: int) -> None:
     stored, key, number = images(40, size), hashes(40), np.arange(40) % 3
     plain = augment.Augmentation(size=size, seed=7)(stored, key, number)
     assert torch.equal(
@@ -146,7 +146,7 @@ def test_a_look_is_the_box_and_the_tint_of_its_seed(size: int) -> None:
     torch.testing.assert_close(again, tinted[torch.from_numpy(order)], atol=1e-6, rtol=0)
 
 
-def test_tints_are_drawn_beside_the_boxes() -> None:
+def test_jitter_is_independent_of_the_boxes() -> None:
     key, number = hashes(20_000), np.zeros(20_000, np.int64)
     factors = augment.draw_jitter(0, key, number, 0.4)
     assert factors.min() >= np.float32(0.6)

@@ -1,4 +1,4 @@
-"""Several shard sets are read as one."""
+"""Several shard sets form one dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support import distillation
 World = tuple[Shards, Teacher]
 
 
-def test_a_dataset_reads_several_sets_as_one(world: World, tmp_path: Path) -> None:
+def test_a_dataset_joins_several_shard_sets(world: World, tmp_path: Path) -> None:
     shards, teacher = world
     images = [distillation.draw_image(number) for number in range(100, 104)]
     other = distillation.make_shards(

@@ -1,4 +1,4 @@
-"""Images in memory and streamed ones give the same batches."""
+"""Images in memory and streamed images give the same batches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ World = tuple[Shards, Teacher]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_streamed_is_in_memory(world: World, workers: int) -> None:
+def test_streaming_gives_the_batches_of_memory(world: World, workers: int) -> None:
     shards, teacher = world
     rows = split_heldout(shards.columns["key_hash"]).train
     geometry = stored_geometry(teacher.geometry)
@@ -54,8 +54,8 @@ def test_streamed_is_in_memory(world: World, workers: int) -> None:
         assert in_memory.shape == (20, 32, 32, 3)
 
 
-def test_what_ends_a_job_leaves_its_decoding_processes(world: World) -> None:
-    """Who signals a whole process group does not reach them: the training ends them itself."""
+def test_decoding_processes_are_outside_the_process_group(world: World) -> None:
+    """A signal to a process group does not reach the decoding processes: the training ends them."""
     shards, teacher = world
     rows = split_heldout(shards.columns["key_hash"]).train
     source = open_image_source(
@@ -72,10 +72,10 @@ def test_what_ends_a_job_leaves_its_decoding_processes(world: World) -> None:
     assert len(list(batches)) == 2
 
 
-def test_of_several_processes_all_keep_images_or_none(world: World) -> None:
-    """Another one's device is fuller: its word is in the sum."""
+def test_all_processes_keep_images_in_memory_or_none(world: World) -> None:
+    """The device of another process has less memory: its vote is in the sum."""
 
-    class Told(ProcessGroup):
+    class OtherVotes(ProcessGroup):
         def all_reduce(self, value: Tensor) -> Tensor:
             return value + 1
 
@@ -84,7 +84,9 @@ def test_of_several_processes_all_keep_images_or_none(world: World) -> None:
     geometry = stored_geometry(teacher.geometry)
     dataset = ShardDataset([(shards, rows)])
     order = EpochSampler(len(rows), 20, 3)
-    source = open_image_source(dataset, geometry, order, device="cpu", workers=0, group=Told(0, 2))
+    source = open_image_source(
+        dataset, geometry, order, device="cpu", workers=0, group=OtherVotes(0, 2)
+    )
     assert isinstance(source, Streaming)
     assert isinstance(open_image_source(dataset, geometry, order, device="cpu"), InMemory)
 
@@ -109,12 +111,12 @@ def test_a_damaged_image_is_named(world: World, tmp_path: Path) -> None:
         decode_all(ShardDataset([(shards, np.arange(4))]), Geometry(32), "cpu")
 
 
-def test_large_images_are_stored_wider() -> None:
+def test_large_images_are_stored_with_a_margin() -> None:
     assert stored_geometry(Geometry(224, 0.875)) == Geometry(256, 1.0)
     assert stored_geometry(Geometry(32, 0.9, "bicubic")) == Geometry(32, 0.9, "bicubic")
 
 
-def test_feed_shows_each_visit_its_view(world: World) -> None:
+def test_the_loader_gives_every_visit_its_view(world: World) -> None:
     shards, teacher = world
     rows = split_heldout(shards.columns["key_hash"]).train
     geometry = stored_geometry(teacher.geometry)

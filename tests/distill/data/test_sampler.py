@@ -1,4 +1,4 @@
-"""Which rows train, what they weigh, and the order in which they come."""
+"""The rows for training, their weights and their order."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_processes_share_every_step(num: int, per_step: int, num_ranks: int) -> 
         assert max(sizes) - min(sizes) <= 1
 
 
-def test_order_depends_on_the_seed() -> None:
+def test_the_order_depends_on_the_seed() -> None:
     first, second = (EpochSampler(50, 50, seed).indices(0)[0] for seed in (0, 1))
     assert not np.array_equal(first, second)
 
@@ -80,7 +80,7 @@ def test_weights_have_mean_one() -> None:
             normalized_weights(np.array(bad, np.float32))
 
 
-def test_mixed_steps_have_so_many_of_each_set() -> None:
+def test_mixed_steps_have_the_stated_share_of_each_set() -> None:
     first, second = EpochSampler(10, 6, 0), EpochSampler(50, 2, 1)
     mixed = MixedSampler(first, second)
     assert mixed.per_step == 8
@@ -91,9 +91,9 @@ def test_mixed_steps_have_so_many_of_each_set() -> None:
         assert np.array_equal(index[is_second] - 10, second.indices(step)[0])
         assert np.array_equal(epoch[~is_second], first.indices(step)[1])
         assert np.array_equal(epoch[is_second], second.indices(step)[1])
-        # Each half, as the share of a process or what is chosen of a batch, holds both sets.
+        # Each half (the share of a process or a selection of the batch) contains both sets.
         assert [is_second[:4].sum(), is_second[4:].sum()] == [1, 1]
-    # The smaller set comes round again and again, the larger one once.
+    # The smaller set is repeated, the larger set comes once.
     counts = np.bincount(np.concatenate([index for index, _ in seen]), minlength=60)
     assert counts[:10].tolist() == [15] * 10
     assert counts[10:].tolist() == [1] * 50

@@ -1,1 +1,1 @@
-"""How students are measured and compared."""
+"""Tests of distill/evaluation."""

@@ -1,4 +1,4 @@
-"""Students of three geometries with their teacher, and a labeled set with two bad files."""
+"""Students of three geometries, their teacher, and a labeled set with two bad files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.labeled import make_labeled, make_student
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RUNS with a teacher, four students and the labeled set `val`."""
+    """Make runs with a teacher, four students and the labeled set `val`."""
     runs = tmp_path_factory.mktemp("runs")
     distillation.make_teacher(runs / "teachers" / "mentor")
     distillation.make_teacher(runs / "students" / "small", seed=7)

@@ -1,4 +1,4 @@
-"""Accuracy and agreement on a labeled set, against a loop over single images."""
+"""Accuracy and agreement on a labeled set, compared with a loop over single images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def predictions(net: Teacher, num: int) -> list[int]:
 
 
 def confidence(net: Teacher, number: int) -> float:
-    """The largest share of exp(logit) in their sum."""
+    """Return the largest softmax probability."""
     pixels, _, _ = load_view(distillation.draw_image(number), net.geometry)
     pixels_1CHW = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     powers = [math.exp(logit) for logit in net(pixels_1CHW)[2][0].tolist()]
@@ -46,7 +46,9 @@ def test_accuracy_agreement_and_drops(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, teacher = world
-    monkeypatch.setattr(devices, "has_bf16", lambda device: False)  # single images round alike
+    monkeypatch.setattr(
+        devices, "has_bf16", lambda device: False
+    )  # Single images have the same rounding.
     student = distillation.make_teacher(tmp_path / "student", seed=9)
     make_labeled(tmp_path / "set")
     (tmp_path / "set" / "ant" / "bad.png").write_bytes(distillation.draw_image(0)[:60])
@@ -68,7 +70,7 @@ def test_accuracy_agreement_and_drops(
     for number, name in enumerate(distillation.CLASSES):
         in_class = [hit for hit, label in zip(hits, labels, strict=True) if label == number]
         assert result.per_class[name] == pytest.approx(sum(in_class) / len(in_class))
-    assert len(set(ours)) > 1, "a student of one class tests nothing"
+    assert len(set(ours)) > 1, "a student that predicts one class is no test"
 
 
 def test_unlabeled_and_undecodable_sets_are_refused(world: World, tmp_path: Path) -> None:
@@ -82,7 +84,7 @@ def test_unlabeled_and_undecodable_sets_are_refused(world: World, tmp_path: Path
         evaluate_net(teacher, str(tmp_path / "nowhere"))
 
 
-def test_a_net_of_no_numbers_is_named(world: World, tmp_path: Path) -> None:
+def test_a_net_with_nan_logits_is_named(world: World, tmp_path: Path) -> None:
     _, teacher = world
     broken = distillation.make_teacher(tmp_path / "broken")
     broken.head[1].fill_(torch.nan)
@@ -92,7 +94,7 @@ def test_a_net_of_no_numbers_is_named(world: World, tmp_path: Path) -> None:
 
 
 def test_a_set_is_read_batch_by_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long it is: no more than two batches are decoded ahead of the nets."""
+    """At most two batches are decoded ahead of the nets, whatever the length of the set."""
     _, teacher = world
     taken: list[int] = []
 
@@ -106,7 +108,7 @@ def test_a_set_is_read_batch_by_batch(world: World, monkeypatch: pytest.MonkeyPa
 
     def heard(self: Teacher, pixels: torch.Tensor) -> object:
         seen.append(len(pixels))
-        assert len(taken) <= sum(seen) + 8, "one batch is at work and one ahead"
+        assert len(taken) <= sum(seen) + 8, "one batch is in the nets and one is ahead"
         return call(self, pixels)
 
     monkeypatch.setattr(accuracy, "open_labeled", endless)
@@ -116,7 +118,7 @@ def test_a_set_is_read_batch_by_batch(world: World, monkeypatch: pytest.MonkeyPa
     assert seen == [8] * 5
 
 
-def test_agreement_with_itself_is_whole_and_restores_the_mode(world: World) -> None:
+def test_agreement_with_itself_is_one_and_restores_the_mode(world: World) -> None:
     _, teacher = world
     generator = torch.Generator().manual_seed(0)
     colors = torch.randint(0, 256, (30, 1, 1, 3), dtype=torch.uint8, generator=generator)

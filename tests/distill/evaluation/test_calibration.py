@@ -1,4 +1,4 @@
-"""Expected calibration error against a double loop over bins and images, and its properties."""
+"""Expected calibration error: compared with a double loop over bins and images; properties."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distill.evaluation.calibration import NUM_BINS, expected_calibration_error
 
-# Bins' very edges are where an equal-width rule goes wrong.
+# An equal-width rule goes wrong at the edges of the bins.
 CONFIDENCES = st.one_of(
     st.floats(0, 1, width=32), st.integers(0, NUM_BINS).map(lambda edge: edge / NUM_BINS)
 )
@@ -32,7 +32,7 @@ def slow(confidences: list[float], hits: list[bool]) -> float:
 
 
 @given(st.lists(st.tuples(CONFIDENCES, st.booleans()), min_size=1, max_size=60))
-def test_against_a_double_loop(pairs: list[tuple[float, bool]]) -> None:
+def test_the_error_equals_a_double_loop(pairs: list[tuple[float, bool]]) -> None:
     confidences, hits = [list(column) for column in zip(*pairs, strict=True)]
     found = expected_calibration_error(np.array(confidences), np.array(hits))
     assert found == pytest.approx(slow(confidences, hits), abs=1e-12)
@@ -42,7 +42,7 @@ def test_against_a_double_loop(pairs: list[tuple[float, bool]]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_known_values(dtype: npt.DTypeLike) -> None:
+def test_the_error_matches_values_by_hand(dtype: npt.DTypeLike) -> None:
     ones = np.ones(40, dtype)
     assert expected_calibration_error(ones, np.zeros(40, bool)) == 1
     assert expected_calibration_error(ones, np.ones(40, bool)) == 0
@@ -59,7 +59,7 @@ def test_known_values(dtype: npt.DTypeLike) -> None:
     assert found == pytest.approx((abs(1 - 1 / 3 - 0.3) + 0.35) / 3)
 
 
-def test_calibrated_by_construction() -> None:
+def test_calibrated_confidences_have_no_error() -> None:
     generator = np.random.default_rng(0)
     confidences = generator.uniform(0.1, 1, 200_000)
     hits = generator.uniform(size=200_000) < confidences
@@ -80,7 +80,7 @@ def test_calibrated_by_construction() -> None:
         (np.array([np.nan]), np.zeros(1, bool), "between 0 and 1"),
     ],
 )
-def test_bad_shapes_and_values(
+def test_bad_shapes_and_values_raise(
     confidences: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Students beside each other: one pass over the images, ranked by cost, marked on the front."""
+"""Comparison of students: one pass over the images, sorted by cost, the Pareto front marked."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def load_students(runs: Path) -> list[Teacher]:
     return [load_teacher(runs / "students" / name) for name in NAMES]
 
 
-def test_one_pass_gives_the_results_of_single_ones(
+def test_one_pass_gives_the_results_of_separate_passes(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "has_bf16", lambda device: False)  # batches round alike
+    monkeypatch.setattr(
+        devices, "has_bf16", lambda device: False
+    )  # Batches have the same rounding.
     teacher = load_teacher(runs / "teachers" / "mentor")
     nets = load_students(runs)
     alone = [evaluate_net(net, str(runs / "val"), teacher=teacher) for net in nets]
@@ -56,7 +58,7 @@ def test_one_pass_gives_the_results_of_single_ones(
     together = evaluate_nets(nets, str(runs / "val"), teacher=teacher, batch_size=8)
     for result, single in zip(together, alone, strict=False):
         assert result == replace(single, ece=result.ece)
-        assert result.ece == pytest.approx(single.ece, abs=1e-6)  # sums of another batch size
+        assert result.ece == pytest.approx(single.ece, abs=1e-6)  # The batch size changes the sums.
     assert len({result.top1 for result in together}) > 1
     assert set(num_seen.values()) == {20}, "each net sees each image once"
     # The two bad files fail at the first geometry.
@@ -82,7 +84,7 @@ def test_students_are_sorted_by_cost_and_marked_on_the_front(runs: Path) -> None
     assert comparison.teacher.result.agreement is None
 
 
-def test_of_several_the_unfinished_are_left_out(
+def test_unfinished_students_are_left_out_of_a_comparison(
     runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole, diverged = runs / "students" / "small", tmp_path / "diverged"
@@ -96,7 +98,7 @@ def test_of_several_the_unfinished_are_left_out(
         find_students([diverged, whole, str(tmp_path / "nowhere")], runs)
 
 
-def test_a_student_that_is_named_twice_stands_once(runs: Path) -> None:
+def test_a_student_that_is_named_twice_is_listed_once(runs: Path) -> None:
     small = runs / "students" / "small"
     assert find_students([small, small / ".." / "small", "small"], runs) == [small]
     opened = load_teacher(small)
@@ -112,7 +114,7 @@ def test_a_student_is_found_by_name_or_path(runs: Path, tmp_path: Path) -> None:
         find_student("smal", runs)
 
 
-def test_equal_names_are_told_apart_by_their_parents(tmp_path: Path) -> None:
+def test_equal_names_are_distinguished_by_their_parents(tmp_path: Path) -> None:
     paths = [tmp_path / "students" / "small", tmp_path / "other" / "small", tmp_path / "large"]
     assert unique_names(paths) == ["students/small", "other/small", "large"]
 

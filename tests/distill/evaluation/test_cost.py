@@ -1,4 +1,4 @@
-"""What a net costs, against counts by hand."""
+"""The cost of a net, compared with counts by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ World = tuple[Shards, Teacher]
 
 
 def resnet8_macs(side: int, num_classes: int) -> int:
-    """Convolution by convolution: output places x kernel places x channels in x channels out."""
+    """Sum over convolutions: output positions x kernel positions x channels in x channels out."""
     total = side * side * 9 * 3 * 16
     width_in = 16
     for stage, width in enumerate((16, 32, 64)):
@@ -44,7 +44,7 @@ def test_cost_of_a_resnet8(world: World) -> None:
     assert not net.net.module.training
 
 
-def test_macs_follow_the_card_s_size(tmp_path: Path) -> None:
+def test_macs_depend_on_the_input_size_of_the_card(tmp_path: Path) -> None:
     net = distillation.make_teacher(tmp_path / "t", size=16)
     assert cost.count_macs(net) == resnet8_macs(16, 3)
 
@@ -66,7 +66,7 @@ class Attentive(nn.Module):
 
 
 def test_fused_attention_is_counted_and_the_last_linear_once(tmp_path: Path) -> None:
-    """torch's counter does not see into the fused kernel of its own encoder layers."""
+    """The counter of torch misses the fused kernel of its encoder layers."""
     (tmp_path / "net.py").write_text(ATTENTIVE)
     net = build_net(f"{tmp_path / 'net.py'}:Attentive", num_classes=3, trust=True)
     save_teacher(tmp_path / "t", net, classes=distillation.CLASSES, input_size=16)
@@ -79,8 +79,8 @@ def test_fused_attention_is_counted_and_the_last_linear_once(tmp_path: Path) -> 
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
-def test_slow_nets_are_run_less_often(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock of the test's own: a step takes 10 s, 1.5 s or 40 ms."""
+def test_slow_nets_are_timed_over_fewer_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fake clock makes a step take 10 s, 1.5 s or 40 ms."""
     _, net = world
     monkeypatch.setattr(cost, "RUN_SECONDS", 0.1)
     for step_seconds, num_steps in ((10.0, 1), (1.5, 2), (0.04, 5 * 2)):

@@ -1,4 +1,4 @@
-"""The page needs no other file, and whatever came from a card or a path is escaped."""
+"""The page needs no other file, and all text from cards and paths is escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.comparisons import HOSTILE, make_comparison
 
 
 class Reader(HTMLParser):
-    """Tags, cells and sources of a page."""
+    """Collects the tags, cells and sources of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Reader(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_stands_alone_and_is_escaped() -> None:
+def test_the_page_is_self_contained_and_escaped() -> None:
     comparison = make_comparison(5)
     text = html.page(comparison, plot.draw(comparison))
     read = Reader(text)

@@ -1,4 +1,4 @@
-"""The Pareto front against a double loop."""
+"""The Pareto front, compared with a double loop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from distill.evaluation.pareto import front
 
-# Few values, so that equals and equals in one of the two are common.
+# There are few values, so ties in one or both figures are common.
 PAIRS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=20)
 
 
@@ -24,7 +24,7 @@ def slow(gains: list[int], costs: list[int]) -> list[bool]:
 
 
 @given(PAIRS)
-def test_against_a_double_loop(pairs: list[tuple[int, int]]) -> None:
+def test_the_front_equals_a_double_loop(pairs: list[tuple[int, int]]) -> None:
     gains, costs = [one for one, _ in pairs], [other for _, other in pairs]
     found = front(gains, costs)
     assert found.dtype == np.bool_
@@ -32,7 +32,7 @@ def test_against_a_double_loop(pairs: list[tuple[int, int]]) -> None:
     assert found.any() or not pairs
 
 
-def test_known_fronts() -> None:
+def test_the_front_matches_known_fronts() -> None:
     assert list(front([0.7, 0.8, 0.75, 0.9], [10, 20, 30, 40])) == [True, True, False, True]
     assert list(front([0.5, 0.5], [1, 1])) == [True, True]
     assert list(front([0.5, 0.5], [2, 1])) == [False, True]

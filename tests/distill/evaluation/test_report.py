@@ -1,4 +1,4 @@
-"""What is written of a comparison: four files in a directory, and a JSON beside each student."""
+"""The report of a comparison: four files in a directory, and a JSON next to each student."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_report_is_four_files(tmp_path: Path) -> None:
     assert body.keys() == {"labeled", "students", "teacher"}
 
 
-def test_figures_are_written_beside_each_student(tmp_path: Path) -> None:
+def test_figures_are_written_next_to_each_student(tmp_path: Path) -> None:
     comparison = comparison_in(tmp_path, 2)
     report.write_results(comparison)
     for number, student in enumerate(comparison.students):
@@ -39,7 +39,7 @@ def test_figures_are_written_beside_each_student(tmp_path: Path) -> None:
         assert list(body["cost"]["images_per_second"]) == ["1", "64"]
 
 
-def test_a_directory_that_cannot_be_written_is_a_warning(
+def test_an_unwritable_directory_gives_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "0").write_text("a file where the student's directory should be")
@@ -52,7 +52,7 @@ def test_a_directory_that_cannot_be_written_is_a_warning(
         report.write_results(comparison_in(tmp_path, 1), tmp_path / "0" / "x.json")
 
 
-def test_a_default_directory_depends_on_who_is_compared_and_not_on_the_order(
+def test_the_default_directory_depends_on_the_students_and_not_on_their_order(
     tmp_path: Path,
 ) -> None:
     comparison = make_comparison(3)

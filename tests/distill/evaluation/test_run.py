@@ -1,4 +1,4 @@
-"""`evaluate`: what it writes and returns, and mistakes that it reports before it computes."""
+"""`evaluate`: its files and results, and the mistakes that it reports before it computes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_mistakes_are_reported_before_anything_is_computed(
                                     runs=runs, device="cpu"))  # fmt: skip
 
 
-def test_labels_out_of_range_and_empty_sets(runs: Path, tmp_path: Path) -> None:
+def test_labels_out_of_range_and_empty_sets_are_refused(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "few" / "dog").mkdir(parents=True)
     (tmp_path / "few" / "dog" / "0.png").write_bytes(distillation.draw_image(0))
     with pytest.raises(SourceError, match="'dog' is neither one of the 3 class names"):

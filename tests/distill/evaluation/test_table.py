@@ -1,4 +1,4 @@
-"""Tables keep their columns in Markdown and on a terminal, whatever the names are."""
+"""Tables keep their columns in Markdown and on a terminal, for all names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from indexes.command.console import printable
 from tests.support.comparisons import make_comparison
 
 
-def test_markdown_keeps_its_columns() -> None:
+def test_markdown_tables_keep_their_columns() -> None:
     heads, *rest = list(table.markdown(make_comparison(4)))
     rows = rest[1 : 1 + 5]
     for row in rows:
@@ -19,7 +19,7 @@ def test_markdown_keeps_its_columns() -> None:
     assert "3.21" in rows[0]
 
 
-def test_terminal_aligns_its_columns() -> None:
+def test_terminal_tables_align_their_columns() -> None:
     comparison = make_comparison(4)
     lines = list(table.terminal(comparison))
     end = lines[0].index("images/s at 64") + len("images/s at 64")

@@ -1,1 +1,1 @@
-"""How students leave: programs, 8 bits, model cards."""
+"""Tests of distill/exporters: programs, 8 bits, model cards."""

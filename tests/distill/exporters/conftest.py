@@ -1,4 +1,4 @@
-"""Shards and a student that was trained on them."""
+"""Shards, and a student trained on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytest.importorskip("onnxscript", reason="needs the extra winnow[export]")
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RUNS with the shards `demo` and the student `resnet8x4`."""
+    """Make runs with the shards `demo` and the student `resnet8x4`."""
     runs = tmp_path_factory.mktemp("export") / "runs"
     teacher = distillation.make_teacher(runs / "teachers" / "mentor")
     shards = distillation.make_shards(runs / "shards" / "demo", teacher)

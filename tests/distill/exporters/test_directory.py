@@ -1,4 +1,4 @@
-"""An export's directory: nothing foreign is replaced, and a damaged file is noticed."""
+"""The directory of an export: other files are never replaced, and damage is detected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from indexes.artifact import ArtifactError
 from tests.support import distillation
 
 
-def test_nothing_foreign_is_replaced(tmp_path: Path) -> None:
+def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
     directory.check_replaceable(tmp_path / "absent")
     teacher = distillation.make_teacher(tmp_path / "teacher")
     with pytest.raises(ArtifactError, match="holds 'teacher', not an export"):
@@ -30,7 +30,7 @@ def test_nothing_foreign_is_replaced(tmp_path: Path) -> None:
         directory.check_replaceable(tmp_path / "damaged")
 
 
-def test_whole_means_the_same_inputs_and_the_same_bytes(tmp_path: Path) -> None:
+def test_an_export_is_complete_if_inputs_and_bytes_match(tmp_path: Path) -> None:
     file = tmp_path / "model.pt2"
     file.write_bytes(b"program")
     body = {"inputs": {"int8": "none"}, "files": [directory.file_entry(file)]}
@@ -42,7 +42,7 @@ def test_whole_means_the_same_inputs_and_the_same_bytes(tmp_path: Path) -> None:
     assert not directory.is_whole(tmp_path, {"int8": "none"})
 
 
-def test_replacing_removes_what_is_not_made_again(tmp_path: Path) -> None:
+def test_replacing_removes_outdated_files(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "old" / ".new-x"
     new.mkdir(parents=True)
     for name in ("model.onnx", "card.json", ".lock"):

@@ -1,4 +1,4 @@
-"""Programs give their student's logits, say what they are, and a wrong one is refused."""
+"""Programs give the logits of their student and describe themselves; wrong ones are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.exporting import logits_of, pixels_of, session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# A CIFAR net, depthwise and squeezing, tokens, tapped by hooks; then with a projector behind.
+# A CIFAR net, depthwise with squeeze-and-excitation, tokens, hooks; then with a projector.
 STUDENTS = {
     "resnet8x4": "kd",
     "timm:mobilenetv3_small_050": "kd",
@@ -44,7 +44,7 @@ def test_every_kind_of_student_becomes_a_program(
     student = load_teacher(trained.directory)
     buffers = dict(student.net.module.named_buffers())
     means = [value for name, value in buffers.items() if name.endswith("running_mean")]
-    assert all((mean != 0).any() for mean in means), "untrained statistics test little"
+    assert all((mean != 0).any() for mean in means), "untrained statistics are a weak test"
     program = formats.trace(student)
     for kind, file in formats.FILES.items():
         formats.write(student, program, kind, tmp_path / file)
@@ -62,8 +62,8 @@ def test_every_kind_of_student_becomes_a_program(
         ):
             assert logits.dtype == np.float32
             assert np.abs(logits - expected).max() <= 1e-4 * largest
-    # Well above the gap allowed: else a wrong file would pass for a right one.
-    assert np.ptp(expected, axis=0).max() > 5e-4 * largest, "the same logits for all"
+    # Well above the allowed deviation: otherwise a wrong file would pass.
+    assert np.ptp(expected, axis=0).max() > 5e-4 * largest, "all images have the same logits"
     assert formats.spread(student, pixels_of(7)) > 5e-4
 
 
@@ -100,7 +100,7 @@ def test_a_file_of_another_student_is_refused(student: Teacher, tmp_path: Path) 
         formats.parity(student, tmp_path / "model.onnx", [pixels_of(2)])
 
 
-def test_what_cannot_be_traced_is_one_line(
+def test_a_net_that_cannot_be_traced_gives_one_line(
     student: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def depends_on_values(self: formats.DeployedNet, pixels: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def test_what_cannot_be_traced_is_one_line(
     assert "\n" not in str(e.value)
 
 
-def test_formats_are_named_by_words_and_commas() -> None:
+def test_formats_are_separated_by_spaces_or_commas() -> None:
     assert formats.read_formats(["onnx,pt2"]) == ["onnx", "pt2"]
     assert formats.read_formats(["pt2", "onnx", "pt2"]) == ["pt2", "onnx"]
     with pytest.raises(ValueError, match="Did you mean 'onnx'"):

@@ -1,4 +1,4 @@
-"""The model card: what is not known is left out, and the samples in it run."""
+"""The model card: unknown facts are left out, and its code samples run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def facts_of(teacher: Teacher, record: Mapping[str, Any] | None = None) -> model
     )
 
 
-def test_names_are_escaped_and_the_unknown_is_left_out(tmp_path: Path) -> None:
+def test_names_are_escaped_and_unknown_facts_are_left_out(tmp_path: Path) -> None:
     text = model_card.write(facts_of(save_wide(tmp_path / "wide")))
     assert "50.00 %" in text
     assert "a \\| b, \\*bee\\*, cat \\# d" in text
@@ -49,7 +49,7 @@ def test_names_are_escaped_and_the_unknown_is_left_out(tmp_path: Path) -> None:
     assert "Not known: the directory that was exported has no record" in text
 
 
-def test_a_net_that_was_trained_on_labels_is_no_student(tmp_path: Path) -> None:
+def test_a_net_trained_on_labels_is_not_called_a_student(tmp_path: Path) -> None:
     record = {"inputs": {"labeled": [["set", "print"]], "recipe": {"epochs": 1}}}
     text = model_card.write(facts_of(save_wide(tmp_path / "wide"), record))
     assert "By cross-entropy on the labels of images" in text
@@ -57,7 +57,7 @@ def test_a_net_that_was_trained_on_labels_is_no_student(tmp_path: Path) -> None:
     assert "human label" not in text
 
 
-def test_training_images_and_figures(tmp_path: Path) -> None:
+def test_training_images_and_figures_are_listed(tmp_path: Path) -> None:
     inputs = {"teacher_digest": "cafe", "method": "kd3", "config": {"align": 1.0, "none": None}}
     facts = facts_of(save_wide(tmp_path / "wide"), {"inputs": inputs, "agreement": 0.75})
     funnel = {"in": 9, "dropped": {"empty": 2}, "kept": 7}
@@ -93,7 +93,7 @@ def test_training_images_and_figures(tmp_path: Path) -> None:
         assert line in text, line
 
 
-def test_the_files_alone_suffice_and_the_samples_run(
+def test_the_samples_run_with_only_the_exported_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = save_wide(tmp_path / "wide")

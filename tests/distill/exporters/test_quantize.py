@@ -1,4 +1,4 @@
-"""8 bits: what they cost and give is measured on images that did not calibrate them."""
+"""8 bits: the effect is measured on images that are not used for calibration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("kind", ["static", "dynamic"])
-def test_8_bits_are_measured(runs: Path, tmp_path: Path, kind: str) -> None:
+def test_the_effect_of_8_bits_is_measured(runs: Path, tmp_path: Path, kind: str) -> None:
     student = load_teacher(runs / "students" / "resnet8x4")
     source, target = tmp_path / "model.onnx", tmp_path / quantize.FILE
     formats.write(student, formats.trace(student), "onnx", source)
@@ -28,7 +28,7 @@ def test_8_bits_are_measured(runs: Path, tmp_path: Path, kind: str) -> None:
     assert gain.speedup == gain.int8_images_per_second / gain.float_images_per_second
     before, after = session(source), session(target)
     facts = [running.get_modelmeta().custom_metadata_map for running in (before, after)]
-    assert facts[0] == facts[1], "the smaller file suffices too"
+    assert facts[0] == facts[1], "the smaller file also works alone"
     types = {node.op_type for node in onnx.load(target).graph.node}
     assert ("QuantizeLinear" if kind == "static" else "ConvInteger") in types
     (pixels,) = samples.batches(gain.num_calibration, 60, 60)

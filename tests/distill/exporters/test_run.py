@@ -1,4 +1,4 @@
-"""`winnow export` from end to end: what it writes, keeps, refuses and makes again."""
+"""`winnow export` end to end: the files that it writes, keeps, refuses and replaces."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_student_is_exported(runs: Path, tmp_path: Path) -> None:
     assert {entry["name"] for entry in card["files"]} == {*card["parity"], "MODEL_CARD.md"}
 
 
-def test_an_open_teacher_and_images_of_ones_own(
+def test_a_teacher_is_exported_and_checked_on_given_images(
     runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     teacher = save_wide(tmp_path / "wide")
@@ -66,7 +66,7 @@ def test_8_bits_are_reported(runs: Path, tmp_path: Path) -> None:
     assert len(out.splitlines()) == 3
 
 
-def test_a_student_of_equal_logits_is_warned_of(runs: Path, tmp_path: Path) -> None:
+def test_equal_logits_give_a_warning(runs: Path, tmp_path: Path) -> None:
     net = load_teacher(runs / "students" / "resnet8x4").net
     net.head[0].mul_(1e-6)
     save_teacher(tmp_path / "dull", net, classes=distillation.CLASSES, input_size=distillation.SIZE)
@@ -76,7 +76,7 @@ def test_a_student_of_equal_logits_is_warned_of(runs: Path, tmp_path: Path) -> N
     assert "gives nearly the same logits for every image" in err
 
 
-def test_a_second_run_does_only_what_is_missing(runs: Path, tmp_path: Path) -> None:
+def test_a_second_run_makes_only_missing_files(runs: Path, tmp_path: Path) -> None:
     words = "resnet8x4", "--runs", runs, "--out", tmp_path / "out", "--format", "pt2"
     code, first_lines, _ = call(*words)
     assert code == 0
@@ -104,7 +104,7 @@ def test_a_second_run_does_only_what_is_missing(runs: Path, tmp_path: Path) -> N
     assert "not measured" not in card.read_text()
 
 
-def test_an_export_that_fails_leaves_the_one_before_it(
+def test_a_failed_export_keeps_the_previous_one(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wrong(self: formats.DeployedNet, pixels: Tensor) -> Tensor:
@@ -128,7 +128,9 @@ def test_an_export_that_fails_leaves_the_one_before_it(
     assert {path.name for path in out.iterdir()} == before.keys()
 
 
-def test_without_shards_it_is_checked_on_noise_with_a_warning(runs: Path, tmp_path: Path) -> None:
+def test_without_shards_an_export_is_checked_on_noise_with_a_warning(
+    runs: Path, tmp_path: Path
+) -> None:
     student = runs / "students" / "resnet8x4"
     words = student, "--runs", tmp_path, "--out", tmp_path / "x", "--format", "pt2"
     code, out, err = call(*words)
@@ -144,7 +146,7 @@ def test_without_shards_it_is_checked_on_noise_with_a_warning(runs: Path, tmp_pa
     assert not (tmp_path / "y").exists()
 
 
-def test_the_extra_may_be_missing(
+def test_a_missing_extra_is_named(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
@@ -154,7 +156,7 @@ def test_the_extra_may_be_missing(
     assert call(*words, "--format", "pt2")[0] == 0
 
 
-def test_mistakes_are_one_line(runs: Path, tmp_path: Path) -> None:
+def test_mistakes_give_one_line(runs: Path, tmp_path: Path) -> None:
     def error_of(code: int, *words: object) -> str:
         found, _, err = call(*words, "--runs", runs)
         assert found == code, err

@@ -1,4 +1,4 @@
-"""Sample images are from all over a set, whatever its order, and the same each time."""
+"""Sample images come from all parts of a set, in any order, and are reproducible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from indexes.shards.tar_writer import HashedTar
 from tests.support import distillation
 
 
-def test_samples_of_a_folder_are_from_all_over_it(tmp_path: Path) -> None:
+def test_samples_come_from_all_parts_of_a_folder(tmp_path: Path) -> None:
     for number in range(40):
         folder = tmp_path / f"class{number // 10}"
         folder.mkdir(exist_ok=True)
@@ -27,7 +27,7 @@ def test_samples_of_a_folder_are_from_all_over_it(tmp_path: Path) -> None:
     assert gather_samples(str(tmp_path), 12, Geometry(32)).encoded == samples.encoded
 
 
-def test_samples_of_a_sorted_tar_are_from_all_over_it(tmp_path: Path) -> None:
+def test_samples_come_from_all_parts_of_a_sorted_tar(tmp_path: Path) -> None:
     with (tmp_path / "sorted.tar").open("wb") as file:
         tar = HashedTar(file)
         for number in range(120):

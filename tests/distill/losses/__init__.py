@@ -1,1 +1,1 @@
-"""Each loss four ways: a slow double loop, the formula re-typed, properties, bad shapes."""
+"""Tests of each loss: a slow double loop, a second implementation, properties, bad shapes."""

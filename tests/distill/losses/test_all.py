@@ -1,4 +1,4 @@
-"""What every loss keeps: finite values and gradients, full precision, who depends on whom."""
+"""Properties of all losses: finite values and gradients, precision, independence of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EDGES = ["opposite", "equal", "like rows", "no student", "no teacher", "nothing"
 
 
 def at_edge(edge: str, num: int, width: int) -> tuple[Tensor, Tensor]:
-    """A student's and a teacher's matrix [num, width] in float16."""
+    """Return matrices [num, width] of a student and a teacher in float16."""
     student = HUGE * normal(num, width).sign().half()
     if edge == "opposite":
         return student, -student
@@ -62,7 +62,7 @@ def test_every_loss_has_a_case() -> None:
 @pytest.mark.parametrize("width", [2, 21841])
 @pytest.mark.parametrize("edge", EDGES)
 @every
-def test_finite_at_the_edges(name: str, edge: str, width: int) -> None:
+def test_losses_are_finite_at_extreme_values(name: str, edge: str, width: int) -> None:
     case = CASES[name]
     loss = assert_finite(case, *at_edge(edge, 4, width), heat=0.05)
     if case.zero_when_equal and edge in ("equal", "nothing"):
@@ -70,7 +70,7 @@ def test_finite_at_the_edges(name: str, edge: str, width: int) -> None:
 
 
 @every
-def test_the_smallest_batch(name: str) -> None:
+def test_losses_are_finite_on_the_smallest_batch(name: str) -> None:
     case = CASES[name]
     assert_finite(case, normal(case.least, 6), normal(case.least, 6, seed=1))
     for fewer in range(1, case.least):
@@ -79,7 +79,7 @@ def test_the_smallest_batch(name: str) -> None:
 
 
 @every
-def test_precision_under_autocast(name: str) -> None:
+def test_losses_keep_their_precision_under_autocast(name: str) -> None:
     student, teacher = normal(4, 6), normal(4, 6, seed=1)
     with torch.autocast("cpu", torch.bfloat16):
         inside = assert_finite(CASES[name], student, teacher)
@@ -87,13 +87,13 @@ def test_precision_under_autocast(name: str) -> None:
 
 
 @every
-def test_gradients(name: str) -> None:
+def test_gradients_match_finite_differences(name: str) -> None:
     student, teacher = normal(4, 6).requires_grad_(), normal(4, 6, seed=1)
     assert torch.autograd.gradcheck(lambda s: CASES[name](s, teacher), (student,))
 
 
 @every
-def test_never_below_zero_and_zero_when_equal(name: str) -> None:
+def test_losses_are_positive_and_zero_for_equal_inputs(name: str) -> None:
     case, student, teacher = CASES[name], normal(4, 6), normal(4, 6, seed=1)
     assert (case(student, teacher) > 0).all()
     equal = case(teacher, teacher)
@@ -101,7 +101,7 @@ def test_never_below_zero_and_zero_when_equal(name: str) -> None:
 
 
 @every
-def test_the_order_of_a_batch_is_free(name: str) -> None:
+def test_the_order_of_a_batch_does_not_matter(name: str) -> None:
     student, teacher = normal(5, 6), normal(5, 6, seed=1)
     weights = normal(5, seed=2).abs() if CASES[name].relational else None
     order = torch.tensor([3, 0, 4, 1, 2])
@@ -113,14 +113,14 @@ def test_the_order_of_a_batch_is_free(name: str) -> None:
 
 
 @pointwise
-def test_a_sample_answers_for_itself(name: str) -> None:
+def test_the_loss_of_an_image_does_not_depend_on_the_batch(name: str) -> None:
     student, teacher = normal(4, 6), normal(4, 6, seed=1)
     loss = CASES[name](student, teacher)
     torch.testing.assert_close(CASES[name](student[:1], teacher[:1]), loss[:1])
 
 
 @relations
-def test_an_image_without_weight_is_as_good_as_absent(name: str) -> None:
+def test_an_image_of_weight_zero_counts_as_absent(name: str) -> None:
     case, student, teacher = CASES[name], normal(6, 6), normal(6, 6, seed=1)
     weights = torch.tensor([0.0, 1.0, 0.5, 2.0, 1.0, 0.3], dtype=torch.float64)
     loss = case(student, teacher, weights_B=weights)
@@ -139,7 +139,7 @@ def test_weights_are_even_by_default(name: str) -> None:
 
 @pytest.mark.parametrize("weights", [[0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
 @relations
-def test_without_partners_there_is_nothing_to_learn(name: str, weights: list[float]) -> None:
+def test_an_image_without_partners_has_no_loss(name: str, weights: list[float]) -> None:
     loss = assert_finite(
         CASES[name], normal(4, 6), normal(4, 6, seed=1), weights_B=torch.tensor(weights)
     )
@@ -149,7 +149,7 @@ def test_without_partners_there_is_nothing_to_learn(name: str, weights: list[flo
 
 
 @every
-def test_bad_shapes_raise(name: str) -> None:
+def test_bad_shapes_raise_in_every_loss(name: str) -> None:
     case = CASES[name]
     with pytest.raises(LossError):
         case(normal(4, 6), normal(5, 6))

@@ -1,4 +1,4 @@
-"""Attention transfer, and maps brought to one size: loops, torch, scale."""
+"""Attention transfer, and maps pooled to one size: loops, torch, scale."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def slow_attention(x: Tensor) -> list[float]:
     return [value / norm for value in a]
 
 
-def test_it_is_its_formula() -> None:
+def test_the_loss_equals_a_slow_loop() -> None:
     student, teacher = normal(4, 2, 3, 2), normal(4, 5, 3, 2, seed=1)
     found = attention(student, teacher)
     for row, value in enumerate(found.tolist()):
@@ -37,7 +37,7 @@ def test_it_is_its_formula() -> None:
     torch.testing.assert_close(found.mean() / 6, F.mse_loss(s, t))
 
 
-def test_it_is_free_of_scale_sign_and_channels() -> None:
+def test_the_loss_ignores_scale_sign_and_channel_rotation() -> None:
     student, teacher = normal(4, 2, 3, 2), normal(4, 5, 3, 2, seed=1)
     loss = attention(student, teacher)
     assert (loss < 2).all()
@@ -67,7 +67,7 @@ def slow_pool(x: Tensor, height: int, width: int) -> list[list[float]]:
     return means
 
 
-def test_one_side_for_both() -> None:
+def test_both_maps_get_the_same_side() -> None:
     first, second = normal(2, 3, 7, 4), normal(2, 5, 3, 6, seed=1)
     small, other = same_side(first, second)
     assert small.shape == (2, 3, 3, 4)

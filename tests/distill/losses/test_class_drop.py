@@ -1,4 +1,4 @@
-"""Class-dropping: loops, torch, and what the three forms do with the mass that is dropped."""
+"""Class dropping: loops, torch, and how the three forms treat the dropped probability mass."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def slow_class_drop(
 
 @pytest.mark.parametrize(("keep", "mass"), [(1, None), (3, None), (None, 0.5), (None, 0.9)])
 @forms
-def test_it_is_its_formula(form: Form, keep: int | None, mass: float | None) -> None:
+def test_the_loss_equals_a_slow_loop(form: Form, keep: int | None, mass: float | None) -> None:
     student, teacher = normal(5, 7), 2 * normal(5, 7, seed=1)
     found = class_drop(student, teacher, temperature=4.0, keep=keep, mass=mass, form=form)
     rows = zip(student.tolist(), teacher.tolist(), strict=True)
@@ -64,14 +64,14 @@ def test_it_is_its_formula(form: Form, keep: int | None, mass: float | None) -> 
     )
 
 
-def test_it_is_kd_of_fewer_bins() -> None:
+def test_the_loss_is_kd_over_fewer_bins() -> None:
     student, teacher = normal(5, 7), normal(5, 7, seed=1)
     found = {
         f: class_drop(student, teacher, temperature=2.0, keep=3, form=f) for f in get_args(Form)
     }
     order = teacher.argsort(1, descending=True)
     s, t = student.gather(1, order) / 2, teacher.gather(1, order) / 2
-    # The logits of bins: the logsumexp of what is in them.
+    # The logit of a bin is the logsumexp of its classes.
     binned = [torch.cat([x[:, :3], x[:, 3:].logsumexp(1, keepdim=True)], 1) for x in (s, t)]
     torch.testing.assert_close(found["rest_bin"], 4 * kd(binned[0], binned[1], 1.0))
     torch.testing.assert_close(found["both"], 4 * kd(s[:, :3], t[:, :3], 1.0))
@@ -83,7 +83,9 @@ def test_it_is_kd_of_fewer_bins() -> None:
 @pytest.mark.parametrize("kept", [{"keep": 6}, {"keep": 100}, {"mass": 1.0}])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @forms
-def test_all_classes_kept_is_kd(form: Form, dtype: torch.dtype, kept: dict[str, Any]) -> None:
+def test_the_loss_is_kd_if_all_classes_are_kept(
+    form: Form, dtype: torch.dtype, kept: dict[str, Any]
+) -> None:
     student, teacher = normal(4, 6).to(dtype), (30 * normal(4, 6, seed=1)).to(dtype)
     found = class_drop(student, teacher, temperature=4.0, form=form, **kept)
     assert torch.equal(found, kd(student, teacher, 4.0))
@@ -91,7 +93,7 @@ def test_all_classes_kept_is_kd(form: Form, dtype: torch.dtype, kept: dict[str, 
 
 @given(st.integers(0, 1000), st.integers(1, 6), st.floats(0.05, 20.0))
 @settings(max_examples=30, deadline=None)
-def test_fewer_bins_tell_less(seed: int, keep: int, temperature: float) -> None:
+def test_fewer_bins_give_a_smaller_loss(seed: int, keep: int, temperature: float) -> None:
     student, teacher = normal(4, 6, seed=seed), normal(4, 6, seed=seed + 1)
     full = kd(student, teacher, temperature)
     loss = class_drop(student, teacher, temperature=temperature, keep=keep)
@@ -103,11 +105,11 @@ def test_fewer_bins_tell_less(seed: int, keep: int, temperature: float) -> None:
 
 @given(st.integers(0, 1000), st.floats(0.01, 0.99))
 @settings(max_examples=30, deadline=None)
-def test_the_likeliest_is_always_kept(seed: int, mass: float) -> None:
+def test_the_most_likely_class_is_always_kept(seed: int, mass: float) -> None:
     teacher = 3 * normal(3, 6, seed=seed)
     student = torch.zeros_like(teacher, requires_grad=True)
     class_drop(student, teacher, temperature=1.0, mass=mass, form="truncate").sum().backward()
-    # Truncated, a class is pulled up only where it is kept.
+    # The truncated form raises a class only where it is kept.
     assert student.grad is not None
     for row, logits in enumerate(teacher.tolist()):
         kept = slow_kept(logits, None, mass)
@@ -117,7 +119,7 @@ def test_the_likeliest_is_always_kept(seed: int, mass: float) -> None:
         assert lifted <= set(kept)
 
 
-def test_where_the_dropped_mass_goes() -> None:
+def test_each_form_treats_the_dropped_mass_as_documented() -> None:
     teacher = normal(1, 30)
     order = teacher.argsort(1, descending=True)[0]
     true = (teacher / 4).softmax(1)[0, order[5:]].sum().item()
@@ -140,7 +142,7 @@ def test_where_the_dropped_mass_goes() -> None:
 
 @pytest.mark.parametrize("keep", [1, 2])
 @forms
-def test_a_rest_that_underflows(form: Form, keep: int) -> None:
+def test_an_underflowing_rest_is_finite(form: Form, keep: int) -> None:
     teacher = torch.tensor([[6e4, -6e4, -6e4], [6e4, 6e4, -6e4]], dtype=torch.float16)
     student = (-teacher.float()).requires_grad_()
     loss = class_drop(student, teacher, temperature=0.05, keep=keep, form=form)
@@ -150,7 +152,7 @@ def test_a_rest_that_underflows(form: Form, keep: int) -> None:
     assert torch.isfinite(student.grad).all()
 
 
-def test_the_default_number_of_classes() -> None:
+def test_the_default_number_of_kept_classes() -> None:
     wanted = {2: 1, 10: 3, 100: 10, 1000: 50, 21841: 1092}
     assert {num: default_keep(num) for num in wanted} == wanted
     kept = [default_keep(num) for num in range(2, 3000)]

@@ -17,7 +17,7 @@ shapes = pytest.mark.parametrize("shape", [(5, 8), (5, 2, 3, 4)])
 
 
 @shapes
-def test_it_is_its_formula(shape: tuple[int, ...]) -> None:
+def test_the_loss_equals_a_slow_loop(shape: tuple[int, ...]) -> None:
     student, teacher = normal(*shape), normal(*shape, seed=1)
     plain = feature_mse(student, teacher, normalized=False).tolist()
     directed = feature_mse(student, teacher, normalized=True).tolist()
@@ -29,7 +29,7 @@ def test_it_is_its_formula(shape: tuple[int, ...]) -> None:
 
 
 @shapes
-def test_it_is_torch_s(shape: tuple[int, ...]) -> None:
+def test_the_loss_equals_that_of_torch(shape: tuple[int, ...]) -> None:
     student, teacher = normal(*shape), normal(*shape, seed=1)
     found = feature_mse(student, teacher, normalized=False)
     torch.testing.assert_close(found.mean(), F.mse_loss(student, teacher))
@@ -39,7 +39,7 @@ def test_it_is_torch_s(shape: tuple[int, ...]) -> None:
 
 
 @shapes
-def test_scale(shape: tuple[int, ...]) -> None:
+def test_the_normalized_loss_ignores_scale(shape: tuple[int, ...]) -> None:
     student, teacher = normal(*shape), normal(*shape, seed=1)
     directed = feature_mse(student, teacher, normalized=True)
     torch.testing.assert_close(feature_mse(3 * student, teacher / 7, normalized=True), directed)

@@ -1,4 +1,4 @@
-"""InfoNCE by loops and as a cross-entropy; weights and classes of the negatives."""
+"""InfoNCE: loops, cross-entropy, weights and classes of the negatives."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def slow_infonce(
 
 @pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0, 0.0]])
 @pytest.mark.parametrize("classes", [None, [0, 1, 0, 2]])
-def test_it_is_its_formula(weights: list[float] | None, classes: list[int] | None) -> None:
+def test_the_loss_equals_a_slow_loop(
+    weights: list[float] | None, classes: list[int] | None
+) -> None:
     anchors, keys = normal(4, 6), normal(4, 6, seed=1)
     given, counted = weights_or_ones(weights, 4)
     found = infonce(
@@ -44,7 +46,7 @@ def test_it_is_its_formula(weights: list[float] | None, classes: list[int] | Non
     assert found.tolist() == pytest.approx(slow_infonce(anchors, keys, 0.3, counted, classes))
 
 
-def test_it_is_cross_entropy_over_the_keys() -> None:
+def test_the_loss_is_cross_entropy_over_the_keys() -> None:
     anchors, keys = normal(4, 6), normal(4, 6, seed=1)
     typed = F.cross_entropy(
         F.normalize(anchors) @ F.normalize(keys).T / 0.3, torch.arange(4), reduction="none"
@@ -52,7 +54,7 @@ def test_it_is_cross_entropy_over_the_keys() -> None:
     torch.testing.assert_close(infonce(anchors, keys, tau=0.3), typed)
 
 
-def test_it_is_free_of_rotation_and_scale() -> None:
+def test_the_loss_ignores_rotation_and_scale() -> None:
     anchors, keys = normal(4, 6), normal(4, 6, seed=1)
     turn, _ = torch.linalg.qr(normal(6, 6, seed=2))
     loss = infonce(anchors, keys, tau=0.3)
@@ -60,7 +62,7 @@ def test_it_is_free_of_rotation_and_scale() -> None:
     assert infonce(keys, keys, tau=0.3).sum() < loss.sum()
 
 
-def test_one_class_leaves_no_negatives() -> None:
+def test_a_single_class_leaves_no_negatives() -> None:
     same = torch.ones(4, dtype=torch.long)
     loss = infonce(normal(4, 6), normal(4, 6, seed=1), tau=0.3, classes_B=same)
     assert (loss == 0).all()

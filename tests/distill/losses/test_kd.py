@@ -1,4 +1,4 @@
-"""Softened KL, by loops, by torch and by its properties."""
+"""Softened KL: loops, torch, properties."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def slow_kd(student: Tensor, teacher: Tensor, temperature: float) -> list[float]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_kd_is_its_formula(temperature: float) -> None:
+def test_kd_equals_a_slow_loop(temperature: float) -> None:
     student, teacher = normal(5, 7), normal(5, 7, seed=1)
     found = kd(student, teacher, temperature)
     assert found.tolist() == pytest.approx(slow_kd(student, teacher, temperature))
@@ -41,7 +41,7 @@ def test_kd_is_its_formula(temperature: float) -> None:
 
 @given(st.integers(0, 1000), st.floats(0.05, 20.0))
 @settings(max_examples=30, deadline=None)
-def test_kd_properties(seed: int, temperature: float) -> None:
+def test_kd_has_the_properties_of_a_divergence(seed: int, temperature: float) -> None:
     student, teacher = normal(4, 6, seed=seed), normal(4, 6, seed=seed + 1)
     loss = kd(student, teacher, temperature)
     assert (loss >= -1e-9).all()

@@ -1,4 +1,4 @@
-"""NT-Xent by loops and as a cross-entropy."""
+"""NT-Xent: loops and cross-entropy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def slow_ntxent(
 
 @pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0, 0.0]])
 @pytest.mark.parametrize("classes", [None, [0, 1, 0, 2]])
-def test_ntxent_is_its_formula(weights: list[float] | None, classes: list[int] | None) -> None:
+def test_ntxent_equals_a_slow_loop(weights: list[float] | None, classes: list[int] | None) -> None:
     first, second = normal(4, 6), normal(4, 6, seed=1)
     found = ntxent(
         first,
@@ -51,7 +51,7 @@ def test_ntxent_is_its_formula(weights: list[float] | None, classes: list[int] |
     )
 
 
-def test_ntxent_is_cross_entropy_over_the_others() -> None:
+def test_ntxent_is_cross_entropy_over_the_other_images() -> None:
     first, second = normal(4, 6), normal(4, 6, seed=1)
     views = F.normalize(torch.cat([first, second]))
     scores = (views @ views.T / 0.3).fill_diagonal_(-torch.inf)

@@ -1,4 +1,4 @@
-"""Soft relations by loops, and what they are free of."""
+"""Soft relations: loops and invariances."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def slow_relation(
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0, 0.0, 1.0]])
-def test_relation_is_its_formula(weights: list[float] | None) -> None:
+def test_relation_equals_a_slow_loop(weights: list[float] | None) -> None:
     student, teacher = normal(5, 3), normal(5, 8, seed=1)
     found = relation_kl(
         student,
@@ -42,7 +42,7 @@ def test_relation_is_its_formula(weights: list[float] | None) -> None:
     )
 
 
-def test_relation_is_free_of_rotation_and_scale() -> None:
+def test_relation_ignores_rotation_and_scale() -> None:
     student, teacher = normal(5, 6), normal(5, 6, seed=1)
     turn, _ = torch.linalg.qr(normal(6, 6, seed=2))
     loss = relation_kl(student, teacher, tau=0.4)

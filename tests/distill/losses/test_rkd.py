@@ -1,4 +1,4 @@
-"""Distances and angles within a batch: loops, torch, what they are free of, blocks of anchors."""
+"""Distances and angles within a batch: loops, torch, invariances, blocks of anchors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def slow_distances(x: Tensor, weights: list[float]) -> list[list[float]]:
 
 
 @weighings
-def test_distance_is_its_formula(weights: list[float] | None) -> None:
+def test_distance_equals_a_slow_loop(weights: list[float] | None) -> None:
     student, teacher = 9 * normal(5, 3), normal(5, 8, seed=1).pow(3)
     given, counted = weights_or_ones(weights, 5)
     s, t = slow_distances(student, counted), slow_distances(teacher, counted)
@@ -45,7 +45,7 @@ def test_distance_is_its_formula(weights: list[float] | None) -> None:
 
 
 @weighings
-def test_angle_is_its_formula(weights: list[float] | None) -> None:
+def test_angle_equals_a_slow_loop(weights: list[float] | None) -> None:
     student, teacher = normal(5, 3), normal(5, 8, seed=1)
     given, counted = weights_or_ones(weights, 5)
     for i, value in enumerate(rkd_angle(student, teacher, given).tolist()):
@@ -59,15 +59,15 @@ def test_angle_is_its_formula(weights: list[float] | None) -> None:
         assert value == pytest.approx(total / weight)
 
 
-def test_distance_is_torch_s() -> None:
+def test_distance_equals_that_of_torch() -> None:
     student, teacher = normal(6, 3), normal(6, 8, seed=1)
     s, t = (x / x[x > 0].mean() for x in (torch.cdist(x, x) for x in (student, teacher)))
-    # All pairs, the B that a row makes with itself too.
+    # All pairs, including the B pairs of a row with itself.
     typed = F.smooth_l1_loss(s, t)
     torch.testing.assert_close(rkd_distance(student, teacher).mean() * 5 / 6, typed)
 
 
-def test_angle_is_torch_s() -> None:
+def test_angle_equals_that_of_torch() -> None:
     student, teacher = normal(6, 3), normal(6, 8, seed=1)
     edges = [F.normalize(x[None] - x[:, None], dim=2) for x in (student, teacher)]
     typed = F.smooth_l1_loss(*(e @ e.transpose(1, 2) for e in edges))
@@ -75,7 +75,7 @@ def test_angle_is_torch_s() -> None:
 
 
 @both
-def test_free_of_rotation_shift_scale_and_width(loss: Loss) -> None:
+def test_losses_ignore_rotation_shift_scale_and_width(loss: Loss) -> None:
     student, teacher = normal(5, 6), normal(5, 6, seed=1)
     turn, _ = torch.linalg.qr(normal(6, 6, seed=2))
     value = loss(student, teacher)
@@ -85,7 +85,7 @@ def test_free_of_rotation_shift_scale_and_width(loss: Loss) -> None:
 
 
 @both
-def test_weights_of_any_size(loss: Loss) -> None:
+def test_the_scale_of_the_weights_does_not_matter(loss: Loss) -> None:
     student, teacher = normal(5, 6), normal(5, 6, seed=1)
     weights = torch.tensor([1.0, 0.5, 2.0, 0.3, 1.0], dtype=torch.float64)
     value = loss(student, teacher, weights)
@@ -93,7 +93,7 @@ def test_weights_of_any_size(loss: Loss) -> None:
 
 
 @both
-def test_rows_that_fall_together(loss: Loss) -> None:
+def test_coinciding_rows_give_finite_losses(loss: Loss) -> None:
     student = normal(5, 6).float()
     student[1] = student[0]
     student[3:] = 0
@@ -106,7 +106,7 @@ def test_rows_that_fall_together(loss: Loss) -> None:
     assert student.grad.abs().max() < 1 / MIN_NORM
 
 
-def test_blocks_of_anchors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_size_does_not_change_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher, found = normal(7, 8, seed=1), []
     for numbers in (rkd.BLOCK, 1, 3 * 7 * 8):
         monkeypatch.setattr(rkd, "BLOCK", numbers)
@@ -118,7 +118,7 @@ def test_blocks_of_anchors_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         torch.testing.assert_close((value, grad), found[0])
 
 
-def test_equal_rows_are_no_part_of_the_mean_distance() -> None:
+def test_equal_rows_do_not_count_in_the_mean_distance() -> None:
     student, teacher = normal(5, 3), normal(5, 8, seed=1)
     student[1], teacher[3] = student[0], teacher[0]
     s, t = slow_distances(student, [1.0] * 5), slow_distances(teacher, [1.0] * 5)
@@ -126,21 +126,21 @@ def test_equal_rows_are_no_part_of_the_mean_distance() -> None:
     assert rkd_distance(student, teacher).tolist() == pytest.approx(wanted)
 
 
-def test_a_direction_makes_no_angle_with_itself() -> None:
+def test_a_direction_has_no_angle_with_itself() -> None:
     student, teacher = normal(3, 4), normal(3, 4, seed=1)
     student[1] = student[0]
-    # At 0 the only pair is (1, 2); the student has no direction to 1, so a cosine of 0.
+    # At anchor 0 the only pair is (1, 2). The student has no direction to 1, so its cosine is 0.
     cos = cosine(teacher[1] - teacher[0], teacher[2] - teacher[0])
     assert rkd_angle(student, teacher)[0].item() == pytest.approx(huber(cos))
 
 
-def test_without_a_weighted_pair_there_is_no_scale() -> None:
+def test_a_batch_without_weighted_pairs_has_no_loss() -> None:
     weights = torch.tensor([0.0, 1.0, 0.0])
     assert (rkd_distance(normal(3, 4), normal(3, 4, seed=1), weights) == 0).all()
 
 
 @both
-def test_far_from_the_origin(loss: Loss) -> None:
+def test_losses_stay_accurate_far_from_the_origin(loss: Loss) -> None:
     student, teacher = normal(30, 6).float(), normal(30, 6, seed=1).float()
     torch.testing.assert_close(
         loss(student + 1000, teacher), loss(student, teacher), rtol=0.01, atol=1e-4

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: loops, the paper's Frobenius norm, weights."""
+"""Similarity-preserving distillation: loops, the Frobenius norm of the paper, weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def slow_rows(x: Tensor, weights: list[float]) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0, 0.0, 1.0]])
-def test_it_is_its_formula(weights: list[float] | None) -> None:
+def test_the_loss_equals_a_slow_loop(weights: list[float] | None) -> None:
     student, teacher = normal(5, 3), normal(5, 8, seed=1)
     given, counted = weights_or_ones(weights, 5)
     amount = sum(counted) ** 2 / sum(w * w for w in counted)
@@ -34,7 +34,7 @@ def test_it_is_its_formula(weights: list[float] | None) -> None:
 
 
 @pytest.mark.parametrize("weight", [None, 1.0, 7.0])
-def test_its_mean_is_the_frobenius_norm(weight: float | None) -> None:
+def test_the_mean_loss_is_the_frobenius_norm(weight: float | None) -> None:
     student, teacher = normal(5, 3), normal(5, 8, seed=1)
     s, t = (F.normalize(x @ x.T, dim=1) for x in (student, teacher))
     typed = torch.linalg.matrix_norm(t - s).square() / 25
@@ -42,7 +42,7 @@ def test_its_mean_is_the_frobenius_norm(weight: float | None) -> None:
     torch.testing.assert_close(similarity_preserving(student, teacher, weights).mean(), typed)
 
 
-def test_it_is_free_of_rotation_scale_and_width() -> None:
+def test_the_loss_ignores_rotation_scale_and_width() -> None:
     student, teacher = normal(5, 6), normal(5, 6, seed=1)
     turn, _ = torch.linalg.qr(normal(6, 6, seed=2))
     loss = similarity_preserving(student, teacher)

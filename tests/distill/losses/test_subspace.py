@@ -1,4 +1,4 @@
-"""The low-noise representation, and that full rank leaves the softmax."""
+"""The low-noise representation; full rank keeps the softmax."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distill.losses.subspace import classifier_subspace, subspace
 from tests.support.reference import cosine, normal
 
 
-def test_subspace_is_its_formula() -> None:
+def test_subspace_matches_the_formula() -> None:
     student, teacher = normal(5, 8), normal(5, 8, seed=1)
     basis = classifier_subspace(normal(4, 8, seed=2), 2)
     for row, value in enumerate(subspace(student, teacher, basis).tolist()):
@@ -27,7 +27,7 @@ def test_subspace_is_its_formula() -> None:
     torch.testing.assert_close(subspace(student, teacher, basis), typed)
 
 
-def test_subspace_sees_only_the_subspace_and_directions() -> None:
+def test_subspace_depends_only_on_the_projection_and_directions() -> None:
     basis = classifier_subspace(normal(4, 8, seed=2), 2)
     student, teacher = normal(5, 8), normal(5, 8, seed=1)
     outside = torch.eye(8, dtype=torch.float64) - basis @ basis.T
@@ -38,7 +38,7 @@ def test_subspace_sees_only_the_subspace_and_directions() -> None:
 
 
 @pytest.mark.parametrize(("classes", "width"), [(4, 9), (10, 64), (2, 3)])
-def test_full_rank_leaves_the_softmax(classes: int, width: int) -> None:
+def test_full_rank_keeps_the_softmax(classes: int, width: int) -> None:
     weight, bias, features = normal(classes, width), normal(classes), normal(6, width, seed=3)
     basis = classifier_subspace(weight, classes - 1)
     torch.testing.assert_close(basis.T @ basis, torch.eye(classes - 1, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""DFND's Q and its loss: loops, torch, rows that sum to 1."""
+"""The matrix Q of DFND and its loss: loops, torch, rows that sum to 1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def slow_noise(theta: list[list[float]], accuracy: float) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("num", [2, 3, 7])
-def test_noise_is_its_formula(num: int) -> None:
+def test_noise_equals_a_slow_loop(num: int) -> None:
     theta = normal(num, num - 1)
     found = noise_matrix(theta, 0.8)
     for row, wanted in zip(found.tolist(), slow_noise(theta.tolist(), 0.8), strict=True):
@@ -46,7 +46,7 @@ def test_rows_sum_to_one(seed: int, num: int, accuracy: float, scale: float) -> 
     assert (noise.diagonal() == accuracy).all()
 
 
-def test_transition_is_its_formula() -> None:
+def test_transition_matches_the_formula() -> None:
     student, classes = normal(5, 4), torch.tensor([3, 0, 0, 1, 2])
     noise = noise_matrix(normal(4, 3, seed=1), 0.7)
     found = transition(student, classes, noise)
@@ -77,7 +77,7 @@ def test_gradients_reach_the_noise() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 60000.0])
-def test_noise_that_underflows_keeps_finite_gradients(scale: float) -> None:
+def test_underflowing_noise_keeps_finite_gradients(scale: float) -> None:
     student = (scale * normal(4, 6).sign()).float().requires_grad_()
     theta = (scale * normal(6, 5, seed=1).clamp(-1, 1)).float().requires_grad_()
     loss = transition(student, torch.tensor([0, 1, 2, 3]), noise_matrix(theta, 0.9))

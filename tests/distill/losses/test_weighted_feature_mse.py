@@ -1,4 +1,4 @@
-"""KD3's alignment and its weight: loops, torch, bounds, no gradient into the weight."""
+"""The alignment loss of KD3 and its weight: loops, torch, bounds, no gradient of the weight."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distill.losses.weighted_feature_mse import alignment_weight, weighted_featu
 from tests.support.reference import normal
 
 
-def test_weight_is_its_formula() -> None:
+def test_the_weight_matches_the_formula() -> None:
     student, teacher = normal(5, 4), normal(5, 4, seed=1)
     found = alignment_weight(student, teacher)
     for row, value in enumerate(found.tolist()):
@@ -27,7 +27,7 @@ def test_weight_is_its_formula() -> None:
 
 @given(st.integers(0, 1000), st.floats(0.0, 1e5))
 @settings(max_examples=30, deadline=None)
-def test_weight_bounds(seed: int, scale: float) -> None:
+def test_the_weight_stays_within_its_bounds(seed: int, scale: float) -> None:
     student, teacher = scale * normal(4, 6, seed=seed), scale * normal(4, 6, seed=seed + 1)
     weight = alignment_weight(student, teacher)
     assert ((weight >= 0.5) & (weight <= 1)).all()
@@ -35,12 +35,12 @@ def test_weight_bounds(seed: int, scale: float) -> None:
     assert (alignment_weight(teacher, teacher) == 0.5).all()
 
 
-def test_weight_lets_no_gradient_through() -> None:
+def test_the_weight_has_no_gradient() -> None:
     student = normal(4, 6).requires_grad_()
     assert not alignment_weight(student, normal(4, 6, seed=1)).requires_grad
 
 
-def test_it_is_its_formula() -> None:
+def test_the_loss_equals_a_slow_loop() -> None:
     student, teacher, weight = normal(3, 2, 3, 4), normal(3, 2, 3, 4, seed=1), normal(3).abs()
     found = weighted_feature_mse(student, teacher, weight)
     for row, value in enumerate(found.tolist()):

@@ -30,7 +30,9 @@ FAMILIES = [
 
 @pytest.mark.parametrize("student", FAMILIES)
 @pytest.mark.parametrize("method", METHODS)
-def test_any_family_of_students(world: World, tmp_path: Path, method: str, student: str) -> None:
+def test_every_family_of_students_trains(
+    world: World, tmp_path: Path, method: str, student: str
+) -> None:
     outcome = run(world, tmp_path, method, (student,), steps=2)[0]
     assert outcome.state == "finished"
     opened = load_teacher(outcome.directory)
@@ -38,7 +40,7 @@ def test_any_family_of_students(world: World, tmp_path: Path, method: str, stude
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_batch_of_few_images(world: World, tmp_path: Path, method: str) -> None:
+def test_a_batch_of_few_images_trains(world: World, tmp_path: Path, method: str) -> None:
     assert run(world, tmp_path, method, steps=2, recipe={"batch_size": 4})[0].state == "finished"
 
 
@@ -55,7 +57,7 @@ def test_gradients_reach_the_student_and_never_the_teacher(world: World, method:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_presets_are_settings_of_their_method(method: str) -> None:
+def test_presets_are_valid_settings_of_their_method(method: str) -> None:
     module = find("distill.methods", method)
     known_names = list(getattr(module, "PRESETS", {}))
     for name in known_names:
@@ -90,12 +92,12 @@ def test_settings_are_frozen_and_keyword_only(method: str) -> None:
         ("winnow", {"oversample": 2}),
     ],
 )
-def test_what_is_not_learned_is_trained_on(
+def test_unlearned_images_are_selected_for_training(
     world: World, method: str, settings: dict[str, Any]
 ) -> None:
     one = make(world, method, **settings)
     batch = make_batch(world, one)
-    # As if the student had learned all but the first three images.
+    # The student seems to have learned all images except the first three.
     logits = one.eval_logits(batch.pixels).detach()
     logits[:3] = -8 * logits[:3]
     batch = Batch(batch.pixels, batch.weights, logits, batch.features)
@@ -112,10 +114,10 @@ def test_what_is_not_learned_is_trained_on(
     ("method", "settings"),
     [("kd3", {}), ("hidfd", {}), ("winnow", {}), ("winnow", {"factor": 1, "depthwise": True})],
 )
-def test_what_is_deployed_is_whole(
+def test_the_deployed_net_is_complete(
     world: World, tmp_path: Path, method: str, settings: dict[str, Any]
 ) -> None:
-    """Encoder, projector and the teacher's classifier: nothing else is needed to answer."""
+    """The deployed net contains the encoder, the projector and the classifier of the teacher."""
     config = find("distill.methods", method).Config(**settings)
     outcome = run(world, tmp_path, method, config=config, steps=3)[0]
     weight, bias = world[1].head

@@ -1,4 +1,4 @@
-"""Thresholds by class and the teacher's share follow their formulas."""
+"""Class thresholds and the share of the teacher match their formulas."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_thresholds_follow_the_class_counts() -> None:
     assert thresholds(torch.tensor([10.0, 0.0]), 0.95, 0.3).tolist() == pytest.approx([0.95, 0.3])
 
 
-def test_the_teachers_share_falls() -> None:
+def test_the_share_of_the_teacher_decreases() -> None:
     smooth = [teacher_share(p / 100, "smooth", 2 / 3) for p in range(100)]
     assert smooth == sorted(smooth, reverse=True)
     assert smooth[0] == pytest.approx(1 - math.exp(-5))

@@ -1,4 +1,4 @@
-"""DFND: its matrix of wrong labels."""
+"""DFND: its matrix of label noise."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ World = tuple[Shards, Teacher]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_dfnd_learns_its_matrix_by_adam_alone(world: World, tmp_path: Path) -> None:
+def test_dfnd_trains_its_matrix_with_adam_alone(world: World, tmp_path: Path) -> None:
     one = make(world, "dfnd")
     before = one.noise.theta.detach().clone()
     own = one.own_optimizer()
     torch.autograd.backward(one.losses(make_batch(world, one), 0.0)["noise"])
     own.step()
-    # Adam's first step is its learning rate, whatever the gradient.
+    # The first step of Adam has the size of the learning rate, for any gradient.
     moved = (one.noise.theta.detach() - before).abs()
     assert moved.max().item() == pytest.approx(LR, rel=1e-3)
 
 
-def test_dfnd_takes_the_accuracy_of_the_card(world: World, tmp_path: Path) -> None:
+def test_dfnd_uses_the_accuracy_of_the_card(world: World, tmp_path: Path) -> None:
     assert make(world, "dfnd").noise.accuracy == ACCURACY
     assert make(world, "dfnd", accuracy=0.7).noise.accuracy == 0.7
     net = build_net("resnet8", num_classes=3)

@@ -1,4 +1,4 @@
-"""EIKD: every form of a doubtful choice."""
+"""EIKD: every form that the paper leaves open."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         {"prefer": "margin"},
     ],
 )
-def test_forms_of_eikd(world: World, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_every_form_of_eikd_trains(world: World, tmp_path: Path, settings: dict[str, Any]) -> None:
     outcome = run(world, tmp_path, "eikd", config=eikd.Config(**settings), steps=3)[0]
     terms = [line["terms"] for line in log_lines(outcome.directory) if "terms" in line][-1]
     assert terms.keys() == {"total", "class_drop", "explicit", "implicit"}

@@ -1,4 +1,4 @@
-"""KD3: which images pass, what is logged, when it stops."""
+"""KD3: the images that pass, the log, and the stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ World = tuple[Shards, Teacher]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_kd3_keeps_what_passes_the_threshold_of_its_class(world: World) -> None:
+def test_kd3_keeps_images_above_the_threshold_of_their_class(world: World) -> None:
     one = make(world, "kd3", tau=0.9, tau_floor=0.0)
     batch = make_batch(world, one, 8)
     # Six of class 0, two of class 1: b = 1 and 1 / 3, thresholds .9 and .18; at progress 0 z is
@@ -36,13 +36,13 @@ def test_kd3_keeps_what_passes_the_threshold_of_its_class(world: World) -> None:
     assert one.observed["kept_frac"].item() == pytest.approx(5 / 8)
     assert one.observed["classes"].tolist() == pytest.approx([6 / 8, 2 / 8, 0])
     assert one.class_threshold.counts_C.tolist() == [6, 2, 0]
-    # As another class grows the first one's threshold falls with its share.
+    # As another class grows, the threshold of the first class falls with its share.
     one.class_threshold.counts_C.copy_(torch.tensor([1.0, 10_000.0, 0.0]))
     one.select_batch(Batch(batch.pixels, batch.weights, logits, batch.features), 0.0)
     assert one.observed["kept_frac"].item() == pytest.approx(6 / 8)
 
 
-def test_kd3_logs_what_it_keeps_and_stops_where_nothing_passes(
+def test_kd3_logs_the_kept_share_and_stops_if_no_image_passes(
     world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = run(world, tmp_path / "a", "kd3", steps=3)[0].directory
@@ -60,7 +60,7 @@ def test_kd3_logs_what_it_keeps_and_stops_where_nothing_passes(
         one.check({})
 
 
-def test_images_that_do_not_pass_weigh_nothing(world: World) -> None:
+def test_images_that_do_not_pass_have_weight_zero(world: World) -> None:
     one = make(world, "kd3", tau=0.9, oversample=1)
     batch = make_batch(world, one, 8)
     logits = torch.zeros(8, 3)

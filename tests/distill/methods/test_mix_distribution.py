@@ -1,4 +1,4 @@
-"""MixDistribution follows its formula."""
+"""MixDistribution matches its formula."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distill.methods._mix_distribution import mix_distribution
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_mix_distribution_is_its_formula() -> None:
+def test_mix_distribution_matches_the_formula() -> None:
     pixels = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     partner, share = torch.tensor([1, 2, 0]), torch.tensor([0.3, 1.0, 0.0], dtype=torch.float64)
     found = mix_distribution(pixels, partner, share)
@@ -26,7 +26,7 @@ def test_mix_distribution_is_its_formula() -> None:
         )
         torch.testing.assert_close(found[b, channel], typed)
     torch.testing.assert_close(found[1], pixels[1])
-    # With none of its own: the partner's mean and spread.
+    # Without a share of its own, an image takes the mean and spread of its partner.
     torch.testing.assert_close(found[2].mean((1, 2)), pixels[0].mean((1, 2)))
     torch.testing.assert_close(found[2].std((1, 2)), pixels[0].std((1, 2)))
 

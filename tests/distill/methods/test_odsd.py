@@ -1,4 +1,4 @@
-"""ODSD: every form of a doubtful choice."""
+"""ODSD: every form that the paper leaves open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     ("low_noise", "relation"),
     list(itertools.product(("subspace", "transition"), ("soft", "infonce"))),
 )
-def test_forms_of_odsd(world: World, tmp_path: Path, low_noise: Any, relation: Any) -> None:
+def test_every_form_of_odsd_trains(
+    world: World, tmp_path: Path, low_noise: Any, relation: Any
+) -> None:
     config = odsd.Config(low_noise_form=low_noise, teacher_form=relation)
     outcome = run(world, tmp_path, "odsd", config=config, steps=3)[0]
     terms = [line["terms"] for line in log_lines(outcome.directory) if "terms" in line][-1]

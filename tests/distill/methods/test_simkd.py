@@ -1,4 +1,4 @@
-"""Students that end in their teacher's classifier: learned, saved, opened, refused."""
+"""Students that reuse the classifier of their teacher: training, saving, loading, errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def as_teacher(directory: Path, builder: str) -> Teacher:
 
 
 @pytest.mark.parametrize("builder", STUDENTS)
-def test_a_reused_student_is_saved_and_opened_whole(
+def test_a_student_with_a_reused_classifier_survives_a_round_trip(
     teacher: Teacher, tmp_path: Path, builder: str
 ) -> None:
     student = build_net(builder, num_classes=3, input_size=32)
@@ -46,7 +46,7 @@ def test_a_reused_student_is_saved_and_opened_whole(
     net = reuse_classifier(student, teacher)
     projector = sum(p.numel() for p in net.module.projector.parameters())
     head = sum(p.numel() for p in net.module.classifier.parameters())
-    # Its own classifier is gone: nothing is deployed that does not answer.
+    # The original classifier is removed, because the deployed net does not use it.
     assert sum(p.numel() for p in net.parameters()) <= num_own - own_head + projector + head
     net.eval()
     pixels = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -61,7 +61,7 @@ def test_a_reused_student_is_saved_and_opened_whole(
     assert torch.equal(opened(pixels)[2], logits)
 
 
-def test_maps_meet_at_the_smaller_side(teacher: Teacher) -> None:
+def test_maps_are_compared_at_the_smaller_side(teacher: Teacher) -> None:
     target = feature_maps.teacher_map(teacher)
     assert target == feature_maps.TeacherMap((64, 8, 8), pooled=True, signed=False)
     small = reuse_classifier(build_net("mobilenetv2", num_classes=3), teacher)
@@ -79,7 +79,7 @@ def test_maps_meet_at_the_smaller_side(teacher: Teacher) -> None:
         ("timm:mobilenetv3_small_050", False, True),
     ],
 )
-def test_what_a_teacher_teaches_is_what_its_classifier_takes(
+def test_the_target_map_pools_to_the_input_of_the_classifier(
     tmp_path: Path, builder: str, pooled: bool, signed: bool
 ) -> None:
     teacher = as_teacher(tmp_path, builder)
@@ -97,7 +97,7 @@ def test_what_a_teacher_teaches_is_what_its_classifier_takes(
     assert bool((found < 0).any()) == signed
 
 
-def test_the_borrowed_classifier_is_a_frozen_copy(teacher: Teacher) -> None:
+def test_the_reused_classifier_is_a_frozen_copy(teacher: Teacher) -> None:
     net = reuse_classifier(build_net("resnet8", num_classes=3), teacher)
     assert all(not p.requires_grad for p in net.module.classifier.parameters())
     with torch.no_grad():
@@ -105,14 +105,14 @@ def test_the_borrowed_classifier_is_a_frozen_copy(teacher: Teacher) -> None:
     assert teacher.head[0].abs().sum() > 0
 
 
-def test_a_net_of_another_size_is_refused_with_the_way_out() -> None:
+def test_a_net_of_another_size_is_refused_with_a_remedy() -> None:
     net = build_net("torchvision:vit_b_32", num_classes=3)
     with pytest.raises(NetError, match=r"does not take images of 32 pixels.*img_size=32"):
         feature_maps.probe_features(net, 32)
     assert net.module.training
 
 
-def test_looking_changes_nothing() -> None:
+def test_probing_features_changes_no_state() -> None:
     net = build_net("resnet8", num_classes=3)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     state = torch.get_rng_state()
@@ -121,7 +121,7 @@ def test_looking_changes_nothing() -> None:
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def test_arguments_stand_behind_a_name() -> None:
+def test_a_name_can_contain_arguments() -> None:
     split = split_arguments
     assert split("timm:vit_tiny:img_size=32:name=a") == (
         "timm:vit_tiny",

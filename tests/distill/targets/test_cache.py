@@ -1,4 +1,4 @@
-"""Cached targets equal online ones, and serve for nothing else."""
+"""Cached targets equal online targets, and are refused for other inputs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def kept(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 
 @pytest.mark.parametrize("per_image", [1, 2])
 @pytest.mark.parametrize("needs", KINDS)
-def test_cached_is_online_in_float16(
+def test_cached_targets_equal_online_targets_in_float16(
     world: World, kept: dict[str, Path], needs: Needs, per_image: int
 ) -> None:
     online, loader = (
@@ -75,7 +75,7 @@ def test_cached_is_online_in_float16(
         torch.testing.assert_close(*losses, rtol=2e-3, atol=0)
 
 
-def test_a_map_serves_for_less(world: World, kept: dict[str, Path]) -> None:
+def test_cached_maps_also_provide_features_and_logits(world: World, kept: dict[str, Path]) -> None:
     seen = next(loader_of(world).steps(0, 1))
     whole = cached_of(world, kept["map"], "map")(seen)
     for needs in ("logits", "features"):
@@ -90,7 +90,7 @@ def test_a_map_serves_for_less(world: World, kept: dict[str, Path]) -> None:
     assert find_targets(shelf / "nowhere", world[0], key) is None
 
 
-def test_several_sets_lie_one_behind_the_other(world: World, tmp_path: Path) -> None:
+def test_several_caches_are_concatenated(world: World, tmp_path: Path) -> None:
     shards, teacher = world
     images = [distillation.draw_image(number) for number in range(100, 108)]
     other = distillation.make_shards(tmp_path / "other", teacher, 8, images=images)
@@ -121,7 +121,7 @@ def test_several_sets_lie_one_behind_the_other(world: World, tmp_path: Path) -> 
         (dict(top=2), "another number of logits"),
     ],
 )
-def test_other_answers_are_refused_by_name(
+def test_targets_of_other_inputs_are_refused_by_name(
     world: World, kept: dict[str, Path], other: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ArtifactError, match=message):
@@ -131,7 +131,7 @@ def test_other_answers_are_refused_by_name(
     ) is None  # fmt: skip
 
 
-def test_too_few_views_and_cut_files_are_refused(world: World, tmp_path: Path) -> None:
+def test_too_few_views_and_truncated_files_are_refused(world: World, tmp_path: Path) -> None:
     place = build_target_cache(builder_of(world), 1, tmp_path)
     with pytest.raises(ArtifactError, match=r"of 1 views, not of 2: `winnow targets --views 2`"):
         TargetCache(place, builder_of(world).key, 2)
@@ -143,7 +143,7 @@ def test_too_few_views_and_cut_files_are_refused(world: World, tmp_path: Path) -
 
 @given(st.integers(1, 20), st.integers(0, 10_000))
 @settings(max_examples=50, deadline=None)
-def test_the_largest_logits_and_the_mass_of_the_others_are_kept(top: int, seed: int) -> None:
+def test_the_largest_logits_and_the_remaining_mass_are_cached(top: int, seed: int) -> None:
     logits = 4 * torch.randn(5, 20, generator=torch.Generator().manual_seed(seed))
     parts = top_logits(logits, top)
     assert (len(parts) == 1) == (top == 20)
@@ -162,7 +162,7 @@ def test_the_largest_logits_and_the_mass_of_the_others_are_kept(top: int, seed: 
     assert torch.equal(tail, tail[:, :1].expand_as(tail))
 
 
-def test_many_classes_are_cut(
+def test_only_the_largest_logits_of_many_classes_are_cached(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "FULL_CLASSES", 2)
@@ -172,6 +172,6 @@ def test_many_classes_are_cut(
     cached = cached_of(world, place, "logits", top=2)
     online = OnlineTargets(teacher_function(world[1], "logits", "cpu"))
     for seen in loader_of(world).steps(0, 3):
-        # With three classes, the one that is not kept is alone in the tail: nothing is lost.
+        # With three classes, the tail is a single class, so the cached targets are exact.
         ours, theirs = cached(seen).logits_BC, online(seen).logits_BC
         torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.05)

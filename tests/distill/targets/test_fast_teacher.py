@@ -1,4 +1,4 @@
-"""A frozen net answers as the net does, has no BatchNorm left, and gives way where it cannot."""
+"""The fast teacher gives the logits of the net, without BatchNorm where folding is possible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NETS = ["resnet8x4", "wrn_16_1", "vgg8", "mobilenetv2", "torchvision:resnet18",
 
 
 def trained(builder: str) -> Net:
-    """Random weights and BatchNorm statistics that are not those of a new net."""
+    """Give a net random weights and BatchNorm statistics unlike those of a new net."""
     torch.manual_seed(0)
     net = build_net(builder, num_classes=5, mean=(0.4,) * 3, std=(0.2,) * 3).eval()
     for layer in net.module.modules():
@@ -39,7 +39,7 @@ def norms(net: Net) -> int:
 
 
 @pytest.mark.parametrize("builder", NETS)
-def test_answers_are_the_same(builder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_outputs_are_the_same(builder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "has_bf16", lambda device: False)
     net = trained(builder)
     state = {name: value.clone() for name, value in net.state_dict().items()}
@@ -51,12 +51,12 @@ def test_answers_are_the_same(builder: str, monkeypatch: pytest.MonkeyPatch) -> 
         assert norms(net) > 0 == norms(found)
     assert not any(p.requires_grad for p in found.parameters())
     now = net.state_dict()
-    assert state.keys() == now.keys(), "the net itself is as it was"
+    assert state.keys() == now.keys(), "the net itself is unchanged"
     assert all(torch.equal(now[name], value) for name, value in state.items())
 
 
 @pytest.mark.parametrize("builder", NETS)
-def test_rounded_answers_are_those_of_autocast(
+def test_bfloat16_outputs_equal_those_of_autocast(
     builder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "has_bf16", lambda device: True)
@@ -73,7 +73,7 @@ def test_rounded_answers_are_those_of_autocast(
 
 
 class Twice(nn.Module):
-    """A convolution whose BatchNorm is not the only one that takes what it gives."""
+    """A net in which the output of a convolution also goes to a place other than its BatchNorm."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def twice(num_classes: int) -> nn.Module:
     return Twice(num_classes)
 
 
-def test_what_folding_would_change_is_not_folded() -> None:
+def test_a_batchnorm_that_cannot_be_folded_is_kept() -> None:
     torch.manual_seed(0)
     net = build_net(
         "tests.distill.targets.test_fast_teacher:twice", num_classes=3, trust=True
@@ -101,7 +101,7 @@ def test_what_folding_would_change_is_not_folded() -> None:
         torch.testing.assert_close(found(pixels())[2], net(pixels())[2], rtol=0.03, atol=0.03)
 
 
-def test_compiling_pays_for_many_answers_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_pays_for_many_images_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import cpp_builder, exc
 
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", lambda: "g++")

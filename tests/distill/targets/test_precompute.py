@@ -39,23 +39,23 @@ World = tuple[Shards, Teacher]
 
 
 class Counting:
-    """Counts the views that a teacher is asked about, and dies after so many calls."""
+    """Counts the views that the teacher computes, and fails after `calls` calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: int = 10**9) -> None:
-        self.asked, self.calls = 0, calls
-        answers = TargetBuilder.compute
+        self.num_views, self.calls = 0, calls
+        compute = TargetBuilder.compute
 
-        def counted(one: TargetBuilder, stored: torch.Tensor, rows: Any, view: int) -> Any:
+        def counted(builder: TargetBuilder, stored: torch.Tensor, rows: Any, view: int) -> Any:
             self.calls -= 1
             if self.calls < 0:
                 raise RuntimeError("killed")
-            self.asked += len(rows)
-            return answers(one, stored, rows, view)
+            self.num_views += len(rows)
+            return compute(builder, stored, rows, view)
 
         monkeypatch.setattr(TargetBuilder, "compute", counted)
 
 
-def test_asked_once_resumed_and_extended(
+def test_targets_are_computed_once_resumed_and_extended(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loader, "CHUNK", 16)
@@ -63,12 +63,12 @@ def test_asked_once_resumed_and_extended(
     with monkeypatch.context() as patch:
         counting = Counting(patch)
         whole = build_target_cache(builder_of(world), VIEWS, tmp_path / "whole")
-        assert counting.asked == num * VIEWS + 1
+        assert counting.num_views == num * VIEWS + 1
         build_target_cache(builder_of(world), VIEWS, tmp_path / "whole")
         build_target_cache(builder_of(world), 1, tmp_path / "whole")
-        assert counting.asked == num * VIEWS + 1
+        assert counting.num_views == num * VIEWS + 1
     with monkeypatch.context() as patch:
-        Counting(patch, calls=1 + 2 * VIEWS + 1)  # dies in the third block
+        Counting(patch, calls=1 + 2 * VIEWS + 1)  # fails in the third block
         with pytest.raises(RuntimeError, match="killed"):
             build_target_cache(builder_of(world), VIEWS, tmp_path / "cut")
     cut = tmp_path / "cut" / whole.name
@@ -78,19 +78,19 @@ def test_asked_once_resumed_and_extended(
     with monkeypatch.context() as patch:
         counting = Counting(patch)
         build_target_cache(builder_of(world), VIEWS, tmp_path / "cut")
-        assert counting.asked == (num - 32) * VIEWS + 1
+        assert counting.num_views == (num - 32) * VIEWS + 1
     assert bytes_of(cut) == bytes_of(whole)
     with monkeypatch.context() as patch:
         counting = Counting(patch)
         build_target_cache(builder_of(world), 1, tmp_path / "grown")
         build_target_cache(builder_of(world), VIEWS, tmp_path / "grown")
-        assert counting.asked == num * VIEWS + 2
+        assert counting.num_views == num * VIEWS + 2
     grown = tmp_path / "grown" / whole.name
     assert bytes_of(grown) == bytes_of(whole)
     assert (grown / "card.json").read_bytes() == (whole / "card.json").read_bytes()
 
 
-def test_other_files_than_those_marked_are_asked_for_anew(
+def test_blocks_with_missing_files_are_computed_again(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loader, "CHUNK", 16)
@@ -105,13 +105,13 @@ def test_other_files_than_those_marked_are_asked_for_anew(
     with monkeypatch.context() as patch:
         counting = Counting(patch)
         build_target_cache(builder_of(world), VIEWS, tmp_path)
-        assert counting.asked == len(world[0]) * VIEWS + 1
+        assert counting.num_views == len(world[0]) * VIEWS + 1
 
 
-def test_marks_are_of_the_views_that_were_asked_for(
+def test_marks_belong_to_one_number_of_views(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Blocks answered for two views, when three were begun before, have no third view."""
+    """A block computed for two views has no third view, even if three were begun before."""
     monkeypatch.setattr(loader, "CHUNK", 16)
     whole = build_target_cache(builder_of(world), 3, tmp_path / "whole")
     for num_views, blocks in ((3, 1), (2, 3)):
@@ -124,7 +124,7 @@ def test_marks_are_of_the_views_that_were_asked_for(
     assert not list(cut.glob(f"{DONE_FILE}*"))
 
 
-def test_a_full_disk_is_told_beforehand(
+def test_a_full_disk_is_reported_before_the_start(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
@@ -147,7 +147,7 @@ def spoil_values_and_card(place: Path) -> None:
     artifact.write_json(place / "card.json", card)
 
 
-def test_verify_asks_again(world: World, tmp_path: Path) -> None:
+def test_verify_computes_the_targets_again(world: World, tmp_path: Path) -> None:
     who = builder_of(world, kind="features")
     place = build_target_cache(who, 2, tmp_path)
     lines = list(verify_targets(who, place))
@@ -158,7 +158,7 @@ def test_verify_asks_again(world: World, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"), [(spoil_values, "sha256"), (spoil_values_and_card, "computed again")]
 )
-def test_verify_finds_what_is_wrong(
+def test_verify_finds_damaged_values(
     world: World, tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
     who = builder_of(world)
@@ -168,9 +168,7 @@ def test_verify_finds_what_is_wrong(
         list(verify_targets(who, place))
 
 
-def test_the_command_that_verifies_takes_kept_answers_and_nets(
-    world: World, tmp_path: Path
-) -> None:
+def test_the_verify_command_checks_targets_and_teachers(world: World, tmp_path: Path) -> None:
     place = build_target_cache(builder_of(world), 2, tmp_path)
     for path, said in ((place, "targets, 2 files"), (world[1].directory, "teacher, 1 files")):
         result = CliRunner().invoke(winnow.app, ["verify", str(path)])

@@ -1,4 +1,4 @@
-"""A CLIP model that class names turn into a zero-shot teacher."""
+"""Class names turn a CLIP model into a zero-shot teacher."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def config_of(out: Path, weights: Path, prompts: Sequence[str] = ()) -> ImportTe
 
 @pytest.fixture
 def clip(tmp_path: Path) -> tuple[Any, Path]:
-    """A tiny CLIP of random weights and its file."""
+    """Make a tiny CLIP of random weights and its file."""
     return make_clip(tmp_path)
 
 
@@ -59,7 +59,7 @@ def test_a_clip_becomes_a_zero_shot_teacher(clip: tuple[Any, Path], tmp_path: Pa
     torch.testing.assert_close(logits_BC, expected_BC, rtol=1e-4, atol=1e-4)
 
 
-def test_a_clip_that_does_not_fit(clip: tuple[Any, Path], tmp_path: Path) -> None:
+def test_a_clip_that_does_not_fit_is_refused(clip: tuple[Any, Path], tmp_path: Path) -> None:
     model, weights = clip
     tower = {k: v for k, v in model.state_dict().items() if k.startswith("visual")}
     lone, out = tmp_path / "tower.safetensors", tmp_path / "out"

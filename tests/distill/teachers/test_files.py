@@ -1,4 +1,4 @@
-"""Class names and weights, out of what trainers leave around them; damage is said in one line."""
+"""Class names and weights are read from the files of common trainers; damage gives one line."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ from indexes.models.teacher import TeacherError
         ("\u732b\n\u72ac", ["\u732b", "\u72ac"]),
     ],
 )
-def test_class_names(tmp_path: Path, text: str, names: list[str]) -> None:
+def test_class_names_are_read_from_every_format(
+    tmp_path: Path, text: str, names: list[str]
+) -> None:
     (tmp_path / "classes").write_text(text, encoding="utf-8")
     assert class_names(tmp_path / "classes") == names
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"[1, 2]", b"cat\n\ndog", b"[", b"\xff\xfe\xfd"])
-def test_class_names_that_are_none(tmp_path: Path, content: bytes) -> None:
+def test_files_without_class_names_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "classes").write_bytes(content)
     with pytest.raises(TeacherError, match="classes"):
         class_names(tmp_path / "classes")
 
 
-def test_class_names_may_be_given_themselves() -> None:
+def test_class_names_can_be_given_as_a_list() -> None:
     assert class_names(("cat", "dog")) == ["cat", "dog"]
 
 
-def test_class_names_that_are_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_of_class_names_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no file of class names"):
         class_names(tmp_path / "no.txt")
 
@@ -62,7 +64,9 @@ def save(state: Any, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.pth", "w.bin"])
-def test_any_file(state: dict[str, Tensor], tmp_path: Path, name: str) -> None:
+def test_weights_are_read_from_every_format(
+    state: dict[str, Tensor], tmp_path: Path, name: str
+) -> None:
     read = read_weights(save(state, tmp_path / name))
     assert read.keys() == state.keys()
     assert all(torch.equal(read[key], state[key]) for key in state)
@@ -79,7 +83,7 @@ def test_any_file(state: dict[str, Tensor], tmp_path: Path, name: str) -> None:
         lambda state: {f"_orig_mod.module.{k}": v for k, v in state.items()},
     ],
 )
-def test_wrappers_and_prefixes_of_trainers(
+def test_wrappers_and_prefixes_of_trainers_are_removed(
     state: dict[str, Tensor], tmp_path: Path, wrap: Callable[[dict[str, Tensor]], Any]
 ) -> None:
     read = read_weights(save(wrap(state), tmp_path / "w.pt"))
@@ -103,7 +107,9 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 @pytest.mark.parametrize("size", [0, 10, 5000])
-def test_truncated_weights(state: dict[str, Tensor], tmp_path: Path, name: str, size: int) -> None:
+def test_truncated_weights_are_refused(
+    state: dict[str, Tensor], tmp_path: Path, name: str, size: int
+) -> None:
     path = save(state, tmp_path / name)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(TeacherError, match=f"{path} cannot be read"):
@@ -111,7 +117,7 @@ def test_truncated_weights(state: dict[str, Tensor], tmp_path: Path, name: str, 
 
 
 @pytest.mark.parametrize("content", [{"state_dict": {"epoch": 3}}, {}, torch.zeros(3)])
-def test_files_without_a_state_dict(tmp_path: Path, content: Any) -> None:
+def test_files_without_a_state_dict_are_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pt")
     with pytest.raises(TeacherError, match="no state dict"):
         read_weights(tmp_path / "w.pt")

@@ -1,4 +1,4 @@
-"""A vendor's file becomes a teacher; what does not fit is said in a line people can act on."""
+"""A weights file becomes a teacher; a mismatch gives one line with a remedy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def save(state: dict[str, Tensor], path: Path) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_weights_of_any_float(net: Net, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_weights_of_every_float_type_are_imported(
+    net: Net, tmp_path: Path, dtype: torch.dtype
+) -> None:
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in net.state_dict().items()}
     weights = save(state, tmp_path / "w.safetensors")
     teacher = imported(tmp_path / "out", "resnet8", weights, accuracy=0.8, **PIXELS)
@@ -50,7 +52,7 @@ def test_weights_of_any_float(net: Net, tmp_path: Path, dtype: torch.dtype) -> N
     torch.testing.assert_close(teacher(pixels)[2], expected, rtol=0.05, atol=0.05)
 
 
-def test_counters_of_batches_may_be_absent(net: Net, tmp_path: Path) -> None:
+def test_missing_batch_counters_are_accepted(net: Net, tmp_path: Path) -> None:
     state = {k: v for k, v in net.state_dict().items() if "num_batches" not in k}
     teacher = imported(tmp_path / "out", "resnet8", save(state, tmp_path / "w.pt"), **PIXELS)
     pixels = torch.rand(2, 3, 32, 32)
@@ -85,7 +87,7 @@ def test_both_numbers_of_classes_are_stated(net: Net, tmp_path: Path) -> None:
         ("resnet18", "torchvision:resnet18", "--builder torchvision:resnet18"),
     ],
 )
-def test_the_wrong_stem_gets_a_hint(tmp_path: Path, ours: str, theirs: str, hint: str) -> None:
+def test_a_wrong_stem_gets_a_hint(tmp_path: Path, ours: str, theirs: str, hint: str) -> None:
     state = build_net(theirs, num_classes=3).state_dict()
     weights = save(state, tmp_path / "w.pt")
     message = refusal(tmp_path, ours, weights, **PIXELS)
@@ -93,7 +95,7 @@ def test_the_wrong_stem_gets_a_hint(tmp_path: Path, ours: str, theirs: str, hint
     assert hint in message
 
 
-def test_another_net_shows_the_first_few_names(net: Net, tmp_path: Path) -> None:
+def test_weights_of_another_net_show_the_first_mismatches(net: Net, tmp_path: Path) -> None:
     weights = save(net.state_dict(), tmp_path / "w.pt")
     message = refusal(tmp_path, "vgg16", weights, **PIXELS)
     assert "block0.0.weight is missing" in message
@@ -101,21 +103,21 @@ def test_another_net_shows_the_first_few_names(net: Net, tmp_path: Path) -> None
     assert len(message) < 700
 
 
-def test_weights_that_are_not_finite(net: Net, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(net: Net, tmp_path: Path) -> None:
     state = net.state_dict()
     state["conv1.weight"][0] = float("nan")
     weights = save(state, tmp_path / "w.pt")
     assert "not finite" in refusal(tmp_path, "resnet8", weights, **PIXELS)
 
 
-def test_files_that_are_not_there(net: Net, tmp_path: Path) -> None:
+def test_missing_files_are_named(net: Net, tmp_path: Path) -> None:
     weights = save(net.state_dict(), tmp_path / "w.pt")
     assert "no weights file" in refusal(tmp_path, "resnet8", tmp_path / "no.pt")
     no_names = refusal(tmp_path, "resnet8", weights, classes=tmp_path / "no.txt")
     assert "no file of class names" in no_names
 
 
-def test_nets_of_ours_need_mean_and_std(net: Net, tmp_path: Path) -> None:
+def test_built_in_nets_need_mean_and_std(net: Net, tmp_path: Path) -> None:
     weights = save(net.state_dict(), tmp_path / "w.pt")
     assert "give mean and std" in refusal(tmp_path, "resnet8", weights)
 
@@ -130,18 +132,18 @@ def test_nets_of_ours_need_mean_and_std(net: Net, tmp_path: Path) -> None:
         ("interpolation", "cubic"),
     ],
 )
-def test_values_that_cannot_be(net: Net, tmp_path: Path, field: str, value: Any) -> None:
+def test_impossible_values_are_refused(net: Net, tmp_path: Path, field: str, value: Any) -> None:
     weights = save(net.state_dict(), tmp_path / "w.pt")
     message = refusal(tmp_path, "resnet8", weights, **{**PIXELS, field: value})
     assert field in message
 
 
-def test_prompts_are_for_clip(net: Net, tmp_path: Path) -> None:
+def test_prompts_are_only_for_clip(net: Net, tmp_path: Path) -> None:
     weights = save(net.state_dict(), tmp_path / "w.pt")
     assert "open_clip" in refusal(tmp_path, "resnet8", weights, prompts=["a {}"])
 
 
-def test_what_the_user_gives_goes_before_the_librarys_view(tmp_path: Path) -> None:
+def test_given_values_override_the_preprocessing_of_the_library(tmp_path: Path) -> None:
     builder = "torchvision:mobilenet_v3_small"
     weights = save(build_net(builder, num_classes=3).state_dict(), tmp_path / "w.pt")
     card = imported(tmp_path / "first", builder, weights).card
@@ -165,7 +167,7 @@ def test_builder_arguments_are_kept(tmp_path: Path) -> None:
     assert "blocks.1" in other
 
 
-def test_a_size_that_the_net_does_not_take(tmp_path: Path) -> None:
+def test_an_unsupported_input_size_is_refused(tmp_path: Path) -> None:
     builder = "timm:vit_tiny_patch16_224"
     arguments = {"img_size": 32, "patch_size": 8, "depth": 1}
     vit = build_net(builder, num_classes=3, arguments=arguments)
@@ -174,7 +176,7 @@ def test_a_size_that_the_net_does_not_take(tmp_path: Path) -> None:
     assert "does not run at 48 pixels" in message
 
 
-def test_logits_that_are_no_linear_of_the_features(tmp_path: Path) -> None:
+def test_logits_that_are_not_linear_in_the_features_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
         "from torch import nn\n"

@@ -1,4 +1,4 @@
-"""The view of a net is that of its library's own weights; where those differ, a warning says so."""
+"""The preprocessing of a net comes from the weights of its library; ambiguity gives a warning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from indexes.models.net import IMAGENET_MEAN, IMAGENET_STD, build_net
         ("vit_b_16", (224, 224 / 256, "bilinear"), 2),
     ],
 )
-def test_torchvisions_first_weights_give_the_view(
+def test_the_first_weights_of_torchvision_give_the_preprocessing(
     caplog: pytest.LogCaptureFixture, name: str, view: tuple[int, float, str], num_views: int
 ) -> None:
     size = 224 if name.startswith("vit") else None
@@ -34,7 +34,7 @@ def test_torchvisions_first_weights_give_the_view(
         assert not caplog.text
 
 
-def test_timms_configuration_gives_the_view() -> None:
+def test_the_configuration_of_timm_gives_the_preprocessing() -> None:
     net = build_net("timm:resnet10t", num_classes=3)
     config = net.module.pretrained_cfg
     assert default_view(net, needs_crop=True) == {
@@ -46,12 +46,12 @@ def test_timms_configuration_gives_the_view() -> None:
     }
 
 
-def test_torchvision_has_imagenets_mean_and_std() -> None:
+def test_torchvision_has_the_mean_and_std_of_imagenet() -> None:
     view = default_view(build_net("torchvision:mobilenet_v3_small", num_classes=3), needs_crop=True)
     assert (view["mean"], view["std"]) == (IMAGENET_MEAN, IMAGENET_STD)
     assert (view["input_size"], view["crop_frac"]) == (224, 0.875)
 
 
-def test_nets_of_ours_say_nothing_of_mean_and_std() -> None:
+def test_built_in_nets_define_no_mean_and_std() -> None:
     view = default_view(build_net("resnet8", num_classes=3), needs_crop=True)
     assert view == {"input_size": 32, "crop_frac": 1.0, "interpolation": "bilinear"}

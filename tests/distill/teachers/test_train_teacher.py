@@ -1,4 +1,4 @@
-"""Training a teacher: it learns the classes, is repeatable, and counts what it drops."""
+"""Training a teacher: it learns the classes, is reproducible, and counts dropped images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def config_of(labeled: str, out: Path, **options: Any) -> TrainTeacherConfig:
     return TrainTeacherConfig(labeled=labeled, classes=distillation.CLASSES, out=out, **given)
 
 
-def test_training_learns_and_is_repeatable(
+def test_training_learns_and_is_reproducible(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     labeled = make_labeled(tmp_path / "set", 48)
@@ -39,14 +39,14 @@ def test_training_learns_and_is_repeatable(
     assert "dropped 1 as empty" in caplog.text
     assert first.card.digest == second.card.digest
     assert first.card.mean != (0.485, 0.456, 0.406)
-    assert evaluate_net(first, labeled).top1 > 0.7, "a fifth of the labels is wrong"
+    assert evaluate_net(first, labeled).top1 > 0.7, "a fifth of the labels are wrong"
     train_teacher(config_of(labeled, tmp_path / "a", **options))
     assert "already holds the net" in caplog.text
     with pytest.raises(ArtifactError, match=r"recipe\.seed was 0, is 1"):
         train_teacher(config_of(labeled, tmp_path / "a", seed=1, **options))
 
 
-def test_divergence_is_an_error(tmp_path: Path) -> None:
+def test_divergence_raises(tmp_path: Path) -> None:
     labeled = make_labeled(tmp_path / "set", 12)
     with pytest.raises(ValueError, match="lower --lr"):
         train_teacher(config_of(labeled, tmp_path / "a", epochs=6, batch_size=4, lr=1e30))

@@ -17,15 +17,15 @@ from tests.support.training import World, losses, run, same
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_kept_and_fresh_answers_give_the_same_losses(world: World, tmp_path: Path) -> None:
-    """The first epochs of fresh views of seed 0 are the views that are kept."""
+def test_cached_and_online_targets_give_the_same_losses(world: World, tmp_path: Path) -> None:
+    """The views of the first epochs of seed 0 are the cached views."""
     run(world, tmp_path / "fresh", steps=6, recipe={"seed": 0})
     run(world, tmp_path / "kept", steps=6, recipe={"seed": 0, "views": 3})
     fresh, kept = (losses(tmp_path / name / "resnet8") for name in ("fresh", "kept"))
     assert kept == pytest.approx(fresh, rel=2e-3)
 
 
-def test_answers_that_are_named_are_used_or_refused(
+def test_named_targets_are_used_or_refused(
     world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shards, _ = world
@@ -53,7 +53,7 @@ def test_answers_that_are_named_are_used_or_refused(
             run(world, tmp_path / "w", recipe={"views": 2}, targets=place)
 
 
-def test_a_second_set_is_so_much_of_each_batch(world: World, tmp_path: Path) -> None:
+def test_a_second_set_fills_its_share_of_each_batch(world: World, tmp_path: Path) -> None:
     _, teacher = world
     images = [distillation.draw_image(number) for number in range(200, 230)]
     other = distillation.make_shards(tmp_path / "synthetic", teacher, 30, images=images)
@@ -69,12 +69,12 @@ def test_a_second_set_is_so_much_of_each_batch(world: World, tmp_path: Path) -> 
         Mix(other, 1.0)
 
 
-def test_two_views_want_two_fixed_views(world: World, tmp_path: Path) -> None:
+def test_two_views_per_image_need_two_fixed_views(world: World, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="compares 2 views"):
         run(world, tmp_path, "odsd", recipe={"views": 1})
 
 
-def test_the_optimizer_is_the_methods_unless_said(world: World, tmp_path: Path) -> None:
+def test_the_optimizer_of_the_method_is_the_default(world: World, tmp_path: Path) -> None:
     def trained(name: str, method: str, optimizer: str | None) -> Path:
         return run(world, tmp_path / name, method, recipe={"optimizer": optimizer})[0].directory
 

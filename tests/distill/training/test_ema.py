@@ -1,4 +1,4 @@
-"""Mean weights are saved and measured, and put back."""
+"""Mean weights are saved and measured, and then the trained weights are restored."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_mean_weights_are_saved_and_measured(world: World, tmp_path: Path) -> No
     assert not any(torch.equal(saved[name], last[name]) for name in last if "running" in name)
 
 
-def test_average_shows_and_puts_back() -> None:
+def test_the_average_is_applied_and_removed_again() -> None:
     net = build_net("resnet8", num_classes=3).module
     mean = WeightAverage(net, 0.5)
     before = {k: v.clone() for k, v in net.state_dict().items()}

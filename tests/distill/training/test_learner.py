@@ -1,4 +1,4 @@
-"""A step: parts of a batch, long gradients, memory that runs out."""
+"""A step: parts of a batch, large gradients, running out of memory."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ OUT_OF_MEMORY = (
 
 @pytest.fixture(scope="module")
 def weighed(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Shards whose images weigh differently."""
+    """Make shards whose images have different weights."""
     place, (_, teacher) = tmp_path_factory.mktemp("weighed"), world
     return distillation.make_shards(place, teacher, weights=np.linspace(0, 2, 60)), teacher
 
 
-def test_parts_of_a_batch_are_as_the_whole(
+def test_parts_of_a_batch_give_the_step_of_the_whole(
     weighed: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "has_bf16", lambda device: False)  # it rounds by the batch
+    monkeypatch.setattr(
+        devices, "has_bf16", lambda device: False
+    )  # Its rounding depends on the batch.
     found = []
     for parts in (1, 2, 4):
         recipe = {"accumulate": parts, "lr": 0.02}
@@ -51,7 +53,7 @@ def test_parts_of_a_batch_are_as_the_whole(
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY)
-def test_a_student_out_of_memory_stops_and_others_go_on(
+def test_a_student_out_of_memory_stops_and_the_others_continue(
     world: World,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -76,7 +78,7 @@ def test_a_student_out_of_memory_stops_and_others_go_on(
     assert same(tmp_path / "both" / "resnet14", tmp_path / "alone" / "resnet14")
 
 
-def test_what_was_saved_before_memory_ran_out_serves(
+def test_a_checkpoint_from_before_running_out_of_memory_is_usable(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(world, tmp_path / "whole", steps=5)
@@ -97,7 +99,7 @@ def test_what_was_saved_before_memory_ran_out_serves(
     assert same(place, tmp_path / "whole" / "resnet8")
 
 
-def test_out_of_memory_in_the_optimizer_is_the_students_too(
+def test_out_of_memory_in_the_optimizer_stops_the_student(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hungry(self: WeightAverage, step: int) -> None:
@@ -111,7 +113,7 @@ def test_out_of_memory_in_the_optimizer_is_the_students_too(
     assert [one.state for one in outcomes] == ["out of memory", "finished"]
 
 
-def test_real_memory_that_cannot_be_had_is_known(
+def test_a_failed_allocation_counts_as_out_of_memory(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hungry(self: KD, batch: Batch, progress: float) -> dict[str, torch.Tensor]:
@@ -132,7 +134,7 @@ def test_other_errors_are_not_hidden(
         run(world, tmp_path)
 
 
-def test_long_gradients_are_shortened(
+def test_large_gradients_are_clipped(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = method_class(find("distill.methods", "hidfd"))

@@ -1,4 +1,4 @@
-"""Muon: the step it takes of kernels in any order of memory, whose weights it takes, how fast."""
+"""Muon: its step for every memory layout, the weights that it trains, its learning rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gradient(shape: torch.Size, seed: int = 0) -> Tensor:
-    """Matrices with singular values from 1 to 0.01, as in a small net."""
+    """Draw matrices with singular values from 1 to 0.01, as in a small net."""
     generator = torch.Generator().manual_seed(seed)
     flat = torch.randn(shape[0], shape.numel() // shape[0], generator=generator)
     left, sizes, right = torch.linalg.svd(flat, full_matrices=False)
@@ -22,7 +22,7 @@ def gradient(shape: torch.Size, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(16, 8, 3, 3), (8, 16, 1, 1), (24, 6, 1, 1), (10, 20)])
 @pytest.mark.parametrize("native", [True, False])
-def test_all_directions_of_a_gradient_are_stepped_alike(
+def test_all_directions_of_a_gradient_get_equal_steps(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], native: bool
 ) -> None:
     monkeypatch.setattr(muon, "has_bf16", lambda device: native)
@@ -34,11 +34,11 @@ def test_all_directions_of_a_gradient_are_stepped_alike(
     along = torch.einsum("ok,oi,ki->k", left, step, right)
     assert along.max() < 1.3
     assert along[sizes > 0.1].min() > 0.6
-    assert along.min() > 0.06  # the least of them is a hundredth of the largest in the gradient
+    assert along.min() > 0.06  # The smallest is a hundredth of the largest in the gradient.
 
 
 @pytest.mark.parametrize("shape", [(16, 24), (24, 16)])
-def test_matrices_are_stepped_as_by_torch(
+def test_the_step_equals_that_of_torch(
     monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
 ) -> None:
     monkeypatch.setattr(muon, "has_bf16", lambda device: True)
@@ -51,14 +51,14 @@ def test_matrices_are_stepped_as_by_torch(
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-3)
 
 
-def test_no_gradient_at_all_is_no_step() -> None:
+def test_a_zero_gradient_gives_only_weight_decay() -> None:
     weight = nn.Parameter(torch.ones(3, 4))
     weight.grad = torch.zeros(3, 4)
     Muon([weight], lr=0.5).step()
     assert torch.allclose(weight, torch.full((3, 4), 1 - 0.5 * muon.WEIGHT_DECAY))
 
 
-def test_the_order_in_memory_makes_no_difference() -> None:
+def test_the_memory_layout_does_not_change_the_step() -> None:
     plain = nn.Parameter(torch.randn(16, 8, 3, 3))
     last = nn.Parameter(plain.detach().clone(memory_format=torch.channels_last))
     assert not last.is_contiguous()
@@ -70,11 +70,11 @@ def test_the_order_in_memory_makes_no_difference() -> None:
             own.step()
             assert weight.grad is grad
     assert last.stride() == last.contiguous(memory_format=torch.channels_last).stride()
-    # Sums of bfloat16 in another order.
+    # bfloat16 sums in another order differ.
     torch.testing.assert_close(plain, last, atol=5e-3, rtol=0)
 
 
-def test_what_has_no_gradient_stays() -> None:
+def test_weights_without_a_gradient_stay() -> None:
     moved, still = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
     own = Muon([moved, still], lr=0.1)
     moved.grad = torch.eye(4)
@@ -83,7 +83,7 @@ def test_what_has_no_gradient_stays() -> None:
     assert not torch.equal(moved, torch.ones(4, 4))
 
 
-def test_matrices_are_the_layers_that_mix_channels_and_train() -> None:
+def test_muon_trains_the_trainable_layers_that_mix_channels() -> None:
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3),
         nn.BatchNorm2d(8),
@@ -119,7 +119,9 @@ def trained_by(optimizer: torch.optim.Optimizer) -> set[int]:
     return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
-def test_weights_together_are_stepped_as_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_in_one_optimizer_get_the_steps_of_separate_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(muon, "has_bf16", lambda device: False)
     shapes = [(8, 4, 3, 3), (16, 8), (8, 36), (8, 4, 3, 3), (16, 8)]
     together = [nn.Parameter(gradient(torch.Size(shape), 9)) for shape in shapes]

@@ -1,4 +1,4 @@
-"""A training that was cut off goes on bit-equal; one of other settings is refused."""
+"""An interrupted training resumes bit-equal; other settings are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "recipe", [{"accumulate": 2}, {"ema": 0.9}, {"color_jitter": 0.3, "views": 2}]
 )
-def test_resumes_bit_equal_with(world: World, tmp_path: Path, recipe: dict[str, Any]) -> None:
+def test_a_training_resumes_bit_equal_with(
+    world: World, tmp_path: Path, recipe: dict[str, Any]
+) -> None:
     run(world, tmp_path / "whole", steps=6, recipe=recipe)
     with killed_at(5, save_at=3):
         run(world, tmp_path / "cut", steps=6, recipe=recipe)
@@ -31,8 +33,10 @@ def test_resumes_bit_equal_with(world: World, tmp_path: Path, recipe: dict[str, 
 
 
 @pytest.mark.slow
-def test_killed_at_five_steps_with_other_workers_each_time(world: World, tmp_path: Path) -> None:
-    """Mid-epoch, resident and streamed by turns."""
+def test_five_interruptions_with_changing_workers_resume_bit_equal(
+    world: World, tmp_path: Path
+) -> None:
+    """The interruptions are within an epoch; images alternate between memory and streaming."""
     steps, draw = 14, random.Random(4)
     run(world, tmp_path / "whole", "winnow", steps=steps)
     at = sorted(draw.sample(range(2, steps), 5))
@@ -47,7 +51,7 @@ def test_killed_at_five_steps_with_other_workers_each_time(world: World, tmp_pat
     assert same(tmp_path / "cut" / "resnet8", tmp_path / "whole" / "resnet8")
 
 
-def test_the_last_checkpoints_are_kept_and_the_one_before_serves(
+def test_the_last_checkpoints_are_kept_and_an_older_one_is_usable(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(world, tmp_path / "whole", steps=8)
@@ -76,7 +80,7 @@ def test_the_last_checkpoints_are_kept_and_the_one_before_serves(
     assert not checkpoint.find_checkpoints(place)
 
 
-def test_finished_is_left_alone_and_other_settings_are_refused(
+def test_a_finished_training_is_kept_and_other_settings_are_refused(
     world: World, tmp_path: Path
 ) -> None:
     run(world, tmp_path)
