@@ -53,9 +53,7 @@ def test_the_wheel_runs_outside_the_repository(site: Path, tmp_path: Path) -> No
     files = run(site, tmp_path, "-c", "import distill, winnow; print(distill.__file__)")
     assert files.startswith(str(site))
     assert {(site / package / "py.typed").is_file() for package in PACKAGES} == {True}
-    assert "Students per cell of the table." in run(
-        site, tmp_path, "-m", "winnow", "demo", "--help"
-    )
+    assert "Students to train per cell" in run(site, tmp_path, "-m", "winnow", "demo", "--help")
     assert "imagenet21k" in run(site, tmp_path, "-m", "winnow", "corpora")
     assert "--preset" in run(site, tmp_path, "-m", "winnow", "methods")
     corpora.good_tar(tmp_path / "c.tar", 12)
