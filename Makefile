@@ -86,4 +86,4 @@ test: $(READY) ## run the test suite with one worker per core; ARGS goes to pyte
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m 'not slow' $(ARGS)
 
 test-slow: $(READY) ## run the slow tests: several processes, a small demo, the wheel
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope -m slow $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow $(ARGS)

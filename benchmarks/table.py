@@ -77,7 +77,6 @@ ROWS: tuple[tuple[str, str, Callable[[Body], list[Line]]], ...] = (
     ("decode", "decode.json", written),
     ("index", "index.json", index),
     ("select", "select-*.json", select),
-    ("shard", "shard.json", written),
     ("dedup", "dedup.json", dedup),
     ("distill", "distill.json", written),
     ("k students", "students.json", written),

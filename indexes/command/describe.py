@@ -46,7 +46,7 @@ def _section(name: str, value: Any, card: Mapping[str, Any]) -> Iterator[str]:
         yield from funnel_lines(value)
     elif name == "class_histogram" and "classes" in card:
         pairs = sorted(zip(value, card["classes"], strict=True), reverse=True)
-        yield from table([{"class": one, "images": count} for count, one in pairs])
+        yield from table([{"class": name, "images": count} for count, name in pairs])
     elif isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
         yield from table(value)
     elif isinstance(value, list):
@@ -94,6 +94,8 @@ def _word(value: Any, width: int | None = WIDTH) -> str:
         return f"{value:g}"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, Mapping | list) and not value:
+        return "none"
     if isinstance(value, Mapping):
         text = ", ".join(f"{key}={_word(item)}" for key, item in value.items())
     elif isinstance(value, list):

@@ -66,7 +66,8 @@ class RunConfig(CommandConfig):
     device: str = "auto"
     """The device: auto (a GPU if there is one), cpu, cuda or cuda:1."""
     trust_builder: bool = False
-    """Let the teacher's card run code from outside winnow, timm, torchvision and open_clip."""
+    """Let the card of a teacher or a student run code from outside winnow, timm, torchvision and
+    open_clip."""
 
 
 def field_types(config: type) -> dict[str, tuple[Any, Option]]:

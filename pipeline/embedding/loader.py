@@ -207,5 +207,6 @@ def decode_parts(
         raise ChildProcessError(
             f"a decoding process ended ({error}), perhaps killed for lack of memory: run the same "
             "command again with fewer --workers; it resumes after the last complete part. "
-            "--workers 0 shows the error of the decoder"
+            "--workers 0 shows the decoder's error. A script must start its work under "
+            "`if __name__ == '__main__':`"
         ) from None

@@ -59,8 +59,8 @@ def _check_finite(means: dict[str, float], step: int) -> None:
     bad = [name for name, value in means.items() if not math.isfinite(value)]
     if bad:
         raise ValueError(
-            f"{', '.join(bad)}: not finite by step {step:,}. Try lower learning rates: "
-            "--set lr_generator=1e-4 --set lr_discriminator=1e-4"
+            f"{', '.join(bad)}: not finite by step {step:,}. Lower the generator's "
+            "learning rates with --set, and run again"
         )
 
 
@@ -87,8 +87,8 @@ def _write(tensors: dict[str, Tensor], directory: Path) -> dict[str, Any]:
     bad = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if bad:
         raise ValueError(
-            f"the trained generator has weights that are not finite ({bad[0]}): lower the learning "
-            "rate, such as --set lr_generator=1e-4"
+            f"the trained generator has weights that are not finite ({bad[0]}): lower the "
+            "generator's learning rates with --set, and run again"
         )
     with artifact.writing(directory / WEIGHTS) as aside:
         aside.write_bytes(save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))

@@ -36,7 +36,7 @@ def test_nested_values_become_sections() -> None:
         "\n".join(describe(card))
         == """\
 kind   shards
-empty
+empty  none
 
 funnel:
          1,000 in

@@ -52,7 +52,7 @@ def test_a_signal_saves_a_checkpoint_and_the_log_has_named_terms(
 
 def test_a_loss_that_is_not_finite_stops_the_training(world: World, tmp_path: Path) -> None:
     one = start_training(*world, lr_generator=1e38)
-    with pytest.raises(ValueError, match=r"not finite.*lr_generator"):
+    with pytest.raises(ValueError, match=r"not finite.*learning rates"):
         fit_generator(one, tmp_path, "digest")
     assert not (tmp_path / WEIGHTS).exists()
 
