@@ -143,7 +143,7 @@ def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixt
 
 
 NAP = """
-import sys, time
+import signal, sys, time
 import winnow
 from indexes.command.options import CommandConfig, command
 
@@ -152,6 +152,7 @@ def nap(config):
     print("asleep", flush=True)
     time.sleep(60)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.argv = ["winnow", "nap"]
 winnow.main()
 """
