@@ -162,8 +162,8 @@ def read(path: Path) -> pa.Table:
     lacking = [field.name for field in schema() if field.name not in table.column_names]
     if lacking or not len(table):
         reason = f"it has no column {', '.join(lacking)}" if lacking else "it is empty"
-        mend = "`winnow select --export` writes one"
-        raise ArtifactError(f"{path} is not a key list: {reason}; {mend}")
+        remedy = "`winnow select --export` writes one"
+        raise ArtifactError(f"{path} is not a key list: {reason}; {remedy}")
     table = table.select(schema().names).cast(schema())
     if table.group_by(["source", "key"]).aggregate([]).num_rows < len(table):
         raise ArtifactError(f"{path} lists an image twice: export the list again")

@@ -1,4 +1,4 @@
-"""Every error and warning of the code has one entry with cause and mend; no entry is old."""
+"""Every error and warning of the code has one entry with cause and fix; no entry is old."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def test_no_entry_is_old_or_double() -> None:
 def test_an_entry_gives_a_cause_and_a_mend() -> None:
     incomplete = [
         title for title, body in entries().items()
-        if "**Cause.**" not in body or "**Mend.**" not in body or not BULLET.search(body)
+        if "**Cause.**" not in body or "**Fix.**" not in body or not BULLET.search(body)
     ]  # fmt: skip
     assert incomplete == []
