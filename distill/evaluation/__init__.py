@@ -1,6 +1,7 @@
-"""How good a student is and what it costs.
+"""The accuracy and the cost of students.
 
-`run` is the whole of `winnow evaluate`. One pass over a labeled set serves any number of nets
-(`accuracy`, with `calibration`); `compare` puts them beside each other with their `cost` and their
-`pareto` front; `report` writes that as a `table`, a chart (`plot`) and a page (`html`).
+`run` holds the whole of `winnow evaluate`. `accuracy`, with `calibration`, measures any number of
+nets in one pass over a labeled set. `compare` combines these results with the `cost` of each net
+and marks the `pareto` front. `report` writes the comparison as a `table`, a chart (`plot`) and a
+page (`html`).
 """

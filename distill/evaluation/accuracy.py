@@ -1,4 +1,4 @@
-"""How good students are: accuracy, calibration and agreement with their teacher."""
+"""Accuracy, calibration and agreement with a teacher, measured on a labeled set."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ TOP = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Shares in 0-1; `ece` is the expected calibration error.
+    """The accuracy of one net on a labeled set. All fractions are in 0-1.
 
-    `dropped`: images that could not be decoded, by reason; they are not in the rest.
+    `num_images`: images that were evaluated. `top5`: None for five classes or fewer. `ece`: the
+    expected calibration error. `agreement`: the fraction of images for which the net predicts the
+    teacher's class; None without a teacher. `per_class`: top-1 accuracy by class name, None for a
+    class without images. `dropped`: the number of images that could not be decoded, by reason; no
+    other field includes them.
     """
 
     num_images: int
@@ -44,7 +48,11 @@ class Result:
 
 @torch.no_grad()
 def predict(net: Net, stored_NRR3: Tensor, size: int) -> Tensor:
-    """argmax of the logits of the canonical views of stored images [N, R, R, 3] -> [N] int64."""
+    """Return the predicted classes [N], int64, of stored images [N, R, R, 3].
+
+    The net sees the canonical view of each image, `size` pixels square. R is the side of the stored
+    images, in pixels.
+    """
     device = str(stored_NRR3.device)
     predicted = []
     for start in range(0, len(stored_NRR3), BATCH):
@@ -56,21 +64,23 @@ def predict(net: Net, stored_NRR3: Tensor, size: int) -> Tensor:
 
 
 def agreement(net: Net, stored_NRR3: Tensor, teacher_N: Tensor, size: int) -> float:
-    """Return the share of stored images [N, R, R, 3] that `net` puts in the teacher's class [N].
+    """Return how often `net` predicts the teacher's class on stored images [N, R, R, 3].
 
-    The share is in 0-1; each image is seen as its canonical view.
+    The result is a fraction in 0-1. `teacher_N` [N] holds the classes that the teacher predicts.
+    The net sees the canonical view of each image, `size` pixels square. It runs in evaluation mode,
+    and its mode is restored afterwards.
     """
     was_training = net.module.training
     net.eval()
-    share = (predict(net, stored_NRR3, size) == teacher_N).float().mean().item()
+    fraction = (predict(net, stored_NRR3, size) == teacher_N).float().mean().item()
     net.train(was_training)
-    return share
+    return fraction
 
 
 def evaluate_net(
     student: Teacher, labeled: str, *, teacher: Teacher | None = None, device: str = "cpu"
 ) -> Result:
-    """The Result of one student, as `evaluate_nets` gives it."""
+    """Return the Result of one student, as `evaluate_nets` does for several."""
     return evaluate_nets([student], labeled, teacher=teacher, device=device)[0]
 
 
@@ -83,14 +93,15 @@ def evaluate_nets(
     device: str = "cpu",
     batch_size: int = BATCH,
 ) -> list[Result]:
-    """Accuracy of each student on a labeled set, and its agreement with `teacher` if given.
+    """Measure the accuracy of each student on a labeled set, and its agreement with `teacher`.
 
-    The results are in the order of `students`, then the teacher's own. One pass over `labeled`,
-    a spec that `open_labeled` reads. Each net sees its own canonical view; an image is decoded once
-    for all nets of one geometry, and counts for all nets or for none. Memory: two batches.
+    The results are in the order of `students`; the teacher's, if one is given, comes last. The set,
+    a spec that `open_labeled` reads, is read once, with at most two batches in memory. Each net
+    sees its own canonical view, decoded once for all nets of the same geometry. An image counts for
+    all nets or for none.
 
-    Raises SourceError where labels are missing or out of range; ValueError for nets of different
-    classes, for logits that are not finite, and when no image could be decoded.
+    Raises SourceError if labels are missing or out of range. Raises ValueError if the nets have
+    different classes, if logits are not finite, or if no image can be decoded.
 
     Example: `evaluate_nets([load_teacher("runs/students/small")], "/data/val")[0].top1`
     """
@@ -119,8 +130,8 @@ def evaluate_nets(
                         batches.append(_top_classes(net, pixels_B3HW, device))
             progress.add(len(batch))
     if not labels:
-        why = f"no image can be decoded ({dict(dropped)})" if dropped else "it is empty"
-        raise ValueError(f"{labeled}: {why}")
+        reason = f"no image can be decoded ({dict(dropped)})" if dropped else "the set is empty"
+        raise ValueError(f"{labeled}: {reason}")
     tops = [torch.cat([top for top, _ in batches]) for batches in predictions]
     confidences = [torch.cat([conf for _, conf in batches]).numpy() for batches in predictions]
     labels_N = torch.tensor(labels)
@@ -130,29 +141,28 @@ def evaluate_nets(
     ]
     if teacher is None:
         return results
-    shares = [(top[:, 0] == tops[-1][:, 0]).double().mean().item() for top in tops[:-1]]
-    of_students = [
-        replace(result, agreement=share) for result, share in zip(results[:-1], shares, strict=True)
-    ]
-    return [*of_students, results[-1]]
+    agreements = [(top[:, 0] == tops[-1][:, 0]).double().mean().item() for top in tops[:-1]]
+    pairs = zip(results[:-1], agreements, strict=True)
+    return [*(replace(result, agreement=fraction) for result, fraction in pairs), results[-1]]
 
 
 def _batches(
     samples: Iterator[tuple[Sample, int]], geometries: Sequence[Geometry], size: int
 ) -> Iterator[list[tuple[int, list[Pixels] | str]]]:
-    """(label, a view per geometry or why there is none), up to `size` at a time.
+    """Yield lists of up to `size` pairs (label, views), with one view per geometry.
 
-    A batch is decoded by threads while the nets are at work on the one before.
+    If an image cannot be decoded, the reason takes the place of its views. Threads decode the next
+    batch while the nets process the current one.
     """
     with ThreadPoolExecutor(devices.cores()) as pool:
-        ahead: list[tuple[int, Future[list[Pixels] | str]]] = []
+        pending: list[tuple[int, Future[list[Pixels] | str]]] = []
         while True:
-            before, ahead = ahead, []
+            current, pending = pending, []
             for sample, label in islice(samples, size):
-                ahead.append((label, pool.submit(_load, sample.data, geometries)))
-            if before:
-                yield [(label, views.result()) for label, views in before]
-            if not ahead:
+                pending.append((label, pool.submit(_load, sample.data, geometries)))
+            if current:
+                yield [(label, views.result()) for label, views in current]
+            if not pending:
                 return
 
 
@@ -164,15 +174,15 @@ def _load(data: bytes, geometries: Sequence[Geometry]) -> list[Pixels] | str:
 
 
 def _top_classes(net: Teacher, pixels_B3HW: Tensor, device: str) -> tuple[Tensor, Tensor]:
-    """The likeliest classes [B, <= TOP] and the first one's probability [B], both on the CPU."""
+    """Return the most probable classes [B, <= TOP] and the largest probability [B], on the CPU."""
     with devices.autocast(device):
         _, _, logits_BC = net(pixels_B3HW)
     top = logits_BC.topk(min(TOP, logits_BC.shape[1]), dim=1).indices.cpu()
     confidence_B = logits_BC.softmax(1).amax(1).cpu()
     if not confidence_B.isfinite().all():
         raise ValueError(
-            f"{net.directory} gives logits that are not finite: its training diverged, train it "
-            "again with a lower --lr"
+            f"{net.directory} gives logits that are not finite because its training diverged: "
+            "train it again with a lower --lr"
         )
     return top, confidence_B.clamp(max=1)
 
@@ -184,7 +194,10 @@ def _result(
     classes: tuple[str, ...],
     dropped: Counter[str],
 ) -> Result:
-    """The Result, without agreement, of the likeliest classes [N, <= TOP] and confidences [N]."""
+    """Return the Result of the most probable classes [N, <= TOP] and the confidences [N].
+
+    Its agreement is None.
+    """
     hits = top == labels_N[:, None]
     return Result(
         num_images=len(labels_N),
@@ -202,9 +215,12 @@ def _per_class(
     labels: npt.NDArray[np.int64],
     classes: tuple[str, ...],
 ) -> Iterator[tuple[str, float | None]]:
-    """(name, accuracy) per class, None without images; names that repeat get their number."""
+    """Yield (name, accuracy) for each class; the accuracy is None if the class has no images.
+
+    If several classes have the same name, their numbers are added to it.
+    """
     counts: Counter[str] = Counter(classes)
     for number, name in enumerate(classes):
         in_class = labels == number
-        share = float(hits[in_class].mean()) if in_class.any() else None
-        yield (name if counts[name] == 1 else f"{name} ({number})"), share
+        accuracy = float(hits[in_class].mean()) if in_class.any() else None
+        yield (name if counts[name] == 1 else f"{name} ({number})"), accuracy

@@ -1,4 +1,4 @@
-"""Students beside each other on one labeled set: how good each is, and what it costs."""
+"""Compare students on one labeled set: accuracy, cost and the Pareto front."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class StudentResult:
-    """A net, how good it is and what it costs.
+    """The accuracy and the cost of one net.
 
-    `pareto`: it is on the front of top-1 against multiply-adds; a teacher never is.
+    `pareto`: whether the net is on the Pareto front of top-1 accuracy against multiply-adds. A
+    teacher never is.
     """
 
     name: str
@@ -42,9 +43,9 @@ class StudentResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Students by their multiply-adds, fewest first; the teacher, if given, stands apart.
+    """Students sorted by multiply-adds, fewest first. The teacher, if given, is not among them.
 
-    `report`: the directory of the report that was written, if one was.
+    `report`: the directory of the report, or None if no report was written.
     """
 
     labeled: str
@@ -53,7 +54,7 @@ class Comparison:
     report: Path | None = None
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per student, by its name: accuracies in 0-1, and what it costs.
+        """Return a row for each student, indexed by name: accuracies in 0-1, and the cost.
 
         Example: `comparison.to_pandas().sort_values("top1")[["top1", "num_macs", "pareto"]]`
         """
@@ -85,9 +86,9 @@ class Comparison:
 
 
 def find_student(name: str | Path, runs: Path) -> Path:
-    """The directory meant by `name`: a name under RUNS/students or RUNS/teachers, or a path.
+    """Return the directory of `name`: a name under RUNS/students or RUNS/teachers, or a path.
 
-    Raises UnknownName, with the nearest names of students where there are any.
+    Raises UnknownName if there is no such student or teacher; the message suggests similar names.
     """
     students = runs / "students"
     if artifact.is_done(students / name):
@@ -98,29 +99,30 @@ def find_student(name: str | Path, runs: Path) -> Path:
         known = [p.name for p in students.glob("*") if artifact.is_done(p)]
         hint = plugins.nearest(Path(name).name, known)
         raise plugins.UnknownName(
-            f"no student {str(name)!r} in {students}.{hint} No teacher either: {error}"
+            f"there is no student {str(name)!r} in {students}.{hint} There is no such teacher "
+            f"either: {error}"
         ) from None
 
 
 def find_students(students: Sequence[str | Path | Teacher], runs: Path) -> list[Path | Teacher]:
-    """The directory of each student, once; an open one stays as it is.
+    """Return the directory of each student, without duplicates; an open student stays as it is.
 
-    If some students are finished, unfinished ones are left out with a warning: the shell expands
-    `runs/students/*` to those that diverged or are still in training, too.
+    If some students are finished, unfinished ones are left out with a warning, because the shell
+    expands `runs/students/*` also to students that diverged or are still in training.
     """
     finished = [student for student in students if not _is_unfinished(student)]
     if finished:
         for student in students:
             if _is_unfinished(student):
-                log.warning("%s: left out, because its training is not finished", student)
-    found: dict[Path, Path | Teacher] = {}
+                log.warning("%s: left out because its training is not finished", student)
+    student_at: dict[Path, Path | Teacher] = {}
     for student in finished or students:
         if isinstance(student, Teacher):
-            found[student.directory.resolve()] = student
+            student_at[student.directory.resolve()] = student
         else:
             directory = find_student(student, runs)
-            found[directory.resolve()] = directory
-    return list(found.values())
+            student_at[directory.resolve()] = directory
+    return list(student_at.values())
 
 
 def _is_unfinished(student: str | Path | Teacher) -> bool:
@@ -132,9 +134,9 @@ def _is_unfinished(student: str | Path | Teacher) -> bool:
 def compare_students(
     students: Sequence[Teacher], labeled: str, teacher: Teacher | None = None, *, device: str
 ) -> Comparison:
-    """Evaluates all students in one pass, then measures what each costs.
+    """Evaluate all students in one pass over `labeled`, then measure the cost of each.
 
-    Raises what `evaluate_nets` does.
+    Raises the errors of `evaluate_nets`.
     """
     nets = [*students, *([] if teacher is None else [teacher])]
     results = evaluate_nets(students, labeled, teacher=teacher, device=device)
@@ -163,7 +165,12 @@ def compare_students(
 
 
 def unique_names(directories: Sequence[Path]) -> list[str]:
-    """The last name of each directory, with as many parents as tell it from all others."""
+    """Return the last part of each path, with as many parents as make it unique.
+
+    Example:
+        >>> unique_names([Path("/runs/a/small"), Path("/runs/b/small"), Path("/runs/a/large")])
+        ['a/small', 'b/small', 'large']
+    """
     paths = [directory.resolve() for directory in directories]
     names = [path.name for path in paths]
     for depth in range(2, max(len(path.parts) for path in paths) + 1):

@@ -1,4 +1,4 @@
-"""The options of `winnow evaluate`; importing this file loads nothing heavy."""
+"""The options of `winnow evaluate`; this file imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from indexes.models.teacher import Teacher
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(RunConfig):
-    """Accuracy on a labeled set, and cost: top-1, top-5 above 5 classes, per class, calibration;
-    parameters, multiply-adds, bytes, images a second on this machine. Bad images are counted.
+    """Measure the accuracy of students on a labeled set, and what the students cost.
 
-    Several students see the same images in one pass and are compared in a table, a chart of
-    accuracy against cost with its Pareto front, and an HTML report of both.
+    Accuracy is top-1, top-5 (above five classes) and per class, with the calibration error. Cost is
+    parameters, multiply-adds, bytes, and images per second on this machine. Images that cannot be
+    decoded are counted and left out.
+
+    Several students see the same images in one pass. A report compares them in a table and in a
+    chart of accuracy against cost with the Pareto front.
 
     Example: winnow evaluate runs/students/* /data/val --teacher r34
     """
@@ -25,9 +28,9 @@ class EvaluateConfig(RunConfig):
     students: Annotated[Sequence[str | Path | Teacher], Option(argument=True)]
     """Students or teachers: directories, or names under RUNS."""
     labeled: Annotated[str | Path, Option(argument=True)]
-    """A labeled set: a folder per class, tars with .cls, Parquet."""
+    """The labeled set: a folder per class, tars with .cls files, or Parquet."""
     teacher: str | Path | Teacher | None = None
-    """Also measure how often the students agree with this teacher."""
+    """Also evaluate this teacher, and measure how often each student predicts its class."""
     out: Path | None = None
-    """For one student, the JSON file; default: evaluation.json beside it. For several, the
-    directory of the report; default: RUNS/evaluations/SET-DIGEST."""
+    """For one student, the JSON file. Default: evaluation.json in its directory. For several
+    students, the directory of the report. Default: RUNS/evaluations/SET-DIGEST."""

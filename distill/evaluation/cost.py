@@ -1,4 +1,4 @@
-"""What a net costs whoever runs it: parameters, multiply-adds, bytes, and images a second here."""
+"""The cost of running a net: parameters, multiply-adds, bytes and images per second."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ CPU_NAMES = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """`num_macs`: multiply-adds of one image. `num_bytes`: of the weights file.
+    """The cost of running a net.
 
-    `images_per_second`: by batch size, on this `device` with this precision and, on a CPU, this
-    many threads; it is comparable where nothing else ran.
+    `num_macs`: multiply-adds per image. `num_bytes`: the size of the weights file.
+    `images_per_second`: by batch size, measured on `device` in `precision` and, on a CPU, with
+    `num_threads`. These rates are comparable only if nothing else ran on the machine.
     """
 
     num_parameters: int
@@ -42,7 +43,7 @@ class Cost:
 
 
 def measure(net: Teacher, device: str = "cpu") -> Cost:
-    """The cost of an opened net, which lies on `device`."""
+    """Measure the cost of an open net that lies on `device`."""
     return Cost(
         num_parameters=sum(parameter.numel() for parameter in net.net.parameters()),
         num_macs=count_macs(net),
@@ -55,25 +56,28 @@ def measure(net: Teacher, device: str = "cpu") -> Cost:
 
 
 def count_macs(net: Teacher) -> int:
-    """Multiply-adds of one image: products of convolutions, Linears and attention, nothing else."""
+    """Count the multiply-adds per image.
+
+    Only the products in convolutions, linear layers and attention are counted.
+    """
     size = net.card.input_size
     weight_CD, _ = net.head
     pixels = torch.zeros(1, 3, size, size, device=weight_CD.device)
     last = net.net.module.get_submodule(net.net.head_name)
-    # A net that is tapped by hooks runs its last Linear, and then `Net` does in float32: once is
-    # enough for whoever deploys it.
-    twice: list[int] = []
-    hook = last.register_forward_hook(lambda *_: twice.append(weight_CD.numel()))
+    # If a hook reads the features, the module runs its last Linear, and `Net` repeats it in
+    # float32. A deployed net runs it once, so the run inside the module is subtracted.
+    repeated: list[int] = []
+    hook = last.register_forward_hook(lambda *_: repeated.append(weight_CD.numel()))
     with hook, _plain_attention(), FlopCounterMode(display=False) as counter:
         net(pixels)
-    return int(counter.get_total_flops() // 2) - sum(twice)
+    return int(counter.get_total_flops() // 2) - sum(repeated)
 
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Keeps MultiheadAttention from its fused kernel, into which the counter does not look.
+    """Disable the fused kernel of MultiheadAttention, because the counter cannot see inside it.
 
-    It would miss more than a third of torchvision's ViT-B/16.
+    With the fused kernel, the counter misses more than a third of torchvision's ViT-B/16.
     """
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -84,10 +88,11 @@ def _plain_attention() -> Iterator[None]:
 
 
 def images_per_second(net: Teacher, batch_size: int, device: str = "cpu") -> float:
-    """Images a second from uint8 pixels on `device` to logits, in the precision of `evaluate`.
+    """Return the images per second from uint8 pixels on `device` to logits.
 
-    The median of NUM_RUNS runs of at least RUN_SECONDS after a warm-up; of fewer, but one at
-    least, where they would take more than MOST_SECONDS.
+    The precision is that of `evaluate`. After a warm-up, the result is the median of NUM_RUNS runs
+    of about RUN_SECONDS each. If the runs take more than MOST_SECONDS in total, there are fewer of
+    them, but at least one.
     """
     size = net.card.input_size
     generator = torch.Generator().manual_seed(0)
@@ -98,7 +103,7 @@ def images_per_second(net: Teacher, batch_size: int, device: str = "cpu") -> flo
         with devices.autocast(device):
             net(to_unit(pixels))
 
-    _seconds(step, 1, device)  # the first step allocates and chooses kernels
+    _seconds(step, 1, device)  # the first step allocates memory and selects kernels
     repeats = max(1, round(RUN_SECONDS / _seconds(step, 1, device)))
     seconds: list[float] = []
     while not seconds or (len(seconds) < NUM_RUNS and sum(seconds) < MOST_SECONDS):
@@ -112,17 +117,17 @@ def _seconds(step: Callable[[], None], repeats: int, device: str) -> float:
     for _ in range(repeats):
         step()
     _wait(device)
-    return max(time.perf_counter() - begin, 1e-9)  # a clock may stand still for a tiny net
+    return max(time.perf_counter() - begin, 1e-9)  # the clock may not advance for a tiny net
 
 
 def _wait(device: str) -> None:
-    """Until the device has done what it was given: a GPU takes orders and answers at once."""
+    """Wait until the device has finished: CUDA calls return before their work is done."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def device_name(device: str) -> str:
-    """`NVIDIA H200`, or the CPU's model as the system tells it."""
+    """Return the name of a GPU, such as `NVIDIA H200`, or the model of the CPU."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     lines = CPU_NAMES.read_text().splitlines() if CPU_NAMES.is_file() else []

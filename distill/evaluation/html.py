@@ -1,4 +1,4 @@
-"""A comparison as one HTML page that needs no other file: table, chart, accuracies by class."""
+"""A comparison as one self-contained HTML page: table, chart and accuracy by class."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ img { max-width: 100%; width: 60em } .note { color: #555; margin: .2em 0 }
 {% endfor %}
 <p><img alt="Accuracy against multiply-adds" src="data:image/png;base64,{{ png }}"></p>
 <h2>Accuracy by class, %</h2>
-<p class="note">The weakest class first.</p>
+<p class="note">The classes are sorted by mean accuracy, the weakest class first.</p>
 <div class="wide"><table>
 <tr><th>class</th>{% for net in nets %}<th>{{ net.name }}</th>{% endfor %}</tr>
-{% for name, shares in classes %}
+{% for name, accuracies in classes %}
 <tr><td>{{ name }}</td>
-{% for share in shares %}
-{% if share is none %}
-<td>no image</td>
+{% for accuracy in accuracies %}
+{% if accuracy is none %}
+<td>no images</td>
 {% else %}
-{% set shade = "%.2f" % ((1 - share) * 0.5) %}
-<td style="background: rgb(194 87 26 / {{ shade }})">{{ percent(share) }}</td>
+{% set shade = "%.2f" % ((1 - accuracy) * 0.5) %}
+<td style="background: rgb(194 87 26 / {{ shade }})">{{ percent(accuracy) }}</td>
 {% endif %}
 {% endfor %}
 </tr>
@@ -60,7 +60,7 @@ img { max-width: 100%; width: 60em } .note { color: #555; margin: .2em 0 }
 
 
 def page(comparison: Comparison, png: bytes) -> str:
-    """The page; whatever came from a card or a path is escaped."""
+    """Return the HTML page with the PNG of the chart. Text from cards and paths is escaped."""
     heads, rows = table.cells(comparison)
     marks = ["front" if student.pareto else "" for student in comparison.students] + ["teacher"]
     nets = [*comparison.students, *([comparison.teacher] if comparison.teacher else [])]
@@ -78,13 +78,16 @@ def page(comparison: Comparison, png: bytes) -> str:
 
 
 def _classes(nets: list[StudentResult]) -> list[tuple[str, list[float | None]]]:
-    """(name, accuracy of each net): the class first that they know least, absent ones last."""
-    shares = {
+    """Return (name, accuracy of each net) for each class, sorted by mean accuracy.
+
+    The weakest class is first; classes without images are last.
+    """
+    accuracies = {
         name: [net.result.per_class[name] for net in nets] for name in nets[0].result.per_class
     }
 
-    def strength(name: str) -> float:
-        known = [share for share in shares[name] if share is not None]
+    def mean_accuracy(name: str) -> float:
+        known = [accuracy for accuracy in accuracies[name] if accuracy is not None]
         return fmean(known) if known else float("inf")
 
-    return [(name, shares[name]) for name in sorted(shares, key=strength)]
+    return [(name, accuracies[name]) for name in sorted(accuracies, key=mean_accuracy)]

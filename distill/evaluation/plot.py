@@ -1,4 +1,4 @@
-"""A comparison as a chart: accuracy against multiply-adds, and the Pareto front of the two."""
+"""A comparison as a chart: accuracy against multiply-adds, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from distill.evaluation.compare import Comparison, StudentResult
 
 DPI = 160
 WIDTH_INCHES, MIN_HEIGHT_INCHES, LINE_INCHES = 11.0, 5.0, 0.21
-LEGEND_LEFT = 0.63  # of the figure's width
+LEGEND_LEFT = 0.63  # as a fraction of the width of the figure
 FRONT, BEHIND, TEACHER = "#1f5fa8", "#7d90a5", "#c2571a"
 INK = "#333333"
 MAX_NAME = 44
 
 
 def draw(comparison: Comparison) -> bytes:
-    """The PNG: students as numbered points, the front as steps, the teacher as a star and a line.
+    """Draw the chart and return the bytes of a PNG file.
 
-    The names stand beside the chart, by number. No state outside the figure is touched, and the
-    same comparison gives the same bytes.
+    Students are numbered points, the Pareto front is a line of steps, and the teacher is a star and
+    a dashed line. A legend beside the chart lists the names by number. No state outside the figure
+    is changed, and the same comparison gives the same bytes.
     """
     num_lines = len(comparison.students) + (comparison.teacher is not None)
     height = max(MIN_HEIGHT_INCHES, 1.2 + LINE_INCHES * num_lines)
@@ -46,7 +47,7 @@ def _at(student: StudentResult) -> tuple[float, float]:
 
 
 def _frame(axes: Any, comparison: Comparison) -> None:
-    """Limits with a margin, ticks, titles."""
+    """Set the limits (with a margin), the ticks and the titles."""
     nets = [*comparison.students, *([comparison.teacher] if comparison.teacher else [])]
     macs, tops = zip(*map(_at, nets), strict=True)
     margin = max(0.08 * (max(tops) - min(tops)), 0.5)
@@ -62,7 +63,7 @@ def _frame(axes: Any, comparison: Comparison) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(colors=INK, labelsize=9)
-    axes.set_xlabel("multiply-adds of one image", color=INK)
+    axes.set_xlabel("multiply-adds per image", color=INK)
     axes.set_ylabel("top-1 accuracy, %", color=INK)
     labeled = _short(comparison.labeled.rstrip("/").rpartition("/")[2])
     title = f"{comparison.students[0].result.num_images:,} images of {labeled}"
@@ -70,7 +71,7 @@ def _frame(axes: Any, comparison: Comparison) -> None:
 
 
 def _front(axes: Any, comparison: Comparison) -> None:
-    """The front as steps, and the teacher's accuracy as a line."""
+    """Draw the front as steps, and the teacher as a star and a line at its accuracy."""
     points = [_at(student) for student in comparison.students if student.pareto]
     corners = [points[0]]
     for (_, low), (macs, top) in pairwise(points):
@@ -84,7 +85,7 @@ def _front(axes: Any, comparison: Comparison) -> None:
 
 
 def _point(axes: Any, student: StudentResult, number: int) -> None:
-    """A disk with the student's number in it; those on the front are filled and on top."""
+    """Draw a disk with the student's number; disks on the front are filled and lie on top."""
     face, ink = (FRONT, "white") if student.pareto else ("white", BEHIND)
     edge = FRONT if student.pareto else BEHIND
     order = 4 if student.pareto else 3
@@ -94,7 +95,7 @@ def _point(axes: Any, student: StudentResult, number: int) -> None:
 
 
 def _legend(figure: Any, comparison: Comparison, height: float) -> None:
-    """`number  accuracy  name` a line beside the chart."""
+    """Write a line `number  accuracy  name` for each net beside the chart."""
     rows = [
         (str(number), student, FRONT if student.pareto else BEHIND)
         for number, student in enumerate(comparison.students, start=1)
@@ -111,7 +112,10 @@ def _legend(figure: Any, comparison: Comparison, height: float) -> None:
 
 
 def _short(name: str) -> str:
-    """At most MAX_NAME characters that the font has: another would be a warning and a box."""
+    """Escape the characters that the font may lack, and shorten the name to MAX_NAME characters.
+
+    matplotlib warns about a missing character and draws a box.
+    """
     plain = "".join(letter if " " <= letter <= "~" else ascii(letter)[1:-1] for letter in name)
     half = (MAX_NAME - 3) // 2
     return plain if len(plain) <= MAX_NAME else f"{plain[:half]}...{plain[-half:]}"

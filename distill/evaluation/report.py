@@ -1,4 +1,4 @@
-"""What a person gets of a comparison: lines on the terminal, a table, a chart and an HTML page."""
+"""The output of a comparison: lines on the terminal, a table, a chart and an HTML page."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ MAX_NAME = 60
 
 
 def lines(comparison: Comparison) -> Iterator[str]:
-    """The figures of one student, or the table of several and where their report is."""
+    """Yield the figures of one student, or the table of several and the path of their report."""
     if len(comparison.students) == 1:
         yield from table.single(comparison)
     else:
         yield from table.terminal(comparison)
     if comparison.report is not None:
         page = comparison.report / "report.html"
-        yield f"compared in {page}, table.md, table.json, pareto.png"
+        yield f"report in {page}, with table.md, table.json and pareto.png"
 
 
 def write(directory: Path, comparison: Comparison) -> None:
-    """Writes table.json, table.md, pareto.png and report.html."""
-    from distill.evaluation import html, plot  # matplotlib only where there is something to draw
+    """Write table.json, table.md, pareto.png and report.html into `directory`."""
+    from distill.evaluation import html, plot  # matplotlib loads only if there is a chart to draw
 
     body = {
         "labeled": comparison.labeled,
@@ -46,12 +46,12 @@ def write(directory: Path, comparison: Comparison) -> None:
         "report.html": html.page(comparison, png).encode(),
     }
     for name, data in files.items():
-        with artifact.writing(directory / name) as aside:
-            aside.write_bytes(data)
+        with artifact.writing(directory / name) as temporary:
+            temporary.write_bytes(data)
 
 
 def write_results(comparison: Comparison, out: Path | None = None) -> None:
-    """Writes each student's figures beside it, or those of the only student to `out`."""
+    """Write each student's figures into its directory, or those of the only student to `out`."""
     for student in comparison.students:
         body = {
             "labeled": comparison.labeled,
@@ -61,14 +61,17 @@ def write_results(comparison: Comparison, out: Path | None = None) -> None:
         }
         try:
             artifact.write_json(out or student.directory / RESULT, body)
-        except OSError as error:  # the directory may belong to somebody else
+        except OSError as error:  # the directory may belong to another user
             if out is not None:
                 raise
             log.warning("%s was not written beside the student: %s", RESULT, error)
 
 
 def default_directory(runs: Path, comparison: Comparison) -> Path:
-    """RUNS/evaluations/SET-DIGEST, as in val-1f3a5b7c9d: a digest of the set and of the nets."""
+    """Return RUNS/evaluations/SET-DIGEST, such as RUNS/evaluations/val-1f3a5b7c9d.
+
+    The digest depends on the set and the nets, but not on the order of the students.
+    """
     base = filesystem.path_of(comparison.labeled).rstrip("/").rpartition("/")[2]
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", base.split(".", 1)[0]).strip("-")[:MAX_NAME]
     students = sorted(

@@ -1,4 +1,4 @@
-"""Evaluation as one call: find the students, measure them together, write what was measured."""
+"""`winnow evaluate` as one call: find the students, measure them and write the results."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from indexes.sources.spec import open_parts
 
 
 def evaluate(config: EvaluateConfig) -> Comparison:
-    """Measures how good students are and what they cost, in one pass over the labeled set.
+    """Measure the accuracy of students in one pass over the labeled set, and the cost of each.
 
-    Each student's figures are written to evaluation.json beside it. Several students also get a
-    report: report.html, table.md, table.json and pareto.png. Any mistake in a path is reported
-    before anything is computed.
+    Each student's figures are written to evaluation.json in its directory; those of a single
+    student are written to `out` if it is given. Several students also get a report: report.html,
+    table.md, table.json and pareto.png. A wrong path is reported before anything is computed.
 
-    Raises TeacherError for a student that is missing or damaged, SourceError for a set without
-    labels, ValueError for students of different classes or where no image can be decoded.
+    Raises UnknownName if there is no such student, TeacherError if a student is damaged, and
+    SourceError if the set has no labels. Raises ValueError if the students have different classes,
+    if no image can be decoded, or if `out` is a directory for one student or a file for several.
 
-    Example:
+    Example::
+
         comparison = evaluate(EvaluateConfig(students=["resnet8x4"], labeled="/data/val"))
         comparison.to_pandas()[["top1", "num_macs"]]
     """
     device = devices.choose(config.device)
     labeled = str(config.labeled)
     open_parts(labeled)
-    found = find_students(config.students, config.runs)
-    _check_out(config.out, len(found))
-    students = [_opened(student, device, config.trust_builder) for student in found]
+    sources = find_students(config.students, config.runs)
+    _check_out(config.out, len(sources))
+    students = [_opened(source, device, config.trust_builder) for source in sources]
     teacher = config.teacher
     if isinstance(teacher, str):
         teacher = resolve_teacher(teacher, config.runs)
@@ -56,9 +58,9 @@ def _opened(student: Path | Teacher, device: str, trust_builder: bool) -> Teache
 
 
 def _check_out(out: Path | None, num_students: int) -> None:
-    """ValueError where `out` is a directory for one student, or a file for several."""
+    """Raise ValueError if `out` is a directory for one student, or a file for several."""
     is_single = num_students == 1
     if out is not None and (out.is_dir() if is_single else out.is_file()):
-        found, wanted = ("directory", "file") if is_single else ("file", "directory")
-        whom = "one student" if is_single else "several students"
-        raise ValueError(f"--out {out} is a {found}: for {whom} name a {wanted}")
+        kind, expected = ("directory", "file") if is_single else ("file", "directory")
+        count = "one student" if is_single else "several students"
+        raise ValueError(f"--out {out} is a {kind}: give a {expected} for {count}")

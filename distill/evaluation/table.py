@@ -1,4 +1,4 @@
-"""A comparison as lines: a table for a terminal or for Markdown, a few lines for one student."""
+"""A comparison as text: a table for a terminal or for Markdown, or lines for one student."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NUM_WEAKEST = 5
 
 
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """The heads of the columns, and a row for each student and then the teacher."""
+    """Return the column heads, and a row for each student; the teacher's row is last."""
     columns: dict[str, Callable[[StudentResult], str]] = {
         "student": lambda student: student.name,
         "top-1 %": lambda student: percent(student.result.top1),
@@ -34,7 +34,7 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     rows = [[text(student) for text in columns.values()] for student in comparison.students]
     if comparison.teacher is not None:
         first, *others = (text(comparison.teacher) for text in columns.values())
-        rows.append([f"{first} (the teacher)", *others])
+        rows.append([f"{first} (teacher)", *others])
     return list(columns), rows
 
 
@@ -42,18 +42,28 @@ def _rate_at(batch: int, student: StudentResult) -> str:
     return rate(student.cost.images_per_second[batch])
 
 
-def percent(share: float | None) -> str:
-    """`87.31`; nothing for None."""
-    return "" if share is None else f"{100 * share:.2f}"
+def percent(fraction: float | None) -> str:
+    """Format a fraction in 0-1 as a percentage; None gives an empty string.
+
+    Example:
+        >>> percent(0.87314)
+        '87.31'
+    """
+    return "" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def rate(per_second: float) -> str:
-    """`1,234` or `3.21`."""
+    """Format a rate with three significant digits, or as a whole number from 100.
+
+    Example:
+        >>> rate(1234.5), rate(3.214)
+        ('1,234', '3.21')
+    """
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
 def terminal(comparison: Comparison) -> Iterator[str]:
-    """The table in aligned columns, and how to read it."""
+    """Yield the table in aligned columns, and notes on how to read it."""
     heads, rows = cells(comparison)
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for first, *others in (heads, *rows):
@@ -63,7 +73,7 @@ def terminal(comparison: Comparison) -> Iterator[str]:
 
 
 def markdown(comparison: Comparison) -> Iterator[str]:
-    """The table as Markdown, and how to read it."""
+    """Yield the table as Markdown, and notes on how to read it."""
     heads, rows = cells(comparison)
     rule = ["---", *("---:" for _ in heads[1:])]
     for row in (heads, rule, *rows):
@@ -74,20 +84,23 @@ def markdown(comparison: Comparison) -> Iterator[str]:
 
 
 def _literal(text: str) -> str:
-    """As it is, and not what Markdown or HTML would make of it."""
+    """Escape the characters that Markdown or HTML would interpret."""
     return re.sub(r"([\\|*_`<\[])", r"\\\1", " ".join(text.split()))
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
-    """What was evaluated on what, and what the columns mean."""
+    """Yield the number of images, and what the columns mean."""
     result, measured = comparison.students[0].result, comparison.students[0].cost
     yield f"{result.num_images:,} images of {comparison.labeled}{_dropped(result.dropped)}"
-    yield f"{MARK} on the front: none is more accurate for as few MACs, or as accurate for fewer"
-    yield f"MACs: multiply-adds of one image. {machine(measured)}, from pixels to logits"
+    yield (
+        f"{MARK} on the Pareto front: no student is more accurate with as few MACs, or as accurate "
+        "with fewer"
+    )
+    yield f"MACs: multiply-adds per image. {machine(measured)}, from pixels to logits"
 
 
 def machine(measured: cost.Cost) -> str:
-    """Where the images per second were measured."""
+    """Describe the device on which the images per second were measured."""
     threads = f"{measured.num_threads} thread{'s' * (measured.num_threads != 1)}"
     return f"Images/s: {measured.device}, {threads}, {measured.precision}"
 
@@ -97,7 +110,7 @@ def _dropped(dropped: Mapping[str, int]) -> str:
 
 
 def single(comparison: Comparison) -> Iterator[str]:
-    """The figures of the only student, one by one."""
+    """Yield the figures of the only student, one on each line."""
     student = comparison.students[0]
     result, measured = student.result, student.cost
     where = f"{student.directory} on {comparison.labeled}"
@@ -111,13 +124,14 @@ def single(comparison: Comparison) -> Iterator[str]:
     weakest = (f"{name} {100 * value:.1f} %" for value, name in known[:NUM_WEAKEST])
     yield "weakest: " + ", ".join(weakest)
     for reason, count in result.dropped.items():
-        yield f"dropped: {count:,} {reason}"
+        yield f"dropped: {count:,} as {reason}"
     yield (
         f"cost: {measured.num_parameters / 1e6:,.3f} M parameters, "
-        f"{measured.num_macs / 1e6:,.1f} M multiply-adds an image, "
+        f"{measured.num_macs / 1e6:,.1f} M multiply-adds per image, "
         f"{measured.num_bytes / 1e6:,.2f} MB"
     )
     rates = ", ".join(
-        f"{rate(value)} at batch {batch}" for batch, value in measured.images_per_second.items()
+        f"{rate(value)} at batch size {batch}"
+        for batch, value in measured.images_per_second.items()
     )
     yield f"{machine(measured)}: {rates}"

@@ -1,6 +1,6 @@
-"""Students as programs for devices.
+"""The export of students as programs for devices.
 
-`run` is the whole of `winnow export`: `formats` writes .onnx and .pt2 files and checks that they
-give the student's logits on `sample_images`; `quantize` makes 8 bits of them; `model_card` says in
-words what they are; `directory` replaces an export only by a whole one.
+`run` holds the whole of `winnow export`. `formats` writes .onnx and .pt2 files and checks on
+`sample_images` that they give the student's logits. `quantize` makes the 8-bit file. `model_card`
+describes the files in words. `directory` replaces an existing export only by a complete one.
 """

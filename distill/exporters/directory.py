@@ -1,4 +1,4 @@
-"""The directory of an export: what may be replaced there, and whether it is whole."""
+"""The directory of an export: which files may be replaced, and whether it is complete."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from indexes import artifact
 from indexes.artifact import CARD, ArtifactError
 
 MODEL_CARD = "MODEL_CARD.md"
-ASIDE = ".new-"
+NEW_PREFIX = ".new-"  # of the temporary directory of an export in progress
 NAMES = (CARD, *formats.FILES.values(), quantize.FILE, MODEL_CARD)
 
 
 def check_replaceable(directory: Path) -> None:
-    """ArtifactError where `directory` holds anything that is not an export of ours."""
+    """Raise ArtifactError if `directory` holds anything other than an export."""
     if artifact.is_done(directory):
         kind = artifact.read_json(directory / CARD).get("kind")
         if kind != "export":
@@ -37,7 +37,7 @@ def check_replaceable(directory: Path) -> None:
 
 
 def is_whole(directory: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether an export of these inputs is there, each file as it was written."""
+    """Return whether `directory` holds an export of these inputs with every file unchanged."""
     if not artifact.is_done(directory):
         return False
     card = artifact.read_json(directory / CARD)
@@ -47,7 +47,7 @@ def is_whole(directory: Path, inputs: Mapping[str, Any]) -> bool:
 
 
 def file_entry(path: Path) -> dict[str, Any]:
-    """A file as the card lists it; by its name alone where it is not there."""
+    """Return the card's entry of a file: name, bytes and sha256; only the name if it is missing."""
     if not path.is_file():
         return {"name": path.name}
     size = path.stat().st_size
@@ -55,13 +55,16 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 
 def remove_stale(directory: Path) -> None:
-    """Removes what killed exports left."""
-    for stale in directory.glob(f"{ASIDE}*"):
+    """Remove the temporary directories of exports that were killed."""
+    for stale in directory.glob(f"{NEW_PREFIX}*"):
         shutil.rmtree(stale)
 
 
 def replace_files(directory: Path, new: Path) -> None:
-    """Moves the files of `new` into `directory`, whose export is removed before, card first."""
+    """Replace the export in `directory` by the files in `new`.
+
+    The previous export is removed first, its card before all other files.
+    """
     for name in NAMES:
         (directory / name).unlink(missing_ok=True)
     for path in sorted(new.iterdir()):

@@ -1,8 +1,8 @@
-"""A student as a program: .pt2 and .onnx files that compute its logits, and the check of that.
+"""Students as programs: .pt2 and .onnx files, and the check that they give the right logits.
 
-The input is uint8 pixels [B, S, S, 3], RGB, resized and cropped as `facts` says; the output is
-logits [B, C] in float32. Scaling and normalization are inside. B images, S the input's side, C
-classes.
+The input of a program is RGB pixels, uint8 [B, S, S, 3], resized and cropped to the geometry in
+`facts`. The output is logits [B, C] in float32. Scaling and normalization are inside the program.
+Legend: B images, S the side of the input in pixels, C classes.
 """
 
 from __future__ import annotations
@@ -29,34 +29,38 @@ from indexes.models.teacher import Teacher
 
 FILES = {"onnx": "model.onnx", "pt2": "model.pt2"}
 NEEDS = ("onnx", "onnxruntime", "onnxscript")
-# Relative to the larger of 1 and the largest logit. float32 kernels differ by about 1e-6.
+# The gap is relative to max(1, largest |logit|). float32 kernels differ by about 1e-6.
 MAX_PARITY_GAP = 1e-4
-BATCH_SIZES = 1, 2, 61  # a net that was traced for one number of images fails at another
+# A net that was traced for one batch size can fail at another.
+BATCH_SIZES = 1, 2, 61
 
 Logits = npt.NDArray[np.float32]
 Program = Callable[[Pixels], Logits]
 
 
 class ExportError(ValueError):
-    """A student that cannot be exported, or a file whose logits are not the student's."""
+    """A student cannot be exported, or a file does not give the student's logits."""
 
 
 class DeployedNet(nn.Module):
-    """pixels uint8 [B, S, S, 3] -> logits [B, C]: the net's own call, from what a decoder gives."""
+    """A net that takes decoded pixels: uint8 [B, S, S, 3] -> logits [B, C]."""
 
     def __init__(self, net: Net) -> None:
         super().__init__()
-        self.module = net.module  # registers its weights
+        self.module = net.module  # registers the weights
         self.net = net
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits [B, C] of pixels uint8 [B, S, S, 3]."""
+        """Return the logits [B, C] of pixels, uint8 [B, S, S, 3]."""
         return self.net(to_unit(pixels))[2]
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Mutes what exporters print and warn of; an exception passes, and errors are still logged."""
+    """Suppress the output and the warnings of exporters.
+
+    Exceptions are raised as usual, and errors are still logged.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -72,19 +76,26 @@ def quiet() -> Iterator[None]:
 
 
 def read_formats(names: Sequence[str]) -> list[str]:
-    """`onnx,pt2` -> both, each once; ValueError names an unknown one."""
+    """Return the formats in `names`, each once; a name may list several, separated by commas.
+
+    Raises ValueError if a format is unknown, or if no format is given.
+
+    Example:
+        >>> read_formats(["onnx,pt2", "onnx"])
+        ['onnx', 'pt2']
+    """
     formats = list(dict.fromkeys(",".join(names).replace(",", " ").split()))
     for name in formats:
         if name not in FILES:
             hint = plugins.nearest(name, list(FILES))
             raise ValueError(f"there is no format {name!r}.{hint} Known: {', '.join(FILES)}")
     if not formats:
-        raise ValueError(f"--format names none of the formats {', '.join(FILES)}")
+        raise ValueError(f"--format is empty: choose one or more of {', '.join(FILES)}")
     return formats
 
 
 def check_extra() -> None:
-    """ValueError where the packages that write and run .onnx files are not installed."""
+    """Raise ValueError if a package that writes or runs .onnx files is not installed."""
     missing = []
     with quiet():
         for name in NEEDS:
@@ -100,7 +111,7 @@ def check_extra() -> None:
 
 
 def facts(student: Teacher) -> dict[str, Any]:
-    """All that a device must know to feed the file and to read its logits."""
+    """Return all that a device needs to prepare the input and to interpret the logits."""
     card, geometry = student.card, student.geometry
     return {
         "classes": list(card.classes),
@@ -118,7 +129,10 @@ def facts(student: Teacher) -> dict[str, Any]:
 
 
 def trace(student: Teacher) -> torch.export.ExportedProgram:
-    """The student as a graph for any number of images; ExportError where it cannot be traced."""
+    """Trace the student as a graph for any batch size.
+
+    Raises ExportError if the student cannot be traced.
+    """
     size = student.card.input_size
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     try:
@@ -128,30 +142,33 @@ def trace(student: Teacher) -> torch.export.ExportedProgram:
                 (pixels,),
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
-    except Exception as error:  # the tracer raises whatever the net's own code makes of it
+    except Exception as error:  # tracing runs the net's code, which may raise any error
         raise _export_error(student, "torch.export", error) from error
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
-                node.meta.pop("stack_trace", None)  # paths of this machine
+                node.meta.pop("stack_trace", None)  # it contains paths of this machine
     return program
 
 
 def _export_error(student: Teacher, by: str, error: Exception) -> ExportError:
     line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return ExportError(f"{student.card.builder} cannot be exported: {by} says: {line}")
+    return ExportError(f"{student.card.builder} cannot be exported: {by} reports: {line}")
 
 
 def write(student: Teacher, program: torch.export.ExportedProgram, kind: str, path: Path) -> None:
-    """Writes `program` as a .pt2 or .onnx file with the student's facts inside."""
+    """Write `program` as a .pt2 or .onnx file that contains the student's facts.
+
+    Raises ExportError if the program cannot be written in this format.
+    """
     metadata = {key: json.dumps(value) for key, value in facts(student).items()}
     try:
         with quiet():
             data = _as_pt2(program, metadata) if kind == "pt2" else _as_onnx(program, metadata)
-    except Exception as error:  # as for the tracer; an operator without counterpart, say
+    except Exception as error:  # any error, for example for an operator that the format lacks
         raise _export_error(student, f"the {kind} writer", error) from error
-    with artifact.writing(path) as aside:
-        aside.write_bytes(data)
+    with artifact.writing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _as_pt2(program: torch.export.ExportedProgram, metadata: dict[str, str]) -> bytes:
@@ -174,7 +191,7 @@ def _as_onnx(program: torch.export.ExportedProgram, metadata: dict[str, str]) ->
             if dim.dim_param:
                 dim.dim_param = "batch"
     for node in [*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer]:
-        del node.metadata_props[:]  # how it was traced, several times the size of a small graph
+        del node.metadata_props[:]  # the trace is several times as large as a small graph
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
@@ -183,7 +200,10 @@ def _as_onnx(program: torch.export.ExportedProgram, metadata: dict[str, str]) ->
 
 
 def load_program(path: Path, *, num_threads: int = 1) -> Program:
-    """The file at `path` as a function: pixels uint8 [B, S, S, 3] -> logits float32 [B, C]."""
+    """Load a file as a function: pixels, uint8 [B, S, S, 3] -> logits, float32 [B, C].
+
+    `num_threads` applies to .onnx files; a .pt2 file runs with the threads of torch.
+    """
     if path.suffix == ".pt2":
         with quiet():
             module = torch.export.load(path).module()
@@ -198,7 +218,7 @@ def load_program(path: Path, *, num_threads: int = 1) -> Program:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = num_threads
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # only errors
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run_onnx(pixels: Pixels) -> Logits:
@@ -209,7 +229,7 @@ def load_program(path: Path, *, num_threads: int = 1) -> Program:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What `facts` put into the file, from the file alone."""
+    """Read the `facts` from a file."""
     keys = ("classes", "input", "geometry", "mean", "std", "student_digest")
     if path.suffix == ".pt2":
         metadata = dict.fromkeys(keys, "")
@@ -224,9 +244,9 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def spread(student: Teacher, pixels: Pixels) -> float:
-    """How far the student's logits of images lie apart, in the terms of `parity`.
+    """Return how far the student's logits differ between images, relative as in `parity`.
 
-    Where that is little, a wrong file can pass for a right one.
+    The pixels are uint8 [B, S, S, 3]. If the spread is small, a wrong file can pass the check.
     """
     logits_BC = student(to_unit(torch.from_numpy(pixels)))[2]
     largest = (logits_BC - logits_BC.mean(0)).abs().max()
@@ -234,32 +254,38 @@ def spread(student: Teacher, pixels: Pixels) -> float:
 
 
 def parity(student: Teacher, path: Path, batches: Sequence[Pixels]) -> float:
-    """Largest gap between the logits of the file and of the student, relative to the largest.
+    """Return the largest gap between the logits of a file and those of the student.
 
-    The gap is divided by `max(1, largest |logit|)`. Raises ExportError above MAX_PARITY_GAP, where
-    the file does not run or has other facts inside.
+    The gap is relative: it is divided by `max(1, largest |logit|)`. Each batch is uint8
+    [B, S, S, 3].
+
+    Raises ExportError if the gap is above MAX_PARITY_GAP, if the file does not run, or if its facts
+    or the type or shape of its logits are wrong.
     """
     if read_facts(path) != json.loads(json.dumps(facts(student))):
-        raise ExportError(f"{path} holds other metadata than its student's card: export it again")
+        raise ExportError(f"{path} and its student's card have different metadata: export it again")
     program = load_program(path)
     gap, largest = 0.0, 1.0
     for pixels in batches:
         _, _, expected_BC = student(to_unit(torch.from_numpy(pixels)))
         try:
             logits_BC = program(pixels)
-        except Exception as error:  # each runtime has errors of its own
-            raise ExportError(f"{path} does not take {len(pixels)} images: {error}") from error
+        except Exception as error:  # each runtime has its own types of errors
+            raise ExportError(
+                f"{path} fails on a batch of {len(pixels)} images: {error}"
+            ) from error
         expected = expected_BC.numpy()
         if logits_BC.shape != expected.shape or logits_BC.dtype != np.float32:
             raise ExportError(
-                f"{path} gives {logits_BC.dtype} {logits_BC.shape}, not float32 {expected.shape}"
+                f"{path} gives logits of type {logits_BC.dtype} and shape {logits_BC.shape}, not "
+                f"float32 and {expected.shape}"
             )
-        # A NaN must not pass: max() would lose it.
+        # A NaN counts as an infinite gap; max() could ignore it.
         gap = float(np.fmax(gap, np.nan_to_num(np.abs(logits_BC - expected), nan=np.inf).max()))
         largest = max(largest, float(np.abs(expected).max()))
     if not gap / largest <= MAX_PARITY_GAP:
         raise ExportError(
-            f"{path} differs from its student: logits differ by {gap / largest:.1e} of the largest "
-            f"one, and at most {MAX_PARITY_GAP:.0e} is allowed; the file was not kept"
+            f"{path} does not match its student: the logits differ by {gap / largest:.1e} of the "
+            f"largest logit, and at most {MAX_PARITY_GAP:.0e} is allowed; the file is not kept"
         )
     return gap / largest

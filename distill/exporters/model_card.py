@@ -1,6 +1,6 @@
-"""MODEL_CARD.md of an exported student: what it is, how it is run, what it was made of, its limits.
+"""The MODEL_CARD.md of an export: description, usage, training, data, results and limitations.
 
-A section of which nothing is known is left out, or says so where a reader would miss it.
+Unknown facts are left out. The card says so if a reader would miss them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from PIL import Image, ImageOps
 
 
 def prepare(path, geometry):
-    image = ImageOps.exif_transpose(Image.open(path))  # upright
-    if image.has_transparency_data:  # on white
+    image = ImageOps.exif_transpose(Image.open(path))  # turn it upright
+    if image.has_transparency_data:  # blend it with white
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
-    image = image.convert("RGB")  # of 8 bits; scale 16 bits to that before
+    image = image.convert("RGB")  # scale 16-bit images to 8 bits before this line
     size, shorter = geometry["size"], geometry["shorter_side"]
     scaled = [shorter * side // min(image.size) for side in image.size]
     image = image.resize(scaled, Image.Resampling[geometry["interpolation"].upper()])
@@ -57,7 +57,11 @@ NUM_NAMED = 20
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """All that a model card is written from. `bytes_of` and `parity` are by file name."""
+    """The facts for a model card. `bytes_of` and `parity` are by file name.
+
+    `record`: the training record of the student. `origins`: the shard sets that it was trained on.
+    `evaluation`: its evaluation.json. `gain`: what the 8-bit file gains and loses.
+    """
 
     name: str
     card: Card
@@ -72,15 +76,15 @@ class CardFacts:
 
 
 def write(facts: CardFacts) -> str:
-    """The card as Markdown."""
+    """Write the model card as Markdown."""
     sections = {
-        "What it is": _summary(facts),
-        "How to run it": _usage(facts),
-        "How it was trained": _training(facts),
-        "What it was trained on": _data(facts),
-        "Figures": _figures(facts),
-        "Do the files give the student's logits": _parity(facts),
-        "Known limits": _limits(facts),
+        "Description": _summary(facts),
+        "Usage": _usage(facts),
+        "Training": _training(facts),
+        "Training data": _data(facts),
+        "Results": _results(facts),
+        "Difference from PyTorch": _parity(facts),
+        "Limitations": _limits(facts),
     }
     blocks = [f"# {facts.name}\n"]
     for title, lines in sections.items():
@@ -91,32 +95,32 @@ def write(facts: CardFacts) -> str:
 
 
 def architecture(card: Card) -> str:
-    """The net in words; a reused classifier is named, which a builder's name hides."""
+    """Describe the net; a reused classifier is named, because the builder's name hides it."""
     builder = card.builder.removeprefix("reused:")
     is_reused = builder != card.builder
     inner = card.arguments.get("arguments", {}) if is_reused else card.arguments
     text = f"`{builder}`" + "".join(f", {key}={value}" for key, value in inner.items())
     if is_reused:
-        text += ", a projector and its teacher's own classifier, as one net"
+        text += ", a projector and the teacher's classifier, as one net"
     return text
 
 
 def _summary(facts: CardFacts) -> Iterator[str]:
     card = facts.card
     size, num = card.input_size, len(card.classes)
-    yield "An image classifier" + (", distilled from a larger teacher." if _inputs(facts) else ".")
+    yield "An image classifier" + (", distilled from a teacher." if _inputs(facts) else ".")
     yield ""
-    yield f"- Net: {architecture(card)}"
+    yield f"- Architecture: {architecture(card)}"
     yield f"- Parameters: {facts.num_parameters:,}"
-    yield f"- Input: `pixels`, uint8 [batch, {size}, {size}, 3], RGB; any batch"
+    yield f"- Input: `pixels`, uint8 [batch, {size}, {size}, 3], RGB; any batch size"
     yield (
-        f"- Preparation: upright, shorter side to {round(size / card.crop_frac)} pixels "
-        f"({card.interpolation}), then the central {size} x {size}. Scaling and normalization "
-        "are inside the file"
+        f"- Preparation: turn the image upright, resize its shorter side to "
+        f"{round(size / card.crop_frac)} pixels ({card.interpolation}), and crop the central "
+        f"{size} x {size} pixels. Scaling and normalization are inside the file"
     )
     yield f"- Output: `logits`, float32 [batch, {num}], before softmax"
     named = ", ".join(_inline(name) for name in card.classes[:NUM_NAMED])
-    more = f", and {num - NUM_NAMED:,} more, all inside the file" if num > NUM_NAMED else ""
+    more = f", and {num - NUM_NAMED:,} more; the file holds all names" if num > NUM_NAMED else ""
     yield f"- Classes ({num:,}): {named}{more}"
     for name, size in facts.bytes_of.items():
         yield f"- `{name}`: {size / 1e6:.2f} MB"
@@ -124,17 +128,18 @@ def _summary(facts: CardFacts) -> Iterator[str]:
 
 
 def _usage(facts: CardFacts) -> Iterator[str]:
-    yield "Both the class names and the preparation are read from the file itself."
+    yield "The file holds the class names and the geometry. This function prepares an image:"
     yield from ("", "```python", *PREPARE.splitlines(), "```")
     for name, (runtime, code) in SAMPLES.items():
         if name in facts.bytes_of:
-            yield from ("", f"`{name}` by {runtime}:", "", "```python", *code.splitlines(), "```")
+            yield from ("", f"Run `{name}` with {runtime}:", "")
+            yield from ("```python", *code.splitlines(), "```")
     if facts.gain is not None:
-        yield from ("", "`model.int8.onnx` is run as `model.onnx` is.")
+        yield from ("", "Run `model.int8.onnx` in the same way as `model.onnx`.")
 
 
 def _inputs(facts: CardFacts) -> Mapping[str, Any]:
-    """The inputs of a distillation; empty for a net that was trained on labels or imported."""
+    """Return the inputs of the distillation; empty if the net was not distilled."""
     inputs = facts.record.get("inputs")
     if isinstance(inputs, Mapping) and "teacher_digest" in inputs:
         return inputs
@@ -144,15 +149,15 @@ def _inputs(facts: CardFacts) -> Mapping[str, Any]:
 def _training(facts: CardFacts) -> Iterator[str]:
     inputs = _inputs(facts)
     if "labeled" in (facts.record.get("inputs") or {}):
-        yield "- By cross-entropy on the labels of images, by `winnow train-teacher`"
+        yield "- Trained with cross-entropy on labeled images by `winnow train-teacher`"
     if not inputs:
         return
-    yield f"- Method of distillation: `{inputs.get('method', 'not known')}`"
-    for title, key in (("Its settings", "config"), ("Training", "recipe")):
+    yield f"- Distillation method: `{inputs.get('method', 'unknown')}`"
+    for title, key in (("Settings", "config"), ("Training recipe", "recipe")):
         if inputs.get(key):
             yield f"- {title}: {_settings(inputs[key])}"
     if inputs.get("mix_frac"):
-        yield f"- Share of the second set of images in each batch: {inputs['mix_frac']}"
+        yield f"- Fraction of each batch from the second shard set: {inputs['mix_frac']}"
     if inputs.get("teacher_digest"):
         yield f"- Digest of the teacher: `{inputs['teacher_digest']}`"
 
@@ -163,7 +168,7 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 def _data(facts: CardFacts) -> Iterator[str]:
     if not facts.origins:
-        yield "Not known: the directory that was exported has no record of a training on shards."
+        yield "Unknown: the exported directory has no record of training on shards."
     for number, origin in enumerate(facts.origins):
         if number:
             yield ""
@@ -173,67 +178,69 @@ def _data(facts: CardFacts) -> Iterator[str]:
 def _origin(origin: Origin) -> Iterator[str]:
     summary = origin.summary
     if "name" not in summary:
-        yield f"A set of shards that was not found again, of digest `{origin.digest}`."
+        yield f"Shards with digest `{origin.digest}`, which were not found at the time of export."
         return
     yield f"Shards `{summary['name']}`, digest `{origin.digest}`:"
     yield ""
     if "num_samples" in summary:
         yield f"- Images: {summary['num_samples']:,}"
     if "corpus" in summary:
-        yield f"- Taken from: {_inline(str(summary['corpus']))}"
+        yield f"- Corpus: {_inline(str(summary['corpus']))}"
     if "method" in summary:
-        yield f"- Method of selection: `{summary['method']}`"
+        yield f"- Selection method: `{summary['method']}`"
     if summary.get("config"):
-        yield f"- Its settings: {_settings(summary['config'])}"
+        yield f"- Settings: {_settings(summary['config'])}"
     if isinstance(summary.get("generator"), Mapping):
-        yield f"- Synthetic, by a generator: {_settings(summary['generator'])}"
+        yield f"- Synthetic images from a generator: {_settings(summary['generator'])}"
     teacher = summary.get("teacher", {})
     if teacher:
         known = [f"`{teacher[key]}`" for key in ("name", "builder") if teacher.get(key)]
         yield "- Labeled by the teacher " + ", ".join([*known, f"digest `{teacher['digest']}`"])
     if "funnel" in summary:
-        yield from ("- From the first look to what was kept:", "", "```")
+        yield from ("- Images after each step of the selection:", "", "```")
         yield from (*funnel_lines(summary["funnel"]), "```")
 
 
-def _figures(facts: CardFacts) -> Iterator[str]:
+def _results(facts: CardFacts) -> Iterator[str]:
     agreement = facts.record.get("agreement")
     if agreement is not None:
         yield (
-            f"- Agreement with the teacher: {100 * agreement:.1f} % of images of its shards that "
-            "were held out of the training"
+            f"- Agreement with the teacher: {100 * agreement:.1f} % on images of the shards that "
+            "were held out from training"
         )
     evaluation = facts.evaluation
     if evaluation is not None:
-        where = _inline("/".join(str(evaluation["labeled"]).rstrip("/").split("/")[-2:]))
+        labeled = _inline("/".join(str(evaluation["labeled"]).rstrip("/").split("/")[-2:]))
         num = evaluation["num_images"]
-        yield f"- Top-1 on {where}: {100 * evaluation['top1']:.2f} % of {num:,} images"
+        yield f"- Top-1 accuracy on {labeled}: {100 * evaluation['top1']:.2f} % of {num:,} images"
         if evaluation.get("top5") is not None:
-            yield f"- Top-5 there: {100 * evaluation['top5']:.2f} %"
+            yield f"- Top-5 accuracy on these images: {100 * evaluation['top5']:.2f} %"
         if evaluation.get("agreement") is not None:
-            yield f"- Agreement with the teacher there: {100 * evaluation['agreement']:.2f} %"
+            agreement = 100 * evaluation["agreement"]
+            yield f"- Agreement with the teacher on these images: {agreement:.2f} %"
         known = sorted((v, k) for k, v in evaluation.get("per_class", {}).items() if v is not None)
         if len(known) > 1:
             weakest = ", ".join(f"{_inline(k)} {100 * v:.1f} %" for v, k in known[:3])
-            yield f"- Weakest classes there: {weakest}"
+            yield f"- Weakest classes: {weakest}"
     elif facts.card.accuracy is not None:
-        yield f"- Accuracy as its vendor states it: {100 * facts.card.accuracy:.2f} %"
+        yield f"- Accuracy stated by the vendor: {100 * facts.card.accuracy:.2f} %"
     else:
         yield "- Accuracy on labeled images: not measured"
     if facts.gain is not None:
         gain = facts.gain
         yield (
             f"- 8 bits ({gain.kind}): the same class as in float32 for {100 * gain.agreement:.1f} "
-            f"% of {gain.num_measured:,} images, {gain.int8_bytes / gain.float_bytes:.2f} of the "
-            f"bytes, {gain.speedup:.2f} of the images per second "
-            f"({gain.int8_images_per_second:,.0f} "
-            f"against {gain.float_images_per_second:,.0f}; onnxruntime, one image at a time, one "
-            "thread of the machine that exported it)"
+            f"% of {gain.num_measured:,} images, {gain.int8_bytes / gain.float_bytes:.2f} times "
+            f"the bytes, {gain.speedup:.2f} times the images per second "
+            f"({gain.int8_images_per_second:,.0f} against {gain.float_images_per_second:,.0f}, "
+            "measured with onnxruntime, one image at a time, on one thread of the machine that "
+            "exported the files)"
         )
 
 
 def _parity(facts: CardFacts) -> Iterator[str]:
-    yield f"Largest difference of a logit from PyTorch's, relative, on {facts.parity_images}:"
+    yield "The largest difference between the logits of the file and those of the student in"
+    yield f"PyTorch, relative to the largest logit, on {facts.parity_images}:"
     yield ""
     yield from (f"- `{name}`: {value:.2g}" for name, value in facts.parity.items())
 
@@ -241,31 +248,32 @@ def _parity(facts: CardFacts) -> Iterator[str]:
 def _limits(facts: CardFacts) -> Iterator[str]:
     if _inputs(facts):
         yield (
-            "- It learned from a teacher's predictions and from no human label: it repeats its "
-            "teacher's mistakes, and adds its own."
+            "- The student learned from the predictions of a teacher and from no human label. It "
+            "repeats the teacher's mistakes and adds its own."
         )
     yield (
-        "- The licences of the images that it was trained on are not known here; ask whoever "
-        "holds them before you publish it."
+        "- The licenses of the training images are not recorded. Ask the holders of the images "
+        "before you publish the model."
     )
     if facts.evaluation is None:
-        yield "- No accuracy was measured on labeled images: measure it before you rely on it."
+        yield "- No accuracy was measured on labeled images. Measure it before you use the model."
     yield (
-        f"- It knows {len(facts.card.classes):,} classes and puts every image into one of them, "
-        "also one that shows none."
+        f"- The model knows {len(facts.card.classes):,} classes and assigns one of them to every "
+        "image, even to an image that shows none of them."
     )
     if facts.gain is not None and facts.gain.kind == "static":
         yield (
-            "- In 8 bits sums may saturate on x86 processors without VNNI: measure it on the "
-            "device."
+            "- The sums of the 8-bit file may saturate on x86 processors without VNNI. Measure "
+            "its accuracy on the device."
         )
     yield (
-        "- Another library's resize gives slightly other pixels, and so slightly other logits: "
-        "the figures are of torch's antialiased one, Pillow's lies within two levels of 256 of it."
+        "- Libraries resize images slightly differently, which changes the logits slightly. The "
+        "results are for torch's antialiased resize; Pillow's pixels differ from it by at most two "
+        "of 256 levels."
     )
 
 
 def _inline(text: str) -> str:
-    """Untrusted text for one line of Markdown: class names and paths come from anywhere."""
+    """Escape text for one line of Markdown; class names and paths are not trusted."""
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
     return "".join(f"\\{letter}" if letter in "\\`*_[]<>#|" else letter for letter in plain)

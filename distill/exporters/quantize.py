@@ -1,6 +1,7 @@
-"""An .onnx file in 8 bits by onnxruntime's own tools, and whether that pays.
+"""8-bit .onnx files, made with the tools of onnxruntime, and what they gain and lose.
 
-Static: QDQ, per channel, ranges from calibration images. Dynamic: ranges found at each call.
+Static: the QDQ format, per channel, with ranges from calibration images. Dynamic: the ranges are
+computed at each call.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from indexes import artifact
 from indexes.images.decode import Pixels
 
 FILE = "model.int8.onnx"
-# The first images calibrate, others measure. Ranges settle within a few hundred images. OURS
+# The first images calibrate, and others measure. Ranges settle within a few hundred images. OURS
 NUM_CALIBRATION, NUM_MEASURED = 256, 512
 BATCH = 16
-ROUNDS, SECONDS = 5, 0.1  # of timing: rounds of both files in turn, and the length of one
+ROUNDS, SECONDS = 5, 0.1  # of timing: in each round, both files run for this long in turn
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What 8 bits cost and give. `agreement`: the share of images of the same class, 0-1.
+    """What the 8-bit file gains and loses against the float32 file.
 
-    Images per second are onnxruntime's, one image at a time on one thread of this machine.
+    `agreement`: the fraction of images, in 0-1, for which both predict the same class. Images per
+    second are measured with onnxruntime, one image at a time, on one thread of this machine.
     """
 
     kind: str
@@ -45,50 +47,52 @@ class Gain:
 
     @property
     def speedup(self) -> float:
-        """Images per second in 8 bits over those in float32."""
+        """The images per second of the 8-bit file divided by those of the float32 file."""
         return self.int8_images_per_second / self.float_images_per_second
 
 
 def check_kind(kind: str, formats: list[str], has_images: bool) -> None:
-    """ValueError where the file that 8 bits are made of, or images to measure, are missing."""
+    """Raise ValueError if an 8-bit file is requested without the .onnx file or without images."""
     if kind != "none" and "onnx" not in formats:
         raise ValueError(f"--int8 {kind} needs the .onnx file: add --format onnx")
     if kind != "none" and not has_images:
-        why = "calibrated and measured" if kind == "static" else "measured"
+        purpose = "calibration and measurement" if kind == "static" else "measurement"
         raise ValueError(
-            f"--int8 {kind} is {why} on real images, but the student's shards are not under "
-            "RUNS/shards: give images like those of the device with --images, or another --runs"
+            f"--int8 {kind} needs real images for {purpose}, but the student's shards are not "
+            "under RUNS/shards: give images like those of the device with --images, or another "
+            "--runs"
         )
 
 
 def quantize_file(
     source: Path, target: Path, kind: str, samples: SampleImages, *, seconds: float = SECONDS
 ) -> Gain:
-    """Writes `source` in 8 bits to `target`; what that costs and gives, measured on the images.
+    """Write an 8-bit version of `source` to `target`, and measure it on the samples.
 
-    Each round of timing takes `seconds`.
+    In each round of timing, each file runs for `seconds`.
 
-    Raises ExportError where onnxruntime cannot, ValueError for fewer than two images.
+    Raises ExportError if onnxruntime cannot quantize the file, ValueError if there are fewer than
+    two images.
     """
     if len(samples) < 2:
         raise ValueError(
             f"{samples.name} holds {len(samples)} readable image, but --int8 needs at least 2"
         )
-    # Never measured on an image that calibrated it.
+    # The file is never measured on an image that calibrated it.
     num_calibration = min(NUM_CALIBRATION, len(samples) // 2) if kind == "static" else 0
     try:
-        with quiet(), artifact.writing(target) as aside:
-            _convert(source, aside, kind, samples.batches(0, num_calibration, BATCH))
-    except Exception as error:  # its tools raise whatever they like at an operator
+        with quiet(), artifact.writing(target) as temporary:
+            _convert(source, temporary, kind, samples.batches(0, num_calibration, BATCH))
+    except Exception as error:  # onnxruntime's tools raise many types of errors
         if isinstance(error, OSError):
             raise
         raise ExportError(f"onnxruntime cannot quantize {source}: {error}") from error
     programs = load_program(source), load_program(target)
     agreement, num_measured = _agreement(*programs, samples, num_calibration)
-    first = next(samples.batches(0, 1, 1))
-    before, after = images_per_second(programs, first, seconds)
+    pixels = next(samples.batches(0, 1, 1))
+    rates = images_per_second(programs, pixels, seconds)
     sizes = source.stat().st_size, target.stat().st_size
-    return Gain(kind, agreement, num_measured, num_calibration, *sizes, before, after)
+    return Gain(kind, agreement, num_measured, num_calibration, *sizes, *rates)
 
 
 def _convert(source: Path, target: Path, kind: str, batches: Iterator[Pixels]) -> None:
@@ -106,8 +110,8 @@ def _convert(source: Path, target: Path, kind: str, batches: Iterator[Pixels]) -
         prepared = Path(scratch) / "prepared.onnx"
         quant_pre_process(source, prepared)
         if kind == "static":
-            # 8-bit weights agree more than 7-bit ones (98.2 against 96.7 % on a WRN-16-2), but
-            # their sums saturate on x86 without VNNI; MODEL_CARD.md says so.
+            # Agreement is higher with 8-bit weights than with 7-bit weights (98.2 against 96.7 % on
+            # a WRN-16-2), but the sums may saturate on x86 without VNNI. The model card says so.
             quantization.quantize_static(
                 prepared,
                 target,
@@ -118,7 +122,7 @@ def _convert(source: Path, target: Path, kind: str, batches: Iterator[Pixels]) -
                 weight_type=types.QInt8,
             )
         else:
-            # Unsigned: onnxruntime's ConvInteger is several times slower with signed weights.
+            # onnxruntime's ConvInteger is several times slower with signed weights.
             quantization.quantize_dynamic(
                 prepared, target, per_channel=True, weight_type=types.QUInt8
             )
@@ -135,12 +139,12 @@ def _copy_facts(source: Path, target: Path) -> None:
 
 
 def _agreement(
-    before: Program, after: Program, samples: SampleImages, start: int
+    float_program: Program, int8_program: Program, samples: SampleImages, start: int
 ) -> tuple[float, int]:
-    """The share of images that both put in the same class, and their number."""
+    """Return the fraction of images with the same predicted class, and the number of images."""
     same: list[npt.NDArray[np.bool_]] = []
     for pixels in samples.batches(start, start + NUM_MEASURED, BATCH):
-        float_BC, int8_BC = before(pixels), after(pixels)
+        float_BC, int8_BC = float_program(pixels), int8_program(pixels)
         if not np.isfinite(int8_BC).all():
             raise ExportError(
                 "the 8-bit file gives logits that are not finite: export without --int8"
@@ -153,7 +157,10 @@ def _agreement(
 def images_per_second(
     programs: tuple[Program, Program], pixels: Pixels, seconds: float
 ) -> tuple[float, float]:
-    """The rates of both programs, run in turn: medians of rounds that take `seconds` each."""
+    """Return the images per second of two programs on one batch of pixels, uint8 [B, S, S, 3].
+
+    The programs run in turn, for `seconds` each; the results are medians over ROUNDS rounds.
+    """
     rates: tuple[list[float], list[float]] = [], []
     for _ in range(ROUNDS):
         for program, rate in zip(programs, rates, strict=True):

@@ -1,4 +1,4 @@
-"""The whole of an export: programs, each checked, perhaps 8 bits, a model card, and the card."""
+"""`winnow export` as one call: write, check and quantize the programs, and write the cards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from distill.evaluation.compare import find_student
 from distill.exporters import directory as export_directory
 from distill.exporters import formats, model_card, quantize, sample_images
 from distill.exporters.config import ExportConfig
-from distill.exporters.directory import ASIDE, MODEL_CARD, file_entry
+from distill.exporters.directory import MODEL_CARD, NEW_PREFIX, file_entry
 from distill.exporters.quantize import Gain
 from distill.exporters.sample_images import SampleImages
 from distill.provenance import Origin
@@ -28,8 +28,8 @@ from indexes.images.decode import Pixels
 from indexes.models.teacher import Teacher, load_teacher
 
 log = logging.getLogger(__name__)
-# Logits that lie closer together than this many parity gaps tell a wrong file from a right one
-# badly.
+# If the logits of different images lie closer together than this many parity gaps, the check can
+# hardly detect a wrong file.
 MIN_SPREAD_GAPS = 10
 NUM_CHECKED = sum(formats.BATCH_SIZES)
 LIBRARIES = ("torch", "onnx", "onnxruntime")
@@ -37,10 +37,11 @@ LIBRARIES = ("torch", "onnx", "onnxruntime")
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """A student's programs in a directory.
+    """An export: the programs of a student in a directory.
 
-    `files`: bytes by name. `parity`: by name, the largest difference of a logit from PyTorch's,
-    relative to the largest logit, on `parity_images`. `int8`: what 8 bits cost and give.
+    `files`: bytes by file name. `parity`: by file name, the largest difference between the logits
+    of the file and of PyTorch, relative to the largest logit. `parity_images`: a description of the
+    images of this check. `int8`: what the 8-bit file gains and loses, or None without one.
     """
 
     directory: Path
@@ -52,7 +53,11 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What is known of a student besides its net: its training, its images, its accuracy."""
+    """What is known about a student besides its net: training, training images and accuracy.
+
+    `record`: the record in its card. `origins`: the shard sets that it was trained on.
+    `evaluation`: its evaluation.json, or None.
+    """
 
     record: Mapping[str, Any]
     origins: Sequence[Origin]
@@ -60,13 +65,13 @@ class History:
 
 
 def export(config: ExportConfig) -> Export:
-    """Writes a student as programs with a model card, unless they are there already.
+    """Write a student as programs with a model card, unless a complete export exists already.
 
-    An export that fails leaves the one before it.
+    If an export fails, the previous one stays in place.
 
-    Raises TeacherError for a student that is missing or damaged, ArtifactError for a directory of
-    something else, ExportError for a student that cannot be exported or a file whose logits are
-    not the student's, ValueError for options that do not go together.
+    Raises UnknownName if there is no such student, TeacherError if it is damaged, ArtifactError if
+    the directory holds anything other than an export, ExportError if the student cannot be exported
+    or a file does not give the student's logits, and ValueError if options contradict each other.
 
     Example: `export(ExportConfig(student="resnet8x4", formats=["pt2"])).parity["model.pt2"]`
     """
@@ -86,7 +91,7 @@ def export(config: ExportConfig) -> Export:
         "formats": sorted(kinds),
         "int8": config.int8,
         "images": str(config.images) if config.images else shards and shards.digest,
-        # What the model card says besides: after a new evaluation the export is made anew.
+        # The model card describes these, so a new evaluation leads to a new export.
         "described": artifact.digest(described),
     }
     export_directory.check_replaceable(directory)
@@ -101,7 +106,7 @@ def export(config: ExportConfig) -> Export:
 
 
 def open_export(directory: Path) -> Export:
-    """The export in `directory`; ArtifactError where there is no whole one."""
+    """Open the export in `directory`; raise ArtifactError if there is no complete one."""
     card = artifact.read_card(directory, "export")
     return Export(
         directory=directory,
@@ -113,26 +118,26 @@ def open_export(directory: Path) -> Export:
 
 
 def lines(exported: Export) -> Iterator[str]:
-    """A line per file: its size, and how near it is to the student."""
+    """Yield a line for each file: its size, and how far its logits are from the student's."""
     for name, value in exported.parity.items():
         yield (
             f"{exported.directory / name}: {exported.files[name] / 1e6:.2f} MB, logits within "
-            f"{value:.2g} of the student's on {exported.parity_images}"
+            f"{value:.2g} (relative) of the student's on {exported.parity_images}"
         )
     gain = exported.int8
     if gain is not None:
         yield (
             f"{exported.directory / quantize.FILE}: {gain.int8_bytes / 1e6:.2f} MB, the same class "
-            f"for {100 * gain.agreement:.1f} % of {gain.num_measured:,} images, "
+            f"as in float32 for {100 * gain.agreement:.1f} % of {gain.num_measured:,} images, "
             f"{gain.int8_images_per_second:,.0f} images/s against "
-            f"{gain.float_images_per_second:,.0f} in float32 ({gain.speedup:.2f} x; one at a time, "
-            "one thread)"
+            f"{gain.float_images_per_second:,.0f} in float32 ({gain.speedup:.2f} x; one image at a "
+            "time, one thread)"
         )
-    yield f"{exported.directory / MODEL_CARD}: what it is, how to run it, where it came from"
+    yield f"{exported.directory / MODEL_CARD}: description, usage, training, results, limitations"
 
 
 def _load(config: ExportConfig) -> Teacher:
-    """The student on the CPU, whatever device an open one is on."""
+    """Load the student on the CPU, even if it is already open on another device."""
     if isinstance(config.student, Teacher):
         directory = config.student.directory
     else:
@@ -150,19 +155,19 @@ def _history(student: Teacher, runs: Path) -> History:
 
 
 def _evaluation(student: Teacher) -> Mapping[str, Any] | None:
-    """evaluation.json beside the student where it is of this very student."""
+    """Return the student's evaluation.json, or None if there is none of exactly this student."""
     with contextlib.suppress(ArtifactError, OSError):
         body = artifact.read_json(student.directory / report.RESULT)
         needed = ("labeled", "num_images", "top1")
-        is_whole = all(name in body for name in needed)
-        if is_whole and body.get("student_digest") == student.card.digest:
+        is_complete = all(name in body for name in needed)
+        if is_complete and body.get("student_digest") == student.card.digest:
             return body
     return None
 
 
 @contextlib.contextmanager
 def _readable_record(directory: Path) -> Iterator[None]:
-    """A record or evaluation of another make is one line: neither is covered by a digest."""
+    """Report a malformed record or evaluation as one line, because no digest covers them."""
     try:
         yield
     except ArtifactError:
@@ -175,16 +180,19 @@ def _readable_record(directory: Path) -> Iterator[None]:
 
 
 def _samples(source: str | None, int8: str, student: Teacher) -> SampleImages | None:
-    """Images to check and calibrate on; None where there are none."""
+    """Return images for the check and for calibration; None if there is no source of images."""
     if source is None:
-        log.warning("no images are given with --images: the files are checked on noise")
+        log.warning(
+            "the student's shards are not under RUNS/shards, and --images is not given: the files "
+            "are checked on noise"
+        )
         return None
     num = NUM_CHECKED
     if int8 != "none":
         num = quantize.NUM_MEASURED + quantize.NUM_CALIBRATION * (int8 == "static")
     samples = sample_images.gather_samples(source, num, student.geometry)
     for reason, count in samples.dropped.items():
-        log.warning("%s: dropped %d %s", source, count, reason)
+        log.warning("%s: dropped %d as %s", source, count, reason)
     return samples
 
 
@@ -196,11 +204,11 @@ def _make(
     int8: str,
     samples: SampleImages | None,
 ) -> dict[str, Any]:
-    """Writes the files into `directory`; what was measured of them is the body of the card."""
+    """Write the files into `directory`, and return the body of the card with the measurements."""
     export_directory.remove_stale(directory)
-    # Aside, on the same disk: where it fails, an export that was there before still is.
-    with tempfile.TemporaryDirectory(prefix=ASIDE, dir=directory) as aside:
-        new = Path(aside)
+    # The temporary directory is on the same disk. If a step fails, the previous export is intact.
+    with tempfile.TemporaryDirectory(prefix=NEW_PREFIX, dir=directory) as temporary:
+        new = Path(temporary)
         body = _write_programs(student, new, kinds, samples)
         if int8 != "none":
             assert samples is not None
@@ -218,10 +226,10 @@ def _make(
 def _write_programs(
     student: Teacher, new: Path, kinds: Sequence[str], samples: SampleImages | None
 ) -> dict[str, Any]:
-    """Writes and checks a program of each kind; ExportError for one that is wrong."""
+    """Write and check a program of each kind; raise ExportError if one is wrong."""
     batches = _batches(student, samples)
     num = min(NUM_CHECKED, len(samples)) if samples else NUM_CHECKED
-    images = f"{num} images" if samples else f"{num} images of noise, as no real ones were found"
+    images = f"{num} images" if samples else f"{num} images of noise (no real images)"
     if formats.spread(student, batches[-1]) < MIN_SPREAD_GAPS * formats.MAX_PARITY_GAP:
         log.warning(
             "%s gives nearly the same logits for every image: it has learned little, so the "
@@ -250,7 +258,7 @@ def _write_programs(
 
 
 def _batches(student: Teacher, samples: SampleImages | None) -> list[Pixels]:
-    """Images in every batch size to be checked, over again where there are too few."""
+    """Return a batch of each size to check; images repeat if there are too few."""
     if samples is None:
         pixels = sample_images.noise(NUM_CHECKED, student.card.input_size)
     else:

@@ -1,6 +1,6 @@
-"""A sample of images to measure an export on, as a device would see them.
+"""A sample of images for measuring an export, prepared as on a device.
 
-n images, B of a batch, S the side of the student's input.
+Legend: n images, B images of a batch, S the side of the student's input in pixels.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from indexes.shards.reader import open_shards
 from indexes.sources.sample import DamagedPart
 from indexes.sources.spec import open_parts
 
-SEED = 0  # of the order: a folder per class must not give a batch of one class
-NUM_PASSED = 20  # images of a part passed for each one taken: a tar may be sorted by class
+SEED = 0  # shuffles the images: with a folder per class, a batch must not hold a single class
+READ_PER_SAMPLE = 20  # images read from a part for each one taken: a tar may be sorted by class
 
 
 @dataclass(frozen=True)
 class SampleImages:
-    """n images, kept as their own bytes; `dropped` counts those that could not be read."""
+    """A sample of n encoded images. `dropped`: how many could not be read, by reason."""
 
     name: str
     geometry: Geometry
@@ -37,21 +37,22 @@ class SampleImages:
         return len(self.encoded)
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[Pixels]:
-        """Images start to stop as uint8 [B, S, S, 3], `size` at a time, the last ones fewer."""
+        """Yield images start to stop in batches of up to `size` images, uint8 [B, S, S, 3]."""
         for low in range(start, min(stop, len(self)), size):
             chunk = self.encoded[low : min(low + size, stop)]
             yield np.stack([load_view(data, self.geometry)[0] for data in chunk])
 
 
 def noise(num: int, size: int) -> Pixels:
-    """uint8 [num, size, size, 3]: what a file is checked on where there are no images."""
+    """Return random pixels, uint8 [num, size, size, 3], for a check without images."""
     return np.random.default_rng(SEED).integers(0, 256, (num, size, size, 3), np.uint8)
 
 
 def gather_samples(spec: str, num: int, geometry: Geometry) -> SampleImages:
-    """Up to `num` images of shards, or of any spec that `open_parts` reads, from all over it.
+    """Gather up to `num` images from all over a shard set, or a spec that `open_parts` reads.
 
-    Raises SourceError or ArtifactError for what is not there, ValueError where no image is whole.
+    Raises SourceError or ArtifactError if `spec` does not exist, ValueError if no image can be
+    decoded.
     """
     dropped: Counter[str] = Counter()
     encoded: list[bytes] = []
@@ -69,7 +70,7 @@ def gather_samples(spec: str, num: int, geometry: Geometry) -> SampleImages:
 
 
 def _read(spec: str, num: int, dropped: Counter[str]) -> Iterator[bytes]:
-    """Images of evenly spaced rows of shards, or a reservoir sample of evenly spaced parts."""
+    """Yield evenly spaced rows of shards, or a reservoir sample of each of evenly spaced parts."""
     if artifact.is_done(spec):
         shards = open_shards(Path(spec))
         for row in _spaced(len(shards), num):
@@ -77,16 +78,16 @@ def _read(spec: str, num: int, dropped: Counter[str]) -> Iterator[bytes]:
         return
     parts = open_parts(spec)
     chosen = [parts[number] for number in _spaced(len(parts), num)]
-    each = -(-num // len(chosen))
+    per_part = -(-num // len(chosen))
     generator = np.random.default_rng(SEED)
     for part in chosen:
         samples = iter(part)
-        reservoir: list[bytes] = []  # every image seen so far is here with equal chance
+        reservoir: list[bytes] = []  # holds each image read so far with the same probability
         try:
-            for seen, sample in enumerate(itertools.islice(samples, NUM_PASSED * each)):
-                at = seen if seen < each else int(generator.integers(seen + 1))
-                if at < each:
-                    reservoir[at : at + 1] = [sample.data]
+            for number, sample in enumerate(itertools.islice(samples, READ_PER_SAMPLE * per_part)):
+                slot = number if number < per_part else int(generator.integers(number + 1))
+                if slot < per_part:
+                    reservoir[slot : slot + 1] = [sample.data]
         except DamagedPart as error:
             dropped["damaged_part"] += error.lost
         finally:
@@ -97,5 +98,5 @@ def _read(spec: str, num: int, dropped: Counter[str]) -> Iterator[bytes]:
 
 
 def _spaced(num: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `num`, evenly spaced."""
-    return sorted({int(at) for at in np.linspace(0, num - 1, min(num, most))})
+    """Return at most `most` evenly spaced numbers below `num`."""
+    return sorted({int(number) for number in np.linspace(0, num - 1, min(num, most))})

@@ -84,7 +84,7 @@ def test_several_students_are_distilled_and_evaluated(runs: Path) -> None:
         assert record["config"] == vars(winnow.Config(temperature=2.0))
         assert record["recipe"]["lr"] == pytest.approx(0.1 / 8)
     (page,) = (runs / "evaluations").glob("val-*/report.html")
-    assert f"compared in {page}" in output
+    assert f"report in {page}" in output
     assert "demo-winnow-resnet14-seed4" in page.read_text()
     code, output = call(*words)
     assert code == 0

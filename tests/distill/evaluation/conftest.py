@@ -1,4 +1,4 @@
-"""Students of three geometries, their teacher, and a labeled set with two bad files."""
+"""Students of three geometries, their teacher, and a labeled set with two unreadable files."""
 
 from __future__ import annotations
 

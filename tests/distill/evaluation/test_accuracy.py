@@ -46,38 +46,37 @@ def test_accuracy_agreement_and_drops(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, teacher = world
-    monkeypatch.setattr(
-        devices, "has_bf16", lambda device: False
-    )  # Single images have the same rounding.
+    # In float32, batches and single images have the same rounding.
+    monkeypatch.setattr(devices, "has_bf16", lambda device: False)
     student = distillation.make_teacher(tmp_path / "student", seed=9)
     make_labeled(tmp_path / "set")
     (tmp_path / "set" / "ant" / "bad.png").write_bytes(distillation.draw_image(0)[:60])
     (tmp_path / "set" / "bee" / "none.png").write_bytes(b"")
     result = evaluate_net(student, str(tmp_path / "set"), teacher=teacher)
-    ours, theirs = predictions(student, 20), predictions(teacher, 20)
+    student_classes, teacher_classes = predictions(student, 20), predictions(teacher, 20)
     labels = [label_of(number) for number in range(20)]
-    hits = [a == b for a, b in zip(ours, labels, strict=True)]
+    hits = [a == b for a, b in zip(student_classes, labels, strict=True)]
     assert result.num_images == 20
     assert sum(result.dropped.values()) == 2
     assert result.dropped["empty"] == 1
     assert result.top1 == pytest.approx(sum(hits) / 20)
     assert result.top5 is None
-    same = sum(a == b for a, b in zip(ours, theirs, strict=True)) / 20
-    assert result.agreement == pytest.approx(same)
+    num_equal = sum(a == b for a, b in zip(student_classes, teacher_classes, strict=True))
+    assert result.agreement == pytest.approx(num_equal / 20)
     confidences = [confidence(student, number) for number in range(20)]
     expected = expected_calibration_error(np.array(confidences), np.array(hits))
     assert result.ece == pytest.approx(expected, abs=1e-5)
     for number, name in enumerate(distillation.CLASSES):
         in_class = [hit for hit, label in zip(hits, labels, strict=True) if label == number]
         assert result.per_class[name] == pytest.approx(sum(in_class) / len(in_class))
-    assert len(set(ours)) > 1, "a student that predicts one class is no test"
+    assert len(set(student_classes)) > 1, "the student must predict several classes"
 
 
 def test_unlabeled_and_undecodable_sets_are_refused(world: World, tmp_path: Path) -> None:
     _, teacher = world
-    place = tmp_path / "ant"
-    place.mkdir()
-    (place / "0.png").write_bytes(b"no image")
+    folder = tmp_path / "ant"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="no image can be decoded"):
         evaluate_net(teacher, str(tmp_path))
     with pytest.raises(SourceError):
@@ -94,31 +93,31 @@ def test_a_net_with_nan_logits_is_named(world: World, tmp_path: Path) -> None:
 
 
 def test_a_set_is_read_batch_by_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At most two batches are decoded ahead of the nets, whatever the length of the set."""
+    """For a set of any length, at most one batch is read ahead of the nets."""
     _, teacher = world
-    taken: list[int] = []
+    read: list[int] = []
 
-    def endless(spec: str, classes: object) -> Iterator[tuple[Sample, int]]:
+    def counted(spec: str, classes: object) -> Iterator[tuple[Sample, int]]:
         for number in range(40):
-            taken.append(number)
+            read.append(number)
             yield Sample(str(number), "png", distillation.draw_image(number), 0, {}), number % 3
 
-    seen: list[int] = []
+    batch_sizes: list[int] = []
     call = Teacher.__call__
 
-    def heard(self: Teacher, pixels: torch.Tensor) -> object:
-        seen.append(len(pixels))
-        assert len(taken) <= sum(seen) + 8, "one batch is in the nets and one is ahead"
+    def recorded(self: Teacher, pixels: torch.Tensor) -> object:
+        batch_sizes.append(len(pixels))
+        assert len(read) <= sum(batch_sizes) + 8, "at most one batch is read ahead"
         return call(self, pixels)
 
-    monkeypatch.setattr(accuracy, "open_labeled", endless)
-    monkeypatch.setattr(Teacher, "__call__", heard)
+    monkeypatch.setattr(accuracy, "open_labeled", counted)
+    monkeypatch.setattr(Teacher, "__call__", recorded)
     (result,) = evaluate_nets([teacher], "anything", batch_size=8)
     assert result.num_images == 40
-    assert seen == [8] * 5
+    assert batch_sizes == [8] * 5
 
 
-def test_agreement_with_itself_is_one_and_restores_the_mode(world: World) -> None:
+def test_agreement_with_itself_is_one_and_the_mode_is_restored(world: World) -> None:
     _, teacher = world
     generator = torch.Generator().manual_seed(0)
     colors = torch.randint(0, 256, (30, 1, 1, 3), dtype=torch.uint8, generator=generator)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distill.evaluation.calibration import NUM_BINS, expected_calibration_error
 
-# An equal-width rule goes wrong at the edges of the bins.
+# The edges of the bins are tested too: rounding errors occur there.
 CONFIDENCES = st.one_of(
     st.floats(0, 1, width=32), st.integers(0, NUM_BINS).map(lambda edge: edge / NUM_BINS)
 )
@@ -19,44 +19,44 @@ CONFIDENCES = st.one_of(
 def slow(confidences: list[float], hits: list[bool]) -> float:
     total = 0.0
     for number in range(NUM_BINS):
-        mine = []
+        in_bin = []
         for confidence, hit in zip(confidences, hits, strict=True):
             above = confidence > number / NUM_BINS or (number == 0 and confidence == 0)
             if above and confidence <= (number + 1) / NUM_BINS:
-                mine.append((confidence, hit))
-        if mine:
-            sure = sum(confidence for confidence, _ in mine) / len(mine)
-            right = sum(hit for _, hit in mine) / len(mine)
-            total += len(mine) / len(confidences) * abs(right - sure)
+                in_bin.append((confidence, hit))
+        if in_bin:
+            mean_confidence = sum(confidence for confidence, _ in in_bin) / len(in_bin)
+            accuracy = sum(hit for _, hit in in_bin) / len(in_bin)
+            total += len(in_bin) / len(confidences) * abs(accuracy - mean_confidence)
     return total
 
 
 @given(st.lists(st.tuples(CONFIDENCES, st.booleans()), min_size=1, max_size=60))
 def test_the_error_equals_a_double_loop(pairs: list[tuple[float, bool]]) -> None:
     confidences, hits = [list(column) for column in zip(*pairs, strict=True)]
-    found = expected_calibration_error(np.array(confidences), np.array(hits))
-    assert found == pytest.approx(slow(confidences, hits), abs=1e-12)
-    assert 0 <= found <= 1
-    backwards = expected_calibration_error(np.array(confidences[::-1]), np.array(hits[::-1]))
-    assert backwards == pytest.approx(found)
+    ece = expected_calibration_error(np.array(confidences), np.array(hits))
+    assert ece == pytest.approx(slow(confidences, hits), abs=1e-12)
+    assert 0 <= ece <= 1
+    reversed_ece = expected_calibration_error(np.array(confidences[::-1]), np.array(hits[::-1]))
+    assert reversed_ece == pytest.approx(ece)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_error_matches_values_by_hand(dtype: npt.DTypeLike) -> None:
+def test_the_error_matches_hand_computed_values(dtype: npt.DTypeLike) -> None:
     ones = np.ones(40, dtype)
     assert expected_calibration_error(ones, np.zeros(40, bool)) == 1
     assert expected_calibration_error(ones, np.ones(40, bool)) == 0
     assert expected_calibration_error(0 * ones, np.zeros(40, bool)) == 0
-    # In one bin 3 of 4 are right at a confidence of .75; in another 1 of 2 at .5.
+    # In one bin, 3 of 4 are right at a confidence of .75. In another bin, 1 of 2 is right at .5.
     confidences = np.array([0.75] * 4 + [0.5] * 2, dtype)
     hits = np.array([1, 1, 1, 0, 1, 0], bool)
     assert expected_calibration_error(confidences, hits) == pytest.approx(0, abs=1e-7)
-    # Errors of opposite sign cancel within a bin and not between bins.
+    # Errors of opposite sign cancel within a bin but not between bins.
     assert expected_calibration_error(confidences, ~hits) == pytest.approx(4 / 6 * 0.5)
-    # (m - 1) / M < confidence <= m / M: one third is the last of bin 5, with .3 but not with .35.
+    # Bin m holds (m - 1) / M < confidence <= m / M. So bin 5 holds .3 and one third, but not .35.
     thirds = np.array([1 / 3, 0.3, 0.35])
-    found = expected_calibration_error(thirds, np.array([True, False, False]))
-    assert found == pytest.approx((abs(1 - 1 / 3 - 0.3) + 0.35) / 3)
+    ece = expected_calibration_error(thirds, np.array([True, False, False]))
+    assert ece == pytest.approx((abs(1 - 1 / 3 - 0.3) + 0.35) / 3)
 
 
 def test_calibrated_confidences_have_no_error() -> None:
@@ -75,7 +75,7 @@ def test_calibrated_confidences_have_no_error() -> None:
     [
         (np.zeros(0), np.zeros(0, bool), "N above 0"),
         (np.zeros(3), np.zeros(2, bool), r"\(3,\) and \(2,\)"),
-        (np.zeros((3, 2)), np.zeros((3, 2), bool), "one \\[N\\] each"),
+        (np.zeros((3, 2)), np.zeros((3, 2), bool), r"the same shape \[N\]"),
         (np.array([1.1]), np.zeros(1, bool), "between 0 and 1"),
         (np.array([np.nan]), np.zeros(1, bool), "between 0 and 1"),
     ],

@@ -1,4 +1,4 @@
-"""Comparison of students: one pass over the images, sorted by cost, the Pareto front marked."""
+"""Comparison of students: one pass over the images, a list sorted by cost, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -35,13 +35,12 @@ def load_students(runs: Path) -> list[Teacher]:
 def test_one_pass_gives_the_results_of_separate_passes(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        devices, "has_bf16", lambda device: False
-    )  # Batches have the same rounding.
+    # In float32, batches of different sizes have the same rounding.
+    monkeypatch.setattr(devices, "has_bf16", lambda device: False)
     teacher = load_teacher(runs / "teachers" / "mentor")
     nets = load_students(runs)
-    alone = [evaluate_net(net, str(runs / "val"), teacher=teacher) for net in nets]
-    decoded: list[Geometry] = []  # appended to by threads
+    separate = [evaluate_net(net, str(runs / "val"), teacher=teacher) for net in nets]
+    decoded: list[Geometry] = []  # threads append to it
     num_seen: Counter[Path] = Counter()
     call = Teacher.__call__
 
@@ -49,19 +48,19 @@ def test_one_pass_gives_the_results_of_separate_passes(
         decoded.append(geometry)
         return load_view(data, geometry)
 
-    def heard(self: Teacher, pixels: Any) -> Any:
+    def recorded(self: Teacher, pixels: Any) -> Any:
         num_seen[self.directory] += len(pixels)
         return call(self, pixels)
 
     monkeypatch.setattr(accuracy, "load_view", counted)
-    monkeypatch.setattr(Teacher, "__call__", heard)
+    monkeypatch.setattr(Teacher, "__call__", recorded)
     together = evaluate_nets(nets, str(runs / "val"), teacher=teacher, batch_size=8)
-    for result, single in zip(together, alone, strict=False):
+    for result, single in zip(together, separate, strict=False):
         assert result == replace(single, ece=result.ece)
         assert result.ece == pytest.approx(single.ece, abs=1e-6)  # The batch size changes the sums.
     assert len({result.top1 for result in together}) > 1
     assert set(num_seen.values()) == {20}, "each net sees each image once"
-    # The two bad files fail at the first geometry.
+    # The two unreadable files fail at the first geometry, so no other geometry decodes them.
     first, *others = (decoded.count(view) for view in dict.fromkeys(net.geometry for net in nets))
     assert (first, others) == (22, [20, 20])
     assert together[-1].top1 == evaluate_net(teacher, str(runs / "val")).top1
@@ -87,15 +86,15 @@ def test_students_are_sorted_by_cost_and_marked_on_the_front(runs: Path) -> None
 def test_unfinished_students_are_left_out_of_a_comparison(
     runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole, diverged = runs / "students" / "small", tmp_path / "diverged"
+    finished, diverged = runs / "students" / "small", tmp_path / "diverged"
     diverged.mkdir()
     (diverged / "log.jsonl").write_text("")
     with caplog.at_level(logging.WARNING, logger="distill"):
-        assert find_students([str(diverged), str(whole)], runs) == [whole]
+        assert find_students([str(diverged), str(finished)], runs) == [finished]
     assert f"{diverged}: left out" in caplog.text
     assert find_students([diverged], runs) == [diverged]
     with pytest.raises(UnknownName, match="nowhere"):
-        find_students([diverged, whole, str(tmp_path / "nowhere")], runs)
+        find_students([diverged, finished, str(tmp_path / "nowhere")], runs)
 
 
 def test_a_student_that_is_named_twice_is_listed_once(runs: Path) -> None:

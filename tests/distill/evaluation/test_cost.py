@@ -1,4 +1,4 @@
-"""The cost of a net, compared with counts by hand."""
+"""The cost of a net, compared with hand-computed counts."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ World = tuple[Shards, Teacher]
 
 
 def resnet8_macs(side: int, num_classes: int) -> int:
-    """Sum over convolutions: output positions x kernel positions x channels in x channels out."""
+    """Sum positions x kernel positions x channels in x channels out; add the classifier."""
     total = side * side * 9 * 3 * 16
     width_in = 16
     for stage, width in enumerate((16, 32, 64)):
-        places = (side // 2**stage) ** 2
-        total += places * 9 * width_in * width + places * 9 * width * width
+        positions = (side // 2**stage) ** 2
+        total += positions * 9 * width_in * width + positions * 9 * width * width
         if stage:
-            total += places * width_in * width
+            total += positions * width_in * width
         width_in = width
     return total + 64 * num_classes
 
 
 def test_cost_of_a_resnet8(world: World) -> None:
     _, net = world
-    found = cost.measure(net)
-    assert found.num_macs == resnet8_macs(32, 3)
-    assert found.num_parameters == sum(one.numel() for one in net.net.module.parameters())
-    assert found.num_bytes == len((net.directory / WEIGHTS).read_bytes())
-    assert list(found.images_per_second) == [1, 64]
-    assert all(math.isfinite(one) and one > 0 for one in found.images_per_second.values())
-    assert found.device == cost.device_name("cpu") != ""
-    assert found.num_threads == torch.get_num_threads()
-    assert found.precision in ("float32", "bfloat16")
+    measured = cost.measure(net)
+    assert measured.num_macs == resnet8_macs(32, 3)
+    parameters = net.net.module.parameters()
+    assert measured.num_parameters == sum(parameter.numel() for parameter in parameters)
+    assert measured.num_bytes == len((net.directory / WEIGHTS).read_bytes())
+    assert list(measured.images_per_second) == [1, 64]
+    assert all(math.isfinite(rate) and rate > 0 for rate in measured.images_per_second.values())
+    assert measured.device == cost.device_name("cpu") != ""
+    assert measured.num_threads == torch.get_num_threads()
+    assert measured.precision in ("float32", "bfloat16")
     assert not net.net.module.training
 
 
@@ -65,17 +66,17 @@ class Attentive(nn.Module):
 """
 
 
-def test_fused_attention_is_counted_and_the_last_linear_once(tmp_path: Path) -> None:
-    """The counter of torch misses the fused kernel of its encoder layers."""
+def test_fused_attention_is_counted_and_the_last_linear_is_counted_once(tmp_path: Path) -> None:
+    """torch's counter misses the fused kernel of torch's encoder layers."""
     (tmp_path / "net.py").write_text(ATTENTIVE)
     net = build_net(f"{tmp_path / 'net.py'}:Attentive", num_classes=3, trust=True)
     save_teacher(tmp_path / "t", net, classes=distillation.CLASSES, input_size=16)
     before = torch.backends.mha.get_fastpath_enabled()
-    found = cost.count_macs(load_teacher(tmp_path / "t", trust_builder=True))
+    num_macs = cost.count_macs(load_teacher(tmp_path / "t", trust_builder=True))
     tokens, width = 16, 32
     projections = 4 * tokens * width * width + 2 * tokens * width * 64
     products = 2 * tokens * tokens * width
-    assert found == tokens * 3 * 4 * 4 * width + projections + products + 3 * width
+    assert num_macs == tokens * 3 * 4 * 4 * width + projections + products + 3 * width
     assert torch.backends.mha.get_fastpath_enabled() == before
 
 
@@ -84,13 +85,13 @@ def test_slow_nets_are_timed_over_fewer_runs(world: World, monkeypatch: pytest.M
     _, net = world
     monkeypatch.setattr(cost, "RUN_SECONDS", 0.1)
     for step_seconds, num_steps in ((10.0, 1), (1.5, 2), (0.04, 5 * 2)):
-        ran: list[int] = []
+        runs: list[int] = []
 
-        def seconds(step: object, repeats: int, device: str, one: float = step_seconds,
-                    ran: list[int] = ran) -> float:  # fmt: skip
-            ran.append(repeats)
-            return one * repeats
+        def seconds(step: object, repeats: int, device: str, step_seconds: float = step_seconds,
+                    runs: list[int] = runs) -> float:  # fmt: skip
+            runs.append(repeats)
+            return step_seconds * repeats
 
         monkeypatch.setattr(cost, "_seconds", seconds)
         assert cost.images_per_second(net, 8) == pytest.approx(8 / step_seconds)
-        assert sum(ran) == 2 + num_steps, "two steps to warm up, then the timed ones"
+        assert sum(runs) == 2 + num_steps, "two warm-up steps, then the timed steps"

@@ -1,4 +1,4 @@
-"""The page needs no other file, and all text from cards and paths is escaped."""
+"""The HTML page needs no other file, and all text from cards and paths is escaped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.comparisons import HOSTILE, make_comparison
 
 
 class Reader(HTMLParser):
-    """Collects the tags, cells and sources of a page."""
+    """Collect the tags, the text and the sources of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -30,13 +30,13 @@ class Reader(HTMLParser):
 def test_the_page_is_self_contained_and_escaped() -> None:
     comparison = make_comparison(5)
     text = html.page(comparison, plot.draw(comparison))
-    read = Reader(text)
+    reader = Reader(text)
     assert "<script" not in text
-    assert read.tags["script"] == 0
-    assert set(HOSTILE) < set(read.text)
-    assert {student.name for student in comparison.students} < set(read.text)
-    assert "no image" in read.text
-    assert read.tags["tr"] == (1 + 5 + 1) + (1 + 4)
-    (source,) = read.sources
+    assert reader.tags["script"] == 0
+    assert set(HOSTILE) < set(reader.text)
+    assert {student.name for student in comparison.students} < set(reader.text)
+    assert "no images" in reader.text
+    assert reader.tags["tr"] == (1 + 5 + 1) + (1 + 4)
+    (source,) = reader.sources
     assert source.startswith("data:image/png;base64,")
     assert "http" not in text

@@ -8,28 +8,28 @@ from hypothesis import strategies as st
 
 from distill.evaluation.pareto import front
 
-# There are few values, so ties in one or both figures are common.
+# There are few values, so ties in the gain, the cost or both are common.
 PAIRS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=20)
 
 
 def slow(gains: list[int], costs: list[int]) -> list[bool]:
-    found = []
+    marks = []
     for gain, cost in zip(gains, costs, strict=True):
         beaten = False
         for other_gain, other_cost in zip(gains, costs, strict=True):
             as_good = other_gain >= gain and other_cost <= cost
             beaten |= as_good and (other_gain, other_cost) != (gain, cost)
-        found.append(not beaten)
-    return found
+        marks.append(not beaten)
+    return marks
 
 
 @given(PAIRS)
 def test_the_front_equals_a_double_loop(pairs: list[tuple[int, int]]) -> None:
-    gains, costs = [one for one, _ in pairs], [other for _, other in pairs]
-    found = front(gains, costs)
-    assert found.dtype == np.bool_
-    assert list(found) == slow(gains, costs)
-    assert found.any() or not pairs
+    gains, costs = [gain for gain, _ in pairs], [cost for _, cost in pairs]
+    marks = front(gains, costs)
+    assert marks.dtype == np.bool_
+    assert list(marks) == slow(gains, costs)
+    assert marks.any() or not pairs
 
 
 def test_the_front_matches_known_fronts() -> None:

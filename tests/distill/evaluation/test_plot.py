@@ -1,4 +1,4 @@
-"""Charts show the front, the teacher and every name, for all names."""
+"""Charts show the front, the teacher and every name; the names may hold any characters."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def pixels_of(comparison: Comparison) -> Any:
 
 
 def is_near(pixels: Any, color: str) -> Any:
-    wanted = [int(color[at : at + 2], 16) for at in (1, 3, 5)]
-    return (np.abs(pixels - wanted) < 25).all(-1)
+    rgb = [int(color[start : start + 2], 16) for start in (1, 3, 5)]
+    return (np.abs(pixels - rgb) < 25).all(-1)
 
 
 @pytest.mark.parametrize("num", [1, 2, 5, 40])
@@ -35,7 +35,9 @@ def test_a_chart_shows_any_number_of_students(num: int) -> None:
         assert pixels.shape[1] == plot.WIDTH_INCHES * plot.DPI
         assert pixels.shape[0] >= plot.MIN_HEIGHT_INCHES * plot.DPI
         assert is_near(pixels, plot.FRONT).sum() > 300, "the points and steps of the front"
-        assert 0.005 < (pixels.min(-1) < 200).mean() < 0.3, "dark pixels and a margin around them"
+        assert 0.005 < (pixels.min(-1) < 200).mean() < 0.3, (
+            "some pixels are dark, and most are background"
+        )
     dashes = is_near(with_teacher, plot.TEACHER).any(0)
     assert dashes.sum() > 500, "the line of the teacher spans the chart"
     assert not is_near(without, plot.TEACHER).any()

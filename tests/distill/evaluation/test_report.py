@@ -1,4 +1,4 @@
-"""The report of a comparison: four files in a directory, and a JSON next to each student."""
+"""The report of a comparison: four files in a directory, and a JSON file for each student."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_report_is_four_files(tmp_path: Path) -> None:
     assert body.keys() == {"labeled", "students", "teacher"}
 
 
-def test_figures_are_written_next_to_each_student(tmp_path: Path) -> None:
+def test_figures_are_written_into_the_directory_of_each_student(tmp_path: Path) -> None:
     comparison = comparison_in(tmp_path, 2)
     report.write_results(comparison)
     for number, student in enumerate(comparison.students):
@@ -59,7 +59,7 @@ def test_the_default_directory_depends_on_the_students_and_not_on_their_order(
     first = report.default_directory(tmp_path, comparison)
     assert first.parent == tmp_path / "evaluations"
     assert first.name.startswith("set-")
-    turned = replace(comparison, students=comparison.students[::-1])
-    assert report.default_directory(tmp_path, turned) == first
+    reordered = replace(comparison, students=comparison.students[::-1])
+    assert report.default_directory(tmp_path, reordered) == first
     fewer = replace(comparison, students=comparison.students[:2])
     assert report.default_directory(tmp_path, fewer) != first

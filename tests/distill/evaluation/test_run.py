@@ -1,4 +1,4 @@
-"""`evaluate`: its files and results, and the mistakes that it reports before it computes."""
+"""`evaluate`: its files and results, and the mistakes that it reports before any computation."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def test_several_students_get_a_report(runs: Path, tmp_path: Path) -> None:
     body = json.loads((comparison.report / "table.json").read_text())
     assert [student["name"] for student in body["students"]] == ["small", "large"]
     for student in body["students"]:
-        beside = json.loads((Path(student["directory"]) / "evaluation.json").read_text())
-        assert beside == {
+        figures = json.loads((Path(student["directory"]) / "evaluation.json").read_text())
+        assert figures == {
             "labeled": str(runs / "val"), "student_digest": student["digest"],
             **student["result"], "cost": student["cost"],
         }  # fmt: skip
     assert evaluate(EvaluateConfig(students=students[::-1], **options)).report == comparison.report
-    elsewhere = EvaluateConfig(students=students, out=tmp_path / "again", **options)
-    assert evaluate(elsewhere).report == tmp_path / "again"
-    assert (tmp_path / "again" / "report.html").is_file()
+    with_out = EvaluateConfig(students=students, out=tmp_path / "out", **options)
+    assert evaluate(with_out).report == tmp_path / "out"
+    assert (tmp_path / "out" / "report.html").is_file()
 
 
 def test_out_is_a_file_for_one_student(runs: Path, tmp_path: Path) -> None:
@@ -50,9 +50,9 @@ def test_out_is_a_file_for_one_student(runs: Path, tmp_path: Path) -> None:
     assert comparison.report is None
     assert json.loads((tmp_path / "x").read_text())["top1"] == comparison.students[0].result.top1
     assert not (tmp_path / "evaluations").exists()
-    with pytest.raises(ValueError, match="x is a file: for several students name a directory"):
+    with pytest.raises(ValueError, match="x is a file: give a directory for several students"):
         evaluate(EvaluateConfig(students=[small, large], out=tmp_path / "x", **options))
-    with pytest.raises(ValueError, match="is a directory: for one student name a file"):
+    with pytest.raises(ValueError, match="is a directory: give a file for one student"):
         evaluate(EvaluateConfig(students=[small], out=tmp_path, **options))
 
 
@@ -78,17 +78,19 @@ def test_mistakes_are_reported_before_anything_is_computed(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = runs / "students" / "small"
-    turned = make_student(tmp_path / "turned", "resnet8", classes=distillation.CLASSES[::-1])
-    (tmp_path / "cut").mkdir()
+    reversed_classes = make_student(
+        tmp_path / "reversed", "resnet8", classes=distillation.CLASSES[::-1]
+    )
+    (tmp_path / "damaged").mkdir()
 
     def refuse(*_: object) -> None:
         raise AssertionError("an image was read")
 
     monkeypatch.setattr(accuracy, "load_view", refuse)
     for students, labeled, teacher, message in (
-        ([good, turned], runs / "val", None, "turned have different classes"),
-        ([good], runs / "val", turned, "turned have different classes"),
-        ([good, tmp_path / "cut"], runs / "val", None, "cut has no card.json"),
+        ([good, reversed_classes], runs / "val", None, "reversed have different classes"),
+        ([good], runs / "val", reversed_classes, "reversed have different classes"),
+        ([good, tmp_path / "damaged"], runs / "val", None, "damaged has no card.json"),
         ([good, tmp_path / "none"], runs / "val", None, "no student '.*none'"),
         ([good], tmp_path / "nowhere", None, "nowhere: no such file"),
     ):

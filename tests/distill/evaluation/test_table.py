@@ -1,4 +1,4 @@
-"""Tables keep their columns in Markdown and on a terminal, for all names."""
+"""Tables keep their columns in Markdown and on a terminal, whatever the names contain."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_terminal_tables_align_their_columns() -> None:
     assert printable(comparison.students[2].name) == "\\x1b[31mred"
 
 
-def test_one_student_is_reported_figure_by_figure() -> None:
+def test_a_single_student_is_reported_in_lines() -> None:
     lines = list(table.single(make_comparison(1)))
     assert "1,000 images, top-1" in lines[0]
-    assert "dropped: 3 corrupt" in lines
+    assert "dropped: 3 as corrupt" in lines
     assert any(line.startswith("cost: 1.235 M parameters") for line in lines)

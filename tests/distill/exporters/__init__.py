@@ -1,1 +1,1 @@
-"""Tests of distill/exporters: programs, 8 bits, model cards."""
+"""Tests of distill/exporters: programs, 8-bit files and model cards."""

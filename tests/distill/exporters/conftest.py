@@ -1,4 +1,4 @@
-"""Shards, and a student trained on them."""
+"""Shards, and a student that was trained on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The directory of an export: other files are never replaced, and damage is detected."""
+"""The directory of an export: foreign files are never replaced, and damage is detected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from indexes.artifact import ArtifactError
 from tests.support import distillation
 
 
-def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
+def test_foreign_files_are_never_replaced(tmp_path: Path) -> None:
     directory.check_replaceable(tmp_path / "absent")
     teacher = distillation.make_teacher(tmp_path / "teacher")
     with pytest.raises(ArtifactError, match="holds 'teacher', not an export"):

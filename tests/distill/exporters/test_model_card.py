@@ -44,15 +44,15 @@ def test_names_are_escaped_and_unknown_facts_are_left_out(tmp_path: Path) -> Non
     text = model_card.write(facts_of(save_wide(tmp_path / "wide")))
     assert "50.00 %" in text
     assert "a \\| b, \\*bee\\*, cat \\# d" in text
-    assert "How it was trained" not in text
+    assert "## Training\n" not in text
     assert "no human label" not in text
-    assert "Not known: the directory that was exported has no record" in text
+    assert "Unknown: the exported directory has no record" in text
 
 
 def test_a_net_trained_on_labels_is_not_called_a_student(tmp_path: Path) -> None:
     record = {"inputs": {"labeled": [["set", "print"]], "recipe": {"epochs": 1}}}
     text = model_card.write(facts_of(save_wide(tmp_path / "wide"), record))
-    assert "By cross-entropy on the labels of images" in text
+    assert "Trained with cross-entropy on labeled images" in text
     assert "distilled" not in text
     assert "human label" not in text
 
@@ -61,7 +61,7 @@ def test_training_images_and_figures_are_listed(tmp_path: Path) -> None:
     inputs = {"teacher_digest": "cafe", "method": "kd3", "config": {"align": 1.0, "none": None}}
     facts = facts_of(save_wide(tmp_path / "wide"), {"inputs": inputs, "agreement": 0.75})
     funnel = {"in": 9, "dropped": {"empty": 2}, "kept": 7}
-    known = {"name": "demo", "num_samples": 7, "corpus": "a_lake", "funnel": funnel}
+    summary = {"name": "demo", "num_samples": 7, "corpus": "a_lake", "funnel": funnel}
     evaluation = {
         "labeled": "/data/far/val_set/", "num_images": 1200, "top1": 0.9, "top5": None,
         "agreement": 0.8, "per_class": {"ant": 0.5, "bee": None, "cat": 1.0},
@@ -70,30 +70,30 @@ def test_training_images_and_figures_are_listed(tmp_path: Path) -> None:
     text = model_card.write(
         replace(
             facts,
-            origins=[Origin("d1", None, known), Origin("d2", None, {"digest": "d2"})],
+            origins=[Origin("d1", None, summary), Origin("d2", None, {"digest": "d2"})],
             evaluation=evaluation,
             gain=gain,
         )
     )
     for line in (
-        "distilled from a larger teacher",
-        "Method of distillation: `kd3`",
-        "- Its settings: align 1.0\n",
+        "distilled from a teacher",
+        "Distillation method: `kd3`",
+        "- Settings: align 1.0\n",
         "Shards `demo`, digest `d1`",
-        "- Taken from: a\\_lake",
-        "A set of shards that was not found again, of digest `d2`",
+        "- Corpus: a\\_lake",
+        "Shards with digest `d2`, which were not found",
         "           7 kept",
-        "75.0 % of images of its shards",
-        "Top-1 on far/val\\_set: 90.00 % of 1,200 images",
-        "Weakest classes there: ant 50.0 %, cat 100.0 %",
+        "75.0 % on images of the shards",
+        "Top-1 accuracy on far/val\\_set: 90.00 % of 1,200 images",
+        "Weakest classes: ant 50.0 %, cat 100.0 %",
         "8 bits (static): the same class as in float32 for 98.2 %",
-        "0.27 of the bytes, 2.30 of the images per second",
+        "0.27 times the bytes, 2.30 times the images per second",
         "no human label",
     ):
         assert line in text, line
 
 
-def test_the_samples_run_with_only_the_exported_files(
+def test_the_code_samples_run_with_only_the_exported_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher = save_wide(tmp_path / "wide")

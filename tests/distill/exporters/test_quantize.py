@@ -1,4 +1,4 @@
-"""8 bits: the effect is measured on images that are not used for calibration."""
+"""8-bit files: their effect is measured on images that are not used for calibration."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_the_effect_of_8_bits_is_measured(runs: Path, tmp_path: Path, kind: str)
     assert min(gain.float_images_per_second, gain.int8_images_per_second) > 0
     assert gain.speedup == gain.int8_images_per_second / gain.float_images_per_second
     before, after = session(source), session(target)
-    facts = [running.get_modelmeta().custom_metadata_map for running in (before, after)]
-    assert facts[0] == facts[1], "the smaller file also works alone"
+    facts = [opened.get_modelmeta().custom_metadata_map for opened in (before, after)]
+    assert facts[0] == facts[1], "the 8-bit file also contains the facts"
     types = {node.op_type for node in onnx.load(target).graph.node}
     assert ("QuantizeLinear" if kind == "static" else "ConvInteger") in types
     (pixels,) = samples.batches(gain.num_calibration, 60, 60)
-    tops = [running.run(None, {"pixels": pixels})[0].argmax(1) for running in (before, after)]
+    tops = [opened.run(None, {"pixels": pixels})[0].argmax(1) for opened in (before, after)]
     assert gain.agreement == pytest.approx((tops[0] == tops[1]).mean(), abs=0.04)
     assert after.run(None, {"pixels": pixels[:7]})[0].shape == (7, 3)
 

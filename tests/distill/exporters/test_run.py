@@ -1,4 +1,4 @@
-"""`winnow export` end to end: the files that it writes, keeps, refuses and replaces."""
+"""`winnow export` end to end: which files it writes, keeps, refuses and replaces."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_teacher_is_exported_and_checked_on_given_images(
     assert exported.files.keys() == {"model.pt2", "MODEL_CARD.md"}
     assert exported.parity["model.pt2"] <= 1e-4
     assert exported.int8 is None
-    assert f"{images}: dropped 1 corrupt" in caplog.text
+    assert f"{images}: dropped 1 as corrupt" in caplog.text
 
 
 def test_8_bits_are_reported(runs: Path, tmp_path: Path) -> None:
@@ -62,21 +62,23 @@ def test_8_bits_are_reported(runs: Path, tmp_path: Path) -> None:
     assert gain["num_measured"] == 60
     assert "8 bits (dynamic)" in (tmp_path / "MODEL_CARD.md").read_text()
     code, out, _ = call(*words)
-    assert f"the same class for {100 * gain['agreement']:.1f} % of 60 images" in out
+    assert f"the same class as in float32 for {100 * gain['agreement']:.1f} % of 60 images" in out
     assert len(out.splitlines()) == 3
 
 
-def test_equal_logits_give_a_warning(runs: Path, tmp_path: Path) -> None:
+def test_nearly_equal_logits_give_a_warning(runs: Path, tmp_path: Path) -> None:
     net = load_teacher(runs / "students" / "resnet8x4").net
     net.head[0].mul_(1e-6)
-    save_teacher(tmp_path / "dull", net, classes=distillation.CLASSES, input_size=distillation.SIZE)
-    words = tmp_path / "dull", "--format", "pt2", "--images", runs / "shards" / "demo"
+    save_teacher(
+        tmp_path / "constant", net, classes=distillation.CLASSES, input_size=distillation.SIZE
+    )
+    words = tmp_path / "constant", "--format", "pt2", "--images", runs / "shards" / "demo"
     code, _, err = call(*words, "--runs", runs)
     assert code == 0
     assert "gives nearly the same logits for every image" in err
 
 
-def test_a_second_run_makes_only_missing_files(runs: Path, tmp_path: Path) -> None:
+def test_a_second_run_exports_again_only_if_something_changed(runs: Path, tmp_path: Path) -> None:
     words = "resnet8x4", "--runs", runs, "--out", tmp_path / "out", "--format", "pt2"
     code, first_lines, _ = call(*words)
     assert code == 0
@@ -100,7 +102,7 @@ def test_a_second_run_makes_only_missing_files(runs: Path, tmp_path: Path) -> No
         assert "already exported" not in call(*words)[2]
     finally:
         (student / "evaluation.json").unlink()
-    assert "Top-1 on far/val\\_set: 90.00 % of 1,200 images" in card.read_text()
+    assert "Top-1 accuracy on far/val\\_set: 90.00 % of 1,200 images" in card.read_text()
     assert "not measured" not in card.read_text()
 
 
@@ -136,7 +138,7 @@ def test_without_shards_an_export_is_checked_on_noise_with_a_warning(
     code, out, err = call(*words)
     assert code == 0
     assert "on 64 images of noise" in out
-    assert "no images are given with --images" in err
+    assert "--images is not given: the files are checked on noise" in err
     text = (tmp_path / "x" / "MODEL_CARD.md").read_text()
     assert "Shards `demo`" in text
     assert "Images: 60" in text
@@ -158,8 +160,8 @@ def test_a_missing_extra_is_named(
 
 def test_mistakes_give_one_line(runs: Path, tmp_path: Path) -> None:
     def error_of(code: int, *words: object) -> str:
-        found, _, err = call(*words, "--runs", runs)
-        assert found == code, err
+        exit_code, _, err = call(*words, "--runs", runs)
+        assert exit_code == code, err
         return err
 
     assert "Did you mean 'resnet8x4'?" in error_of(1, "resnet8x")
@@ -170,9 +172,9 @@ def test_mistakes_give_one_line(runs: Path, tmp_path: Path) -> None:
     assert "no such file" in error_of(1, "resnet8x4", *absent)
     student = runs / "students" / "resnet8x4"
     assert "holds 'teacher', not an export" in error_of(3, "resnet8x4", "--out", student)
-    (tmp_path / "g").mkdir()
-    (tmp_path / "g" / "card.json").write_text("{")
-    assert "is damaged" in error_of(3, tmp_path / "g")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "card.json").write_text("{")
+    assert "is damaged" in error_of(3, tmp_path / "damaged")
     copy = tmp_path / "copy"
     record = {"inputs": {"config": 3, "teacher_digest": "x"}}
     net = load_teacher(student).net

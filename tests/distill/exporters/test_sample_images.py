@@ -1,4 +1,4 @@
-"""Sample images come from all parts of a set, in any order, and are reproducible."""
+"""Sample images come from all parts of a set, also of a sorted one, and are reproducible."""
 
 from __future__ import annotations
 
