@@ -1,7 +1,7 @@
 """BatchNorm statistics: how far an image's activations are from the teacher's running statistics.
 
 Each BatchNorm stores a running mean m and variance v per channel of the data that the teacher was
-trained on. They are a fingerprint of the lost training data (OURS; METHODS section 6).
+trained on. They are a fingerprint of the lost training data (OURS).
 """
 
 from __future__ import annotations

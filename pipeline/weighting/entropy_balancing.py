@@ -1,8 +1,8 @@
 """Entropy balancing: the most even weights under which the mean of the rows is close to zero.
 
 For N rows z [N, P], a ridge r and a cap c, the weights have mean 1 and are at most c. They maximize
-entropy minus the squared slack over 2 r (METHODS section 6: moment-matched importance weights,
-OURS). The dual problem is convex::
+entropy minus the squared slack over 2 r. SOURCE of the idea: Hainmueller, "Entropy Balancing for
+Causal Effects", Political Analysis 2012; ridge, cap and solver are OURS. The dual is convex::
 
     min over l, v of  mean(phi(z l - v)) + v + r/2 |l|^2
 
