@@ -1,14 +1,16 @@
-"""The training stage, once for any number of students: shards -> students.
+"""The training stage: it trains any number of students on shards in one pass over the images.
 
-An image's way: `data` decides which row comes at which step, reads and decodes it onto the device
-and cuts the views that students see; `targets` gives the teacher's output for each view, computed
-online or cached; `train`, the loop, hands both to each learner of `training`: one student with its
-method (`method`, methods/, losses/), its optimizers and its checkpoint.
+An image passes through these modules. `data` decides which row comes at which step, decodes it onto
+the device and cuts the views that students see. `targets` gives the teacher's output for each view,
+computed online or read from a cache. The loop in `train` passes both to each learner of `training`,
+which is one student with its method (`method`, methods/, losses/), its optimizers and its
+checkpoint.
 
-`config` holds the options of the commands and `run` does their work; `recipe` is how long and how
-fast, `distributed` several processes, `provenance` where images came from, `feature_maps` how a
-teacher's map is learned. evaluation/ measures students, exporters/ write them for other programs,
-teachers/ import and train teachers.
+`config` holds the options of the commands, and `run` does their work. `recipe` holds the length,
+batches and learning rate of a training. `distributed` connects several processes. `provenance`
+records where the images came from. `feature_maps` describes how students learn a teacher's map.
+evaluation/ measures students, exporters/ writes them for other programs, and teachers/ imports and
+trains teachers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands that train: distill, targets; students and methods list what they take. Thin."""
+"""The commands distill and targets, and students and methods, which list the choices."""
 
 from __future__ import annotations
 
@@ -89,26 +89,26 @@ def targets(config: TargetsConfig) -> Answer | None:
 
 @dataclass(frozen=True, kw_only=True)
 class StudentsConfig(CommandConfig):
-    """List the nets that --student and --builder take; with a word, search all three libraries.
+    """List the nets of winnow for --student and --builder, or search timm and torchvision as well.
 
     Example: winnow students mobilenet
     """
 
     search: Annotated[str | None, Option(argument=True)] = None
-    """Part of a name: look in timm and torchvision too."""
+    """Search word: list the nets of winnow, timm and torchvision whose names contain it."""
 
 
 @command(app, StudentsConfig)
 def students(config: StudentsConfig) -> Answer:
-    """List the names, by family if no word is given."""
+    """List the names; all of them are grouped by family."""
     names = list_students(config.search)
     return Answer(names, names if config.search else _families())
 
 
 def list_students(search: str | None = None) -> list[str]:
-    """Return the names of winnow's nets; with a word, the names in all three libraries with it.
+    """Return the names of winnow's nets, or all names that contain `search`.
 
-    Raises ValueError if no name contains the word.
+    The search covers winnow, timm and torchvision. Raises ValueError if no name contains `search`.
 
     Example: `list_students("mobilenetv3_small")`
     """
@@ -134,7 +134,7 @@ def _families() -> Iterator[str]:
     for family in dict.fromkeys(family_of.values()):
         yield family
         yield "  " + ", ".join(name for name in family_of if family_of[name] == family)
-    yield "timm:NAME and torchvision:NAME too: `winnow students mobilenet` searches them"
+    yield "also timm:NAME and torchvision:NAME: search them, as in `winnow students mobilenet`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class MethodsConfig(CommandConfig):
 
 @command(app, MethodsConfig)
 def methods(config: MethodsConfig) -> Answer:
-    """Each method, its settings and its presets."""
+    """List each method with its settings and presets."""
     entries = list_methods()
     return Answer(entries, _method_lines(entries))
 

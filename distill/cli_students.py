@@ -1,4 +1,4 @@
-"""The commands for trained students: evaluate, export. Their work is done elsewhere."""
+"""The commands for trained students: evaluate and export. Other modules do their work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def evaluate(config: EvaluateConfig) -> Answer:
     from distill.evaluation.run import evaluate
     from indexes import devices
 
-    devices.keep_memory(devices.choose(config.device))  # the same allocator settings as in training
+    devices.keep_memory(devices.choose(config.device))  # allocator settings as in training
     comparison = evaluate(config)
     return Answer(comparison, report.lines(comparison))
 

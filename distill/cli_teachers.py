@@ -1,4 +1,4 @@
-"""The commands that make a teacher directory: import-teacher, train-teacher."""
+"""The commands that write a teacher directory: import-teacher and train-teacher."""
 
 from __future__ import annotations
 

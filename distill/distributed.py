@@ -1,8 +1,8 @@
-"""Several processes that train as one: their number, and their messages.
+"""Several processes that train as one: their number and their communication.
 
-`torchrun --nproc-per-node 8 -m winnow distill ...` starts one for each GPU. Each takes its share of
-every batch; gradients and running statistics are averaged in one message a step, so that after
-it all hold the same students, and the first one logs and saves for all.
+`torchrun --nproc-per-node 8 -m winnow distill ...` starts one process per GPU. Each takes its share
+of every batch. Gradients and running statistics are averaged in one message per step, so all
+processes hold the same students after the step. The first process logs and saves for all.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from torch import Tensor, distributed
 from indexes import devices
 from indexes.command.console import PACKAGES, PROGRESS
 
-STOP_CHECK_STEPS = 10  # all processes must stop at the same step; torchrun waits 30 seconds
-TIMEOUT = datetime.timedelta(hours=2)  # the first process may decode, evaluate and save alone
+STOP_CHECK_STEPS = 10  # all must stop at the same step; torchrun kills them after 30 seconds
+TIMEOUT = datetime.timedelta(hours=2)  # others wait while the first decodes, evaluates or saves
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among `num`. Each message waits for all of them; a single process sends none."""
+    """This process, number `rank` of `num`. A message waits for all; one process sends none."""
 
     rank: int = 0
     num: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that logs and writes."""
+        """Whether this process is the one that logs and writes."""
         return self.rank == 0
 
     def wait(self) -> None:
-        """Returns when all processes are here."""
+        """Return when all processes have called this method."""
         if self.num > 1:
             distributed.barrier()
 
@@ -48,7 +48,7 @@ class ProcessGroup:
         return value
 
     def any_rank(self, step: int, is_true: Callable[[], bool], device: str) -> bool:
-        """Whether it is true in any process; several processes check at every tenth step only."""
+        """Return whether `is_true()` in any process; several processes check every tenth step."""
         if self.num == 1:
             return is_true()
         if step % STOP_CHECK_STEPS:
@@ -56,7 +56,7 @@ class ProcessGroup:
         return bool(self.all_reduce(torch.tensor(float(is_true()), device=device)) > 0)
 
     def broadcast(self, value: Tensor, owner: int) -> None:
-        """Overwrite `value` [N, ...] with that of the process `owner`."""
+        """Overwrite `value` [N, ...] with the value of the process `owner`."""
         if self.num > 1:
             distributed.broadcast(value, owner)
 
@@ -69,13 +69,14 @@ def average_gradients(
 ) -> None:
     """Replace gradients and buffers [N, ...] by their means over all processes, in one message.
 
-    DistributedDataParallel would wrap the forward of every method, which may call its student
-    several times, and needs one more message for the sum of the weights; its losses agree with
-    these (within 1e-4 in 30 steps of bf16) and its steps are no faster on a CPU (docs/LOG.md).
+    In the mean of a gradient, each process counts by its `weight`, a scalar; if all weights are
+    zero, the gradient becomes zero. In the mean of a buffer, all processes count the same, because
+    each has seen the same number of images.
 
-    In the mean of a gradient each process counts by its `weight`, a scalar; if all weights are zero
-    the gradient becomes zero. In the mean of a buffer all processes count the same, because each
-    saw as many images.
+    DistributedDataParallel is not used. It would wrap the forward of every method, which may call
+    its student several times, and it needs one more message for the sum of the weights. Its losses
+    agree with these (within 1e-4 in 30 steps of bf16), and its steps are no faster on a CPU
+    (docs/LOG.md).
     """
     sums = [part.detach().flatten().float() * weight for part in grads]
     shares = [part.detach().flatten().float() / group.num for part in buffers]
@@ -90,7 +91,7 @@ def average_gradients(
 
 @contextlib.contextmanager
 def init_distributed(device: str) -> Iterator[tuple[ProcessGroup, str]]:
-    """Yield the processes that torchrun started, or a single one, and the device of this process.
+    """Yield the group of processes (torchrun's, or a single one) and the device of this process.
 
     Within the block, only the first process logs.
     """
@@ -112,7 +113,7 @@ def init_distributed(device: str) -> Iterator[tuple[ProcessGroup, str]]:
 
 
 def is_first_process() -> bool:
-    """Whether this process speaks for all: the only one, or the first of torchrun's.
+    """Return whether this process reports for all: the only one, or the first of torchrun's.
 
     Example: `if is_first_process(): print("done")`
     """
@@ -121,7 +122,7 @@ def is_first_process() -> bool:
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Raises the levels of our loggers above all records, and puts them back."""
+    """Silence the loggers of winnow within the block; restore their levels after it."""
     loggers = [logging.getLogger(name) for name in (*PACKAGES, PROGRESS)]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

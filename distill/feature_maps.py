@@ -1,6 +1,6 @@
-"""A teacher's classifier on a student: what maps look like, and the two put together.
+"""The feature maps of nets, and the map that a student learns from its teacher.
 
-Students of this form learn the teacher's last map and answer with its own classifier (SimKD,
+Some students learn the teacher's last map and reuse its classifier for their logits (SimKD,
 arXiv 2203.14001; KD3, arXiv 2307.11469: SOURCE). D features of the teacher.
 """
 
@@ -19,7 +19,7 @@ NUM_PROBED = 4
 
 @dataclass(frozen=True)
 class FeatureShape:
-    """The outputs of a net for a few images, B of them: map [B, D', h, w], features [B, D]."""
+    """The outputs of a net for a few images: map [B, D', h, w] and features [B, D]."""
 
     map: Tensor
     features: Tensor
@@ -35,9 +35,9 @@ class FeatureShape:
 
 @torch.no_grad()
 def probe_features(net: Net, size: int) -> FeatureShape:
-    """What `net` makes of images of noise; it is left in the mode that it was in.
+    """Return the outputs of `net` for images of noise; its mode (training or not) is restored.
 
-    Raises NetError for a net that does not take images of `size` pixels.
+    Raises NetError if the net does not take images of `size` pixels.
     """
     device = next(net.parameters()).device
     generator = torch.Generator().manual_seed(0)
@@ -47,10 +47,11 @@ def probe_features(net: Net, size: int) -> FeatureShape:
     try:
         map_BDHW, features_BD, _ = net(pixels)
     except Exception as error:
-        # Libraries raise whatever they like at a size that they do not take.
+        # Libraries raise errors of any type for a size that they do not take.
         raise NetError(
-            f"{net.builder} does not take images of {size} pixels ({error}). Arguments may stand "
-            f"behind a name, as in timm:vit_tiny_patch16_224:img_size={size}:patch_size=4"
+            f"{net.builder} does not take images of {size} pixels ({error}): choose another net, "
+            "or add arguments to the name, as in "
+            f"timm:vit_tiny_patch16_224:img_size={size}:patch_size=4"
         ) from error
     finally:
         net.train(was_training)
@@ -59,11 +60,12 @@ def probe_features(net: Net, size: int) -> FeatureShape:
 
 @dataclass(frozen=True)
 class TeacherMap:
-    """What of a teacher is learned as its map: [D, h, w], `pooled` where it is the last map itself.
+    """The map [D, h, w] that a student learns from its teacher.
 
-    Elsewhere (a ViT's class token, a norm or a layer after the pooling) it is the features as
-    [D, 1, 1], so that the mean of the map is always what the classifier takes. `signed`: it has
-    negative values, so that no ReLU can end in it.
+    If `pooled`, it is the teacher's last map. Otherwise (a ViT's class token, or a norm or another
+    layer after the pooling), it is the features as [D, 1, 1]. The mean of the map is therefore
+    always the input of the classifier. If `signed`, the map has negative values, so a student's
+    projector must not end in a ReLU.
     """
 
     shape: tuple[int, int, int]
@@ -71,12 +73,12 @@ class TeacherMap:
     signed: bool
 
     def map_of(self, map_BDHW: Tensor, features_BD: Tensor) -> Tensor:
-        """The map [B, D, h, w] to be learned, of what a forward of the teacher gave."""
+        """Return the map [B, D, h, w] to learn, from the teacher's last map and features."""
         return map_BDHW if self.pooled else features_BD[:, :, None, None]
 
 
 def teacher_map(teacher: Teacher) -> TeacherMap:
-    """What `teacher` has to teach as a map."""
+    """Return the shape and the form of the map that students learn from `teacher`."""
     probed = probe_features(teacher.net, teacher.card.input_size)
     pooled = probed.is_pooled
     target = probed.map if pooled else probed.features[:, :, None, None]

@@ -1,7 +1,7 @@
-"""The interface of a method of distillation: a student, extra heads, and the losses of a batch.
+"""The interface of a distillation method: a student, extra heads, and the losses of a batch.
 
 B rows of a batch (k views of B / k images, view by view), C classes, D features of the teacher,
-h w the side of its map.
+h and w the sides of its map.
 """
 
 from __future__ import annotations
@@ -39,32 +39,35 @@ class Batch:
 
     @property
     def teacher_features(self) -> Tensor:
-        """The teacher's features [B, D]; of a map, its mean."""
+        """The teacher's features [B, D]; if the batch has a map instead, its mean."""
         assert self.features is not None
         return self.features if self.features.ndim == 2 else self.features.mean((2, 3))
 
     @property
     def teacher_map(self) -> Tensor:
-        """The teacher's map [B, D, h, w], of a method that needs it; its mean is the features."""
+        """The teacher's map [B, D, h, w], if the method needs it. Its mean is the features."""
         assert self.features is not None
         assert self.features.ndim == 4
         return self.features
 
     def rows(self, index: Tensor) -> Batch:
-        """The rows of this index [b]."""
+        """Return the rows of the batch at `index` [b]."""
         features = None if self.features is None else self.features[index]
         return Batch(self.pixels[index], self.weights[index], self.logits[index], features)
 
     def reweighted(self, factor_B: Tensor) -> Batch:
-        """The same batch with its weights [B] multiplied by `factor_B` [B]."""
+        """Return the same batch with its weights [B] multiplied by `factor_B` [B]."""
         return Batch(self.pixels, self.weights * factor_B, self.logits, self.features)
 
 
 class Method(nn.Module):
-    """A file in distill/methods holds one subclass and its frozen keyword-only `Config`."""
+    """The base class of distillation methods.
+
+    A file in distill/methods holds one subclass and its frozen keyword-only `Config`.
+    """
 
     views: ClassVar[int] = 1
-    """Views of an image in one step; with 2 a batch holds half as many images."""
+    """Number of views of an image in one step. With 2, a batch holds half as many images."""
     optimizer: ClassVar[Optimizer] = "sgd"
     """The optimizer of the loop, unless the Recipe names another one."""
     max_grad_norm: ClassVar[float] = math.inf
@@ -75,20 +78,20 @@ class Method(nn.Module):
         self.student, self.config = student, config
         self.module = student.module
         self.observed: dict[str, Tensor] = {}
-        """Scalars or vectors that are logged beside the losses; set anew in each step."""
+        """Scalars or vectors that are logged beside the losses; emptied before each step."""
 
     @classmethod
     def needs(cls, config: Any) -> Needs:
-        """The teacher outputs in a batch; features and map include the logits."""
+        """Return the teacher outputs in a batch; features and map both include the logits."""
         return "logits"
 
     @classmethod
     def oversample(cls, config: Any) -> int:
-        """Batches that are read for each one that `select_batch` returns."""
+        """Return the number of batches to read for each one that `select_batch` returns."""
         return 1
 
     def eval_logits(self, pixels: Tensor) -> Tensor:
-        """The student's logits [B, C] in evaluation mode, for `select_batch`: no gradients."""
+        """Return the student's logits [B, C] in evaluation mode, for use in `select_batch`."""
         was_training = self.module.training
         self.module.eval()
         _, _, logits_BC = self.student(pixels)
@@ -96,7 +99,7 @@ class Method(nn.Module):
         return logits_BC
 
     def select_batch(self, batch: Batch, progress: float) -> Batch:
-        """The rows of an oversampled batch that train; it is called without gradients."""
+        """Return the rows of an oversampled batch to train on; called without gradients."""
         return batch
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -107,11 +110,11 @@ class Method(nn.Module):
         """Check the means of `observed` since the last log line; raise MethodError to stop."""
 
     def own_optimizer(self) -> torch.optim.Optimizer | None:
-        """An optimizer for some parameters, which the loop's optimizer then leaves alone."""
+        """Return an optimizer for parameters that the loop's optimizer must not train, or None."""
         return None
 
     def deployed(self) -> Net:
-        """The net that is saved: what a user runs."""
+        """Return the net that is saved and that users run."""
         return self.student
 
 
@@ -124,7 +127,7 @@ class Preset:
 
 
 def at_least(config: Any, **least: float) -> None:
-    """Raises ValueError if a setting of `config` is below the value given here."""
+    """Raise ValueError if a setting of `config` is below its minimum, given here by name."""
     for name, value in least.items():
         if getattr(config, name) < value:
             raise ValueError(f"{name} must be at least {value}, not {getattr(config, name)}")
@@ -142,9 +145,9 @@ def weighted_mean(values_B: Tensor, weights_B: Tensor) -> Tensor:
 
 
 def method_class(module: ModuleType) -> type[Method]:
-    """Return the one Method subclass of a plug-in file.
+    """Return the Method subclass of a plug-in file.
 
-    Raises ValueError unless the file defines one subclass and a Config.
+    Raises ValueError unless the file defines exactly one subclass and a Config.
     """
     classes = [
         value

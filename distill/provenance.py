@@ -1,4 +1,4 @@
-"""Where a student's images came from: a summary of its shards, kept in its record for later."""
+"""The origin of a student's images: a summary of its shards, stored in its record."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from distill.recipe import Mix
     from indexes.shards.reader import Shards
 
-# Fields of a shard set's card that say in a few lines what was chosen, from where and how.
+# Fields of a shard set's card that summarize what was selected, from where and how.
 FIELDS = ("corpus", "method", "config", "seed", "num_samples", "funnel", "teacher", "generator")
 DIGESTS = ("shards_digest", "mix_digest")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A shard set that a student was trained on; `directory` is None where it is not found."""
+    """A shard set that a student was trained on; `directory` is None if it was not found."""
 
     digest: str
     directory: Path | None
@@ -29,7 +29,7 @@ class Origin:
 
 
 def summarize_shards(shards: Shards, mix: Mix | None) -> list[dict[str, Any]]:
-    """The summaries of the shard sets of a training, for the student's record."""
+    """Return the summaries of a training's shard sets, for the student's record."""
     sets = [shards, *([mix.shards] if mix else [])]
     return [_summary(shard_set.directory, shard_set.card) for shard_set in sets]
 
@@ -40,9 +40,10 @@ def _summary(directory: Path, card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_origins(record: Mapping[str, Any], runs: Path) -> list[Origin]:
-    """The shard sets that a student's record names: as found under RUNS/shards, else as recorded.
+    """Return the shard sets that a student's record names.
 
-    Empty for a teacher that was imported or trained: its record names none.
+    Each is summarized from its card under RUNS/shards or, if it is not there, from the record. The
+    list is empty for a teacher that was imported or trained, because its record names none.
     """
     inputs = record.get("inputs")
     inputs = inputs if isinstance(inputs, Mapping) else {}
@@ -62,9 +63,9 @@ def find_origins(record: Mapping[str, Any], runs: Path) -> list[Origin]:
 
 
 def find_shards(digest: str, runs: Path) -> Path | None:
-    """The shard set under RUNS/shards whose card has this digest; None where there is none."""
+    """Return the shard set under RUNS/shards whose card has this digest, or None."""
     for path in sorted((runs / "shards").glob(f"*/{artifact.CARD}")):
-        # A damaged or foreign card beside it is not our matter.
+        # Skip a damaged or foreign card.
         with contextlib.suppress(artifact.ArtifactError):
             if artifact.digest(artifact.read_card(path.parent, "shards")) == digest:
                 return path.parent

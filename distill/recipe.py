@@ -11,7 +11,7 @@ LR_PER_128 = 0.1
 TOP_LOGITS = 256
 Optimizer = Literal["sgd", "muon"]
 Needs = Literal["logits", "features", "map"]
-"""What of the teacher a method needs; with features or its map the logits too."""
+"""The teacher outputs that a method needs. Features and map both include the logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,8 @@ class Recipe:
     batch_size: int = 128
     lr: float = LR_PER_128
     views: int = 0
-    """0: a fresh view at each visit. V: V fixed views, the same for every seed, cached targets."""
+    """0: a fresh view at each visit. V: V fixed views with cached targets, the same for every
+    seed."""
     view_seed: int = 0
     """Seed of the V fixed views; fresh views use `seed`."""
     top_logits: int = TOP_LOGITS
@@ -44,10 +45,13 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 4 or self.views < 0 or not self.lr > 0:
             raise ValueError(
-                f"steps must be at least 1, batch_size 4, views 0, and lr above 0, not {self}"
+                "steps must be at least 1, batch_size at least 4, views at least 0, and lr above "
+                f"0, not {self}"
             )
         if not (0 <= self.color_jitter <= 1 and 0 <= self.ema < 1):
-            raise ValueError(f"color_jitter must be in 0-1, and ema in 0-1 below 1, not {self}")
+            raise ValueError(
+                f"color_jitter must be in 0-1, and ema at least 0 and below 1, not {self}"
+            )
         if self.top_logits < 1:
             raise ValueError(f"top_logits must be at least 1, not {self.top_logits}")
         if self.accumulate < 1 or self.batch_size % self.accumulate:

@@ -1,4 +1,4 @@
-"""Distillation and target caches from their configurations: the work of the two commands."""
+"""Run a distillation or compute a target cache, as a configuration describes it."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 
 
 def distill(config: DistillConfig) -> list[StudentRun]:
-    """Trains students on curated shards, one pass for all of them; what became of each.
+    """Train students on curated shards, all in one pass; return the result of each.
 
-    Finished students are left alone and interrupted ones go on. With `evaluate_on` the students
-    are evaluated, too. Raises ValueError for options that do not fit, ArtifactError for a
-    directory of other settings or shards of another teacher, NetError for an unknown student,
-    KeyboardInterrupt after a checkpoint at Ctrl-C or SIGTERM.
+    Finished students are skipped, and interrupted ones continue. With `evaluate_on`, the trained
+    students are also evaluated. Raises ValueError for options that do not fit, ArtifactError for a
+    directory with other settings or shards of another teacher, and NetError for an unknown student.
+    At Ctrl-C or SIGTERM it saves a checkpoint, then raises KeyboardInterrupt.
 
     Example:
         `runs = distill(DistillConfig(shards="runs/shards/demo", students=["resnet8x4"]))`
@@ -51,7 +51,7 @@ def distill(config: DistillConfig) -> list[StudentRun]:
 
 
 def distill_and_evaluate(config: DistillConfig) -> tuple[list[StudentRun], Comparison | None]:
-    """As `distill`, with the evaluation of the trained students; None where there is none."""
+    """Do the same as `distill`; return also the evaluation, or None without one."""
     comparison = None
     with init_distributed(config.device) as (group, device):
         job = resolve_job(config, device, group)
@@ -75,7 +75,7 @@ def distill_and_evaluate(config: DistillConfig) -> tuple[list[StudentRun], Compa
 
 
 def train_students(job: TrainingJob) -> list[StudentRun]:
-    """Trains the students of a job that are not finished; what became of each, in its order."""
+    """Train the unfinished students of a job; return the results of all, in the job's order."""
     learners = build_learners(job)
     runs = {run.name: run for run in train(build_setup(job, learners))} if learners else {}
     return [
@@ -85,7 +85,7 @@ def train_students(job: TrainingJob) -> list[StudentRun]:
 
 
 def resolve_job(config: DistillConfig, device: str, group: ProcessGroup) -> TrainingJob:
-    """The training that a configuration describes: everything is opened, checked and named."""
+    """Open and check all inputs of a configuration; return the training that it describes."""
     shards = _open_shards(config.shards or last_shards(config.runs))
     teacher = _open_teacher(config, shards, device)
     mix = None
@@ -93,7 +93,7 @@ def resolve_job(config: DistillConfig, device: str, group: ProcessGroup) -> Trai
         mix = Mix(_open_shards(config.mix), config.mix_frac)
         mix.shards.check_teacher(teacher.card.digest)
     if config.evaluate_on is not None:
-        open_parts(config.evaluate_on)  # a slip in the path is reported before the training
+        open_parts(config.evaluate_on)  # reports a wrong path before the training
     method: ModuleType = plugins.find("distill.methods", config.method)
     preset = Preset(config=method.Config())
     if config.preset:
@@ -125,9 +125,9 @@ def resolve_job(config: DistillConfig, device: str, group: ProcessGroup) -> Trai
 
 
 def precompute_targets(config: TargetsConfig) -> Path:
-    """Computes the teacher's targets that are missing, and the directory of the cache.
+    """Compute the missing targets of the teacher; return the directory of the cache.
 
-    Raises ArtifactError where `verify` finds targets that differ, OSError for a full disk.
+    Raises ArtifactError if `verify` finds targets that differ, OSError if the disk is too small.
 
     Example: `precompute_targets(TargetsConfig(shards="runs/shards/demo", views=8))`
     """
@@ -160,7 +160,7 @@ def _open_shards(shards: Shards | Path) -> Shards:
 
 
 def _open_teacher(config: DistillConfig | TargetsConfig, shards: Shards, device: str) -> Teacher:
-    """The teacher that labeled the shards; ArtifactError for another one."""
+    """Return the teacher that labeled the shards. Raises ArtifactError for another teacher."""
     if isinstance(config.teacher, Teacher):
         shards.check_teacher(config.teacher.card.digest)
         config.teacher.net.to(device)

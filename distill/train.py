@@ -1,8 +1,8 @@
-"""The training: one pass over the shards feeds any number of students.
+"""The training loop: one pass over the shards feeds any number of students.
 
-The defaults: SGD with Nesterov momentum .9 and weight decay 5e-4, or Muon where the method asks for
-it, learning rate .1 per 128 images of a batch with a short warm-up and a cosine, bf16 where it is
-native.
+By default, the optimizer is SGD with Nesterov momentum 0.9 and weight decay 5e-4, or Muon if the
+method uses it. The learning rate is 0.1 per 128 views in a batch, with a short warm-up and a
+cosine. The precision is bf16 where it is native.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StudentRun:
-    """What became of a student.
+    """The result of training one student.
 
-    `state`: finished, already (was there before), or why it was stopped: diverged, out of memory,
-    refused (by its method). `agreement`: the share of held-out images that it puts in its
-    teacher's class, in 0-1.
+    `state` is finished, already (finished by an earlier run), or the reason why the student was
+    stopped: diverged, out of memory, or refused (by its method). `agreement` is the share of
+    held-out images, in 0-1, to which the student gives the same class as its teacher.
     """
 
     name: str
@@ -46,25 +46,25 @@ class StudentRun:
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is a student now."""
+        """Whether the directory holds a trained student."""
         return self.state in ("finished", "already")
 
     @property
     def card(self) -> dict[str, Any]:
-        """The card of a trained student; ArtifactError where there is none."""
+        """The card of the trained student. Raises ArtifactError if there is none."""
         return artifact.read_card(self.directory, "teacher")
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The lines of its log: a step, and mean terms or an agreement."""
+        """The lines of the log. Each has a step, and mean terms or an agreement."""
         return [json.loads(line) for line in (self.directory / LOG).read_text().splitlines()]
 
 
 def train(setup: Setup) -> list[StudentRun]:
-    """Trains the learners to the last step and saves each student as a teacher directory.
+    """Train the learners to the last step and save each student as a teacher directory.
 
-    Goes on from the learners' checkpoints, bit-equal on a CPU. Raises KeyboardInterrupt, after a
-    checkpoint, at Ctrl-C, and Terminated at SIGTERM.
+    The training continues from the learners' checkpoints, bit-equal on a CPU. After Ctrl-C or
+    SIGTERM it saves a checkpoint; then it raises KeyboardInterrupt or Terminated.
     """
     recipe, group, learners, loader = setup.recipe, setup.group, setup.learners, setup.loader
     parts, size = recipe.accumulate, loader.augmentation.size
@@ -78,7 +78,7 @@ def train(setup: Setup) -> list[StudentRun]:
         for step in range(start, recipe.steps):
             progress = step / recipe.steps
             lr = optim.learning_rate(progress, recipe.lr, recipe.drop_at)
-            # A student whose checkpoint is later than the others' waits for its step.
+            # A student with a later checkpoint than the others waits for its step.
             running = [learner for learner in learners if learner.num_steps <= step]
             for part in range(parts):
                 batch = _batch(setup, next(batches))
@@ -121,14 +121,14 @@ def _healthy(learners: Sequence[Learner]) -> list[Learner]:
 
 
 def _batch(setup: Setup, views: ViewBatch) -> Batch:
-    """Views with the teacher's targets and their weights, on the device."""
+    """Return the views with the teacher's targets and the weights, on the device."""
     targets = setup.targets(views)
     weights_B = devices.send(setup.weights[views.index], setup.device)
     return Batch(views.pixels, weights_B, targets.logits_BC, targets.features)
 
 
 def _finish(setup: Setup, agreements: Mapping[str, float]) -> list[StudentRun]:
-    """Saves the students that were not stopped."""
+    """Save the students that were not stopped; return the result of each."""
     runs = []
     for learner in setup.learners:
         name, directory = learner.builder, learner.checkpoint.directory
@@ -145,7 +145,7 @@ def _finish(setup: Setup, agreements: Mapping[str, float]) -> list[StudentRun]:
 
 @contextlib.contextmanager
 def _global_state(device: str) -> Iterator[None]:
-    """Puts torch's random state and cuDNN's setting back as they were when the block ends."""
+    """Set cuDNN's benchmark mode; restore it and torch's random state when the block ends."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
     try:

@@ -1,1 +1,1 @@
-"""Stored images and the views that a step trains on: pure functions of seed, key and number."""
+"""Stored images, and the views of a step, which are functions of seed, key and view number."""

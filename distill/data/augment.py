@@ -1,9 +1,10 @@
 """Views: view v of an image is a pure function of (seed, key, v), cut in batches on the device.
 
-An image is stored as uint8 [R, R, 3] with R = `stored_side(S)`. Up to S = 64 a view is a random
-S x S crop of the image reflected outwards by S / 8, and a flip; above, a random resized crop
-(35-100 % of the area, ratio 3/4 to 4/3) and a flip. Then, where asked for, brightness, contrast
-and saturation. B views, S side of a view, R of the image.
+An image is stored as uint8 [R, R, 3] with R = `stored_side(S)`. Up to S = 64, a view is a random
+S x S crop of the image, which is extended by reflection by S / 8 on each side. Above, it is a
+random resized crop (35-100 % of the area, ratio 3/4 to 4/3). It is flipped at random. If color
+jitter is on, brightness, contrast and saturation vary. B views, S side of a view, R side of the
+stored image.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from torch.nn import functional as F
 from indexes import devices
 from indexes.splitmix import Uint64, splitmix64
 
-VERSION = 2  # of what a view is: targets cached for views of another version are refused
+VERSION = 2  # of the views: cached targets of another version are refused
 SMALL = 64
 AREA = (0.35, 1.0)
 RATIO = (3 / 4, 4 / 3)
-TRIES = 4  # draws for a box that fits the image, as in torchvision
-JITTERS = 3 + 2 * TRIES  # the first of the numbers that colors are drawn from
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in gray: ITU-R BT.601
+TRIES = 4  # draws of a box until one fits the image, as in torchvision
+JITTERS = 3 + 2 * TRIES  # index of the first random number for colors
+LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in gray: ITU-R BT.601
 
 Boxes = npt.NDArray[np.float32]
 
@@ -43,9 +44,10 @@ def stored_side(size: int) -> int:
 def uniforms(
     seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], num: int, first: int = 0
 ) -> npt.NDArray[np.float64]:
-    """Random numbers [B, num] in [0, 1), from number `first` on, for each key hash and view [B].
+    """Return random numbers [B, num] in [0, 1) for key hashes [B] and numbers of views [B].
 
-    They depend only on the seed, the key hash and the number of the view.
+    They depend only on the seed, the key hash and the number of the view. The stream of a view is
+    read from index `first` on.
     """
     state = splitmix64(np.array([seed % 2**64], np.uint64))
     state = splitmix64(state ^ key_hash)
@@ -56,7 +58,7 @@ def uniforms(
 
 
 def draw_boxes(seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], size: int) -> Boxes:
-    """Boxes [B, 5] float32: top, left, height, width in pixels of the stored image; flip 0 or 1."""
+    """Return boxes [B, 5] float32: top, left, height, width in stored pixels, and flip 0 or 1."""
     if size <= SMALL:
         margin = size // 8
         random = uniforms(seed, key_hash, view, 3)
@@ -72,7 +74,7 @@ def draw_boxes(seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], size: i
 
 
 def _fitting_sides(random: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(height, width) in 0-1, [B, 2]: the first of TRIES draws that fits, else the whole image."""
+    """Return (height, width) [B, 2] in 0-1: the first of TRIES draws that fits, else (1, 1)."""
     area = AREA[0] + (AREA[1] - AREA[0]) * random[:, :TRIES]
     low, high = np.log(RATIO)
     ratio = np.exp(low + (high - low) * random[:, TRIES:])
@@ -85,7 +87,7 @@ def _fitting_sides(random: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def draw_jitter(
     seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], strength: float
 ) -> npt.NDArray[np.float32]:
-    """[B, 3] factors of brightness, contrast and saturation, evenly in 1 +- strength."""
+    """Return factors [B, 3] of brightness, contrast and saturation, uniform in 1 +- strength."""
     random = uniforms(seed, key_hash, view, 3, JITTERS)
     return (1 + strength * (2 * random - 1)).astype(np.float32)
 
@@ -112,18 +114,18 @@ def _gray(pixels_B3SS: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """All that views depend on beside their image and number."""
+    """All that views depend on, besides the image and the number of the view."""
 
     size: int
-    """S in pixels."""
+    """S, the side of a view in pixels."""
     seed: int
     color_jitter: float = 0.0
-    """Brightness, contrast and saturation vary by so much, in 0-1."""
+    """Largest relative change of brightness, contrast and saturation, in 0-1."""
 
     def __call__(
         self, images_BRR3: Tensor, key_hash: Uint64, view: npt.NDArray[np.int64]
     ) -> Tensor:
-        """Views [B, 3, S, S] of these numbers [B] of stored images [B, R, R, 3]."""
+        """Return the views [B, 3, S, S] with these numbers [B] of stored images [B, R, R, 3]."""
         boxes = draw_boxes(self.seed, key_hash, view, self.size)
         pixels = crop_views(images_BRR3, boxes, self.size)
         if self.color_jitter:
@@ -143,7 +145,7 @@ def center_view(count: int, size: int) -> Boxes:
 
 
 def crop_views(images_BRR3: Tensor, boxes: Boxes, size: int) -> Tensor:
-    """Stored images uint8 [B, R, R, 3] and boxes [B, 5] -> float32 [B, 3, S, S] in [0, 1].
+    """Cut boxes [B, 5] from stored images uint8 [B, R, R, 3]: float32 [B, 3, S, S] in [0, 1].
 
     The result is on the device of the images, in channels_last, and does not depend on the other
     images of the batch. Raises ValueError if the images are not [B, R, R, 3] with one box each.
@@ -155,8 +157,9 @@ def crop_views(images_BRR3: Tensor, boxes: Boxes, size: int) -> Tensor:
             f"{list(images_BRR3.shape)}"
         )
     boxes_B5 = devices.send(boxes, images_BRR3.device)
-    whole = (boxes[:, 2:4] == size).all() and (boxes[:, :2] % 1 == 0).all()
-    pixels = _gather(images_BRR3, boxes_B5, size) if whole else _sample(images_BRR3, boxes_B5, size)
+    is_aligned = (boxes[:, 2:4] == size).all() and (boxes[:, :2] % 1 == 0).all()
+    cut = _gather if is_aligned else _sample
+    pixels = cut(images_BRR3, boxes_B5, size)
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
@@ -173,16 +176,16 @@ def _gather(images_BRR3: Tensor, boxes_B5: Tensor, size: int) -> Tensor:
 
 
 def _reflect(position: Tensor, side: int) -> Tensor:
-    """Positions outside 0..side-1 mirrored inwards, the edge itself not repeated."""
+    """Mirror positions outside 0..side-1 inward, without repeating the edge."""
     position = position.abs()
     return torch.where(position < side, position, 2 * (side - 1) - position)
 
 
 def _sample(images_BRR3: Tensor, boxes_B5: Tensor, size: int) -> Tensor:
-    """Bilinear; a box is at most 8/7 of the view, so no further antialiasing is needed."""
+    """Sample bilinearly. A box is at most 8/7 of the view, so antialiasing is not needed."""
     side = images_BRR3.shape[1]
     top, left, height, width, flip = boxes_B5[:, :, None].unbind(1)
-    # Element by element and not by affine_grid, whose matrix product may round by batch size.
+    # Not affine_grid: the rounding of its matrix product may depend on the batch size.
     steps = (torch.arange(size, device=images_BRR3.device) + 0.5) / size
     y = (top + steps * height) * (2 / side) - 1
     x = (left + torch.where(flip > 0, 1 - steps, steps) * width) * (2 / side) - 1

@@ -1,6 +1,6 @@
-"""The images of a training: rows of one shard set, or of several one behind the other.
+"""The images of a training: rows of one shard set, or of several sets in sequence.
 
-N rows altogether. Labels are not read here, nor anywhere in distillation.
+N rows in total. Labels are read neither here nor anywhere else in distillation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from indexes.splitmix import Uint64
 
 
 class ShardDataset:
-    """The training images: keys, weights and bytes; `sets` are shards and the rows of each."""
+    """The training images: keys, weights and bytes. `sets` are pairs of shards and their rows."""
 
     def __init__(self, sets: Sequence[tuple[Shards, Rows]]) -> None:
         self.sets = list(sets)
@@ -27,18 +27,21 @@ class ShardDataset:
 
     @property
     def key_hash(self) -> Uint64:
-        """[N] uint64."""
+        """The hashes of the keys, [N] uint64."""
         return np.concatenate([shards.columns["key_hash"][rows] for shards, rows in self.sets])
 
     @property
     def weights(self) -> npt.NDArray[np.float32]:
-        """[N], of mean 1 within each set; ValueError unless >= 0 and not all 0."""
+        """The weights [N], with mean 1 within each set.
+
+        Raises ValueError unless all are finite and >= 0, and each set has one above 0.
+        """
         return np.concatenate(
             [normalized_weights(shards.columns["weight"][rows]) for shards, rows in self.sets]
         )
 
     def read(self, index: int) -> tuple[bytes, str]:
-        """The bytes of an image, and its name in an error message."""
+        """Return the bytes of an image, and its name for error messages."""
         number = int(np.searchsorted(self._ends, index, side="right"))
         shards, rows = self.sets[number]
         row = int(rows[index - self._ends[number]])  # counted from the end of the set

@@ -1,4 +1,4 @@
-"""Shards -> batches of stored images on the device, in an order that a step number determines.
+"""Load batches of stored images onto the device; the step number determines the images.
 
 N training images, B images of a step, R side of a stored image (see `augment.stored_side`).
 """
@@ -31,8 +31,8 @@ from indexes.images.decode import BadImage, Geometry, load_view
 from indexes.splitmix import Uint64
 
 CPU_BUDGET_BYTES = 4 << 30
-CHUNK, CHUNK_BYTES = 4096, 256 << 20  # at most so many decoded images, and bytes, at a time
-TASK = 64  # images a thread decodes at a time
+CHUNK, CHUNK_BYTES = 4096, 256 << 20  # at most this many images and bytes are decoded at a time
+TASK = 64  # images that a thread decodes at a time
 WORKERS = 8  # decoding processes of a stream, by default
 
 Pixels = npt.NDArray[np.uint8]
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def stored_geometry(geometry: Geometry) -> Geometry:
-    """How images are stored for views of `geometry.size`: canonical, or wider for large views."""
+    """Return the geometry of stored images: canonical, or wider for views above 64 pixels."""
     side = augment.stored_side(geometry.size)
     frac = geometry.crop_frac if side == geometry.size else 1.0
     return Geometry(side, frac, geometry.interpolation)
@@ -50,7 +50,7 @@ def stored_geometry(geometry: Geometry) -> Geometry:
 def decode_images(read: Sequence[tuple[bytes, str]], geometry: Geometry) -> Pixels:
     """Decode images, given with their names, to stored images uint8 [B, R, R, 3].
 
-    Raises ValueError with the name of an image that cannot be decoded.
+    Raises ValueError, which names the image, if one cannot be decoded.
     """
     out = np.empty((len(read), geometry.size, geometry.size, 3), np.uint8)
     for row, (blob, name) in enumerate(read):
@@ -67,13 +67,13 @@ def decode_images(read: Sequence[tuple[bytes, str]], geometry: Geometry) -> Pixe
 def decode_chunks(
     dataset: ShardDataset, geometry: Geometry, starts: Iterable[int], most: int
 ) -> Iterator[tuple[int, Pixels]]:
-    """From each of `starts` on, at most `most` stored images: (start, uint8 [n, R, R, 3]).
+    """Yield (start, uint8 [n, R, R, 3]) for each of `starts`: at most `most` images from there on.
 
-    On every core, and the next ones while the caller is busy with these.
+    All cores decode, and they decode the next chunk while the caller uses this one.
     """
 
     def read(start: int) -> list[Future[Pixels]]:
-        # One thread reads, as Shards keeps its open files; the many decode.
+        # Only this thread reads, because Shards keeps files open; the pool decodes.
         chunk = [dataset.read(index) for index in range(start, min(start + most, len(dataset)))]
         tasks = [chunk[first : first + TASK] for first in range(0, len(chunk), TASK)]
         return [pool.submit(decode_images, task, geometry) for task in tasks]
@@ -90,50 +90,50 @@ def decode_chunks(
 
 
 def chunk_size(geometry: Geometry) -> int:
-    """Images that are read at a time while decoding everything."""
+    """Return the number of images to read at a time when all are decoded."""
     return min(CHUNK, max(TASK, CHUNK_BYTES // (3 * geometry.size**2)))
 
 
 def decode_all(
     dataset: ShardDataset, geometry: Geometry, device: str, group: ProcessGroup = SINGLE
 ) -> Tensor:
-    """The stored images, uint8 [N, R, R, 3] on `device`; each process decodes its share for all."""
+    """Return all stored images, uint8 [N, R, R, 3] on `device`; each process decodes a share."""
     num, side, most = len(dataset), geometry.size, chunk_size(geometry)
-    whole = torch.empty((num, side, side, 3), dtype=torch.uint8, device=device)
+    images = torch.empty((num, side, side, 3), dtype=torch.uint8, device=device)
     starts = range(0, num, most)
     with Progress("decode", num) as progress:
-        own_chunks = decode_chunks(dataset, geometry, starts[group.rank :: group.num], most)
+        chunks = decode_chunks(dataset, geometry, starts[group.rank :: group.num], most)
         for number, start in enumerate(starts):
-            part = whole[start : start + most]
+            part = images[start : start + most]
             if number % group.num == group.rank:
-                part.copy_(torch.from_numpy(next(own_chunks)[1]))
+                part.copy_(torch.from_numpy(next(chunks)[1]))
             group.broadcast(part, number % group.num)
             progress.add(len(part))
-    return whole
+    return images
 
 
 class ImageSource(Protocol):
-    """Where the stored images of the steps come from."""
+    """A source of the stored images of the steps."""
 
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Stored images uint8 [B, R, R, 3] on the device of each step in start..stop-1."""
+        """Yield stored images uint8 [B, R, R, 3] on the device for each step in start..stop-1."""
 
 
 class InMemory:
-    """All training images decoded once, kept on the device."""
+    """All training images, decoded once and kept on the device."""
 
     def __init__(self, pixels_NRR3: Tensor, sampler: StepSampler) -> None:
         self.pixels_NRR3, self.sampler = pixels_NRR3, sampler
 
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Stored images uint8 [B, R, R, 3] of each step in start..stop-1."""
+        """Yield stored images uint8 [B, R, R, 3] for each step in start..stop-1."""
         for step in range(start, stop):
             index = devices.send(self.sampler.indices(step)[0], self.pixels_NRR3.device)
             yield self.pixels_NRR3.index_select(0, index)
 
 
 class _Steps(Dataset[Tensor]):
-    """A map from step number to its stored images, for worker processes."""
+    """A dataset that maps a step to its stored images, for worker processes."""
 
     def __init__(self, dataset: ShardDataset, geometry: Geometry, sampler: StepSampler) -> None:
         self.dataset, self.geometry, self.sampler = dataset, geometry, sampler
@@ -144,13 +144,13 @@ class _Steps(Dataset[Tensor]):
 
 
 class Streaming:
-    """Images read from the tars and decoded again at every visit, by worker processes."""
+    """Images that worker processes read and decode again at every visit."""
 
     def __init__(self, steps: _Steps, device: str, workers: int) -> None:
         self.steps, self.device, self.workers = steps, device, workers
 
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Stored images uint8 [B, R, R, 3] of each step in start..stop-1."""
+        """Yield stored images uint8 [B, R, R, 3] for each step in start..stop-1."""
         options: dict[str, Any] = {}
         if self.workers:
             # fork is unsafe: this process has decoding threads and CUDA.
@@ -179,16 +179,17 @@ def open_image_source(
     budget_bytes: int | None = None,
     group: ProcessGroup = SINGLE,
 ) -> ImageSource:
-    """In memory if the decoded images fit the budget, else streaming; the same batches either way.
+    """Keep decoded images in memory if they fit the budget, else stream them.
 
-    The budget is half of the device's free memory, on a CPU at most 4 GiB, unless given.
+    Both give the same batches. The default budget is half of the device's free memory, and on a CPU
+    at most 4 GiB.
     """
     num_bytes = len(dataset) * geometry.size**2 * 3
     if budget_bytes is None:
         budget_bytes = free_bytes(device) // 2
         if not device.startswith("cuda"):
             budget_bytes = min(budget_bytes, CPU_BUDGET_BYTES)
-    # Free memory may differ between processes, but all must choose alike.
+    # Free memory may differ between processes, but all must make the same choice.
     is_too_large = torch.tensor(float(num_bytes > budget_bytes), device=device)
     if not group.all_reduce(is_too_large):
         return InMemory(decode_all(dataset, geometry, device, group), sampler)
@@ -196,8 +197,8 @@ def open_image_source(
         workers = max(1, min(WORKERS, devices.cores() - 1))
     readers = f"{workers} worker{'s' * (workers != 1)}" if workers else "the main process"
     log.info(
-        "the decoded images take %.2f GiB, but only %.2f may be used: %s will decode each image "
-        "at every visit",
+        "the decoded images take %.2f GiB, more than the %.2f GiB allowed: %s will decode each "
+        "image at every visit",
         num_bytes / 2**30,
         budget_bytes / 2**30,
         readers,
@@ -207,7 +208,10 @@ def open_image_source(
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """The views of a step: pixels [k B, 3, S, S] in [0, 1], view by view; image index and visit."""
+    """The views of a step: k views of B images, view by view.
+
+    pixels [k B, 3, S, S] in [0, 1]; index [k B], the images; visits [k B], their numbers of visits.
+    """
 
     pixels: Tensor
     index: Rows
@@ -215,11 +219,12 @@ class ViewBatch:
 
 
 class StepLoader:
-    """Source, sampler and views together: the pixels of any step.
+    """The views of any step, from a source of images, a sampler and an augmentation.
 
-    `per_image` is k, the views of an image in one step; an image's visits are numbered on and
-    on, and visit v shows view v, or v modulo `num_views` where that is not 0. `waited` is for how
-    many seconds the steps so far have waited for stored images.
+    `per_image` is k, the number of views of an image in one step. The visits of an image are
+    numbered throughout the training. Visit v shows view v, or view v modulo `num_views` if
+    `num_views` is not 0. `waited` is the time in seconds for which steps have waited for stored
+    images.
     """
 
     def __init__(
@@ -238,7 +243,7 @@ class StepLoader:
         self.waited = 0.0
 
     def steps(self, start: int, stop: int) -> Iterator[ViewBatch]:
-        """The views of each step in start..stop-1."""
+        """Yield the views of each step in start..stop-1."""
         batches = self.source.batches(start, stop)
         for step in range(start, stop):
             begin = time.monotonic()

@@ -1,6 +1,6 @@
-"""Which rows train, how much each weighs, and in which order they come: functions of a step number.
+"""The training rows, their weights and their order.
 
-N training rows, B images of a step.
+The rows of a step depend only on the seed and the step number. N training rows, B images of a step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Which rows train, [N], and which only measure agreement with the teacher, [M]."""
+    """The rows that train [N], and the rows that only measure agreement with the teacher [M]."""
 
     train: Rows
     heldout: Rows
@@ -29,7 +29,7 @@ class Split:
 def split_heldout(key_hash: Uint64) -> Split:
     """Hold out 2 % of the rows (1 to 2,000) by key hash [N], the same ones in every run.
 
-    Raises ValueError for fewer than two rows.
+    Raises ValueError if there are fewer than two rows.
     """
     num = len(key_hash)
     if num < 2:
@@ -44,7 +44,7 @@ def split_heldout(key_hash: Uint64) -> Split:
 def normalized_weights(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Scale the weights [N] of the training rows to mean 1.
 
-    Raises ValueError unless all are finite and >= 0, and one is above 0.
+    Raises ValueError unless all are finite and >= 0, and at least one is above 0.
 
     Example:
         >>> normalized_weights(np.array([1.0, 3.0], np.float32)).tolist()
@@ -57,19 +57,20 @@ def normalized_weights(weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float
 
 
 class StepSampler(Protocol):
-    """The images of each step, `per_step` of them."""
+    """An order of the training images; `per_step` is the number of images in a step."""
 
     per_step: int
 
     def indices(self, step: int) -> tuple[Rows, Rows]:
-        """(index into the training rows [B], epoch [B]) of a step."""
+        """Return (index into the training rows [B], epoch [B]) of a step."""
 
 
 class EpochSampler:
     """An endless stream of shuffled epochs over N rows, cut into steps of B images.
 
-    Row number and epoch of an image are functions of (seed, step, position in the batch) alone, so
-    that a training is resumed by its step number; the tail of an epoch goes into the next one.
+    The row and the epoch of an image are functions of (seed, step, position in the batch) alone, so
+    a training resumes from its step number. A step may hold the end of one epoch and the beginning
+    of the next.
     """
 
     def __init__(self, num_rows: int, per_step: int, seed: int) -> None:
@@ -97,8 +98,8 @@ class EpochSampler:
 class MixedSampler:
     """Two samplers side by side: each step has a fixed number of images of each set.
 
-    The rows of the second set follow those of the first; in a step both sets are spread evenly, so
-    that any piece of it holds both.
+    The rows of the second set follow those of the first. Both sets are spread evenly over a step,
+    so that any piece of it holds both.
     """
 
     def __init__(self, first: EpochSampler, second: EpochSampler) -> None:
@@ -118,18 +119,19 @@ class MixedSampler:
 
 
 class RankSampler:
-    """The rows of each step that one process takes: all processes together see the whole step.
+    """The rows of each step that one process takes; all processes together take all its rows.
 
-    Shards of any number and size are even so: what is shared out is the stream of rows.
+    The stream of rows is divided, not the shards. The division is therefore even for shards of any
+    number and size.
     """
 
-    def __init__(self, whole: StepSampler, rank: int, num_ranks: int) -> None:
-        """`per_step` stays that of the whole."""
-        self.whole, self.rank, self.num_ranks = whole, rank, num_ranks
-        self.per_step = whole.per_step
+    def __init__(self, sampler: StepSampler, rank: int, num_ranks: int) -> None:
+        """`per_step` stays that of `sampler`: the images of all processes."""
+        self.sampler, self.rank, self.num_ranks = sampler, rank, num_ranks
+        self.per_step = sampler.per_step
 
     def indices(self, step: int) -> tuple[Rows, Rows]:
         """See StepSampler."""
-        index, epoch = self.whole.indices(step)
+        index, epoch = self.sampler.indices(step)
         first, last = (len(index) * rank // self.num_ranks for rank in (self.rank, self.rank + 1))
         return index[first:last], epoch[first:last]

@@ -1,1 +1,1 @@
-"""The teacher's targets for each view: computed online, or once and cached."""
+"""The teacher's targets for each view: computed online, or computed once and cached."""

@@ -1,15 +1,17 @@
 """The teacher's targets for each view: computed online at every step, or read from a cache.
 
-A view is a function of (seed, key, number), so the cached target of view v of an image belongs to
-the very pixels that a student sees as view v, whatever the batch, the student and its seed. With
-`views = 0` every visit is a fresh view and the teacher runs at each step; with V views an image has
-V fixed views, visited in turn, and `distill.targets.precompute` makes an artifact of the targets.
+A view is a function of (seed, key, number). The cached target of view v of an image therefore
+belongs to exactly the pixels that a student sees as view v; the batch, the student and its seed
+play no part. With `views = 0`, every visit is a fresh view and the teacher runs at each step. With
+V views, an image has V fixed views, which are visited in turn, and `distill.targets.precompute`
+writes their targets into an artifact.
 
-The artifact is a directory with, for view v, `view-v.logits.npy` [N, C] float16 where
-C <= FULL_CLASSES, else the K largest with `view-v.classes.npy` [N, K] int32 and `view-v.rest.npy`
-[N] float32, the logsumexp of all others; and where they are cached, `view-v.features.npy` [N, D] or
+The artifact is a directory. Its file `view-v.logits.npy` holds the logits of view v, [N, C]
+float16. If there are more than FULL_CLASSES classes, it holds only the K largest, [N, K]; then
+`view-v.classes.npy` holds their classes, [N, K] int32, and `view-v.rest.npy` the logsumexp of the
+others, [N] float32. Features or maps, if cached, are in `view-v.features.npy`, [N, D] or
 [N, D, h, w] float16. N images of a shard set, in its order; B images of a step, C classes, D
-features, h w the side of a map.
+features, h and w the sides of a map.
 """
 
 from __future__ import annotations
@@ -36,27 +38,28 @@ from indexes.logits import to_half
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
 
-# Every logit is stored up to this number of classes. At a temperature of 4 the tail of 1,000
-# classes matters: with the 50 largest and the logsumexp of the others, a loss is 10 % off. OURS
+# Up to this number of classes, every logit is stored. At a temperature of 4, the tail of 1,000
+# classes matters: with the 50 largest logits and the logsumexp of the others, a loss is 10 % off.
+# OURS
 FULL_CLASSES = 1024
-KINDS: tuple[Needs, ...] = ("logits", "features", "map")  # each includes those before it
+KINDS: tuple[Needs, ...] = ("logits", "features", "map")  # each includes the kinds before it
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class TeacherTargets:
-    """logits [B, C], float32, and features [B, D] or a map [B, D, h, w] where they are needed."""
+    """The teacher's logits [B, C] float32 and, if needed, features [B, D] or a map [B, D, h, w]."""
 
     logits_BC: Tensor
     features: Tensor | None
 
 
 class Targets(Protocol):
-    """Where the targets of a step come from."""
+    """A source of the targets of a step."""
 
     def __call__(self, views: ViewBatch) -> TeacherTargets:
-        """The teacher's targets for the views of a step."""
+        """Return the teacher's targets for the views of a step."""
 
 
 class OnlineTargets:
@@ -66,7 +69,7 @@ class OnlineTargets:
         self.teacher = teacher
 
     def __call__(self, views: ViewBatch) -> TeacherTargets:
-        """See Targets. Rounded as in a cache, so that both train the same student."""
+        """See Targets. They are rounded as in a cache, so that both train the same student."""
         logits_BC, features = self.teacher(views.pixels)
         return TeacherTargets(
             to_half(logits_BC).float(), None if features is None else to_half(features).float()
@@ -75,23 +78,24 @@ class OnlineTargets:
 
 @dataclass(frozen=True, kw_only=True)
 class TargetKey:
-    """What cached targets depend on, and their kind: two caches of one key are the same."""
+    """The inputs that cached targets depend on, and their kind; equal keys mean equal caches."""
 
     shards: str
-    """The digest of the shards' card; `teacher` that of the teacher."""
+    """The digest of the shards' card."""
     teacher: str
+    """The digest of the teacher."""
     seed: int
     color_jitter: float
     view_version: int
     kind: Needs
     top: int
-    """Logits stored of each target: K, or C for all of them."""
+    """Number of logits stored per target: K, or C for all of them."""
 
 
 def target_key(
     shards: Shards, teacher: Teacher, augmentation: augment.Augmentation, kind: Needs, top: int
 ) -> TargetKey:
-    """The key of `teacher`'s targets for `shards`; `top` counts above FULL_CLASSES classes."""
+    """Return the key of a teacher's targets; `top` matters only above FULL_CLASSES classes."""
     num_classes = len(teacher.card.classes)
     return TargetKey(
         shards=artifact.digest(shards.card),
@@ -105,12 +109,15 @@ def target_key(
 
 
 def target_directory(root: Path, shards: Shards, key: TargetKey) -> Path:
-    """The directory under `root` of the targets of `key`."""
+    """Return the directory under `root` for the targets of `key`."""
     return root / f"{shards.directory.resolve().name}-{artifact.digest(key)[:12]}"
 
 
 def find_targets(root: Path, shards: Shards, key: TargetKey, num_views: int = 1) -> Path | None:
-    """A directory under `root` whose targets include those of `key` for `num_views` views."""
+    """Return a directory under `root` with the targets of `key` for `num_views` views.
+
+    The directory may hold more than these targets. Returns None if there is none.
+    """
     for kind in KINDS[KINDS.index(key.kind) :]:
         directory = target_directory(root, shards, replace(key, kind=kind))
         if artifact.is_done(directory):
@@ -121,7 +128,12 @@ def find_targets(root: Path, shards: Shards, key: TargetKey, num_views: int = 1)
 
 
 def file_name(view: int, name: str) -> str:
-    """`view-003.logits.npy`."""
+    """Return the name of an array's file.
+
+    Example:
+        >>> file_name(3, "logits")
+        'view-003.logits.npy'
+    """
     return f"view-{view:03d}.{name}.npy"
 
 
@@ -129,13 +141,16 @@ class TargetCache:
     """The targets of one artifact, memory-mapped."""
 
     def __init__(self, directory: Path, key: TargetKey, num_views: int) -> None:
-        """Raises ArtifactError, which names what differs, unless the targets include `key`'s."""
+        """Map the files of the first `num_views` views.
+
+        Raises ArtifactError, which names the difference, unless they hold the targets of `key`.
+        """
         self.card = artifact.read_card(directory, "targets")
         check_targets(directory, self.card, key)
         if self.card["views"] < num_views:
             raise ArtifactError(
-                f"{directory} holds targets of {self.card['views']} views, not of {num_views}: "
-                f"`winnow targets --views {num_views}` adds the others"
+                f"{directory} holds targets of {self.card['views']} views, not of {num_views}: run "
+                f"`winnow targets --views {num_views}` to add the others"
             )
         self.views = [
             {name: _map_file(directory / file_name(view, name), spec)
@@ -145,7 +160,7 @@ class TargetCache:
 
 
 def check_targets(directory: Path, card: Mapping[str, Any], key: TargetKey) -> None:
-    """ArtifactError unless the targets of this card include `key`'s, naming what differs."""
+    """Raise ArtifactError, which names the difference, unless the targets include `key`'s."""
     names = {
         "shards": "other shards",
         "teacher": "another teacher",
@@ -165,13 +180,13 @@ def check_targets(directory: Path, card: Mapping[str, Any], key: TargetKey) -> N
     kind = card["key"]["kind"]
     if KINDS.index(kind) < KINDS.index(key.kind):
         raise ArtifactError(
-            f"{directory} holds {kind}, and this method needs the teacher's {key.kind} too: "
-            f"run `winnow targets --keep {key.kind}`, or leave --targets out"
+            f"{directory} holds only the teacher's {kind}, but this method also needs its "
+            f"{key.kind}: run `winnow targets --keep {key.kind}`, or leave --targets out"
         )
 
 
 def _map_file(path: Path, spec: Mapping[str, Any]) -> Array:
-    """A whole file of the card, mapped; a cut one would be a bus error later."""
+    """Map a file of the card, if it is whole: a truncated one would end in a bus error later."""
     if not artifact.is_whole(path, spec["bytes"]):
         raise ArtifactError(
             f"{path} is missing or does not have the {spec['bytes']} bytes that its card records: "
@@ -182,7 +197,7 @@ def _map_file(path: Path, spec: Mapping[str, Any]) -> Array:
 
 
 class CachedTargets:
-    """Targets of one cache, or of several one behind the other, as the sets of a ShardDataset."""
+    """Targets of one cache, or of several in sequence, like the sets of a ShardDataset."""
 
     def __init__(
         self,
@@ -191,7 +206,7 @@ class CachedTargets:
         num_classes: int,
         needs: Needs,
     ) -> None:
-        """`sets` are caches and the rows of each that train; `needs` is what a batch carries."""
+        """`sets` are caches with their training rows; `needs` are the outputs in a batch."""
         self.sets, self.num_views, self.num_classes = list(sets), num_views, num_classes
         names = [name for name in self.sets[0][0].card["arrays"] if name != "features"]
         self.names = names if needs == "logits" else [*names, "features"]
@@ -205,7 +220,7 @@ class CachedTargets:
         for which, (cache, rows) in enumerate(self.sets):
             for v in np.unique(view[number == which]):
                 position = np.flatnonzero((number == which) & (view == v))
-                # Rows of a set are counted from its end.
+                # This is negative: rows of a set are counted from its end.
                 row = rows[views.index[position] - self._ends[which]]
                 pieces.append((position, cache.views[v], row))
         device = views.pixels.device
@@ -230,9 +245,9 @@ def _gathered(pieces: Sequence[tuple[Rows, Mapping[str, Array], Rows]], name: st
 
 
 def full_logits(top_BK: Tensor, classes_BK: Tensor, rest_B: Tensor, num_classes: int) -> Tensor:
-    """Logits [B, C] of the K largest, their classes and the logsumexp of all others.
+    """Return logits [B, C], given the K largest, their classes and the logsumexp of the others.
 
-    The others share theirs evenly, so that the softmax gives the tail its whole mass.
+    The others get equal logits, so that the softmax gives the tail its whole probability.
     """
     even = rest_B - math.log(max(num_classes - top_BK.shape[1], 1))
     logits_BC = even[:, None].repeat(1, num_classes)
@@ -242,8 +257,9 @@ def full_logits(top_BK: Tensor, classes_BK: Tensor, rest_B: Tensor, num_classes:
 def top_logits(logits_BC: Tensor, top: int) -> dict[str, Tensor]:
     """Return the arrays to store of logits [B, C], by name.
 
-    They are all logits [B, C] as float16 if `top` is C, else the inputs of `full_logits`: the K
-    largest [B, K], their classes [B, K] and the logsumexp [B] of the others.
+    If `top` is C, the one array holds all logits [B, C] as float16. Otherwise, the arrays are the
+    inputs of `full_logits`: the K largest logits [B, K], their classes [B, K], and the logsumexp
+    [B] of the others.
 
     Example:
         >>> sorted(top_logits(torch.zeros(2, 5), 3))

@@ -1,7 +1,7 @@
-"""The teacher as a function, made faster: BatchNorms folded into convolutions, weights in bf16.
+"""The teacher as a fast function: BatchNorms folded into convolutions, weights in bf16.
 
-Its outputs stay within rounding of those of the net itself; that is checked. B images, S their
-side, C classes, D features, h w the side of a map.
+A check ensures that its outputs equal those of the net within rounding. B images, S the side of an
+image, C classes, D features, h and w the sides of a map.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from indexes.models.net import Net
 from indexes.models.teacher import Teacher
 
 NUM_TRIED = 4
-# Relative to the largest output. A wrongly folded BatchNorm, or a lost weight, moves it far more.
+# Allowed differences, relative to the largest output. A wrongly folded BatchNorm or a lost weight
+# gives far larger ones.
 FOLDED_APART, ROUNDED_APART = 1e-3, 0.1
-# Compiling takes 5 to 30 seconds and a ResNet-18 is 7 % faster then, on a CPU; not measured on a
-# GPU. OURS
+# Compiling takes 5 to 30 seconds. It makes a ResNet-18 7 % faster on a CPU; it was not measured on
+# a GPU. OURS
 COMPILE_PAYS_VIEWS = 500_000
 
 TeacherFunction = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Pixels [B, 3, S, S] -> the teacher's logits [B, C], and its features [B, D], its map
-[B, D, h, w] or None: what the method needs."""
+"""A function from pixels [B, 3, S, S] to the teacher's logits [B, C] and, as the method needs, its
+features [B, D], its map [B, D, h, w] or None."""
 
 
 def teacher_function(
     teacher: Teacher, kind: Needs, device: str, compiled: bool = False
 ) -> TeacherFunction:
-    """The teacher as a fast function of pixels: its logits, and its features or map.
+    """Return the teacher as a fast function of pixels: its logits, and its features or map.
 
-    Training and target caches run the teacher only through this function. Its pixels
+    Training and target caches run the teacher only through this function. The pixels
     [B, 3, S, S] must be on `device`.
 
     Example: `logits_BC, _ = teacher_function(teacher, "logits", "cpu")(pixels_B3SS)`
@@ -57,7 +58,7 @@ def teacher_function(
 
 
 def compile_pays(device: str, num_views: int) -> bool:
-    """Whether to compile the teacher for so many views: where it can be, and was seen to pay."""
+    """Return whether to compile the teacher: for many views, on a CPU with a C++ compiler."""
     if device != "cpu" or num_views < COMPILE_PAYS_VIEWS:
         return False
     from torch._inductor import cpp_builder, exc
@@ -71,10 +72,10 @@ def compile_pays(device: str, num_views: int) -> bool:
 
 @torch.no_grad()
 def fast_teacher(net: Net, size: int) -> Net:
-    """A faster copy of `net`, in evaluation mode and without gradients.
+    """Return a faster copy of `net` in evaluation mode, without gradients.
 
-    Images have `size` pixels a side. A change that would alter an output is left out. It is to be
-    called under `devices.autocast`, which would round the same weights at each call.
+    Images have `size` pixels a side. A change that would alter an output is left out. Call the copy
+    under `devices.autocast`; its weights are already rounded as autocast would at each call.
     """
     device = str(next(net.parameters()).device)
     generator = torch.Generator().manual_seed(0)
@@ -101,7 +102,7 @@ def _copy(net: Net) -> Net:
 def _are_near(net: Net, other: Net, pixels: Tensor, most: float) -> bool:
     try:
         pairs = zip(net(pixels), other(pixels), strict=True)
-    except Exception:  # a layer that reads a weight in a way of its own
+    except Exception:  # a layer may read its weight in an unusual way
         return False
     return all(
         bool((a.float() - b.float()).abs().max() <= most * a.float().abs().max().clamp_min(1))
@@ -110,7 +111,7 @@ def _are_near(net: Net, other: Net, pixels: Tensor, most: float) -> bool:
 
 
 def _round(net: Net) -> None:
-    """Weights in bf16, to which autocast would round them at each step; not the classifier's."""
+    """Round all weights but the classifier's to bf16, as autocast would at each call."""
     last = net.module.get_submodule(net.head_name)
     for layer in net.module.modules():
         if type(layer) in (nn.Conv2d, nn.Linear) and layer is not last:
@@ -118,9 +119,9 @@ def _round(net: Net) -> None:
 
 
 def _fold(net: Net, pixels: Tensor) -> None:
-    """Folds each BatchNorm that takes just what one convolution gives, in place."""
+    """Fold each BatchNorm whose input is the output of one convolution, in place."""
     made_by: dict[int, nn.Conv2d] = {}
-    outputs: list[Tensor] = []  # alive, so that no other tensor gets the id of one of them
+    outputs: list[Tensor] = []  # kept alive, so that no other tensor gets the same id
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
     calls: Counter[int] = Counter()
 

@@ -1,7 +1,7 @@
-"""The teacher's targets for V views of every image of a shard set, computed once and cached.
+"""Compute the teacher's targets for V views of every image of a shard set, and cache them.
 
-An interrupted run goes on block by block; more views are added to those that are there. N images
-of the shards, B of a batch; see `distill.targets.cache` for the artifact.
+An interrupted run continues with the next block. More views are added to the existing ones. See
+`distill.targets.cache` for the artifact. N images of the shards, B images of a batch.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ from indexes.shards.reader import Shards
 
 BATCH = 256
 NUM_VERIFIED = 512
-# Relative to the largest logit. bf16 rounds differently in other batches, but by far less.
+# Relative to the largest value. In other batches bf16 rounds differently, but by far less.
 MAX_DIFFERENCE = 0.05
-DONE_FILE = "done"  # the first word of the names of the files that mark finished blocks
+DONE_FILE = "done"  # prefix of the files that mark finished blocks
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetBuilder:
-    """Computes the targets of views: shards, teacher, augmentation, and what is stored of each."""
+    """The computation of targets: shards, teacher, views, and what is stored of each target."""
 
     shards: Shards
     teacher: Teacher
@@ -74,12 +74,12 @@ class TargetBuilder:
 
     @cached_property
     def key(self) -> TargetKey:
-        """What the targets depend on."""
+        """The inputs that the targets depend on."""
         return target_key(self.shards, self.teacher, self.augmentation, self.kind, self.top)
 
     @cached_property
     def geometry(self) -> Geometry:
-        """How images are stored before views are cut."""
+        """The geometry of stored images, from which views are cut."""
         return stored_geometry(self.teacher.geometry)
 
     @cached_property
@@ -88,7 +88,10 @@ class TargetBuilder:
         return teacher_function(self.teacher, self.kind, self.device, self.compiled)
 
     def compute(self, stored_BRR3: Tensor, rows: Rows, view: int) -> dict[str, Array]:
-        """The arrays that are stored for one view of stored images [B, R, R, 3], by name."""
+        """Return the arrays to store for one view of stored images [B, R, R, 3], by name.
+
+        `rows` [B] are the rows of the images in the shards.
+        """
         hashes = self.shards.columns["key_hash"][rows]
         parts: list[dict[str, Tensor]] = []
         for start in range(0, len(rows), BATCH):
@@ -106,9 +109,10 @@ class TargetBuilder:
 def build_target_cache(
     builder: TargetBuilder, num_views: int, root: Path, group: ProcessGroup = SINGLE
 ) -> Path:
-    """The directory under `root` with the targets of `num_views` views of every image.
+    """Return the directory under `root` with the targets of `num_views` views of every image.
 
-    Several processes share the blocks. Raises OSError if the targets do not fit on the disk.
+    Missing targets are computed; several processes share the blocks. Raises OSError if the targets
+    do not fit on the disk.
     """
     directory = target_directory(root, builder.shards, builder.key)
     with artifact.locked(directory) if group.is_first else nullcontext():
@@ -125,11 +129,11 @@ def build_target_cache(
 
 
 def _fill(builder: TargetBuilder, directory: Path, views: range, group: ProcessGroup) -> None:
-    """Computes the targets of these views block by block; then writes the card."""
+    """Compute the targets of these views block by block, then write the card."""
     dataset = ShardDataset([(builder.shards, np.arange(len(builder.shards)))])
     most = chunk_size(builder.geometry)
     starts = np.arange(0, len(dataset), most)
-    # One image alone would be a shape to compile for.
+    # Not compiled, because a batch of one image would be a second shape to compile for.
     sample = _sample(replace(builder, compiled=False), dataset)
     if group.is_first:
         _allocate(directory, sample, len(dataset), views, len(starts))
@@ -160,7 +164,7 @@ def _fill(builder: TargetBuilder, directory: Path, views: range, group: ProcessG
 
 
 def _sample(builder: TargetBuilder, dataset: ShardDataset) -> dict[str, Array]:
-    """The arrays of one view of the first image: names, dtypes and shapes."""
+    """Return the arrays of one view of the first image, as examples of names, dtypes and shapes."""
     stored = torch.from_numpy(decode_images([dataset.read(0)], builder.geometry)).to(builder.device)
     return builder.compute(stored, np.zeros(1, np.int64), 0)
 
@@ -168,7 +172,7 @@ def _sample(builder: TargetBuilder, dataset: ShardDataset) -> dict[str, Array]:
 def _allocate(
     directory: Path, sample: Mapping[str, Array], num: int, views: range, num_blocks: int
 ) -> None:
-    """Files of the right size, filled later; the marks of finished blocks stay if all are whole."""
+    """Create the files, to be filled later; if all exist, keep them and their finished blocks."""
     files = {
         directory / file_name(view, name): ((num, *array.shape[1:]), array.dtype)
         for view in views
@@ -196,7 +200,7 @@ def _allocate(
 
 
 def _done_path(directory: Path, views: range) -> Path:
-    """The file that marks the finished blocks of exactly these views."""
+    """Return the path of the file that marks the finished blocks of exactly these views."""
     return directory / f"{DONE_FILE}-{views.start:03d}-{views.stop:03d}.npy"
 
 
@@ -208,7 +212,7 @@ def _unmark(directory: Path) -> None:
 def _is_like(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):  # not there, or cut short
+    except (OSError, ValueError):  # missing or truncated
         return False
     return bool(array.shape == shape and array.dtype == dtype)
 
@@ -237,9 +241,10 @@ def _finish(
 
 
 def verify_targets(builder: TargetBuilder, directory: Path) -> Iterator[str]:
-    """Computes a sample of the targets in `directory` again: a line on the largest difference.
+    """Compute a sample of the targets again; yield a line with the largest difference per array.
 
-    ArtifactError for a file that is not as it was written, and for targets too far apart.
+    Raises ArtifactError if a file changed since it was written, or if the targets differ by more
+    than rounding.
     """
     card = artifact.read_card(directory, "targets")
     check_targets(directory, card, builder.key)
@@ -250,20 +255,20 @@ def verify_targets(builder: TargetBuilder, directory: Path) -> Iterator[str]:
     generator = np.random.default_rng(0)
     rows = np.sort(generator.choice(num, min(num, NUM_VERIFIED), replace=False))
     dataset = ShardDataset([(builder.shards, rows)])
-    whole = decode_all(dataset, builder.geometry, builder.device)
+    images = decode_all(dataset, builder.geometry, builder.device)
     for name in cache.card["arrays"]:
         if name == "classes":
-            continue  # of nearly equal logits either may come first
-        apart = largest = 0.0
+            continue  # two nearly equal logits may swap places
+        difference = largest = 0.0
         for view in range(num_views):
             before = cache.views[view][name][rows].astype(np.float32)
-            again = builder.compute(whole, rows, view)[name].astype(np.float32)
-            apart = max(apart, float(np.abs(before - again).max()))
+            again = builder.compute(images, rows, view)[name].astype(np.float32)
+            difference = max(difference, float(np.abs(before - again).max()))
             largest = max(largest, float(np.abs(before).max()))
-        line = f"{name}: at most {apart:.4g} apart, of values up to {largest:.4g}"
-        if not apart <= MAX_DIFFERENCE * largest:
+        line = f"{name}: differs by at most {difference:.4g}, in values up to {largest:.4g}"
+        if not difference <= MAX_DIFFERENCE * largest:
             raise ArtifactError(
-                f"{directory}: the targets differ when computed again, {line}: delete the "
-                "directory and compute them again"
+                f"{directory}: the targets are not the same when computed again ({line}): delete "
+                "the directory and compute them again"
             )
         yield f"{line} ({len(rows) * num_views:,} views computed again)"

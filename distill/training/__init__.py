@@ -1,1 +1,1 @@
-"""What the loop needs: learners, optimizers, averages, checkpoints."""
+"""The parts of the training loop: learners, optimizers, mean weights and checkpoints."""

@@ -1,6 +1,6 @@
-"""What a training starts from: learners, loader, teacher targets, weights, held-out images.
+"""Build the parts of a training: learners, loader, teacher targets, weights, held-out images.
 
-N training rows, M held-out ones, R the side of a stored image.
+N training rows, M held-out rows, R the side of a stored image.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ from indexes.models.net import build_net
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
 
-CODE_VERSION = 4  # of what a training computes: a checkpoint of another one is refused
+CODE_VERSION = 4  # of the training code: a checkpoint of another version is refused
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """A training to be set up: what is trained, how, from what, and where.
+    """The description of a training: its images, teacher, students, method and settings.
 
-    `students` are builder -> directory, `method` is a file of distill/methods and `config` its
-    Config. Cached targets are looked for and made under `targets_root`; `targets` names a cache.
+    `students` maps each builder to its directory. `method` is the module of a method, and `config`
+    is a Config of it. Cached targets are found and written under `targets_root`, unless `targets`
+    names the cache for `shards`.
     """
 
     shards: Shards
@@ -66,17 +67,17 @@ class TrainingJob:
 
     @cached_property
     def method_class(self) -> type[Method]:
-        """The Method of the file."""
+        """The subclass of Method in the module."""
         return method_class(self.method)
 
     @cached_property
     def resolved_recipe(self) -> Recipe:
-        """The recipe with the optimizer by its name."""
+        """The recipe with its optimizer filled in: by default the one of the method."""
         return replace(self.recipe, optimizer=self.recipe.optimizer or self.method_class.optimizer)
 
     @cached_property
     def augmentation(self) -> Augmentation:
-        """How views are drawn: fixed views are the same for every seed of a training."""
+        """The augmentation of the views. Fixed views are the same for every seed of a training."""
         recipe = self.recipe
         return Augmentation(
             size=self.teacher.geometry.size,
@@ -86,7 +87,7 @@ class TrainingJob:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """All that a student's weights depend on, but its builder; the card shows it."""
+        """All that a student's weights depend on, except its builder; stored in its card."""
         mix = self.mix
         return {
             "shards_digest": artifact.digest(self.shards.card),
@@ -102,17 +103,17 @@ class TrainingJob:
 
 
 def _foreign_code(method: ModuleType) -> str | None:
-    """The digest of a user's own file; CODE_VERSION stands for the methods of this package."""
+    """Return the digest of a user's own file; None for this package, which has CODE_VERSION."""
     is_ours = method.__name__.startswith("distill.methods.")
     return None if is_ours else artifact.sha256(str(method.__file__))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """A training that is ready to go: what the loop takes.
+    """A training that is ready to run: the argument of `distill.train.train`.
 
-    A step of `loader` is one of `recipe.accumulate` equal parts of a batch of `num_views` views;
-    weights [N]; heldout: stored images [M, R, R, 3].
+    A batch has `num_views` views. Each step of `loader` is one of the `recipe.accumulate` equal
+    parts of a batch. weights [N]; heldout: stored images [M, R, R, 3].
     """
 
     learners: Sequence[Learner]
@@ -129,15 +130,16 @@ class Setup:
 
 
 def build_setup(job: TrainingJob, learners: Sequence[Learner]) -> Setup:
-    """Opens images and targets for the learners of `build_learners`.
+    """Open the images and the targets for the learners that `build_learners` returned.
 
-    Raises ValueError for a method that compares more views than there are, or too few images for
-    the processes; ArtifactError for targets of other shards, teacher or views.
+    Raises ValueError if the method compares more views than the recipe fixes, or if a part of a
+    batch has fewer images than there are processes. Raises ArtifactError if the targets belong to
+    other shards, another teacher or other views.
     """
     recipe, views = job.resolved_recipe, job.method_class.views
     if recipe.views and recipe.views < views:
         raise ValueError(
-            f"this method compares {views} views of an image: use --views 0, or at least {views}"
+            f"this method compares {views} views of each image: use --views 0, or at least {views}"
         )
     rows = split_heldout(job.shards.columns["key_hash"])
     sets = [(job.shards, rows.train)]
@@ -163,9 +165,10 @@ def build_setup(job: TrainingJob, learners: Sequence[Learner]) -> Setup:
 
 
 def build_learners(job: TrainingJob) -> list[Learner]:
-    """A learner for each student that is not finished, at its checkpoint where it has one.
+    """Return a learner for each unfinished student, restored from its checkpoint if it has one.
 
-    Raises ArtifactError for a directory of other settings, NetError for an unknown builder.
+    Raises ArtifactError if a directory holds a training with other settings, NetError if a builder
+    is unknown.
     """
     learners = []
     for builder, directory in job.students.items():
@@ -184,13 +187,13 @@ def build_learners(job: TrainingJob) -> list[Learner]:
             group=job.group,
         )
         if learner.num_steps:
-            log.info("%s: continues at step %s", builder, f"{learner.num_steps:,}")
+            log.info("%s: continuing at step %s", builder, f"{learner.num_steps:,}")
         learners.append(learner)
     return learners
 
 
 def _build_method(job: TrainingJob, builder: str) -> Method:
-    """The student and its method, initialized from the recipe's seed."""
+    """Build a student and its method, initialized from the recipe's seed."""
     card = job.teacher.card
     with torch.random.fork_rng(devices=devices.cuda_indices(job.device)):
         torch.manual_seed(job.recipe.seed)
@@ -211,7 +214,8 @@ def _build_loader(job: TrainingJob, dataset: ShardDataset) -> StepLoader:
     part = recipe.batch_size // recipe.accumulate // views
     if part < group.num:
         raise ValueError(
-            f"{part} images at a time are too few for {group.num} processes: raise --batch-size"
+            f"{part} images in a part of a batch are too few for {group.num} processes: raise "
+            "--batch-size"
         )
     sampler = _build_sampler(job, dataset, part * job.method_class.oversample(job.config))
     if group.num > 1:
@@ -236,7 +240,7 @@ def _build_loader(job: TrainingJob, dataset: ShardDataset) -> StepLoader:
 
 
 def _build_sampler(job: TrainingJob, dataset: ShardDataset, per_step: int) -> StepSampler:
-    """Images of one set, or of two in the proportion of the mix."""
+    """Return a sampler of one set, or of two sets in the proportion of the mix."""
     seed = job.recipe.seed
     sizes = [len(rows) for _, rows in dataset.sets]
     if job.mix is None:
@@ -249,7 +253,7 @@ def _build_sampler(job: TrainingJob, dataset: ShardDataset, per_step: int) -> St
 
 
 def _build_targets(job: TrainingJob, dataset: ShardDataset) -> Targets:
-    """Online targets, or cached ones, which are computed where they are missing."""
+    """Return online targets, or cached ones; missing cached targets are computed first."""
     recipe, needs = job.recipe, job.method_class.needs(job.config)
     builders = [
         TargetBuilder(
@@ -274,18 +278,18 @@ def _build_targets(job: TrainingJob, dataset: ShardDataset) -> Targets:
             directory = build_target_cache(builder, recipe.views, job.targets_root, job.group)
         sets.append((TargetCache(directory, builder.key, recipe.views), rows))
         log.info(
-            "the teacher's %s of %d views an image are read from %s", needs, recipe.views, directory
+            "reading the teacher's %s of %d views per image from %s", needs, recipe.views, directory
         )
     return CachedTargets(sets, recipe.views, len(job.teacher.card.classes), needs)
 
 
 def _hint_cached(job: TrainingJob, builder: TargetBuilder) -> None:
-    """Logs where cached targets are that would save the teacher's work."""
+    """Log the directory of cached targets that would spare the teacher's work, if there is one."""
     key = replace(builder.key, seed=job.recipe.view_seed)
     if (directory := find_targets(job.targets_root, builder.shards, key)) is not None:
         log.info(
-            "the teacher runs at each step; %s holds its targets: --targets %s trains on their "
-            "views instead",
+            "the teacher runs at every step, but %s holds cached targets: train on their views "
+            "with --targets %s",
             directory,
             directory,
         )

@@ -1,4 +1,4 @@
-"""A running mean of a net's weights, which often does better than the last ones (EMA)."""
+"""A running mean of a net's weights (EMA), often more accurate than the last weights."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """m <- d m + (1 - d) w after each step, over weights and running statistics alike.
+    """The running mean m <- d m + (1 - d) w of a module's weights and running statistics.
 
-    d = min(decay, (1 + t) / (10 + t)) at step t, so that the first weights are soon forgotten
-    (as in TensorFlow's ExponentialMovingAverage). Counters stay the net's.
+    d = min(decay, (1 + t) / (10 + t)) at step t, so that the first weights are forgotten soon
+    (as in TensorFlow's ExponentialMovingAverage). Integer counters are not averaged.
 
-    torch.optim.swa_utils.AveragedModel is not used: it copies the first weights where this mean
-    begins with the initial ones, it hands its counter to the device (a wait per step on a GPU) to
-    get a decay that depends on the step, and it holds a copy of the module, whereas the net that a
-    method deploys belongs to the module in training. The update is the same `_foreach_lerp_`.
+    torch.optim.swa_utils.AveragedModel is not used, for three reasons. It starts with a copy of the
+    weights after the first step, whereas this mean starts with the initial weights. For a decay
+    that depends on the step, it copies its counter between devices (a wait per step on a GPU). It
+    holds a copy of the module, whereas the net that a method deploys belongs to the module in
+    training. The update is the same `_foreach_lerp_`.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -30,13 +31,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Adds the weights after `step` steps to the mean."""
+        """Add the weights after `step` steps to the mean."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.mean.values()), list(self.weights.values()), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The module has the mean weights within the block, and its weights again after it."""
+        """Give the module the mean weights within the block, then restore its weights."""
         self._swap()
         try:
             yield
@@ -51,10 +52,10 @@ class WeightAverage:
             self.mean[name].copy_(before)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The mean weights [N, ...] by parameter name."""
+        """Return the mean weights and running statistics [N, ...] by name."""
         return dict(self.mean)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the mean weights from `state_dict`."""
+        """Restore what `state_dict` returned."""
         for name, value in state.items():
             self.mean[name].copy_(value)

@@ -1,4 +1,4 @@
-"""One student in training: a step of its method and its optimizers."""
+"""One student in training: its method, its optimizers, and the work of a step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Learner:
-    """Trains one student, independently of the others; a failure stops this student alone.
+    """One student in training, independent of the others: a failure stops this student alone.
 
     `num_steps` counts its steps. With several processes, each holds the same student.
     """
@@ -40,20 +40,22 @@ class Learner:
         device: str,
         group: ProcessGroup = SINGLE,
     ) -> None:
-        """`method` is as it was built from the recipe's seed; a checkpoint is taken up here.
+        """`method` is newly built from the recipe's seed; its checkpoint, if any, is restored here.
 
-        Raises ArtifactError for a checkpoint of other inputs.
+        Raises ArtifactError if the checkpoint belongs to other inputs.
         """
         self.builder, self.recipe, self.checkpoint = builder, recipe, checkpoint
         self.device, self.group = device, group
         self.failure: str | None = None
-        """Why the student was stopped: diverged, out of memory, refused by its method."""
+        """Why the student was stopped: diverged, out of memory, or refused (by its method)."""
         self.method = method.to(device)
         self.method.module.to(memory_format=torch.channels_last)
         self.method.train()
-        own = self.method.own_optimizer()
-        self.scheduled = optim.make_optimizers(self.method, recipe.optimizer, own)
-        self.optimizers = {**self.scheduled, **({} if own is None else {"own": own})}
+        method_optimizer = self.method.own_optimizer()
+        self.scheduled = optim.make_optimizers(self.method, recipe.optimizer, method_optimizer)
+        self.optimizers = dict(self.scheduled)
+        if method_optimizer is not None:
+            self.optimizers["own"] = method_optimizer
         self.average = WeightAverage(self.method.module, recipe.ema) if recipe.ema else None
         self.meter, self.observed_meter = TermMeter(), TermMeter()
         self.terms: dict[str, float] = {}
@@ -65,7 +67,7 @@ class Learner:
             self.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """The method's weights, the optimizers' and the mean weights."""
+        """Return the state of the method, of its optimizers and of the mean weights."""
         return {
             "method": self.method.state_dict(),
             **{name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -73,7 +75,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.method.load_state_dict(state["method"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
@@ -81,11 +83,11 @@ class Learner:
             self.average.load_state_dict(state["average"])
 
     def backward(self, batch: Batch, part: int, *, progress: float) -> None:
-        """Adds the gradient of one part of a step's batch; nothing waits for the device."""
+        """Add the gradient of one part of a batch, without waiting for the device."""
         with self._stopped_without_memory():
             self._seed(part)
             self.method.observed = {}
-            # Apart: autocast may keep a weight, rounded without gradient, for the rest of a block.
+            # A separate block, because autocast may cache weights rounded without a gradient.
             with torch.no_grad(), devices.autocast(self.device):
                 batch = self.method.select_batch(batch, progress)
             with devices.autocast(self.device):
@@ -96,7 +98,7 @@ class Learner:
                 self._weight = 0.0
             weight: Tensor | float = 1.0
             if self.recipe.accumulate * self.group.num > 1:
-                # Terms are means by weight, so parts count by theirs, as in a batch taken at once.
+                # Terms are weighted means: scale each part by its weight, as in an undivided batch.
                 weight = batch.weights.sum()
                 torch.autograd.backward(total * weight)
             else:
@@ -106,13 +108,16 @@ class Learner:
             self.observed_meter.add(self.method.observed, weight)
 
     def _seed(self, part: int) -> None:
-        """Dropout and the like draw from (seed, place): resumed and shared passes draw the same."""
+        """Seed dropout and the like by step, part and rank.
+
+        A student then draws the same numbers after a resume, and beside other students.
+        """
         recipe, group = self.recipe, self.group
-        place = (self.num_steps * recipe.accumulate + part) * group.num + group.rank
-        torch.manual_seed((recipe.seed * 1_000_003 + place) % 2**63)
+        position = (self.num_steps * recipe.accumulate + part) * group.num + group.rank
+        torch.manual_seed((recipe.seed * 1_000_003 + position) % 2**63)
 
     def step(self, *, lr: float) -> None:
-        """One step of the optimizers with the gradients of all parts, of all processes."""
+        """Step the optimizers with the gradients of all parts and all processes."""
         with self._stopped_without_memory():
             if isinstance(self._weight, Tensor):
                 self._average_gradients(self._weight)
@@ -132,14 +137,14 @@ class Learner:
         grads = [p.grad for p in self.method.parameters() if p.grad is not None]
         torch._foreach_div_(grads, weight.clamp_min(1e-12))
         if self.group.num > 1:
-            state = self.method.state_dict(keep_vars=True).values()  # without constants
+            state = self.method.state_dict(keep_vars=True).values()  # constants are not in it
             moving = [value for value in state if not isinstance(value, nn.Parameter)]
             buffers = [value for value in moving if value.is_floating_point()]
             average_gradients(grads, buffers, weight, self.group)
 
     @contextlib.contextmanager
     def _stopped_without_memory(self) -> Iterator[None]:
-        """Stops the student where memory runs out; of several processes all must end then."""
+        """Stop the student if memory runs out; with several processes, the error ends all."""
         try:
             yield
         except Exception as error:
@@ -147,19 +152,19 @@ class Learner:
                 raise
             self._fail(
                 "out of memory",
-                f"out of memory at step {self.num_steps + 1}",
+                f"it ran out of memory at step {self.num_steps + 1}",
                 "run the same command again with more memory to continue from its last "
                 "checkpoint, or with --accumulate 2",
             )
 
     @contextlib.contextmanager
     def deployed(self) -> Iterator[Net]:
-        """The net that would be saved now, within the block: with mean weights if it has them."""
+        """Yield the net that would be saved now, with mean weights if it has them."""
         with self.average.applied() if self.average else contextlib.nullcontext():
             yield self.method.deployed()
 
     def log_terms(self, numbers: Mapping[str, Any]) -> None:
-        """Logs the mean terms since the last line; sets `failure` where not all are finite."""
+        """Log the mean terms since the last line; stop a student that diverged or is refused."""
         self.terms = self.meter.take(self.group.all_reduce)
         observed = self.observed_meter.take(self.group.all_reduce)
         self.observed = {k: v for k, v in observed.items() if not isinstance(v, list)}
@@ -169,23 +174,28 @@ class Learner:
         sums = [p.detach().float().sum() for p in self.method.parameters()]
         weights = torch.stack(sums).sum().item()
         if not all(map(math.isfinite, [*self.terms.values(), weights])):
-            self._fail("diverged", f"no longer finite by step {self.num_steps}", "try a lower --lr")
+            reason = f"its loss or its weights were not finite by step {self.num_steps}"
+            self._fail("diverged", reason, "try a lower --lr")
             return
         try:
             self.method.check(observed)
         except MethodError as error:
-            self._fail("refused", f"stopped by its method at step {self.num_steps}", str(error))
+            self._fail(
+                "refused", f"its method refuses to continue at step {self.num_steps}", str(error)
+            )
 
     def save(self) -> None:
-        """Writes a checkpoint."""
+        """Write a checkpoint."""
         self.checkpoint.save(self.num_steps, self.state_dict())
 
-    def _fail(self, state: str, what: str, mend: str) -> None:
+    def _fail(self, state: str, reason: str, mend: str) -> None:
         self.failure = state
         if state != "out of memory":
             self.checkpoint.remove()  # resuming from it would fail again
-        log.warning("%s is %s: it is stopped, the others go on; %s", self.builder, what, mend)
-        # Free its memory for the others.
+        log.warning(
+            "%s is stopped, because %s (other students continue): %s", self.builder, reason, mend
+        )
+        # Free the memory for the other students.
         for optimizer in self.optimizers.values():
             optimizer.state.clear()
         self.average = None

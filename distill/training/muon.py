@@ -1,13 +1,14 @@
-"""Muon, also for convolutions: an orthogonalized update, whose directions have about one length.
+"""Muon for linear layers and convolutions: each update is a nearly orthogonal matrix.
 
-Muon (Jordan et al., 2024, kellerjordan.github.io/posts/muon). torch.optim.Muon takes matrices
-alone, and multiplies in bf16 also where that is a hundred times slower; here a kernel [O, I, h, w]
-is the matrix [O, I h w]. What a small net learns slowly by SGD, the directions of small gradients,
-it learns as fast as the rest.
+SOURCE: Jordan et al., 2024, kellerjordan.github.io/posts/muon. All singular values of an update are
+about equal. A small net therefore learns the directions of small gradients, which are slow under
+SGD, as fast as the others.
 
-timm.optim.Muon takes kernels too, but one at a time and in bf16 everywhere; matrices of one shape
-taken together need a fifth of its time for a ResNet-8 and a twelfth for a WRN-16-2 (one core, CPU
-with native bf16: 9 against 47 ms a step, 46 against 548; docs/LOG.md).
+torch.optim.Muon takes matrices only, and it multiplies in bf16 even where that is a hundred times
+slower. Here a kernel [O, I, h, w] is the matrix [O, I h w]. timm.optim.Muon takes kernels too, but
+one at a time and always in bf16. Taking all matrices of one shape together needs a fifth of its
+time for a ResNet-8 and a twelfth for a WRN-16-2 (one core, CPU with native bf16: 9 against 47 ms a
+step, 46 against 548; docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from indexes.devices import has_bf16
 MOMENTUM = 0.95
 WEIGHT_DECAY = 0.1
 ITERATIONS = 5
-COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of x, x^3 and x^5: as steep at zero as converges
+COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of x, x^3, x^5: the steepest slope at 0 that converges
 
 
 def matrices(module: nn.Module) -> Iterator[Tensor]:
@@ -34,15 +35,17 @@ def matrices(module: nn.Module) -> Iterator[Tensor]:
     """
     for layer in module.modules():
         mixes = isinstance(layer, (nn.Linear, nn.Conv2d)) and getattr(layer, "groups", 1) == 1
-        weight = layer.weight if mixes else getattr(layer, "in_proj_weight", None)  # of attention
+        weight = layer.weight if mixes else getattr(layer, "in_proj_weight", None)  # attention
         if isinstance(weight, Tensor) and weight.is_leaf and weight.requires_grad:
             yield weight
 
 
 class Muon(torch.optim.Optimizer):
-    """W <- (1 - lr decay) W - lr sqrt(max(1, R / C)) U V^T, of a momentum of U S V^T as [R, C].
+    """An optimizer that orthogonalizes the momentum of each weight matrix.
 
-    Nesterov momentum .95, decay .1. Weights have two dimensions or more, the first is R.
+    W <- (1 - lr decay) W - lr sqrt(max(1, R / C)) U V^T, where the momentum is the matrix U S V^T
+    [R, C]. Nesterov momentum 0.95, decay 0.1. A weight has two or more dimensions; R is the first,
+    and C is the product of the others.
     """
 
     def __init__(self, weights: Iterable[Tensor], lr: float = 0.0) -> None:
@@ -50,7 +53,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step of every weight that has a gradient; `closure` is not called."""
+        """Update every weight that has a gradient; `closure` is not called."""
         for group in self.param_groups:
             by_shape: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
             for weight in group["params"]:
@@ -77,10 +80,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix_KRC: Tensor) -> Tensor:
-    """U V^T of matrices U S V^T [K, R, C], nearly: singular values of .7 to 1.2 (Newton-Schulz).
+    """Return U V^T for matrices U S V^T [K, R, C], approximately, by Newton-Schulz iterations.
 
-    Singular values below a thousandth of the matrix's norm stay smaller;
-    zeros stay zeros. In bf16 where that is native.
+    The singular values become 0.7 to 1.2. Those below a thousandth of the matrix's norm stay
+    smaller, and zeros stay zero. The products are in bf16 where it is native.
     """
     dtype = torch.bfloat16 if has_bf16(str(matrix_KRC.device)) else torch.float32
     is_tall = matrix_KRC.shape[-2] > matrix_KRC.shape[-1]

@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum, decay only where it belongs, or Muon; a cosine after a warm-up."""
+"""The optimizers, SGD with Nesterov momentum or Muon, and the schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ WARMUP_FRAC = 0.02
 
 
 def make_optimizers(
-    module: nn.Module, kind: Optimizer | None = None, own: torch.optim.Optimizer | None = None
+    module: nn.Module, kind: Optimizer | None = None, reserved: torch.optim.Optimizer | None = None
 ) -> dict[str, torch.optim.Optimizer]:
-    """SGD over what trains in `module`, by its name; with `kind` muon also Muon, over its matrices.
+    """Return the optimizers of a module by name: "sgd", and also "muon" if `kind` is muon.
 
-    Norms and biases (below two dimensions) do not decay. What a method's `own` optimizer trains is
-    left to it. The learning rate is set at every step, see `learning_rate`.
+    SGD trains all parameters, or with Muon all but the weight matrices. Norms and biases (below two
+    dimensions) do not decay. Parameters of the optimizer `reserved` are left to it. The learning
+    rate is set at every step, see `learning_rate`.
     """
-    others = {id(p) for group in (own.param_groups if own else []) for p in group["params"]}
+    groups = reserved.param_groups if reserved else []
+    others = {id(p) for group in groups for p in group["params"]}
     trained = [p for p in module.parameters() if p.requires_grad and id(p) not in others]
     optimizers: dict[str, torch.optim.Optimizer] = {}
     if kind == "muon":
@@ -40,9 +42,14 @@ def make_optimizers(
 
 
 def learning_rate(progress: float, peak: float, drop_at: tuple[float, ...] | None = None) -> float:
-    """At `progress` in 0-1: linear up to `peak` over WARMUP_FRAC, then half a cosine to zero.
+    """Return the learning rate at `progress` in 0-1: a linear warm-up, then half a cosine to zero.
 
-    With `drop_at` no cosine: a tenth from each of these shares of the training on.
+    The warm-up to `peak` takes the first WARMUP_FRAC of the training. With `drop_at`, the rate
+    falls to a tenth at each of these shares of the training, and there is no cosine.
+
+    Example:
+        >>> learning_rate(1.0, peak=0.1), learning_rate(0.6, peak=1.0, drop_at=(0.5, 0.75))
+        (0.0, 0.1)
     """
     if progress < WARMUP_FRAC:
         return peak * (progress / WARMUP_FRAC * 0.99 + 0.01)
@@ -52,7 +59,7 @@ def learning_rate(progress: float, peak: float, drop_at: tuple[float, ...] | Non
 
 
 def set_learning_rate(optimizers: Mapping[str, torch.optim.Optimizer], value: float) -> None:
-    """The same learning rate for all of them."""
+    """Set the learning rate of every optimizer to `value`."""
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             group["lr"] = value

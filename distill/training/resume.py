@@ -1,4 +1,4 @@
-"""The directory of one student: its log, its checkpoints, and in the end the student itself."""
+"""The directory of a student: its log, its checkpoints, and at the end the student itself."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from indexes.checkpoint import LOG
 from indexes.models.net import Net
 from indexes.models.teacher import Card, save_teacher
 
-NUM_LINES = 20  # of the log, which the card of a student shows
+NUM_LINES = 20  # the last lines of the log, which are copied into the student's card
 
 
 class StudentCheckpoint:
-    """Saves and resumes one student; of several processes the first one writes.
+    """The saved state of one student; of several processes, the first one writes.
 
-    `inputs` is all that the student's weights depend on: a directory of other inputs is refused.
+    `inputs` is all that the student's weights depend on. A directory with other inputs is refused.
     """
 
     def __init__(
@@ -28,9 +28,9 @@ class StudentCheckpoint:
         self.directory, self.inputs, self.group = directory, artifact.plain(inputs), group
 
     def load(self) -> dict[str, Any] | None:
-        """The newest checkpoint, None where there is none; drops log lines of later steps.
+        """Return the newest checkpoint, or None if there is none; drop later lines of the log.
 
-        Raises ArtifactError for a checkpoint of other inputs.
+        Raises ArtifactError if the checkpoint belongs to other inputs.
         """
         state = checkpoint.load(self.directory)
         if state is not None:
@@ -40,24 +40,24 @@ class StudentCheckpoint:
         return state
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Writes a checkpoint from which any number of processes can go on."""
+        """Write a checkpoint from which any number of processes can continue."""
         if self.group.is_first:
             checkpoint.save(self.directory, {"inputs": self.inputs, "step": step, **state})
 
     def remove(self) -> None:
-        """Deletes the checkpoints."""
+        """Delete the checkpoints."""
         if self.group.is_first:
             checkpoint.remove(self.directory)
 
     def write_log(self, step: int, body: Mapping[str, Any]) -> None:
-        """Appends a line to the log file."""
+        """Append a line to the log file."""
         if self.group.is_first:
             checkpoint.write_log(self.directory, step, body)
 
     def save_student(
         self, net: Net, teacher: Card, agreement: float, lineage: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Saves the net as a teacher directory and deletes the checkpoints."""
+        """Save the net as a teacher directory and delete the checkpoints."""
         if not self.group.is_first:
             return
         log = (self.directory / LOG).read_text().splitlines()
@@ -80,9 +80,10 @@ class StudentCheckpoint:
 
 
 def is_finished(directory: Path, inputs: Mapping[str, Any]) -> bool:
-    """Whether `directory` holds a net that was trained from exactly `inputs`.
+    """Return whether `directory` holds a net that was trained from exactly `inputs`.
 
-    Raises ArtifactError for a finished net of other inputs; the message names what differs.
+    If so, leftover checkpoints are deleted. Raises ArtifactError if the directory holds a finished
+    net of other inputs; the message names the differences.
     """
     if not artifact.is_done(directory):
         return False
@@ -93,14 +94,14 @@ def is_finished(directory: Path, inputs: Mapping[str, Any]) -> bool:
 
 
 def forget(directory: Path) -> None:
-    """Removes what an earlier training left: card, log and checkpoints."""
+    """Delete the card, the log and the checkpoints of an earlier training."""
     (directory / artifact.CARD).unlink(missing_ok=True)
     (directory / LOG).unlink(missing_ok=True)
     checkpoint.remove(directory)
 
 
 def refuse_others(directory: Path, recorded: Any, inputs: Mapping[str, Any]) -> None:
-    """ArtifactError, which names what differs, unless the recorded inputs equal `inputs`."""
+    """Raise ArtifactError, which names the differences, unless the recorded inputs are `inputs`."""
     before = _flat(recorded if isinstance(recorded, Mapping) else {})
     now = _flat(artifact.plain(inputs))
     if before == now:
@@ -121,6 +122,6 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, item in value.items():
         if isinstance(item, Mapping):
             flat |= _flat(item, f"{prefix}{key}.")
-        elif item is not None:  # a setting that a later version brought, at its default
+        elif item is not None:  # None may be a setting that a later version added
             flat[prefix + key] = item
     return flat

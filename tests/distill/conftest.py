@@ -16,9 +16,9 @@ from tests.support import distillation
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shards, Teacher]:
-    place = tmp_path_factory.mktemp("world")
-    teacher = distillation.make_teacher(place / "teacher")
-    return distillation.make_shards(place / "shards", teacher), teacher
+    root = tmp_path_factory.mktemp("world")
+    teacher = distillation.make_teacher(root / "teacher")
+    return distillation.make_shards(root / "shards", teacher), teacher
 
 
 @pytest.fixture

@@ -45,26 +45,26 @@ def call(*words: object) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make runs as `winnow select` leaves them, and a labeled set."""
-    place = tmp_path_factory.mktemp("cli")
-    teacher = distillation.make_teacher(place / "runs" / "teachers" / "mentor")
-    distillation.make_teacher(place / "runs" / "teachers" / "other", seed=8)
-    distillation.make_shards(place / "runs" / "shards" / "demo", teacher)
-    note = {"shards": str(place / "runs" / "shards" / "demo")}
-    artifact.write_json(place / "runs" / "last-shards.json", note)
+    root = tmp_path_factory.mktemp("cli")
+    teacher = distillation.make_teacher(root / "runs" / "teachers" / "mentor")
+    distillation.make_teacher(root / "runs" / "teachers" / "other", seed=8)
+    distillation.make_shards(root / "runs" / "shards" / "demo", teacher)
+    last_shards = {"shards": str(root / "runs" / "shards" / "demo")}
+    artifact.write_json(root / "runs" / "last-shards.json", last_shards)
     for number in range(12):
-        folder = place / "val" / distillation.CLASSES[number % 3]
+        folder = root / "val" / distillation.CLASSES[number % 3]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{number}.png").write_bytes(distillation.draw_image(number))
-    return place / "runs"
+    return root / "runs"
 
 
 def test_flags_are_frozen() -> None:
     import typer.main
 
     commands = typer.main.get_command(distill.cli.app).commands  # type: ignore[attr-defined]
-    for name, one in commands.items():
-        found = [p.opts[0] for p in one.params if p.opts[0].startswith("--")]
-        assert found == [f"--{flag}" for flag in FLAGS[name].split()], name
+    for name, command in commands.items():
+        flags = [p.opts[0] for p in command.params if p.opts[0].startswith("--")]
+        assert flags == [f"--{flag}" for flag in FLAGS[name].split()], name
 
 
 def test_several_students_are_distilled_and_evaluated(runs: Path) -> None:
@@ -74,12 +74,12 @@ def test_several_students_are_distilled_and_evaluated(runs: Path) -> None:
     code, output = call(*words)
     assert code == 0, output
     for name in ("resnet8", "resnet14"):
-        place = runs / "students" / f"demo-winnow-{name}-seed4"
-        size = (place / WEIGHTS).stat().st_size / 1e6
+        directory = runs / "students" / f"demo-winnow-{name}-seed4"
+        size = (directory / WEIGHTS).stat().st_size / 1e6
         assert f"{name}: trained, {size:.2f} MB, agrees" in output
-        result = json.loads((place / "evaluation.json").read_text())
+        result = json.loads((directory / "evaluation.json").read_text())
         assert result["num_images"] == 12
-        record = artifact.read_card(place, "teacher")["record"]["inputs"]
+        record = artifact.read_card(directory, "teacher")["record"]["inputs"]
         assert record["method"] == "winnow"
         assert record["config"] == vars(winnow.Config(temperature=2.0))
         assert record["recipe"]["lr"] == pytest.approx(0.1 / 8)
@@ -100,7 +100,7 @@ def test_several_students_are_distilled_and_evaluated(runs: Path) -> None:
     assert code == 0, output
     assert output.index(names[1]) < output.index(names[0]), "the cheaper student first"
     table = json.loads((runs / "compared" / "table.json").read_text())
-    assert [one["name"] for one in table["students"]] == names[::-1]
+    assert [student["name"] for student in table["students"]] == names[::-1]
     code, output = call("evaluate", names[0], "demo-winow-resnet8-seed4", *words[3:])
     assert code == 1
     assert f"Did you mean '{names[1]}'?" in output
@@ -116,16 +116,16 @@ def test_a_preset_and_a_second_shard_set_work(runs: Path) -> None:
     code, output = call(*words)
     assert code == 0, output
     assert "12" in output
-    place = runs / "students" / "demo-kd3-faithful-mix-resnet8"
-    record = artifact.read_card(place, "teacher")["record"]["inputs"]
+    directory = runs / "students" / "demo-kd3-faithful-mix-resnet8"
+    record = artifact.read_card(directory, "teacher")["record"]["inputs"]
     assert (record["config"]["align"], record["config"]["oversample"]) == (1.0, 1)
     assert (record["recipe"]["lr"], record["recipe"]["steps"]) == (0.05, 2)
     assert record["recipe"]["drop_at"] == [0.625, 0.75, 0.875]
     assert record["mix_frac"] == 0.5
-    code, output = call("evaluate", place.name, runs.parent / "val", "--runs", runs,
+    code, output = call("evaluate", directory.name, runs.parent / "val", "--runs", runs,
                         "--teacher", "mentor", "--device", "cpu")  # fmt: skip
     assert code == 0, output
-    assert "reused:" in artifact.read_card(place, "teacher")["builder"]
+    assert "reused:" in artifact.read_card(directory, "teacher")["builder"]
 
 
 @pytest.mark.parametrize(

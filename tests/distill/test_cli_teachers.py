@@ -49,6 +49,6 @@ def test_teachers_are_trained_and_imported(tmp_path: Path) -> None:
         (["--accuracy", 2, tmp_path / "j"], 2, "less than or equal to 1"),
         ([], 2, "Missing argument"),
     ):
-        found, output = call(*words, *options)
-        assert found == code
+        exit_code, output = call(*words, *options)
+        assert exit_code == code
         assert message in output

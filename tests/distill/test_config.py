@@ -13,8 +13,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_builders_can_contain_commas() -> None:
-    found = split_builders(["resnet8, vgg8", "timm:convnext_atto:depths=[1,1,1,1] resnet14"])
-    assert found == ["resnet8", "vgg8", "timm:convnext_atto:depths=[1,1,1,1]", "resnet14"]
+    builders = split_builders(["resnet8, vgg8", "timm:convnext_atto:depths=[1,1,1,1] resnet14"])
+    assert builders == ["resnet8", "vgg8", "timm:convnext_atto:depths=[1,1,1,1]", "resnet14"]
     assert split_builders([]) == []
 
 

@@ -44,17 +44,17 @@ STEPS, BATCH = 12, 17  # 8 and 9 images for the two processes: never equal
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("group")
-    teacher = distillation.make_teacher(place / "teachers" / "mentor")
-    distillation.make_shards(place / "shards" / "demo", teacher, 61)
-    return place
+    root = tmp_path_factory.mktemp("group")
+    teacher = distillation.make_teacher(root / "teachers" / "mentor")
+    distillation.make_shards(root / "shards" / "demo", teacher, 61)
+    return root
 
 
 def words(runs: Path, out: str, *more: object) -> list[str]:
-    said = ["distill", "--runs", runs, "--shards", runs / "shards" / "demo", "--out", runs / out,
+    command = ["distill", "--runs", runs, "--shards", runs / "shards" / "demo", "--out", runs / out,
             "--student", f"resnet8 {VIT}", "--method", "kd", "--steps", STEPS, "--lr", 0.005,
             "--batch-size", BATCH, "--device", "cpu", *more]  # fmt: skip
-    return [str(one) for one in said]
+    return [str(word) for word in command]
 
 
 def alone(runs: Path, out: str, *more: object) -> None:
@@ -65,9 +65,9 @@ def alone(runs: Path, out: str, *more: object) -> None:
 def labeled(runs: Path) -> Path:
     """A folder per class."""
     for number in range(9):
-        place = runs / "val" / distillation.CLASSES[number % 3]
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{number}.png").write_bytes(distillation.draw_image(number))
+        directory = runs / "val" / distillation.CLASSES[number % 3]
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"{number}.png").write_bytes(distillation.draw_image(number))
     return runs / "val"
 
 
@@ -96,13 +96,13 @@ def test_two_processes_reproduce_the_loss_curve_of_one(runs: Path) -> None:
     printed = torchrun(runs, "two", *VIEWS)
     assert printed.count("resnet8: trained") == 1, "only the first process prints"
     plain, without_norms = zip(students(runs, "one"), students(runs, "two"), strict=True)
-    one, two = map(curve, without_norms)
-    assert len(one) == len(two) == STEPS
-    assert two == pytest.approx(one, rel=0.02), "equal up to bf16 precision"
-    one, two = map(curve, plain)
+    single, double = map(curve, without_norms)
+    assert len(single) == len(double) == STEPS
+    assert double == pytest.approx(single, rel=0.02), "equal up to bf16 precision"
+    single, double = map(curve, plain)
     # BatchNorm normalizes over half of the batch in each process.
-    assert two == pytest.approx(one, rel=0.25)
-    assert sum(two) == pytest.approx(sum(one), rel=0.05)
+    assert double == pytest.approx(single, rel=0.25)
+    assert sum(double) == pytest.approx(sum(single), rel=0.05)
 
 
 @pytest.mark.slow
@@ -121,11 +121,11 @@ def test_a_run_resumes_with_another_number_of_processes(
         assert isinstance(result.exception, RuntimeError)
     assert agreement is train.agreement
     torchrun(runs, "mixed", *VIEWS)
-    for one, mixed in zip(students(runs, "one"), students(runs, "mixed"), strict=True):
+    for single, mixed in zip(students(runs, "one"), students(runs, "mixed"), strict=True):
         assert artifact.is_done(mixed)
         steps = [line["step"] for line in log_lines(mixed) if "terms" in line]
         assert steps == list(range(1, STEPS + 1))
-        assert sum(curve(mixed)) == pytest.approx(sum(curve(one)), rel=0.05)
+        assert sum(curve(mixed)) == pytest.approx(sum(curve(single)), rel=0.05)
 
 
 def test_gradients_and_statistics_are_averaged_over_processes(
@@ -133,11 +133,11 @@ def test_gradients_and_statistics_are_averaged_over_processes(
 ) -> None:
     """Gradients are averaged by image weight; statistics evenly, even if all weights are 0."""
     for weights in ((1.0, 3.0), (0.0, 0.0)):
-        said: list[torch.Tensor] = []
+        sent: list[torch.Tensor] = []
 
-        def both(value: torch.Tensor, said: list[torch.Tensor] = said) -> None:
-            said.append(value.clone())
-            value.copy_(sum(said))  # the second process: the sum of both values
+        def both(value: torch.Tensor, sent: list[torch.Tensor] = sent) -> None:
+            sent.append(value.clone())
+            value.copy_(sum(sent))  # the second process: the sum of both values
 
         monkeypatch.setattr(distributed.distributed, "all_reduce", both)
         parts = [(torch.full((2, 2), float(r + 1)), torch.full((3,), 10.0 * r)) for r in range(2)]
@@ -158,19 +158,19 @@ def test_processes_with_nothing_to_save_wait_for_the_first(runs: Path) -> None:
     printed = torchrun(runs, "stopped", *VIEWS, *spoilt, "--eval", labeled(runs), code=1)
     assert printed.count("diverged") == 1
     assert printed.count(": trained") == 2
-    for place in students(runs, "stopped"):
-        is_whole = "spoilt" not in place.name and "build" not in place.name
-        assert artifact.is_done(place) == is_whole
-        assert (place / "evaluation.json").is_file() == is_whole
+    for directory in students(runs, "stopped"):
+        is_finished = "spoilt" not in directory.name and "build" not in directory.name
+        assert artifact.is_done(directory) == is_finished
+        assert (directory / "evaluation.json").is_file() == is_finished
 
 
 def test_a_single_process_needs_no_process_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with distributed.init_distributed("cpu") as (team, device):
-        assert (team.rank, team.num, device) == (0, 1, "cpu")
-        team.wait()
-        assert team.any_rank(3, lambda: True, device)
-        assert not team.any_rank(3, lambda: False, device)
+    with distributed.init_distributed("cpu") as (group, device):
+        assert (group.rank, group.num, device) == (0, 1, "cpu")
+        group.wait()
+        assert group.any_rank(3, lambda: True, device)
+        assert not group.any_rank(3, lambda: False, device)
 
 
 def test_more_processes_than_images_are_refused(
@@ -187,5 +187,7 @@ def test_more_processes_than_images_are_refused(
         targets_root=tmp_path / "targets",
         group=distributed.ProcessGroup(0, 2),
     )
-    with pytest.raises(ValueError, match="1 images at a time are too few for 2 processes"):
+    with pytest.raises(
+        ValueError, match="1 images in a part of a batch are too few for 2 processes"
+    ):
         build_setup(job, [])

@@ -18,17 +18,17 @@ def test_a_student_stores_its_lineage(tmp_path: Path) -> None:
         "inputs": {"shards_digest": digest},
         "lineage": provenance.summarize_shards(shards, None),
     }
-    (found,) = provenance.find_origins(record, runs)
-    assert found.directory == runs / "shards" / "demo"
+    (origin,) = provenance.find_origins(record, runs)
+    assert origin.directory == runs / "shards" / "demo"
     (recorded,) = provenance.find_origins(record, tmp_path)
     assert recorded.directory is None
-    assert recorded.summary == found.summary
+    assert recorded.summary == origin.summary
     assert recorded.summary["num_samples"] == 60
     assert recorded.summary["name"] == "demo"
     assert provenance.find_origins({}, runs) == []
     old = {"inputs": {"shards_digest": "12", "mix_digest": digest}}
     unknown, mixed = provenance.find_origins(old, runs)
-    assert (unknown.summary, mixed.summary) == ({"digest": "12"}, found.summary)
+    assert (unknown.summary, mixed.summary) == ({"digest": "12"}, origin.summary)
     funnel = {"in": 9, "dropped": {"empty": 2}, "kept": 7}
     shards.card.update(corpus="crawl", method="random", config={"floor": 2.0}, funnel=funnel)
     (summary,) = provenance.summarize_shards(shards, None)

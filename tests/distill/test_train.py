@@ -65,8 +65,10 @@ def test_images_of_weight_zero_change_nothing(world: World, method: str) -> None
     _, teacher = world
     module = find("distill.methods", method)
     torch.manual_seed(0)
-    one = method_class(module)(build_net("resnet8", num_classes=3), teacher, module.Config())
-    one.eval()  # Batch statistics would mix the images.
+    student_method = method_class(module)(
+        build_net("resnet8", num_classes=3), teacher, module.Config()
+    )
+    student_method.eval()  # Batch statistics would mix the images.
     generator = torch.Generator().manual_seed(1)
     # Flat colors: the features of plain noise would all be equal.
     pixels, other = torch.rand(2, 12, 3, 1, 1, generator=generator).expand(2, 12, 3, 32, 32)
@@ -75,8 +77,8 @@ def test_images_of_weight_zero_change_nothing(world: World, method: str) -> None
     def losses(pixels: Tensor, weights: Tensor) -> dict[str, Tensor]:
         torch.manual_seed(2)
         map_BDHW, features, logits = teacher(pixels)
-        needed = map_BDHW if one.needs(one.config) == "map" else features
-        return one.losses(Batch(pixels, weights, logits, needed), 0.5)
+        needed = map_BDHW if student_method.needs(student_method.config) == "map" else features
+        return student_method.losses(Batch(pixels, weights, logits, needed), 0.5)
 
     before = losses(pixels, weights)
     mixed = torch.where((weights == 0)[:, None, None, None], other, pixels)
@@ -159,9 +161,12 @@ def test_a_diverged_student_stops_and_the_others_continue(
 
     monkeypatch.setattr(Learner, "backward", poisoned)
     outcomes = run(world, tmp_path, students=("resnet8", "resnet14"), steps=6)
-    assert [one.state for one in outcomes] == ["diverged", "finished"]
+    assert [outcome.state for outcome in outcomes] == ["diverged", "finished"]
     assert not artifact.is_done(tmp_path / "resnet8")
-    assert "resnet8 is no longer finite by step 3" in caplog.text
+    assert (
+        "resnet8 is stopped, because its loss or its weights were not finite by step 3"
+        in caplog.text
+    )
     assert len([line for line in log_lines(tmp_path / "resnet8") if "terms" in line]) == 3
 
 

@@ -46,8 +46,8 @@ def loader_of(world: World, order_seed: int = 0, per_image: int = 1) -> StepLoad
 
 def cached_of(world: World, directory: Path, needs: Needs, **changed: Any) -> CachedTargets:
     rows = split_heldout(world[0].columns["key_hash"]).train
-    kept = TargetCache(directory, builder_of(world, kind=needs, **changed).key, VIEWS)
-    return CachedTargets([(kept, rows)], VIEWS, 3, needs)
+    cache = TargetCache(directory, builder_of(world, kind=needs, **changed).key, VIEWS)
+    return CachedTargets([(cache, rows)], VIEWS, 3, needs)
 
 
 def bytes_of(directory: Path) -> dict[str, bytes]:

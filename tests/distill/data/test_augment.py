@@ -58,25 +58,25 @@ def test_boxes_cover_their_range(size: int) -> None:
 def test_small_views_are_reflected_crops() -> None:
     stored = images(40, 32)
     boxes = augment.draw_boxes(3, hashes(40), np.arange(40), 32)
-    found = augment.crop_views(stored, boxes, 32)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    views = augment.crop_views(stored, boxes, 32)
+    assert views.is_contiguous(memory_format=torch.channels_last)
     for row, (top, left, _, _, flip) in enumerate(boxes.astype(int).tolist()):
         padded = np.pad(stored[row].numpy(), ((4, 4), (4, 4), (0, 0)), mode="reflect")
         crop = padded[top + 4 : top + 36, left + 4 : left + 36]
         crop = crop[:, ::-1] if flip else crop
         wanted = torch.from_numpy(crop.copy()).permute(2, 0, 1).float() / 255
-        assert torch.equal(found[row], wanted)
+        assert torch.equal(views[row], wanted)
 
 
 @pytest.mark.parametrize("size", [32, 96])
 def test_a_view_does_not_depend_on_its_batch(size: int) -> None:
     stored, key = images(12, size), hashes(12)
     boxes = augment.draw_boxes(1, key, np.arange(12), size)
-    whole = augment.crop_views(stored, boxes, size)
-    assert whole.min() >= 0
-    assert whole.max() <= 1
+    views = augment.crop_views(stored, boxes, size)
+    assert views.min() >= 0
+    assert views.max() <= 1
     for rows in ([3], [7, 2, 5], list(range(11, -1, -1))):
-        assert torch.equal(augment.crop_views(stored[rows], boxes[rows], size), whole[rows])
+        assert torch.equal(augment.crop_views(stored[rows], boxes[rows], size), views[rows])
 
 
 @pytest.mark.parametrize("size", [32, 96])
@@ -93,8 +93,8 @@ def test_large_views_are_mirrored_and_zoomed() -> None:
     straight = augment.crop_views(stored, box, 96)
     box[0, 4] = 1
     torch.testing.assert_close(augment.crop_views(stored, box, 96), straight.flip(3))
-    one = np.array([[4.0, 4.0, 96.0, 96.0, 0.0], [4.5, 4.0, 96.0, 96.0, 0.0]], np.float32)
-    exact, half = augment.crop_views(stored.repeat(2, 1, 1, 1), one, 96)
+    boxes = np.array([[4.0, 4.0, 96.0, 96.0, 0.0], [4.5, 4.0, 96.0, 96.0, 0.0]], np.float32)
+    exact, half = augment.crop_views(stored.repeat(2, 1, 1, 1), boxes, 96)
     pixels = stored[0].permute(2, 0, 1).float() / 255
     torch.testing.assert_close(exact, pixels[:, 4:100, 4:100], atol=1e-4, rtol=0)
     between = (pixels[:, 4:100, 4:100] + pixels[:, 5:101, 4:100]) / 2
@@ -115,9 +115,11 @@ def gray_of(pixel: np.ndarray) -> float:
 def test_jitter_applies_brightness_contrast_and_saturation() -> None:
     pixels = augment.crop_views(images(3, 32), augment.center_view(3, 32), 32)
     factors = np.array([[1.3, 0.6, 1.5], [0.7, 1.4, 0.2], [1, 1, 1]], np.float32)
-    found = augment.apply_jitter(pixels, factors)
-    for one, (brightness, contrast, saturation), result in zip(pixels, factors, found, strict=True):
-        wanted = (one.numpy() * brightness).clip(0, 1)
+    jittered = augment.apply_jitter(pixels, factors)
+    for view, (brightness, contrast, saturation), result in zip(
+        pixels, factors, jittered, strict=True
+    ):
+        wanted = (view.numpy() * brightness).clip(0, 1)
         mean = np.mean([gray_of(wanted[:, y, x]) for y in range(32) for x in range(32)])
         wanted = (mean + contrast * (wanted - mean)).clip(0, 1)
         for y in range(32):
@@ -125,7 +127,7 @@ def test_jitter_applies_brightness_contrast_and_saturation() -> None:
                 gray = gray_of(wanted[:, y, x])
                 wanted[:, y, x] = (gray + saturation * (wanted[:, y, x] - gray)).clip(0, 1)
         np.testing.assert_allclose(result.numpy(), wanted, atol=2e-6)
-    torch.testing.assert_close(found[2], pixels[2])
+    torch.testing.assert_close(jittered[2], pixels[2])
 
 
 @pytest.mark.parametrize("size", [32, 96])
@@ -135,15 +137,15 @@ def test_a_view_is_the_crop_and_the_jitter_of_its_seed(size: int) -> None:
     assert torch.equal(
         plain, augment.crop_views(stored, augment.draw_boxes(7, key, number, size), size)
     )
-    look = augment.Augmentation(size=size, seed=7, color_jitter=0.4)
-    tinted = look(stored, key, number)
+    augmentation = augment.Augmentation(size=size, seed=7, color_jitter=0.4)
+    jittered = augmentation(stored, key, number)
     assert torch.equal(
-        tinted, augment.apply_jitter(plain, augment.draw_jitter(7, key, number, 0.4))
+        jittered, augment.apply_jitter(plain, augment.draw_jitter(7, key, number, 0.4))
     )
-    assert tinted.is_contiguous(memory_format=torch.channels_last)
+    assert jittered.is_contiguous(memory_format=torch.channels_last)
     order = np.random.default_rng(0).permutation(40)[:9]
-    again = look(stored[torch.from_numpy(order)], key[order], number[order])
-    torch.testing.assert_close(again, tinted[torch.from_numpy(order)], atol=1e-6, rtol=0)
+    again = augmentation(stored[torch.from_numpy(order)], key[order], number[order])
+    torch.testing.assert_close(again, jittered[torch.from_numpy(order)], atol=1e-6, rtol=0)
 
 
 def test_jitter_is_independent_of_the_boxes() -> None:
@@ -155,6 +157,6 @@ def test_jitter_is_independent_of_the_boxes() -> None:
     for size in (32, 96):
         boxes = augment.draw_boxes(0, key, number, size)
         together = np.concatenate([factors, boxes[:, [0, 1, 4]]], 1)
-        apart = np.corrcoef(together.T) - np.eye(6)
-        assert np.abs(apart[:3]).max() < 0.03
+        correlation = np.corrcoef(together.T) - np.eye(6)
+        assert np.abs(correlation[:3]).max() < 0.03
     assert not np.array_equal(augment.draw_jitter(1, key, number, 0.4), factors)

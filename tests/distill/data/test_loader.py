@@ -66,7 +66,7 @@ def test_decoding_processes_are_outside_the_process_group(world: World) -> None:
     )  # fmt: skip
     batches = source.batches(0, 3)
     next(batches)
-    groups = {os.getpgid(one.pid or 0) for one in multiprocessing.active_children()}
+    groups = {os.getpgid(process.pid or 0) for process in multiprocessing.active_children()}
     assert groups
     assert os.getpgid(0) not in groups
     assert len(list(batches)) == 2
@@ -96,10 +96,10 @@ def test_decoding_keeps_the_order_of_rows(world: World, monkeypatch: pytest.Monk
     monkeypatch.setattr(loader, "CHUNK", 4)
     monkeypatch.setattr(loader, "TASK", 3)
     rows = np.array([5, 40, 2, 2, 59, 0, 33, 17, 8])
-    found = decode_all(ShardDataset([(shards, rows)]), Geometry(32), "cpu")
-    for place, row in enumerate(rows):
+    images = decode_all(ShardDataset([(shards, rows)]), Geometry(32), "cpu")
+    for position, row in enumerate(rows):
         wanted = decode_images([(distillation.draw_image(int(row)), "x")], Geometry(32))[0]
-        assert np.array_equal(found[place].numpy(), wanted)
+        assert np.array_equal(images[position].numpy(), wanted)
 
 
 def test_a_damaged_image_is_named(world: World, tmp_path: Path) -> None:
@@ -126,9 +126,9 @@ def test_the_loader_gives_every_visit_its_view(world: World) -> None:
     source = InMemory(stored, order)
     augmentation = augment.Augmentation(size=32, seed=0)
     loader = StepLoader(source, order, key_hash, augmentation, per_image=2, num_views=3)
-    for step, seen in enumerate(loader.steps(5, 8), 5):
+    for step, views in enumerate(loader.steps(5, 8), 5):
         index, epoch = order.indices(step)
-        assert np.array_equal(seen.index, np.tile(index, 2))
-        assert np.array_equal(seen.visits, np.concatenate([2 * epoch, 2 * epoch + 1]))
-        boxes = augment.draw_boxes(0, key_hash[seen.index], seen.visits % 3, 32)
-        assert torch.equal(seen.pixels, augment.crop_views(stored[seen.index], boxes, 32))
+        assert np.array_equal(views.index, np.tile(index, 2))
+        assert np.array_equal(views.visits, np.concatenate([2 * epoch, 2 * epoch + 1]))
+        boxes = augment.draw_boxes(0, key_hash[views.index], views.visits % 3, 32)
+        assert torch.equal(views.pixels, augment.crop_views(stored[views.index], boxes, 32))

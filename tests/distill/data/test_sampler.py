@@ -21,12 +21,12 @@ from distill.data.sampler import (
 @settings(max_examples=30, deadline=None)
 def test_split_is_a_partition_by_key(num: int, seed: int) -> None:
     hashes = np.random.default_rng(seed).integers(0, 2**64, num, np.uint64)
-    found = split_heldout(hashes)
-    assert sorted([*found.train, *found.heldout]) == list(range(num))
-    assert len(found.heldout) == min(max(round(0.02 * num), 1), MAX_HELDOUT)
+    split = split_heldout(hashes)
+    assert sorted([*split.train, *split.heldout]) == list(range(num))
+    assert len(split.heldout) == min(max(round(0.02 * num), 1), MAX_HELDOUT)
     order = np.random.default_rng(1).permutation(num)
     again = split_heldout(hashes[order])
-    assert set(hashes[order][again.heldout]) == set(hashes[found.heldout])
+    assert set(hashes[order][again.heldout]) == set(hashes[split.heldout])
 
 
 def test_split_of_a_large_set_is_capped() -> None:
@@ -46,10 +46,10 @@ def test_every_epoch_visits_each_image_once(num: int, per_step: int, seed: int) 
     steps = -(-3 * num // per_step)
     seen = [order.indices(step) for step in range(steps)]
     assert all(len(index) == per_step for index, _ in seen)
-    index = np.concatenate([one for one, _ in seen])[: 3 * num]
-    epoch = np.concatenate([one for _, one in seen])[: 3 * num]
-    for one in range(3):
-        assert sorted(index[epoch == one]) == list(range(num))
+    index = np.concatenate([rows for rows, _ in seen])[: 3 * num]
+    epoch = np.concatenate([epochs for _, epochs in seen])[: 3 * num]
+    for number in range(3):
+        assert sorted(index[epoch == number]) == list(range(num))
     later = EpochSampler(num, per_step, seed).indices(steps - 1)
     assert np.array_equal(later[0], seen[-1][0])
 
@@ -61,8 +61,8 @@ def test_processes_share_every_step(num: int, per_step: int, num_ranks: int) -> 
     shares = [RankSampler(order, rank, num_ranks) for rank in range(num_ranks)]
     for step in (0, 1, 7):
         parts = [share.indices(step) for share in shares]
-        for which, whole in enumerate(order.indices(step)):
-            assert np.array_equal(np.concatenate([part[which] for part in parts]), whole)
+        for field, expected in enumerate(order.indices(step)):
+            assert np.array_equal(np.concatenate([part[field] for part in parts]), expected)
         sizes = [len(index) for index, _ in parts]
         assert max(sizes) - min(sizes) <= 1
 
@@ -73,8 +73,8 @@ def test_the_order_depends_on_the_seed() -> None:
 
 
 def test_weights_have_mean_one() -> None:
-    found = normalized_weights(np.array([0.0, 1.0, 5.0], np.float32))
-    assert found.tolist() == pytest.approx([0, 0.5, 2.5])
+    weights = normalized_weights(np.array([0.0, 1.0, 5.0], np.float32))
+    assert weights.tolist() == pytest.approx([0, 0.5, 2.5])
     for bad in ([0.0, 0.0], [-1.0, 2.0], [np.nan, 1.0]):
         with pytest.raises(ValueError, match="weights"):
             normalized_weights(np.array(bad, np.float32))

@@ -47,23 +47,23 @@ World = tuple[Shards, Teacher]
 
 
 @pytest.fixture(scope="module")
-def kept(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    shelf = tmp_path_factory.mktemp("targets")
-    return {kind: build_target_cache(builder_of(world, kind=kind), VIEWS, shelf) for kind in KINDS}
+def caches(world: World, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("targets")
+    return {kind: build_target_cache(builder_of(world, kind=kind), VIEWS, root) for kind in KINDS}
 
 
 @pytest.mark.parametrize("per_image", [1, 2])
 @pytest.mark.parametrize("needs", KINDS)
 def test_cached_targets_equal_online_targets_in_float16(
-    world: World, kept: dict[str, Path], needs: Needs, per_image: int
+    world: World, caches: dict[str, Path], needs: Needs, per_image: int
 ) -> None:
     online, loader = (
         OnlineTargets(teacher_function(world[1], needs, "cpu")),
         loader_of(world, 5, per_image),
     )
-    cached = cached_of(world, kept[needs], needs)
-    for seen in loader.steps(0, 12):
-        ours, theirs = cached(seen), online(seen)
+    cached = cached_of(world, caches[needs], needs)
+    for views in loader.steps(0, 12):
+        ours, theirs = cached(views), online(views)
         torch.testing.assert_close(ours.logits_BC, theirs.logits_BC, rtol=0.02, atol=0.05)
         assert (ours.features is None) == (theirs.features is None)
         if theirs.features is not None:
@@ -71,23 +71,27 @@ def test_cached_targets_equal_online_targets_in_float16(
             assert ours.features.shape == theirs.features.shape
             torch.testing.assert_close(ours.features, theirs.features.float(), rtol=0.03, atol=0.03)
         student = torch.randn(len(theirs.logits_BC), 3, generator=torch.Generator().manual_seed(1))
-        losses = [kd(student, one.logits_BC, 4.0).mean() for one in (ours, theirs)]
+        losses = [kd(student, targets.logits_BC, 4.0).mean() for targets in (ours, theirs)]
         torch.testing.assert_close(*losses, rtol=2e-3, atol=0)
 
 
-def test_cached_maps_also_provide_features_and_logits(world: World, kept: dict[str, Path]) -> None:
-    seen = next(loader_of(world).steps(0, 1))
-    whole = cached_of(world, kept["map"], "map")(seen)
+def test_cached_maps_also_provide_features_and_logits(
+    world: World, caches: dict[str, Path]
+) -> None:
+    views = next(loader_of(world).steps(0, 1))
+    full = cached_of(world, caches["map"], "map")(views)
     for needs in ("logits", "features"):
-        found = cached_of(world, kept["map"], needs)(seen)
-        assert torch.equal(found.logits_BC, whole.logits_BC)
-        assert (found.features is None) == (needs == "logits")
-    with pytest.raises(ArtifactError, match=r"holds logits, and this method needs .*map"):
-        cached_of(world, kept["logits"], "map")
-    shelf, key = kept["map"].parent, builder_of(world).key
-    assert find_targets(shelf, world[0], key, VIEWS) == kept["logits"]
-    assert find_targets(shelf, world[0], key, VIEWS + 1) is None
-    assert find_targets(shelf / "nowhere", world[0], key) is None
+        partial = cached_of(world, caches["map"], needs)(views)
+        assert torch.equal(partial.logits_BC, full.logits_BC)
+        assert (partial.features is None) == (needs == "logits")
+    with pytest.raises(
+        ArtifactError, match="holds only the teacher's logits, but this method also needs its map"
+    ):
+        cached_of(world, caches["logits"], "map")
+    root, key = caches["map"].parent, builder_of(world).key
+    assert find_targets(root, world[0], key, VIEWS) == caches["logits"]
+    assert find_targets(root, world[0], key, VIEWS + 1) is None
+    assert find_targets(root / "nowhere", world[0], key) is None
 
 
 def test_several_caches_are_concatenated(world: World, tmp_path: Path) -> None:
@@ -95,19 +99,22 @@ def test_several_caches_are_concatenated(world: World, tmp_path: Path) -> None:
     images = [distillation.draw_image(number) for number in range(100, 108)]
     other = distillation.make_shards(tmp_path / "other", teacher, 8, images=images)
     sets, dataset = [], ShardDataset([(shards, np.array([7, 3, 40])), (other, np.array([5, 0]))])
-    for each, rows in dataset.sets:
-        who = builder_of((each, teacher), kind="map")
+    for shard_set, rows in dataset.sets:
+        builder = builder_of((shard_set, teacher), kind="map")
         sets.append(
-            (TargetCache(build_target_cache(who, 2, tmp_path / "targets"), who.key, 2), rows)
+            (
+                TargetCache(build_target_cache(builder, 2, tmp_path / "targets"), builder.key, 2),
+                rows,
+            )
         )
     cached = CachedTargets(sets, 2, 3, "map")
     index, visits = np.array([4, 0, 3, 2, 1, 0]), np.array([0, 1, 3, 2, 0, 0])
     stored = decode_all(dataset, stored_geometry(teacher.geometry), "cpu")[index]
     pixels = augment.Augmentation(size=32, seed=0)(stored, dataset.key_hash[index], visits % 2)
-    found = cached(ViewBatch(pixels, index, visits))
+    targets = cached(ViewBatch(pixels, index, visits))
     expected = teacher_function(teacher, "map", "cpu")(pixels)
-    torch.testing.assert_close(found.logits_BC, expected[0], rtol=0.02, atol=0.05)
-    torch.testing.assert_close(found.features, expected[1].float(), rtol=0.03, atol=0.03)
+    torch.testing.assert_close(targets.logits_BC, expected[0], rtol=0.02, atol=0.05)
+    torch.testing.assert_close(targets.features, expected[1].float(), rtol=0.03, atol=0.03)
 
 
 @pytest.mark.parametrize(
@@ -122,23 +129,25 @@ def test_several_caches_are_concatenated(world: World, tmp_path: Path) -> None:
     ],
 )
 def test_targets_of_other_inputs_are_refused_by_name(
-    world: World, kept: dict[str, Path], other: dict[str, Any], message: str
+    world: World, caches: dict[str, Path], other: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ArtifactError, match=message):
-        TargetCache(kept["logits"], replace(builder_of(world).key, **other), VIEWS)
+        TargetCache(caches["logits"], replace(builder_of(world).key, **other), VIEWS)
     assert find_targets(
-        kept["logits"].parent, world[0], replace(builder_of(world).key, **other)
+        caches["logits"].parent, world[0], replace(builder_of(world).key, **other)
     ) is None  # fmt: skip
 
 
 def test_too_few_views_and_truncated_files_are_refused(world: World, tmp_path: Path) -> None:
-    place = build_target_cache(builder_of(world), 1, tmp_path)
-    with pytest.raises(ArtifactError, match=r"of 1 views, not of 2: `winnow targets --views 2`"):
-        TargetCache(place, builder_of(world).key, 2)
-    path = place / file_name(0, "logits")
+    directory = build_target_cache(builder_of(world), 1, tmp_path)
+    with pytest.raises(
+        ArtifactError, match=r"of 1 views, not of 2: run `winnow targets --views 2`"
+    ):
+        TargetCache(directory, builder_of(world).key, 2)
+    path = directory / file_name(0, "logits")
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ArtifactError, match="does not have the"):
-        TargetCache(place, builder_of(world).key, 1)
+        TargetCache(directory, builder_of(world).key, 1)
 
 
 @given(st.integers(1, 20), st.integers(0, 10_000))
@@ -150,15 +159,15 @@ def test_the_largest_logits_and_the_remaining_mass_are_cached(top: int, seed: in
     if top == 20:
         assert torch.equal(parts["logits"], logits.half())
         return
-    found = full_logits(parts["logits"].float(), parts["classes"], parts["rest"], 20)
+    restored = full_logits(parts["logits"].float(), parts["classes"], parts["rest"], 20)
     best = logits.topk(top, dim=1).indices
     wanted = logits.half().float()
-    assert torch.equal(found.gather(1, best), wanted.gather(1, best))
+    assert torch.equal(restored.gather(1, best), wanted.gather(1, best))
     torch.testing.assert_close(
-        found.softmax(1).gather(1, best), logits.softmax(1).gather(1, best), rtol=0.02, atol=1e-4
+        restored.softmax(1).gather(1, best), logits.softmax(1).gather(1, best), rtol=0.02, atol=1e-4
     )
-    others = torch.ones_like(found).scatter(1, best, 0).bool()
-    tail = found[others].view(5, -1)
+    others = torch.ones_like(restored).scatter(1, best, 0).bool()
+    tail = restored[others].view(5, -1)
     assert torch.equal(tail, tail[:, :1].expand_as(tail))
 
 
@@ -166,12 +175,12 @@ def test_only_the_largest_logits_of_many_classes_are_cached(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "FULL_CLASSES", 2)
-    who = builder_of(world, top=2)
-    place = build_target_cache(who, VIEWS, tmp_path)
-    assert np.load(place / file_name(0, "classes")).dtype == np.int32
-    cached = cached_of(world, place, "logits", top=2)
+    builder = builder_of(world, top=2)
+    directory = build_target_cache(builder, VIEWS, tmp_path)
+    assert np.load(directory / file_name(0, "classes")).dtype == np.int32
+    cached = cached_of(world, directory, "logits", top=2)
     online = OnlineTargets(teacher_function(world[1], "logits", "cpu"))
-    for seen in loader_of(world).steps(0, 3):
+    for views in loader_of(world).steps(0, 3):
         # With three classes, the tail is a single class, so the cached targets are exact.
-        ours, theirs = cached(seen).logits_BC, online(seen).logits_BC
+        ours, theirs = cached(views).logits_BC, online(views).logits_BC
         torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.05)

@@ -43,13 +43,13 @@ def test_the_outputs_are_the_same(builder: str, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(devices, "has_bf16", lambda device: False)
     net = trained(builder)
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    found = fast_teacher(net, SIZE)
+    fast = fast_teacher(net, SIZE)
     with torch.no_grad():
-        for ours, theirs in zip(found(pixels()), net(pixels()), strict=True):
+        for ours, theirs in zip(fast(pixels()), net(pixels()), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
     if builder.startswith(("resnet", "vgg", "mobilenetv2", "torchvision:resnet")):
-        assert norms(net) > 0 == norms(found)
-    assert not any(p.requires_grad for p in found.parameters())
+        assert norms(net) > 0 == norms(fast)
+    assert not any(p.requires_grad for p in fast.parameters())
     now = net.state_dict()
     assert state.keys() == now.keys(), "the net itself is unchanged"
     assert all(torch.equal(now[name], value) for name, value in state.items())
@@ -62,14 +62,14 @@ def test_bfloat16_outputs_equal_those_of_autocast(
     monkeypatch.setattr(devices, "has_bf16", lambda device: True)
     monkeypatch.setattr(module, "_fold", lambda net, pixels: None)
     net = trained(builder)
-    found = fast_teacher(net, SIZE)
-    kinds = {layer.weight.dtype for layer in found.module.modules() if type(layer) is nn.Conv2d}
+    fast = fast_teacher(net, SIZE)
+    kinds = {layer.weight.dtype for layer in fast.module.modules() if type(layer) is nn.Conv2d}
     assert kinds == {torch.bfloat16}
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        for ours, theirs in zip(found(pixels()), net(pixels()), strict=True):
-            apart = (ours.float() - theirs.float()).abs()
-            assert apart.max() <= 0.03 * theirs.float().abs().max()
-            assert apart.mean() <= 0.003 * theirs.float().abs().max()
+        for ours, theirs in zip(fast(pixels()), net(pixels()), strict=True):
+            difference = (ours.float() - theirs.float()).abs()
+            assert difference.max() <= 0.03 * theirs.float().abs().max()
+            assert difference.mean() <= 0.003 * theirs.float().abs().max()
 
 
 class Twice(nn.Module):
@@ -95,10 +95,10 @@ def test_a_batchnorm_that_cannot_be_folded_is_kept() -> None:
         "tests.distill.targets.test_fast_teacher:twice", num_classes=3, trust=True
     ).eval()
     net.module.norm.running_mean.fill_(1)
-    found = fast_teacher(net, SIZE)
-    assert norms(found) == 1
+    fast = fast_teacher(net, SIZE)
+    assert norms(fast) == 1
     with torch.no_grad(), devices.autocast("cpu"):
-        torch.testing.assert_close(found(pixels())[2], net(pixels())[2], rtol=0.03, atol=0.03)
+        torch.testing.assert_close(fast(pixels())[2], net(pixels())[2], rtol=0.03, atol=0.03)
 
 
 def test_compiling_pays_for_many_images_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_targets_are_computed_once_resumed_and_extended(
     num = len(world[0])
     with monkeypatch.context() as patch:
         counting = Counting(patch)
-        whole = build_target_cache(builder_of(world), VIEWS, tmp_path / "whole")
+        complete = build_target_cache(builder_of(world), VIEWS, tmp_path / "whole")
         assert counting.num_views == num * VIEWS + 1
         build_target_cache(builder_of(world), VIEWS, tmp_path / "whole")
         build_target_cache(builder_of(world), 1, tmp_path / "whole")
@@ -71,7 +71,7 @@ def test_targets_are_computed_once_resumed_and_extended(
         Counting(patch, calls=1 + 2 * VIEWS + 1)  # fails in the third block
         with pytest.raises(RuntimeError, match="killed"):
             build_target_cache(builder_of(world), VIEWS, tmp_path / "cut")
-    cut = tmp_path / "cut" / whole.name
+    cut = tmp_path / "cut" / complete.name
     assert not artifact.is_done(cut)
     with pytest.raises(ArtifactError, match=r"has no card\.json"):
         TargetCache(cut, builder_of(world).key, 1)
@@ -79,15 +79,15 @@ def test_targets_are_computed_once_resumed_and_extended(
         counting = Counting(patch)
         build_target_cache(builder_of(world), VIEWS, tmp_path / "cut")
         assert counting.num_views == (num - 32) * VIEWS + 1
-    assert bytes_of(cut) == bytes_of(whole)
+    assert bytes_of(cut) == bytes_of(complete)
     with monkeypatch.context() as patch:
         counting = Counting(patch)
         build_target_cache(builder_of(world), 1, tmp_path / "grown")
         build_target_cache(builder_of(world), VIEWS, tmp_path / "grown")
         assert counting.num_views == num * VIEWS + 2
-    grown = tmp_path / "grown" / whole.name
-    assert bytes_of(grown) == bytes_of(whole)
-    assert (grown / "card.json").read_bytes() == (whole / "card.json").read_bytes()
+    grown = tmp_path / "grown" / complete.name
+    assert bytes_of(grown) == bytes_of(complete)
+    assert (grown / "card.json").read_bytes() == (complete / "card.json").read_bytes()
 
 
 def test_blocks_with_missing_files_are_computed_again(
@@ -98,10 +98,10 @@ def test_blocks_with_missing_files_are_computed_again(
         Counting(patch, calls=1 + 3 * VIEWS)
         with pytest.raises(RuntimeError, match="killed"):
             build_target_cache(builder_of(world), VIEWS, tmp_path)
-    (place,) = tmp_path.iterdir()
-    (marks,) = place.glob(f"{DONE_FILE}*")
+    (directory,) = tmp_path.iterdir()
+    (marks,) = directory.glob(f"{DONE_FILE}*")
     assert np.load(marks).sum() == 3
-    (place / file_name(1, "logits")).unlink()
+    (directory / file_name(1, "logits")).unlink()
     with monkeypatch.context() as patch:
         counting = Counting(patch)
         build_target_cache(builder_of(world), VIEWS, tmp_path)
@@ -113,44 +113,44 @@ def test_marks_belong_to_one_number_of_views(
 ) -> None:
     """A block computed for two views has no third view, even if three were begun before."""
     monkeypatch.setattr(loader, "CHUNK", 16)
-    whole = build_target_cache(builder_of(world), 3, tmp_path / "whole")
+    complete = build_target_cache(builder_of(world), 3, tmp_path / "whole")
     for num_views, blocks in ((3, 1), (2, 3)):
         with monkeypatch.context() as patch:
             Counting(patch, calls=1 + blocks * num_views)
             with pytest.raises(RuntimeError, match="killed"):
                 build_target_cache(builder_of(world), num_views, tmp_path / "cut")
     cut = build_target_cache(builder_of(world), 3, tmp_path / "cut")
-    assert bytes_of(cut) == bytes_of(whole)
+    assert bytes_of(cut) == bytes_of(complete)
     assert not list(cut.glob(f"{DONE_FILE}*"))
 
 
 def test_a_full_disk_is_reported_before_the_start(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=100))
+    monkeypatch.setattr(shutil, "disk_usage", lambda directory: SimpleNamespace(free=100))
     with pytest.raises(OSError, match=r"need 0\.00 GB.*--views 0"):
         build_target_cache(builder_of(world), 1, tmp_path)
 
 
-def spoil_values(place: Path) -> None:
-    path = place / file_name(1, "logits")
+def spoil_values(directory: Path) -> None:
+    path = directory / file_name(1, "logits")
     array = np.load(path, mmap_mode="r+")
     array[:, 0] += 5
     array.flush()
 
 
-def spoil_values_and_card(place: Path) -> None:
-    spoil_values(place)
-    card = artifact.read_json(place / "card.json")
+def spoil_values_and_card(directory: Path) -> None:
+    spoil_values(directory)
+    card = artifact.read_json(directory / "card.json")
     for file in card["files"]:
-        file["sha256"] = artifact.sha256(place / file["name"])
-    artifact.write_json(place / "card.json", card)
+        file["sha256"] = artifact.sha256(directory / file["name"])
+    artifact.write_json(directory / "card.json", card)
 
 
 def test_verify_computes_the_targets_again(world: World, tmp_path: Path) -> None:
-    who = builder_of(world, kind="features")
-    place = build_target_cache(who, 2, tmp_path)
-    lines = list(verify_targets(who, place))
+    builder = builder_of(world, kind="features")
+    directory = build_target_cache(builder, 2, tmp_path)
+    lines = list(verify_targets(builder, directory))
     assert [line.split(":")[0] for line in lines] == ["logits", "features"]
     assert all("120 views computed again" in line for line in lines)
 
@@ -161,22 +161,25 @@ def test_verify_computes_the_targets_again(world: World, tmp_path: Path) -> None
 def test_verify_finds_damaged_values(
     world: World, tmp_path: Path, spoil: Callable[[Path], None], message: str
 ) -> None:
-    who = builder_of(world)
-    place = build_target_cache(who, 2, tmp_path)
-    spoil(place)
+    builder = builder_of(world)
+    directory = build_target_cache(builder, 2, tmp_path)
+    spoil(directory)
     with pytest.raises(ArtifactError, match=message):
-        list(verify_targets(who, place))
+        list(verify_targets(builder, directory))
 
 
 def test_the_verify_command_checks_targets_and_teachers(world: World, tmp_path: Path) -> None:
-    place = build_target_cache(builder_of(world), 2, tmp_path)
-    for path, said in ((place, "targets, 2 files"), (world[1].directory, "teacher, 1 files")):
+    directory = build_target_cache(builder_of(world), 2, tmp_path)
+    for path, summary in (
+        (directory, "targets, 2 files"),
+        (world[1].directory, "teacher, 1 files"),
+    ):
         result = CliRunner().invoke(winnow.app, ["verify", str(path)])
         assert result.exit_code == 0, result.output
-        assert f"{said}; every digest matches the card" in result.output
-    spoil_values(place)
-    result = CliRunner().invoke(winnow.app, ["verify", str(place)])
+        assert f"{summary}; every digest matches the card" in result.output
+    spoil_values(directory)
+    result = CliRunner().invoke(winnow.app, ["verify", str(directory)])
     assert (result.exit_code, "sha256 differs" in result.output) == (3, True)
-    (place / file_name(0, "logits")).unlink()
-    result = CliRunner().invoke(winnow.app, ["verify", str(place)])
+    (directory / file_name(0, "logits")).unlink()
+    result = CliRunner().invoke(winnow.app, ["verify", str(directory)])
     assert (result.exit_code, "is missing" in result.output) == (3, True)

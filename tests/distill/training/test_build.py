@@ -20,9 +20,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_cached_and_online_targets_give_the_same_losses(world: World, tmp_path: Path) -> None:
     """The views of the first epochs of seed 0 are the cached views."""
     run(world, tmp_path / "fresh", steps=6, recipe={"seed": 0})
-    run(world, tmp_path / "kept", steps=6, recipe={"seed": 0, "views": 3})
-    fresh, kept = (losses(tmp_path / name / "resnet8") for name in ("fresh", "kept"))
-    assert kept == pytest.approx(fresh, rel=2e-3)
+    run(world, tmp_path / "cached", steps=6, recipe={"seed": 0, "views": 3})
+    fresh, cached = (losses(tmp_path / name / "resnet8") for name in ("fresh", "cached"))
+    assert cached == pytest.approx(fresh, rel=2e-3)
 
 
 def test_named_targets_are_used_or_refused(
@@ -30,27 +30,27 @@ def test_named_targets_are_used_or_refused(
 ) -> None:
     shards, _ = world
     run(world, tmp_path, recipe={"views": 2})
-    (place,) = (tmp_path / "targets").iterdir()
+    (directory,) = (tmp_path / "targets").iterdir()
     caplog.clear()
-    run(world, tmp_path, fresh=True, recipe={"views": 2, "seed": 3}, targets=place)
-    said = caplog.text
-    assert f"the teacher's logits of 2 views an image are read from {place}" in said
-    assert "ask the teacher" not in said
+    run(world, tmp_path, fresh=True, recipe={"views": 2, "seed": 3}, targets=directory)
+    log = caplog.text
+    assert f"reading the teacher's logits of 2 views per image from {directory}" in log
+    assert "teacher targets" not in log, "no target is computed again"
     other = distillation.make_teacher(tmp_path / "other", seed=9)
-    its_shards = distillation.make_shards(tmp_path / "set", other)
+    other_shards = distillation.make_shards(tmp_path / "set", other)
     with pytest.raises(ArtifactError, match="other shards"):
-        run((its_shards, other), tmp_path / "x", recipe={"views": 2}, targets=place)
+        run((other_shards, other), tmp_path / "x", recipe={"views": 2}, targets=directory)
     same_images = Shards(shards.directory, shards.card)
     with pytest.raises(ArtifactError, match="another teacher"):
-        run((same_images, other), tmp_path / "y", recipe={"views": 2}, targets=place)
+        run((same_images, other), tmp_path / "y", recipe={"views": 2}, targets=directory)
     with pytest.raises(ArtifactError, match="another view seed"):
-        run(world, tmp_path / "z", recipe={"views": 2, "view_seed": 1}, targets=place)
-    with pytest.raises(ArtifactError, match="needs the teacher's map"):
-        run(world, tmp_path / "v", "kd3", recipe={"views": 2}, targets=place)
+        run(world, tmp_path / "z", recipe={"views": 2, "view_seed": 1}, targets=directory)
+    with pytest.raises(ArtifactError, match="also needs its map"):
+        run(world, tmp_path / "v", "kd3", recipe={"views": 2}, targets=directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(augment, "VERSION", 99)
         with pytest.raises(ArtifactError, match="another view version"):
-            run(world, tmp_path / "w", recipe={"views": 2}, targets=place)
+            run(world, tmp_path / "w", recipe={"views": 2}, targets=directory)
 
 
 def test_a_second_set_fills_its_share_of_each_batch(world: World, tmp_path: Path) -> None:
@@ -83,10 +83,10 @@ def test_the_optimizer_of_the_method_is_the_default(world: World, tmp_path: Path
             artifact.read_card(directory, "teacher")["record"]["inputs"]["recipe"]["optimizer"]
         )
 
-    own, muon, sgd = (trained(str(one), "winnow", one) for one in (None, "muon", "sgd"))
-    assert [recorded(one) for one in (own, muon, sgd)] == ["muon", "muon", "sgd"]
-    assert same(own, muon)
-    assert not same(own, sgd)
+    default, muon, sgd = (trained(str(name), "winnow", name) for name in (None, "muon", "sgd"))
+    assert [recorded(student) for student in (default, muon, sgd)] == ["muon", "muon", "sgd"]
+    assert same(default, muon)
+    assert not same(default, sgd)
     assert recorded(trained("kd", "kd", None)) == "sgd"
     with pytest.raises(ValueError, match="there is no optimizer 'adam': choose one of sgd, muon"):
         Recipe(steps=1, optimizer="adam")  # type: ignore[arg-type]

@@ -29,26 +29,26 @@ OUT_OF_MEMORY = (
 
 
 @pytest.fixture(scope="module")
-def weighed(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+def weighted(world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """Make shards whose images have different weights."""
-    place, (_, teacher) = tmp_path_factory.mktemp("weighed"), world
-    return distillation.make_shards(place, teacher, weights=np.linspace(0, 2, 60)), teacher
+    directory, (_, teacher) = tmp_path_factory.mktemp("weighted"), world
+    return distillation.make_shards(directory, teacher, weights=np.linspace(0, 2, 60)), teacher
 
 
 def test_parts_of_a_batch_give_the_step_of_the_whole(
-    weighed: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weighted: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         devices, "has_bf16", lambda device: False
     )  # Its rounding depends on the batch.
-    found = []
+    results = []
     for parts in (1, 2, 4):
         recipe = {"accumulate": parts, "lr": 0.02}
-        run(weighed, tmp_path / str(parts), "kd", (VIT,), recipe=recipe)
-        found.append(weights_of(tmp_path / str(parts) / VIT))
+        run(weighted, tmp_path / str(parts), "kd", (VIT,), recipe=recipe)
+        results.append(weights_of(tmp_path / str(parts) / VIT))
         assert len(losses(tmp_path / str(parts) / VIT)) == 4
-    for other in found[1:]:
-        for name, value in found[0].items():
+    for other in results[1:]:
+        for name, value in results[0].items():
             torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5)
 
 
@@ -70,10 +70,13 @@ def test_a_student_out_of_memory_stops_and_the_others_continue(
 
     monkeypatch.setattr(KD, "losses", hungry)
     outcomes = run(world, tmp_path / "both", students=("resnet8", "resnet14"), steps=5)
-    assert [one.state for one in outcomes] == ["out of memory", "finished"]
-    said = caplog.text
-    assert "resnet8 is out of memory at step 3: it is stopped, the others go on; " in said
-    assert "--accumulate 2" in said
+    assert [outcome.state for outcome in outcomes] == ["out of memory", "finished"]
+    log = caplog.text
+    assert (
+        "resnet8 is stopped, because it ran out of memory at step 3 (other students continue): "
+        in log
+    )
+    assert "--accumulate 2" in log
     assert not artifact.is_done(tmp_path / "both" / "resnet8")
     assert same(tmp_path / "both" / "resnet14", tmp_path / "alone" / "resnet14")
 
@@ -93,10 +96,10 @@ def test_a_checkpoint_from_before_running_out_of_memory_is_usable(
         patch.setattr(KD, "losses", hungry)
         patch.setattr(Cadence, "checkpoint_due", lambda self: True)
         assert run(world, tmp_path / "cut", steps=5)[0].state == "out of memory"
-    place = tmp_path / "cut" / "resnet8"
-    assert checkpoint.find_checkpoints(place)[0].name == "checkpoint-000000003.pt"
+    directory = tmp_path / "cut" / "resnet8"
+    assert checkpoint.find_checkpoints(directory)[0].name == "checkpoint-000000003.pt"
     assert run(world, tmp_path / "cut", steps=5)[0].state == "finished"
-    assert same(place, tmp_path / "whole" / "resnet8")
+    assert same(directory, tmp_path / "whole" / "resnet8")
 
 
 def test_out_of_memory_in_the_optimizer_stops_the_student(
@@ -110,7 +113,7 @@ def test_out_of_memory_in_the_optimizer_stops_the_student(
     num_tensors = len(WeightAverage(net, 0.9).mean)
     monkeypatch.setattr(WeightAverage, "update", hungry)
     outcomes = run(world, tmp_path, students=("resnet8", "resnet14"), recipe={"ema": 0.9})
-    assert [one.state for one in outcomes] == ["out of memory", "finished"]
+    assert [outcome.state for outcome in outcomes] == ["out of memory", "finished"]
 
 
 def test_a_failed_allocation_counts_as_out_of_memory(

@@ -64,10 +64,10 @@ def test_the_memory_layout_does_not_change_the_step() -> None:
     assert not last.is_contiguous()
     last_of_plain = gradient(plain.shape).contiguous(memory_format=torch.channels_last)
     for weight, grad in ((plain, last_of_plain), (last, gradient(plain.shape))):
-        own = Muon([weight], lr=0.1)
+        optimizer = Muon([weight], lr=0.1)
         for _ in range(2):
             weight.grad = grad
-            own.step()
+            optimizer.step()
             assert weight.grad is grad
     assert last.stride() == last.contiguous(memory_format=torch.channels_last).stride()
     # bfloat16 sums in another order differ.
@@ -76,9 +76,9 @@ def test_the_memory_layout_does_not_change_the_step() -> None:
 
 def test_weights_without_a_gradient_stay() -> None:
     moved, still = nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
-    own = Muon([moved, still], lr=0.1)
+    optimizer = Muon([moved, still], lr=0.1)
     moved.grad = torch.eye(4)
-    own.step()
+    optimizer.step()
     assert torch.equal(still, torch.ones(4, 4))
     assert not torch.equal(moved, torch.ones(4, 4))
 
@@ -101,18 +101,18 @@ def test_muon_trains_the_trainable_layers_that_mix_channels() -> None:
 def test_every_weight_has_one_optimizer() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 5), nn.Linear(5, 5))
     net.to(memory_format=torch.channels_last)
-    own = torch.optim.Adam(net[3].parameters())
-    sgd = optim.make_optimizers(net, "sgd", own)
+    adam = torch.optim.Adam(net[3].parameters())
+    sgd = optim.make_optimizers(net, "sgd", adam)
     assert list(sgd) == ["sgd"]
     assert trained_by(sgd["sgd"]) == {id(p) for part in net[:3] for p in part.parameters()}
-    both = optim.make_optimizers(net, "muon", own)
+    both = optim.make_optimizers(net, "muon", adam)
     assert trained_by(both["muon"]) == {id(net[0].weight), id(net[2].weight)}
     assert trained_by(both["sgd"]) == {
         id(p) for p in (net[0].bias, net[2].bias, *net[1].parameters())
     }
     optim.set_learning_rate(both, 0.3)
-    assert {group["lr"] for one in both.values() for group in one.param_groups} == {0.3}
-    assert own.param_groups[0]["lr"] == 0.001
+    assert {group["lr"] for optimizer in both.values() for group in optimizer.param_groups} == {0.3}
+    assert adam.param_groups[0]["lr"] == 0.001
 
 
 def trained_by(optimizer: torch.optim.Optimizer) -> set[int]:
@@ -125,14 +125,14 @@ def test_weights_in_one_optimizer_get_the_steps_of_separate_ones(
     monkeypatch.setattr(muon, "has_bf16", lambda device: False)
     shapes = [(8, 4, 3, 3), (16, 8), (8, 36), (8, 4, 3, 3), (16, 8)]
     together = [nn.Parameter(gradient(torch.Size(shape), 9)) for shape in shapes]
-    alone = [nn.Parameter(one.detach().clone()) for one in together]
-    whole, each = Muon(together, lr=0.1), [Muon([one], lr=0.1) for one in alone]
+    alone = [nn.Parameter(weight.detach().clone()) for weight in together]
+    joint, separate = Muon(together, lr=0.1), [Muon([weight], lr=0.1) for weight in alone]
     for seed in range(3):
         for number, (first, second) in enumerate(zip(together, alone, strict=True)):
             first.grad = gradient(first.shape, 10 * number + seed)
             second.grad = first.grad.clone()
-        whole.step()
-        for one in each:
-            one.step()
+        joint.step()
+        for optimizer in separate:
+            optimizer.step()
     for first, second in zip(together, alone, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)

@@ -55,7 +55,7 @@ def test_the_last_checkpoints_are_kept_and_an_older_one_is_usable(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     run(world, tmp_path / "whole", steps=8)
-    place = tmp_path / "cut" / "resnet8"
+    directory = tmp_path / "cut" / "resnet8"
     with monkeypatch.context() as patch:
         patch.setattr(Cadence, "checkpoint_due", lambda self: True)
         backward = Learner.backward
@@ -68,16 +68,16 @@ def test_the_last_checkpoints_are_kept_and_an_older_one_is_usable(
         patch.setattr(Learner, "backward", dying)
         with pytest.raises(RuntimeError, match="killed"):
             run(world, tmp_path / "cut", steps=8)
-    names = [path.name for path in checkpoint.find_checkpoints(place)]
+    names = [path.name for path in checkpoint.find_checkpoints(directory)]
     assert names == ["checkpoint-000000006.pt", "checkpoint-000000005.pt"]
-    newest = checkpoint.find_checkpoints(place)[0]
+    newest = checkpoint.find_checkpoints(directory)[0]
     newest.write_bytes(newest.read_bytes()[:-200])
     run(world, tmp_path / "cut", steps=8)
-    error = caplog.text
-    assert "checkpoint-000000006.pt is damaged" in error
-    assert "resnet8: continues at step 5" in error
-    assert same(place, tmp_path / "whole" / "resnet8")
-    assert not checkpoint.find_checkpoints(place)
+    log = caplog.text
+    assert "checkpoint-000000006.pt is damaged" in log
+    assert "resnet8: continuing at step 5" in log
+    assert same(directory, tmp_path / "whole" / "resnet8")
+    assert not checkpoint.find_checkpoints(directory)
 
 
 def test_a_finished_training_is_kept_and_other_settings_are_refused(
