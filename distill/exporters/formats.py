@@ -105,8 +105,8 @@ def check_extra() -> None:
                 missing.append(name)
     if missing:
         raise ValueError(
-            f"an .onnx file needs {', '.join(missing)}: pip install 'winnow[export]', or leave it "
-            "out with --format pt2"
+            f"an .onnx file needs {', '.join(missing)}: pip install 'winnow-distill[export]', or "
+            "leave it out with --format pt2"
         )
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from tests.support import distillation, training
 
-pytest.importorskip("onnx", reason="needs the extra: pip install 'winnow[export]'")
-pytest.importorskip("onnxruntime", reason="needs the extra winnow[export]")
-pytest.importorskip("onnxscript", reason="needs the extra winnow[export]")
+pytest.importorskip("onnx", reason="needs the extra: pip install 'winnow-distill[export]'")
+pytest.importorskip("onnxruntime", reason="needs the extra winnow-distill[export]")
+pytest.importorskip("onnxscript", reason="needs the extra winnow-distill[export]")
 
 
 @pytest.fixture(scope="session")

@@ -154,7 +154,7 @@ def test_a_missing_extra_is_named(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     words = "resnet8x4", "--runs", runs, "--out", tmp_path
     code, _, err = call(*words)
-    assert (code, "needs onnxscript: pip install 'winnow[export]'" in err) == (1, True)
+    assert (code, "needs onnxscript: pip install 'winnow-distill[export]'" in err) == (1, True)
     assert call(*words, "--format", "pt2")[0] == 0
 
 
