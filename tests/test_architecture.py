@@ -74,13 +74,13 @@ def test_no_file_is_unpickled(path: Path) -> None:
     assert not {"pickle", "shelve", "dill", "joblib"} & set(imported(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
             name = ast.unparse(node.func)
-            assert given.get("allow_pickle", "False") == "False"
+            assert keywords.get("allow_pickle", "False") == "False"
             if name == "np.load":
-                assert "allow_pickle" in given, "set allow_pickle=False"
+                assert "allow_pickle" in keywords, "set allow_pickle=False"
             if name == "torch.load":
-                assert given.get("weights_only") == "True"
+                assert keywords.get("weights_only") == "True"
 
 
 def find_cycle(edges: dict[str, set[str]]) -> list[str]:
@@ -92,14 +92,14 @@ def find_cycle(edges: dict[str, set[str]]) -> list[str]:
             return [*path[path.index(node) :], node]
         if node not in finished:
             for target in sorted(edges.get(node, ())):
-                if found := visit(target, [*path, node]):
-                    return found
+                if cycle := visit(target, [*path, node]):
+                    return cycle
             finished.add(node)
         return []
 
     for node in edges:
-        if found := visit(node, []):
-            return found
+        if cycle := visit(node, []):
+            return cycle
     return []
 
 
@@ -142,9 +142,9 @@ def test_a_forbidden_import_is_detected() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_come_from_this_repository(package: str) -> None:
-    found = importlib.import_module(package).__file__
-    assert found is not None
-    assert Path(found).parent == ROOT / package, (
+    file = importlib.import_module(package).__file__
+    assert file is not None
+    assert Path(file).parent == ROOT / package, (
         f"another distribution also has a package {package!r}"
     )
 

@@ -49,17 +49,17 @@ def invoke(*words: object) -> str:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("bench")
+    directory = tmp_path_factory.mktemp("bench")
     card = json.loads((BENCH / "teacher" / "teacher.json").read_text())
-    names = place / "names.txt"
+    names = directory / "names.txt"
     names.write_text("\n".join(card["classes"]))
     weights = BENCH / "teacher" / "model.safetensors"
     mean, std = (",".join(map(str, card[key])) for key in ("mean", "std"))
     invoke(
         "import-teacher", "--builder", "resnet18", "--weights", weights, "--classes", names,
-        "--mean", mean, "--std", std, "--input-size", 32, place / "runs" / "teachers" / "r18",
+        "--mean", mean, "--std", std, "--input-size", 32, directory / "runs" / "teachers" / "r18",
     )  # fmt: skip
-    return place / "runs"
+    return directory / "runs"
 
 
 def test_the_teacher_reaches_its_published_accuracy(runs: Path, tmp_path: Path) -> None:
@@ -77,10 +77,10 @@ def test_select_works_on_the_pool(runs: Path, tmp_path: Path) -> None:
     assert funnel["in"] == 800
     assert funnel["kept"] == 200 == 800 - sum(funnel["dropped"].values())
     urls = [str(tar) for tar in shards.tars]
-    read = list(webdataset.WebDataset(urls, shardshuffle=False))
-    assert len(read) == 200
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert len(samples) == 200
     with tarfile.open(pool) as tar:
-        for sample in read[:20]:
+        for sample in samples[:20]:
             file = tar.extractfile(f"{sample['__key__']}.jpg")
             assert file is not None
             assert sample["jpg"] == file.read()

@@ -42,9 +42,9 @@ def test_a_small_demo_runs_and_is_reused(
     assert [len(cell["accuracies"]) for cell in cells] == [2, 2, 2]
     caplog.clear()
     with caplog.at_level("INFO"):
-        again = list(winnow_demo.run(tmp_path, SMALL).lines)
+        repeated = list(winnow_demo.run(tmp_path, SMALL).lines)
     assert caplog.text.count("shards: unchanged") == 3
-    assert again[:-1] == lines[:-1], "all lines except the run time"
+    assert repeated[:-1] == lines[:-1], "all lines except the run time"
 
 
 def test_the_table_names_a_winning_control() -> None:

@@ -48,8 +48,8 @@ def is_overload(function: Function) -> bool:
 
 
 def takes_arrays(function: Function) -> bool:
-    given = function.args
-    annotated = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+    arguments = function.args
+    annotated = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     hints = [a.annotation for a in annotated if a.annotation] + [function.returns]
     return any(ARRAY.search(ast.unparse(hint)) for hint in hints if hint)
 

@@ -27,9 +27,9 @@ JSON = st.recursive(
 @given(JSON)
 def test_the_digest_does_not_depend_on_the_order_of_keys(value: object) -> None:
     assert artifact.digest(value) == artifact.digest(json.loads(json.dumps(value)))
-    both = {"a": value, "b": 1}
-    assert artifact.digest(both) == artifact.digest({"b": 1, "a": value})
-    assert artifact.digest(both) != artifact.digest({"b": 2, "a": value})
+    mapping = {"a": value, "b": 1}
+    assert artifact.digest(mapping) == artifact.digest({"b": 1, "a": value})
+    assert artifact.digest(mapping) != artifact.digest({"b": 2, "a": value})
 
 
 def test_numpy_values_and_paths_become_json() -> None:

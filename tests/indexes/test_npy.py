@@ -62,9 +62,9 @@ def test_missing_rows_keep_the_previous_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [np.ones((5, 2), np.int64), np.ones((4, 2), np.int32), np.ones((4, 3), np.int64)]
+    "rows", [np.ones((5, 2), np.int64), np.ones((4, 2), np.int32), np.ones((4, 3), np.int64)]
 )
-def test_rows_of_another_shape_or_type_are_refused(tmp_path: Path, wrong: Any) -> None:
+def test_rows_of_another_shape_or_type_are_refused(tmp_path: Path, rows: Any) -> None:
     with pytest.raises(ValueError, match="do not fit after"):
-        write(tmp_path / "a.npy", wrong)
+        write(tmp_path / "a.npy", rows)
     assert not list(tmp_path.iterdir())

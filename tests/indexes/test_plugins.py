@@ -142,8 +142,8 @@ def test_groups_name_folders_of_plug_ins() -> None:
 
 
 def test_settings_are_typed() -> None:
-    made = plugins.configure(Config, ["temperature=2 views=3", "exact=yes", "limit=7"])
-    assert made == Config(temperature=2.0, views=3, exact=True, limit=7)
+    config = plugins.configure(Config, ["temperature=2 views=3", "exact=yes", "limit=7"])
+    assert config == Config(temperature=2.0, views=3, exact=True, limit=7)
     assert plugins.configure(Config, ["limit=none"]).limit is None
 
 

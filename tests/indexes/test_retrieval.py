@@ -24,31 +24,33 @@ from tests.support.corpora import select
 
 
 def invoke(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(winnow.app, [str(one) for one in arguments], catch_exceptions=False)
+    result = CliRunner().invoke(
+        winnow.app, [str(argument) for argument in arguments], catch_exceptions=False
+    )
     return result.exit_code, result.output
 
 
-def folder_of_images(place: Path, numbers: range) -> None:
-    place.mkdir(parents=True)
+def folder_of_images(directory: Path, numbers: range) -> None:
+    directory.mkdir(parents=True)
     for number in numbers:
-        (place / f"im{number}.jpg").write_bytes(corpora.encoded(number))
+        (directory / f"im{number}.jpg").write_bytes(corpora.encoded(number))
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Embed a tar, a gzipped tar and folders with a teacher and a tower of random weights."""
-    place = tmp_path_factory.mktemp("world")
-    make_clip(place)
-    corpora.good_tar(place / "a.tar", 12)
-    corpora.good_tar(place / "b.tar.gz", 12, first=100)
-    folder_of_images(place / "tree" / "one", range(200, 206))
-    folder_of_images(place / "tree" / "two", range(300, 306))
+    directory = tmp_path_factory.mktemp("world")
+    make_clip(directory)
+    corpora.good_tar(directory / "a.tar", 12)
+    corpora.good_tar(directory / "b.tar.gz", 12, first=100)
+    folder_of_images(directory / "tree" / "one", range(200, 206))
+    folder_of_images(directory / "tree" / "two", range(300, 306))
     result = select(
-        f"{place / 'a.tar'} {place / 'b.tar.gz'} {place / 'tree'}", place / "runs",
-        "-n", "6", "--method", "all", "--tower", f"{TINY_CLIP}:{place / 'clip.safetensors'}",
+        f"{directory / 'a.tar'} {directory / 'b.tar.gz'} {directory / 'tree'}", directory / "runs",
+        "-n", "6", "--method", "all", "--tower", f"{TINY_CLIP}:{directory / 'clip.safetensors'}",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    return place
+    return directory
 
 
 @pytest.mark.parametrize("number", [3, 105, 203, 304])
@@ -65,10 +67,10 @@ def test_a_sheet_shows_the_images_themselves(world: Path, tmp_path: Path, number
     assert pixels.shape == (2 * 198 + 8, 11 * 168 + 8, 3), (
         "two rows of ten images next to the query"
     )
-    asked, first = pixels[8:168, 8:168], pixels[8:168, 176:336]
-    np.testing.assert_array_equal(asked, first)
-    shown = load_view(corpora.encoded(number), _geometry())[0]
-    np.testing.assert_array_equal(first, shown)
+    query, result = pixels[8:168, 8:168], pixels[8:168, 176:336]
+    np.testing.assert_array_equal(query, result)
+    expected = load_view(corpora.encoded(number), _geometry())[0]
+    np.testing.assert_array_equal(result, expected)
 
 
 def _geometry() -> object:
@@ -92,11 +94,11 @@ def test_text_queries_use_the_tower(world: Path, tmp_path: Path) -> None:
     corpus = EmbeddedCorpus(latest_index(world / "runs", "tower"), world / "runs")
     model = open_clip.create_model(TINY_CLIP, pretrained=str(world / "clip.safetensors")).eval()
     tokens = open_clip.get_tokenizer(TINY_CLIP)(["a red thing"])
-    wanted = model.encode_text(tokens, normalize=True).detach().numpy()[0]
+    query = model.encode_text(tokens, normalize=True).detach().numpy()[0]
     tower = np.concatenate([b.matrix("tower") for b in corpus.embedded.blocks]).astype(np.float32)
-    best = np.sort(tower @ wanted / np.linalg.norm(tower, axis=1))[::-1]
-    found = [float(line.split()[0]) for line in lines[1:5]]
-    np.testing.assert_allclose(found, best[:4], atol=2e-3)
+    best = np.sort(tower @ query / np.linalg.norm(tower, axis=1))[::-1]
+    similarities = [float(line.split()[0]) for line in lines[1:5]]
+    np.testing.assert_allclose(similarities, best[:4], atol=2e-3)
     with Image.open(sheet) as image:
         assert image.format == "JPEG"
 
@@ -129,8 +131,8 @@ def test_a_changed_or_missing_corpus_is_named(world: Path, tmp_path: Path) -> No
     shutil.copytree(world / "tree", tmp_path / "tree")
     corpus = EmbeddedCorpus(latest_index(runs, "features"), runs)
     name = corpus.embedded.directory.name
-    found = open_parts(f"{copy} {world / 'b.tar.gz'} {tmp_path / 'tree'}")
-    locations.save(runs, name, found, None)
+    parts = open_parts(f"{copy} {world / 'b.tar.gz'} {tmp_path / 'tree'}")
+    locations.save(runs, name, parts, None)
     rows = list(range(len(corpus.embedded)))
     assert {artifact.hash64(data) for data in corpus.originals(rows).values()} == {
         artifact.hash64(corpora.encoded(n))
@@ -152,10 +154,10 @@ def test_a_changed_or_missing_corpus_is_named(world: Path, tmp_path: Path) -> No
 def test_a_query_needs_the_tower_of_the_embedding(world: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(world / "runs", runs)
-    other = tmp_path / "clip.safetensors"
-    other.write_bytes(gzip.compress((world / "clip.safetensors").read_bytes()))
+    replacement = tmp_path / "clip.safetensors"
+    replacement.write_bytes(gzip.compress((world / "clip.safetensors").read_bytes()))
     corpus = EmbeddedCorpus(latest_index(runs, "tower"), runs)
-    locations.save(runs, corpus.embedded.directory.name, [], f"{TINY_CLIP}:{other}")
+    locations.save(runs, corpus.embedded.directory.name, [], f"{TINY_CLIP}:{replacement}")
     code, text = invoke("search", "--text", "x", "--runs", runs)
     assert code == 1
     assert "is not the CLIP tower" in text

@@ -18,7 +18,7 @@ def pool_of(directory: Path, num_classes: int, **columns: npt.NDArray[Any]) -> P
     dtypes = {"label": np.int32, "key_hash": np.uint64, "reason": np.uint8}
     for name, values in columns.items():
         np.save(directory / f"{name}.npy", np.asarray(values, dtypes.get(name, np.float32)))
-    whole = Embeddings(directory, {"num_samples": len(columns["score"]), "parts": []})
+    embeddings = Embeddings(directory, {"num_samples": len(columns["score"]), "parts": []})
     classes = tuple(f"class{number}" for number in range(num_classes))
     classifier = np.zeros((num_classes, 1), np.float32), np.zeros(num_classes, np.float32)
-    return Pool(whole, classifier, classes, directory)
+    return Pool(embeddings, classifier, classes, directory)

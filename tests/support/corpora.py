@@ -79,5 +79,7 @@ def shards_of(runs: Path) -> Path:
 
 
 def invoke(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(winnow.app, [str(one) for one in arguments], catch_exceptions=False)
+    result = CliRunner().invoke(
+        winnow.app, [str(argument) for argument in arguments], catch_exceptions=False
+    )
     return result.exit_code, result.output

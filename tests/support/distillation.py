@@ -40,11 +40,11 @@ def make_teacher(directory: Path, *, size: int = SIZE, seed: int = 5) -> Teacher
         weight_CD, bias_C = net.head
         side = augment.stored_side(size)
         pixels = [load_view(draw_image(number, side), Geometry(size))[0] for number in range(30)]
-        seen = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
             # Centers and stretches the head, so that the logits differ between images.
             weight_CD.mul_(20)
-            bias_C.copy_(-(net(seen)[1] @ weight_CD.T).mean(0))
+            bias_C.copy_(-(net(images)[1] @ weight_CD.T).mean(0))
     save_teacher(directory, net, classes=CLASSES, input_size=size)
     return load_teacher(directory)
 

@@ -32,10 +32,10 @@ def color_teacher(directory: Path, *, seed: int = 8) -> Teacher:
         net.eval()
         weight_CD, bias_C = net.head
         pixels = [load_view(encoded(number), Geometry(SIDE))[0] for number in range(30)]
-        seen = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
             weight_CD.mul_(20)
-            bias_C.copy_(-(net(seen)[1] @ weight_CD.T).mean(0))
+            bias_C.copy_(-(net(images)[1] @ weight_CD.T).mean(0))
     save_teacher(directory, net, classes=CLASSES, input_size=SIDE)
     return load_teacher(directory)
 

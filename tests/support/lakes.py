@@ -39,10 +39,10 @@ def files(count: int, start: int = 0, size: int = 700) -> list[tuple[str, bytes]
 
 
 def damaged(part: Part) -> tuple[list[Sample], str]:
-    found: list[Sample] = []
+    samples: list[Sample] = []
     with pytest.raises(DamagedPart) as raised:
-        found.extend(part)
-    return found, str(raised.value)
+        samples.extend(part)
+    return samples, str(raised.value)
 
 
 def only(spec: str) -> Part:
@@ -50,8 +50,8 @@ def only(spec: str) -> Part:
     return part
 
 
-def fetch_all(part: Part, wanted: list[tuple[str, int, int]]) -> list[bytes]:
-    return [part.fetch(*one) for one in wanted]
+def fetch_all(part: Part, locations: list[tuple[str, int, int]]) -> list[bytes]:
+    return [part.fetch(*location) for location in locations]
 
 
 def hub(path: Path, rows: int = 5, **columns: list[object]) -> str:

@@ -47,8 +47,8 @@ class Case:
         return self.loss(student, teacher, heat, **options)
 
 
-def dropped(form: Form, **kept: Any) -> Callable[..., Tensor]:
-    return lambda s, t, heat: class_drop(s, t, temperature=heat, form=form, **kept)
+def dropped(form: Form, **limits: Any) -> Callable[..., Tensor]:
+    return lambda s, t, heat: class_drop(s, t, temperature=heat, form=form, **limits)
 
 
 def in_subspace(student: Tensor, teacher: Tensor, _: float) -> Tensor:

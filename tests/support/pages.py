@@ -56,9 +56,9 @@ class Block:
 
 def pages() -> list[Path]:
     """The README and every page of the documentation but the records of the past."""
-    found = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     records = {"LOG.md", "changelog.md"}
-    return [page for page in found if page.name not in records and "_build" not in page.parts]
+    return [page for page in paths if page.name not in records and "_build" not in page.parts]
 
 
 def blocks_of(text: str) -> list[Block]:

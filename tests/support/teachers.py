@@ -23,7 +23,7 @@ def resign(directory: Path, **changes: Any) -> None:
     weights = directory / "model.safetensors"
     body["weights"]["sha256"] = artifact.sha256(weights)
     body["weights"]["bytes"] = weights.stat().st_size
-    others = ("kind", "schema", "digest", "weights", "accuracy", "note", "record")
-    defining = {key: value for key, value in body.items() if key not in others}
+    unsigned = ("kind", "schema", "digest", "weights", "accuracy", "note", "record")
+    defining = {key: value for key, value in body.items() if key not in unsigned}
     body["digest"] = artifact.digest({**defining, "weights": body["weights"]["sha256"]})
     (directory / "card.json").write_text(json.dumps(body))

@@ -32,7 +32,7 @@ def parts_of(rows: Array, size: int, *, prefix: str = "") -> list[VectorPart]:
     ]
 
 
-def built(
+def make_index(
     directory: Path,
     rows: Array,
     size: int = 1000,

@@ -192,10 +192,10 @@ def test_animations_give_the_first_frame(kind: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"]), st.data())
 def test_damage_raises_only_bad_image(kind: str, data: st.DataObject) -> None:
-    whole = bytearray(saved(PHOTO.resize((20, 16)), kind))
+    damaged = bytearray(saved(PHOTO.resize((20, 16)), kind))
     for _ in range(data.draw(st.integers(1, 4))):
-        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    cut = bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
     with contextlib.suppress(BadImage):
         assert load_view(cut, Geometry(8))[0].shape == (8, 8, 3)
 

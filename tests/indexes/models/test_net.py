@@ -138,10 +138,10 @@ def test_a_head_without_bias_has_a_zero_bias() -> None:
 
 
 def test_the_state_survives_a_round_trip() -> None:
-    one, other = (build_net("resnet8", num_classes=3).eval() for _ in range(2))
-    other.load_state_dict(one.state_dict())
+    source, target = (build_net("resnet8", num_classes=3).eval() for _ in range(2))
+    target.load_state_dict(source.state_dict())
     pixels = torch.rand(1, 3, 32, 32)
-    torch.testing.assert_close(one(pixels)[2], other(pixels)[2])
+    torch.testing.assert_close(source(pixels)[2], target(pixels)[2])
 
 
 @pytest.mark.parametrize("key", ["pretrained", "weights", "checkpoint_path", "pretrained_cfg"])

@@ -36,4 +36,6 @@ def test_float16_weights_are_loaded_as_float32(teacher: Path) -> None:
     half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     save_file(half, teacher / "model.safetensors")
     resign(teacher)
-    assert {one.dtype for one in load_teacher(teacher).net.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in load_teacher(teacher).net.parameters()} == {
+        torch.float32
+    }

@@ -36,8 +36,8 @@ def test_webdataset_reads_all_samples(tmp_path: Path) -> None:
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     write_shards(tmp_path / "a")
     write_shards(tmp_path / "b")
-    for one in sorted((tmp_path / "a").iterdir()):
-        assert one.read_bytes() == (tmp_path / "b" / one.name).read_bytes(), one.name
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
     with tarfile.open(tmp_path / "a" / "shard-000000.tar") as tar:
         assert {member.mtime for member in tar} == {0}
 

@@ -37,8 +37,8 @@ def test_a_walk_is_sorted_and_follows_links_without_loops(tmp_path: Path) -> Non
         (tmp_path / name).touch()
     (tmp_path / "b" / "loop").symlink_to(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "b")
-    found = list(filesystem.walk(str(tmp_path)))
-    assert found == ["a.jpg", "b/1.jpg", "b/2.jpg", "link/1.jpg", "link/2.jpg"]
+    paths = list(filesystem.walk(str(tmp_path)))
+    assert paths == ["a.jpg", "b/1.jpg", "b/2.jpg", "link/1.jpg", "link/2.jpg"]
 
 
 def test_the_identity_changes_with_the_file(tmp_path: Path) -> None:

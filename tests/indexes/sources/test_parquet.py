@@ -15,12 +15,12 @@ from tests.support.lakes import damaged, hub, only, put
 def test_the_layout_of_data_hubs_is_read(tmp_path: Path) -> None:
     part = only(hub(tmp_path / "data" / "train-00000.parquet"))
     assert (part.name, part.random_access) == ("train-00000.parquet", False)
-    found = list(part)
-    assert [(s.key, s.ext, s.offset) for s in found][:2] == [
+    samples = list(part)
+    assert [(s.key, s.ext, s.offset) for s in samples][:2] == [
         ("n0/im_0", "jpeg", 0), ("n1/im_1", "jpeg", 1)
     ]  # fmt: skip
-    assert found[4].extras == {"cls": b"4"}
-    assert found[3].data == b"\x89PNG3"
+    assert samples[4].extras == {"cls": b"4"}
+    assert samples[3].data == b"\x89PNG3"
     assert only(str(tmp_path)).name == "train-00000.parquet"
     with pytest.raises(SourceError, match="in order"):
         part.fetch("x", 0, 1)
@@ -30,12 +30,12 @@ def test_a_column_of_plain_bytes_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     rows = [b"\xff\xd8..", b"\x89PNG", None, b"RIFF....WEBP", b"?"]
     pq.write_table(pa.table({"content": pa.array(rows, pa.binary()), "n": list(range(5))}), path)
-    found = list(only(str(path)))
-    assert [(s.key, s.ext) for s in found] == [
+    samples = list(only(str(path)))
+    assert [(s.key, s.ext) for s in samples] == [
         ("00000000", "jpg"), ("00000001", "png"), ("00000002", ""), ("00000003", "webp"),
         ("00000004", "jpg"),
     ]  # fmt: skip
-    assert found[0].extras == {}
+    assert samples[0].extras == {}
     keyed = hub(tmp_path / "k.parquet", __key__=["a.b", "../../c.jpg", "/d", None, "e"])
     assert [s.key for s in only(keyed)] == ["a_b", "c", "d", "n3/im_3", "e"]
 
@@ -49,6 +49,6 @@ def test_parquet_without_images_or_damaged_is_reported(tmp_path: Path) -> None:
     assert damaged(only(put(tmp_path / "cut.parquet", data[: len(data) // 2])))[0] == []
     holed = bytearray(data)
     holed[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)
-    found, message = damaged(only(put(tmp_path / "hole.parquet", bytes(holed))))
-    assert len(found) < 500
+    samples, message = damaged(only(put(tmp_path / "hole.parquet", bytes(holed))))
+    assert len(samples) < 500
     assert "hole.parquet" in message

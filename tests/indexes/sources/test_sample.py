@@ -11,10 +11,10 @@ from indexes.sources.sample import plain_key, unique_names
 @given(
     st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join), unique=True)
 )
-def test_part_names_become_unique(places: list[str]) -> None:
-    found = unique_names(places)
-    assert len(set(found)) == len(places)
-    assert all(place.endswith(name) for place, name in zip(places, found, strict=True))
+def test_part_names_become_unique(paths: list[str]) -> None:
+    names = unique_names(paths)
+    assert len(set(names)) == len(paths)
+    assert all(path.endswith(name) for path, name in zip(paths, names, strict=True))
 
 
 @given(st.text(st.sampled_from("ab./"), max_size=12))

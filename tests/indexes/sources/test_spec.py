@@ -65,9 +65,9 @@ def test_urls_are_opened(memory: str, tmp_path: Path) -> None:
     }.items():
         with fsspec.open(f"{memory}/{name}", "wb") as file:
             file.write(data)
-    whole, cut = open_parts(f"{memory}/s/*.tar")
-    assert [s.data for s in whole] == [data for _, data in content]
-    assert not whole.random_access
+    intact, cut = open_parts(f"{memory}/s/*.tar")
+    assert [s.data for s in intact] == [data for _, data in content]
+    assert not intact.random_access
     assert damaged(cut)
     assert [part.name for part in open_parts(f"{memory}/s/{{0,1}}.tar")] == ["0.tar", "1.tar"]
     assert [part.name for part in open_parts(f"{memory}/s")] == ["0.tar", "1.tar"]
@@ -79,11 +79,11 @@ def test_urls_are_opened(memory: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="uncompressed"):
         list(only(f"{memory}/nested.tar"))
     assert "no such file" in damaged(only(f"{memory}/none.tar"))[1]
-    before = [part.fingerprint() for part in (whole, cats)]
+    before = [part.fingerprint() for part in (intact, cats)]
     for name in ("s/0.tar", "tree/cats/a.jpg"):
         with fsspec.open(f"{memory}/{name}", "wb") as file:
             file.write(b"other")
-    assert all(a != part.fingerprint() for a, part in zip(before, (whole, cats), strict=True))
+    assert all(a != part.fingerprint() for a, part in zip(before, (intact, cats), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_a_bad_spec_is_explained(tmp_path: Path, spec: str, message: str) -> Non
 def test_names_are_unique_and_relative(tmp_path: Path) -> None:
     for name in ("a/x/0.tar", "b/x/0.tar", "b/1.tar"):
         put(tmp_path / name, tar(files(1)))
-    found = [part.name for part in open_parts(f"{tmp_path}/**/*.tar")]
-    assert found == ["a/x/0.tar", "1.tar", "b/x/0.tar"]
+    names = [part.name for part in open_parts(f"{tmp_path}/**/*.tar")]
+    assert names == ["a/x/0.tar", "1.tar", "b/x/0.tar"]
 
 
 def test_labels_are_read(tmp_path: Path) -> None:

@@ -33,51 +33,51 @@ def test_a_plain_tar_is_read(tmp_path: Path) -> None:
 def test_a_truncated_gzip_gives_all_samples_before_the_cut(tmp_path: Path) -> None:
     content = files(50, size=20_000)
     data = gzip.compress(tar(content))
-    found, message = damaged(only(put(tmp_path / "x.tar.gz", data[: len(data) // 2])))
-    assert 22 <= len(found) <= 25
+    samples, message = damaged(only(put(tmp_path / "x.tar.gz", data[: len(data) // 2])))
+    assert 22 <= len(samples) <= 25
     assert "EOFError" in message
     flipped = data[:-8] + bytes([data[-8] ^ 1]) + data[-7:]
-    found, message = damaged(only(put(tmp_path / "y.tar.gz", flipped)))
-    assert len(found) == 50
+    samples, message = damaged(only(put(tmp_path / "y.tar.gz", flipped)))
+    assert len(samples) == 50
     assert "CRC" in message
 
 
 def test_a_missing_tar_of_a_range_is_a_damaged_part(tmp_path: Path) -> None:
     for number in (0, 2):
         put(tmp_path / f"s-{number}.tar", tar(files(3, 10 * number)))
-    found = open_parts(f"{tmp_path}/s-{{0..2}}.tar")
-    assert [part.name for part in found] == ["s-0.tar", "s-1.tar", "s-2.tar"]
-    assert "no such file" in damaged(found[1])[1]
-    assert found[1].fingerprint() == "missing"
-    assert len(list(found[2])) == 3
+    parts = open_parts(f"{tmp_path}/s-{{0..2}}.tar")
+    assert [part.name for part in parts] == ["s-0.tar", "s-1.tar", "s-2.tar"]
+    assert "no such file" in damaged(parts[1])[1]
+    assert parts[1].fingerprint() == "missing"
+    assert len(list(parts[2])) == 3
 
 
 def test_a_tar_of_tars_is_read(tmp_path: Path) -> None:
     inner = {f"n{n}.tar": tar(files(4, 100 * n)) for n in range(3)}
     outer = put(tmp_path / "whole.tar", tar([*inner.items(), ("README", b"x")], tarfile.GNU_FORMAT))
-    found = open_parts(outer)
-    assert [part.name for part in found] == ["n0.tar", "n1.tar", "n2.tar"]
-    for number, part in enumerate(found):
+    parts = open_parts(outer)
+    assert [part.name for part in parts] == ["n0.tar", "n1.tar", "n2.tar"]
+    for number, part in enumerate(parts):
         samples = list(part)
         assert [s.data for s in samples] == [data for _, data in files(4, 100 * number)]
         last = samples[-1]
         assert part.random_access
         assert part.fetch(last.key, last.offset, len(last.data)) == last.data
-    assert len({part.fingerprint() for part in found}) == 3
+    assert len({part.fingerprint() for part in parts}) == 3
 
 
 def test_a_damaged_tar_of_tars_is_reported(tmp_path: Path) -> None:
     data = tar([(f"n{n}.tar", tar(files(4, 100 * n), tarfile.USTAR_FORMAT)) for n in range(3)])
-    found = open_parts(put(tmp_path / "cut.tar", data[: len(data) * 3 // 4]))
-    assert len(list(found[0])) == 4
-    assert damaged(found[-1])
-    assert len(found) == 4
+    parts = open_parts(put(tmp_path / "cut.tar", data[: len(data) * 3 // 4]))
+    assert len(list(parts[0])) == 4
+    assert damaged(parts[-1])
+    assert len(parts) == 4
     step = 512 + len(tar(files(4), tarfile.USTAR_FORMAT))
     broken = bytearray(data)
     broken[step + 5] ^= 1
-    found = open_parts(put(tmp_path / "broken.tar", bytes(broken)))
-    assert len(list(found[0])) == 4
-    assert damaged(found[1])[0] == []
+    parts = open_parts(put(tmp_path / "broken.tar", bytes(broken)))
+    assert len(list(parts[0])) == 4
+    assert damaged(parts[1])[0] == []
 
 
 def test_gzipped_tars_of_tars_are_refused_with_a_remedy(tmp_path: Path) -> None:
@@ -90,25 +90,25 @@ def test_gzipped_tars_of_tars_are_refused_with_a_remedy(tmp_path: Path) -> None:
             open_parts(put(tmp_path / name, data))
 
 
-@pytest.mark.parametrize("how", ["fork", "spawn"])
-def test_parts_can_be_pickled(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("start_method", ["fork", "spawn"])
+def test_parts_can_be_pickled(tmp_path: Path, start_method: str) -> None:
     content = files(5)
     part = only(put(tmp_path / "x.tar", tar(content)))
-    wanted = [(s.key, s.offset, len(s.data)) for s in part]
-    want = [data for _, data in content]
-    assert fetch_all(part, wanted) == want
-    assert fetch_all(pickle.loads(pickle.dumps(part)), wanted) == want
-    with multiprocessing.get_context(how).Pool(1) as pool:
-        assert pool.apply(fetch_all, (part, wanted)) == want
+    locations = [(s.key, s.offset, len(s.data)) for s in part]
+    expected = [data for _, data in content]
+    assert fetch_all(part, locations) == expected
+    assert fetch_all(pickle.loads(pickle.dumps(part)), locations) == expected
+    with multiprocessing.get_context(start_method).Pool(1) as pool:
+        assert pool.apply(fetch_all, (part, locations)) == expected
 
 
 def test_the_number_of_open_tars_is_limited(tmp_path: Path) -> None:
     for number in range(150):
         put(tmp_path / f"{number:03d}.tar", tar(files(1, number, 20), tarfile.USTAR_FORMAT))
-    found = open_parts(str(tmp_path))
+    parts = open_parts(str(tmp_path))
     opened = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-    samples = [next(iter(part)) for part in found]
-    for part, s in zip(found, samples, strict=True):
+    samples = [next(iter(part)) for part in parts]
+    for part, s in zip(parts, samples, strict=True):
         assert part.fetch(s.key, s.offset, len(s.data)) == s.data
     if opened:
         assert len(os.listdir("/proc/self/fd")) <= opened + 130

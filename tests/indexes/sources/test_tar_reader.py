@@ -23,13 +23,13 @@ property_test = settings(
 def test_samples_are_grouped_as_by_webdataset(tmp_path: Path) -> None:
     names = "a.jpg a.png b.txt nodot .hid.jpg c.jpg a.jpg d.e/f.jpg"
     content = [(name, b"%d" % number) for number, name in enumerate(names.split(), 1)]
-    found = list(only(put(tmp_path / "x.tar", tar(content))))
-    assert [(s.key, s.ext, s.data) for s in found] == [
+    samples = list(only(put(tmp_path / "x.tar", tar(content))))
+    assert [(s.key, s.ext, s.data) for s in samples] == [
         ("a", "jpg", b"1"), ("a", "png", b"2"), ("b", "", b""), ("nodot", "", b""),
         (".hid.jpg", "", b""), ("c", "jpg", b"6"),
         ("a", "jpg", b"7"), ("d.e/f", "jpg", b"8"),
     ]  # fmt: skip
-    assert found[2].extras == {"txt": b"3"}
+    assert samples[2].extras == {"txt": b"3"}
 
 
 def test_links_folders_and_devices_are_skipped(tmp_path: Path) -> None:
@@ -98,36 +98,38 @@ def test_a_truncated_tar_gives_only_complete_samples(
         ends = [info.offset_data + info.size for info in archive][1::2]
     cut = draw.draw(st.integers(0, ends[-1] + 512))
     if packed:
-        whole = gzip.compress(data)
-        part = only(put(tmp_path / "x.tar.gz", whole[: draw.draw(st.integers(0, len(whole) - 1))]))
+        compressed = gzip.compress(data)
+        part = only(
+            put(tmp_path / "x.tar.gz", compressed[: draw.draw(st.integers(0, len(compressed) - 1))])
+        )
         allowed: Sequence[int] = range(count + 1)
     else:
         part = only(put(tmp_path / "x.tar", data[:cut]))
         complete = sum(end <= cut for end in ends)
         # Only the first sample can be complete without being known to be complete.
         allowed = (complete - 1, complete)
-    found, message = damaged(part)
+    samples, message = damaged(part)
     assert message.startswith(part.name)
-    assert len(found) in allowed
-    for number, sample in enumerate(found):
+    assert len(samples) in allowed
+    for number, sample in enumerate(samples):
         assert (sample.key, set(sample.extras)) == (str(number), {"cls"})
         assert sample.data == content[2 * number][1]
 
 
 @property_test
 @given(st.integers(0, 20 * 1536 - 1), st.integers(1, 255))
-def test_a_damaged_header_is_reported(tmp_path: Path, at: int, change: int) -> None:
+def test_a_damaged_header_is_reported(tmp_path: Path, offset: int, flipped_bits: int) -> None:
     # The eight bytes of the checksum can write the same number as 012, " 12" or "12\0 ".
-    assume(not 148 <= at % 1536 < 156)
+    assume(not 148 <= offset % 1536 < 156)
     content = files(20, size=600)
     data = bytearray(tar(content, tarfile.USTAR_FORMAT))
-    data[at] ^= change
+    data[offset] ^= flipped_bits
     part = only(put(tmp_path / "x.tar", bytes(data)))
-    if at % 1536 < 512:
-        found, message = damaged(part)
+    if offset % 1536 < 512:
+        samples, message = damaged(part)
         assert "x.tar" in message
-        assert len(found) in {at // 1536, at // 1536 - 1}
-        assert [s.data for s in found] == [data for _, data in content[: len(found)]]
+        assert len(samples) in {offset // 1536, offset // 1536 - 1}
+        assert [s.data for s in samples] == [data for _, data in content[: len(samples)]]
     else:
         assert len(list(part)) == 20
 
@@ -135,23 +137,23 @@ def test_a_damaged_header_is_reported(tmp_path: Path, at: int, change: int) -> N
 def test_complete_samples_before_a_bad_header_are_yielded(tmp_path: Path) -> None:
     data = bytearray(tar(files(20), tarfile.USTAR_FORMAT))
     data[10 * 1536 + 148] ^= 1
-    found, message = damaged(only(put(tmp_path / "x.tar", bytes(data))))
-    assert len(found) == 10
+    samples, message = damaged(only(put(tmp_path / "x.tar", bytes(data))))
+    assert len(samples) == 10
     assert "damaged header at byte 15,360" in message
 
 
 def test_a_block_of_zeros_is_not_the_end(tmp_path: Path) -> None:
     data = bytearray(tar(files(20), tarfile.USTAR_FORMAT))
     data[10 * 1536 : 12 * 1536] = bytes(2 * 1536)
-    found, message = damaged(only(put(tmp_path / "x.tar", bytes(data))))
-    assert len(found) == 10
+    samples, message = damaged(only(put(tmp_path / "x.tar", bytes(data))))
+    assert len(samples) == 10
     assert "after the end mark" in message
 
 
 def test_a_missing_end_mark_and_empty_files_are_reported(tmp_path: Path) -> None:
     data = tar(files(3), tarfile.USTAR_FORMAT)[: 3 * 1536]
-    found, message = damaged(only(put(tmp_path / "x.tar", data)))
-    assert len(found) == 3
+    samples, message = damaged(only(put(tmp_path / "x.tar", data)))
+    assert len(samples) == 3
     assert "end mark" in message
     assert damaged(only(put(tmp_path / "y.tar", b"")))[0] == []
     assert damaged(only(put(tmp_path / "z.tar.gz", b"")))[0] == []

@@ -10,13 +10,13 @@ import pytest
 
 from indexes.artifact import ArtifactError
 from indexes.vectors.index import Vectors, normalize_rows, train_kmeans
-from tests.support.vectors import built, clustered, nearest, recall
+from tests.support.vectors import clustered, make_index, nearest, recall
 
 ROWS = clustered(3000)
 
 
 def test_a_small_index_is_exact(tmp_path: Path) -> None:
-    index = built(tmp_path, ROWS)
+    index = make_index(tmp_path, ROWS)
     assert (index.card["factory"], index.card["nprobe"]) == ("IVF1,SQfp16", 1)
     assert index.card["recall_at_10"] > 0.999
     similarity, rows = index.search(ROWS[:50], 10)
@@ -25,7 +25,7 @@ def test_a_small_index_is_exact(tmp_path: Path) -> None:
 
 
 def test_the_file_is_a_standard_faiss_index(tmp_path: Path) -> None:
-    index = built(tmp_path, ROWS, exact_rows=100)
+    index = make_index(tmp_path, ROWS, exact_rows=100)
     stock = faiss.read_index(str(tmp_path / "index.faiss"))
     assert stock.ntotal == len(ROWS)
     stock.nprobe = index.card["nprobe"]
@@ -43,14 +43,14 @@ def test_kmeans_finds_the_modes() -> None:
 
 
 def test_a_wrong_width_and_damage_raise(tmp_path: Path) -> None:
-    index = built(tmp_path, ROWS)
+    index = make_index(tmp_path, ROWS)
     with pytest.raises(ValueError, match="width 3, but the index has width 24"):
         index.search(np.zeros((1, 3), np.float32), 1)
     path = tmp_path / "index.faiss"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1])
+    intact = path.read_bytes()
+    path.write_bytes(intact[:-1])
     with pytest.raises(ArtifactError, match=r"index\.faiss is damaged"):
         Vectors(tmp_path)
-    path.write_bytes(b"nonsense" + whole[8:])
+    path.write_bytes(b"nonsense" + intact[8:])
     with pytest.raises(ArtifactError, match=r"index\.faiss is damaged"):
         Vectors(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from indexes.artifact import ArtifactError
 from indexes.vectors.index import INDEX
 from indexes.vectors.invlists import InvertedLists, open_part, write_part
-from tests.support.vectors import built, clustered
+from tests.support.vectors import clustered, make_index
 
 
 def test_a_part_is_sorted_by_list(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_a_part_is_sorted_by_list(tmp_path: Path) -> None:
 
 
 def test_the_lists_of_an_index_hold_every_row_once(tmp_path: Path) -> None:
-    vectors = built(tmp_path, clustered(1000), size=300, exact_rows=100)
+    vectors = make_index(tmp_path, clustered(1000), size=300, exact_rows=100)
     lists = InvertedLists(tmp_path / INDEX, vectors.index)
     assert len(lists.centroids) == len(lists.sizes) == vectors.index.nlist
     rows = np.concatenate([lists.read(number)[0] for number in range(vectors.index.nlist)])

@@ -82,7 +82,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
     net = build_net(name, num_classes=5).train()
     net(torch.rand(4, 3, 32, 32))[2].logsumexp(1).sum().backward()
-    without = [key for key, one in net.module.named_parameters() if one.grad is None]
+    without = [key for key, parameter in net.module.named_parameters() if parameter.grad is None]
     assert without == []
 
 
