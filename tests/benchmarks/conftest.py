@@ -26,24 +26,26 @@ def tiny_world(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def tiny_words(place: Path) -> str:
+def tiny_words(directory: Path) -> str:
     return (
-        f"--runs {place}/runs --teacher t --corpus {place}/pool.tar --n 30 --seeds 1 "
-        f"--original {place}/lost.tar --eval {place}/test.tar --student resnet8 --steps 1 "
-        f"--out {place}/out.json"
+        f"--runs {directory}/runs --teacher t --corpus {directory}/pool.tar --n 30 --seeds 1 "
+        f"--original {directory}/lost.tar --eval {directory}/test.tar --student resnet8 --steps 1 "
+        f"--out {directory}/out.json"
     )
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the commands that the benchmark calls."""
     names: list[str] = []
 
     def in_process(_: object, *words: object) -> str:
         names.append(str(words[0]))
-        done = CliRunner().invoke(winnow.app, [str(word) for word in words], catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.stdout
+        result = CliRunner().invoke(
+            winnow.app, [str(word) for word in words], catch_exceptions=False
+        )
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
     monkeypatch.setattr(contest, "winnow", in_process)
     return names

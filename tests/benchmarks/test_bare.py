@@ -42,13 +42,13 @@ def test_views_are_crops_and_flips(small: Pair) -> None:
 
 
 def test_every_image_comes_once_per_epoch(small: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    monkeypatch.setattr(Views, "batch", lambda _, index: seen.extend(index.tolist()))
+    rows: list[int] = []
+    monkeypatch.setattr(Views, "batch", lambda _, index: rows.extend(index.tolist()))
     batches = iter(Views(small))
     for _ in range(6):
         next(batches)
-    assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
-    assert seen[:12] != seen[12:]
+    assert sorted(rows[:12]) == sorted(rows[12:]) == list(range(12))
+    assert rows[:12] != rows[12:]
 
 
 def test_the_loss_equals_the_kd_of_winnow() -> None:
@@ -63,7 +63,7 @@ def test_a_folded_teacher_gives_the_same_logits(small: Pair, teacher: str) -> No
     torch.testing.assert_close(module(pixels), small.teacher().net.module(pixels))
 
 
-@pytest.mark.parametrize("variant", [one for one in bare.VARIANTS if one.teacher != "compiled"])
+@pytest.mark.parametrize("variant", [v for v in bare.VARIANTS if v.teacher != "compiled"])
 def test_the_loops_change_every_parameter(
     small: Pair, variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,5 +87,5 @@ def test_every_run_trains_from_random_weights(tmp_path: Path) -> None:
         views=1,
     )
     for _ in range(2):
-        logs = [ours.log_of(place) for place in ours.run(job, 3)]
+        logs = [ours.log_of(directory) for directory in ours.run(job, 3)]
         assert [log[-1]["step"] for log in logs] == [3, 3]

@@ -22,12 +22,12 @@ def test_multiply_adds_match_a_count_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_contest_runs_and_resumes_on_small_data(tiny_world: Path, called: list[str]) -> None:
+def test_the_contest_runs_and_resumes_on_small_data(tiny_world: Path, commands: list[str]) -> None:
     words = tiny_words(tiny_world).split()
     words += ["--rows", "random kd", "original kd", "dfnd kd3 contrast=0 oversample=1", "dfnd kd"]
     words += ["--select-args", "--workers 0", "--distill-args", "--batch-size 8"]
     methods.main(words)
-    assert called.count("distill") == 4
+    assert commands.count("distill") == 4
     result = json.loads((tiny_world / "out.json").read_text())
     rows = {methods.losses_of(row) + " on " + row["selection"]: row for row in result["rows"]}
     cells = {name: row["cells"][0] for name, row in rows.items()}
@@ -42,7 +42,7 @@ def test_the_contest_runs_and_resumes_on_small_data(tiny_world: Path, called: li
     text = (tiny_world / "out.md").read_text()
     assert "| dfnd | kd3 contrast=0 oversample=1 |" in text
     parts = [part.splitlines() for part in text.split("\n\n")]
-    assert all(len({one.count("|") for one in part}) == 1 for part in parts), "square tables"
+    assert all(len({line.count("|") for line in part}) == 1 for part in parts), "square tables"
     methods.main(words)
-    assert called.count("distill") == 4, "finished work is not repeated"
+    assert commands.count("distill") == 4, "finished work is not repeated"
     assert (tiny_world / "out.md").read_text() == text

@@ -33,15 +33,15 @@ def test_spearman_matches_values_by_hand() -> None:
 
 @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=2, max_size=30))
 def test_spearman_depends_only_on_the_order(pairs: list[tuple[int, int]]) -> None:
-    one, other = [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
-    rho = spearman(one, other)
+    first, second = [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
+    rho = spearman(first, second)
     if rho is None:
-        assert len(set(one)) == 1 or len(set(other)) == 1
+        assert len(set(first)) == 1 or len(set(second)) == 1
         return
     assert -1 - 1e-9 <= rho <= 1 + 1e-9
-    assert spearman(other, one) == pytest.approx(rho)
-    assert spearman([a**3 + 2 * a for a in one], other) == pytest.approx(rho)
-    assert spearman([-a for a in one], other) == pytest.approx(-rho)
+    assert spearman(second, first) == pytest.approx(rho)
+    assert spearman([a**3 + 2 * a for a in first], second) == pytest.approx(rho)
+    assert spearman([-a for a in first], second) == pytest.approx(-rho)
 
 
 def row(method: str, n: int, accuracies: list[float], **certificate: float) -> dict[str, Any]:
@@ -66,32 +66,32 @@ def test_gaps_correlations_and_tables_match_values_by_hand() -> None:
     assert rows[1]["cells"][0]["gap_closed"] == pytest.approx(0.5)
     assert rows[3]["cells"][0]["gap_closed"] == 1
     assert "gap_closed" not in rows[4]["cells"][0], "no original at this N"
-    found = {one["figure"]: one for one in correlate(rows)}
-    assert found["good"]["all"] == pytest.approx(1), "the original is no selection of the pool"
-    assert found["good"]["within"] == pytest.approx(1)
-    assert found["good"]["selections"] == 4
-    assert found["flat"]["all"] is None
-    assert found["rare"]["selections"] == 1
-    text = "\n".join(tables(rows, list(found.values())))
+    by_figure = {figure["figure"]: figure for figure in correlate(rows)}
+    assert by_figure["good"]["all"] == pytest.approx(1), "the original is no selection of the pool"
+    assert by_figure["good"]["within"] == pytest.approx(1)
+    assert by_figure["good"]["selections"] == 4
+    assert by_figure["flat"]["all"] is None
+    assert by_figure["rare"]["selections"] == 1
+    text = "\n".join(tables(rows, list(by_figure.values())))
     assert "| odsd | 100 | 70.0 (60.0 to 80.0), 50 % |" in text
     assert "| purity | 0.25 |  |" in text
     assert "| good | s | 10 | +1.00 | +1.00 | 4 |" in text
     widths = [part.splitlines() for part in text.split("\n\n")]
-    assert all(len({one.count("|") for one in part}) == 1 for part in widths), "square tables"
+    assert all(len({line.count("|") for line in part}) == 1 for part in widths), "square tables"
 
 
 def test_true_figures_match_values_by_hand() -> None:
     truth = {"a": 0, "b": 1, "c": 1}
-    found = true_figures(["a", "b", "x", "c"], np.array([0, 0, 0, 1]), truth, 4)
-    assert found["purity"] == 0.75
-    assert found["right"] == 0.5
+    figures = true_figures(["a", "b", "x", "c"], np.array([0, 0, 0, 1]), truth, 4)
+    assert figures["purity"] == 0.75
+    assert figures["right"] == 0.5
     entropy = -(np.log(1 / 3) / 3 + 2 / 3 * np.log(2 / 3)) / np.log(4)
-    assert found["true_class_entropy"] == pytest.approx(entropy)
+    assert figures["true_class_entropy"] == pytest.approx(entropy)
     assert true_figures(["x"], np.array([1]), truth, 4)["purity"] == 0
 
 
 @pytest.mark.slow
-def test_the_contest_runs_and_resumes_on_small_data(tiny_world: Path, called: list[str]) -> None:
+def test_the_contest_runs_and_resumes_on_small_data(tiny_world: Path, commands: list[str]) -> None:
     truth = {"key": [f"im{seed:05d}" for seed in range(30)]}
     truth["label"] = [corpora.CLASSES[seed % 3] if seed % 2 else "junk" for seed in range(30)]
     pq.write_table(pa.table(truth), tiny_world / "truth.parquet")
@@ -99,10 +99,10 @@ def test_the_contest_runs_and_resumes_on_small_data(tiny_world: Path, called: li
     words += ["--methods", "random", "dfnd weights=class_prior weight_cap=2"]
     words += ["--select-args", "--workers 0", "--distill-args", "--batch-size 8"]
     selections.main(words)
-    assert called.count("select") == 3
-    assert called.count("distill") == 3
+    assert commands.count("select") == 3
+    assert commands.count("distill") == 3
     result = json.loads((tiny_world / "out.json").read_text())
-    by_method = {one["method"]: one for one in result["selections"]}
+    by_method = {selection["method"]: selection for selection in result["selections"]}
     assert len(by_method["dfnd weights=class_prior weight_cap=2"]["cells"][0]["accuracies"]) == 1
     assert 0 < by_method["random"]["purity"] < 0.5
     assert "purity" not in by_method["original"]
@@ -110,5 +110,5 @@ def test_the_contest_runs_and_resumes_on_small_data(tiny_world: Path, called: li
     text = (tiny_world / "out.md").read_text()
     assert "| dfnd weights=class_prior weight_cap=2 | 30 |" in text
     selections.main(words)
-    assert called.count("distill") == 3, "finished work is not repeated"
+    assert commands.count("distill") == 3, "finished work is not repeated"
     assert (tiny_world / "out.md").read_text() == text

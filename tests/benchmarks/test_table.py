@@ -19,9 +19,9 @@ def by_row(folder: Path) -> dict[str, Line]:
 
 
 def test_rows_without_a_measurement_are_blank(tmp_path: Path) -> None:
-    found = table.lines(tmp_path)
-    assert [line.row for line in found] == [name for name, *_ in table.ROWS]
-    for line in found:
+    lines = table.lines(tmp_path)
+    assert [line.row for line in lines] == [name for name, *_ in table.ROWS]
+    for line in lines:
         assert not any(table.cells(line)[1:])
 
 
@@ -47,15 +47,15 @@ def test_every_kind_of_json_is_read(tmp_path: Path) -> None:
         "target": target,
     }
     put(tmp_path, "distill", {"lines": [distil]})
-    found = by_row(tmp_path)
-    assert found["embed"].met is True
-    assert found["index"].to_peer == 43 / 276
-    assert (found["index"].to_floor, found["index"].met) == (43 / 40, True)
-    assert (found["select, 1,000 rows"].met, found["select, 1,000 rows"].to_peer) == (False, 0.5)
-    assert (found["dedup, recall"].met, found["dedup, recall"].peer_name) == (True, "fastdup")
-    assert (found["dedup, precision"].met, found["dedup, precision"].peer) == (False, 1.0)
-    assert found["distill, online"].met is True
-    assert found["k students"].ours is None
+    lines = by_row(tmp_path)
+    assert lines["embed"].met is True
+    assert lines["index"].to_peer == 43 / 276
+    assert (lines["index"].to_floor, lines["index"].met) == (43 / 40, True)
+    assert (lines["select, 1,000 rows"].met, lines["select, 1,000 rows"].to_peer) == (False, 0.5)
+    assert (lines["dedup, recall"].met, lines["dedup, recall"].peer_name) == (True, "fastdup")
+    assert (lines["dedup, precision"].met, lines["dedup, precision"].peer) == (False, 1.0)
+    assert lines["distill, online"].met is True
+    assert lines["k students"].ours is None
     text = [*table.table(table.lines(tmp_path))]
     assert len({line.count("|") for line in text}) == 1, "square"
     assert "| distill, online | u | 130 | 100 | 1.3 |  |  | ours / floor >= 1.25 | yes |" in text

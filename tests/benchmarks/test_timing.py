@@ -16,21 +16,21 @@ from benchmarks.timing import Line, Sample, Target
 
 def test_medians_are_taken_over_rates() -> None:
     samples = [Sample(100, 1, 2), Sample(100, 4, 4), Sample(100, 2, 1)]
-    found = timing.medians(samples)
-    assert found["images_per_second"] == 50
-    assert found["images_per_cpu_second"] == 50
-    assert (found["lowest_images_per_second"], found["highest_images_per_second"]) == (25, 100)
+    medians = timing.medians(samples)
+    assert medians["images_per_second"] == 50
+    assert medians["images_per_cpu_second"] == 50
+    assert (medians["lowest_images_per_second"], medians["highest_images_per_second"]) == (25, 100)
 
 
 def test_rounds_alternate() -> None:
-    seen: list[str] = []
+    order: list[str] = []
 
     def contestant(name: str) -> Sample:
-        seen.append(name)
+        order.append(name)
         return Sample(1, 1, 1)
 
     timing.contest({name: lambda name=name: contestant(name) for name in "ab"}, 3)
-    assert "".join(seen) == "ababab"
+    assert "".join(order) == "ababab"
 
 
 def test_cpu_seconds_include_children() -> None:
@@ -72,7 +72,7 @@ def test_a_line_survives_a_round_trip(tmp_path: Path, monkeypatch: pytest.Monkey
     lines = [Line(row="r", unit="u", ours=1.5, target=target), Line(row="s", unit="u")]
     timing.write("name", lines, more=1)
     body = json.loads((tmp_path / "name.json").read_text())
-    assert [timing.line_of(one) for one in body["lines"]] == lines
+    assert [timing.line_of(line) for line in body["lines"]] == lines
     assert body["more"] == 1
 
 
@@ -84,12 +84,12 @@ def test_the_fastest_is_chosen_among_the_measured() -> None:
 
 def test_parts_of_a_pass_add_up() -> None:
     seconds = {"views": 1.0, "views + teacher": 5.0, "x": 7.0, "y": 6.0, "one pass": 8.5}
-    found = students.parts(seconds, ["x", "y"])
-    assert found["teacher"] == 4
-    assert (found["x"], found["y"]) == (2, 1)
-    assert found["sum of the parts"] == 1 + 4 + 2 + 1
-    assert found["separate runs"] == 13
-    line = students.line(found, "seconds")
+    parts = students.parts(seconds, ["x", "y"])
+    assert parts["teacher"] == 4
+    assert (parts["x"], parts["y"]) == (2, 1)
+    assert parts["sum of the parts"] == 1 + 4 + 2 + 1
+    assert parts["separate runs"] == 13
+    line = students.line(parts, "seconds")
     assert line.to_floor == 8.5 / 8
     assert line.met is False
 
@@ -121,7 +121,7 @@ def test_stages_add_up_to_the_whole() -> None:
         (10.0, "cost: 0.078 M parameters"),
         (10.2, "the end:"),
     ]
-    found = wholejob.stages(lines, "resnet8")
+    durations = wholejob.stages(lines, "resnet8")
     stages = {"embed": 4, "index": 0.5, "training": 4.5, "saving": 0.5, "evaluation": 0.5}
-    assert found == pytest.approx({**stages, "the end": 0.2})
-    assert sum(found.values()) == pytest.approx(10.2)
+    assert durations == pytest.approx({**stages, "the end": 0.2})
+    assert sum(durations.values()) == pytest.approx(10.2)

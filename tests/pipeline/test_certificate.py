@@ -37,40 +37,43 @@ def matrices(seed: int = 3) -> dict[str, Array]:
     }
 
 
-def pool_of(directory: Path, kept: dict[str, Array], num_stored: int = 99) -> Pool:
+def pool_of(directory: Path, arrays: dict[str, Array], num_stored: int = 99) -> Pool:
     """Make a pool whose columns match its logits; only the `num_stored` largest are stored."""
-    logits = kept["logits"].astype(np.float64)
+    logits = arrays["logits"].astype(np.float64)
     label, total = logits.argmax(1), np.log(np.exp(logits).sum(1))
     best = logits.max(1)
     order = np.argsort(-logits, 1)[:, :num_stored].astype(np.int32)
     if num_stored < logits.shape[1]:
-        kept = {**kept, "logits": np.take_along_axis(logits, order, 1), "classes": order}
+        arrays = {**arrays, "logits": np.take_along_axis(logits, order, 1), "classes": order}
     return make_pool(
         directory,
         label=label,
         log_odds=best - np.log(np.exp(total) - np.exp(best)),
-        features=kept["features"],
+        features=arrays["features"],
         num_classes=logits.shape[1],
         blocks=(100, 120, 80),
-        matrices=kept,
+        matrices=arrays,
         columns={"logsumexp": total},
     )
 
 
-def slow(kept: dict[str, Array], rows: Array, weight: Array) -> dict[str, float]:
+def slow(arrays: dict[str, Array], rows: Array, weight: Array) -> dict[str, float]:
     """Compute every figure from its definition, in memory."""
-    one = {name: value[rows].astype(np.float16).astype(np.float64) for name, value in kept.items()}
-    n, logits = len(rows), one["logits"]
+    selected = {
+        name: value[rows].astype(np.float16).astype(np.float64) for name, value in arrays.items()
+    }
+    n, logits = len(rows), selected["logits"]
     soft = {t: np.exp(logits / t) / np.exp(logits / t).sum(1, keepdims=True) for t in (1, 4)}
     mean_entropy = {t: np.mean([-sum(p * np.log(p)) for p in soft[t]]) for t in (1, 4)}
     share = weight / weight.sum()
     ranked = np.sort(logits, 1)
     label, second = logits.argmax(1), np.argsort(logits, 1)[:, -2]
     counts = np.array([(label == c).sum() for c in range(C)])
-    even, met = one["moments"].mean(0), (share[:, None] * one["moments"]).sum(0)
-    unit = one["features"] / np.linalg.norm(one["features"], axis=1, keepdims=True)
+    even_moments = selected["moments"].mean(0)
+    moments = (share[:, None] * selected["moments"]).sum(0)
+    unit = selected["features"] / np.linalg.norm(selected["features"], axis=1, keepdims=True)
     similarity = unit @ unit.T - 2 * np.eye(n)
-    spectrum = np.linalg.eigvalsh(np.cov(one["features"].T, bias=True))
+    spectrum = np.linalg.eigvalsh(np.cov(selected["features"].T, bias=True))
 
     def of_classes(weights: Array, classes: Array) -> float:
         p = np.array([weights[classes == c].sum() for c in range(C)]) / weights.sum()
@@ -81,15 +84,15 @@ def slow(kept: dict[str, Array], rows: Array, weight: Array) -> dict[str, float]
         return float(-(mean * np.log(mean)).sum() - mean_entropy[t])
 
     weighted = (share[:, None] * soft[1]).sum(0)
-    spread = met[4:] + 1 - met[:4] ** 2
+    spread = moments[4:] + 1 - moments[:4] ** 2
     normal = spectrum / spectrum.sum()
     return {
-        "moment_rms": float(np.sqrt((met**2).mean())),
-        "moment_rms_even": float(np.sqrt((even**2).mean())),
-        "mean_rms": float(np.sqrt((met[:4] ** 2).mean())),
-        "square_rms": float(np.sqrt((met[4:] ** 2).mean())),
-        "frechet": float((met[:4] ** 2 + (np.sqrt(spread) - 1) ** 2).mean()),
-        "bn_distance": float(one["bn"].mean()),
+        "moment_rms": float(np.sqrt((moments**2).mean())),
+        "moment_rms_even": float(np.sqrt((even_moments**2).mean())),
+        "mean_rms": float(np.sqrt((moments[:4] ** 2).mean())),
+        "square_rms": float(np.sqrt((moments[4:] ** 2).mean())),
+        "frechet": float((moments[:4] ** 2 + (np.sqrt(spread) - 1) ** 2).mean()),
+        "bn_distance": float(selected["bn"].mean()),
         "class_entropy": of_classes(np.ones(n), label),
         "weighted_class_entropy": of_classes(weight, label),
         "soft_class_entropy": float(-(weighted * np.log(weighted)).sum() / np.log(C)),
@@ -114,45 +117,45 @@ def test_every_figure_matches_its_definition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(certificate, "CHUNK_ROWS", 33)
-    kept = matrices()
+    arrays = matrices()
     rows = np.sort(np.random.default_rng(0).choice(N, 200, replace=False))
     weight = np.random.default_rng(1).random(200).astype(np.float32) + 0.1
-    found, moments = certify(pool_of(tmp_path, kept), rows, weight, DROPPED, seed=0)
-    assert found == pytest.approx(slow(kept, rows, weight), rel=1e-3, abs=1e-4)
+    figures, moments = certify(pool_of(tmp_path, arrays), rows, weight, DROPPED, seed=0)
+    assert figures == pytest.approx(slow(arrays, rows, weight), rel=1e-3, abs=1e-4)
     assert moments is not None
-    half = kept["moments"][rows].astype(np.float16).astype(np.float64)
+    half = arrays["moments"][rows].astype(np.float16).astype(np.float64)
     np.testing.assert_allclose(moments[0], half.mean(0))
     documented = certificate.__doc__ or ""
-    for key in found:
+    for key in figures:
         assert f"\n{key} " in documented
 
 
 def test_without_batchnorm_its_figures_are_absent(tmp_path: Path) -> None:
-    kept = {name: value for name, value in matrices().items() if name in ("features", "logits")}
-    found, moments = certify(pool_of(tmp_path, kept), np.arange(N), np.ones(N), {}, seed=0)
+    arrays = {name: value for name, value in matrices().items() if name in ("features", "logits")}
+    figures, moments = certify(pool_of(tmp_path, arrays), np.arange(N), np.ones(N), {}, seed=0)
     assert moments is None
-    gone = {"moment_rms", "moment_rms_even", "mean_rms", "square_rms", "frechet", "bn_distance"}
-    assert not gone & set(found)
-    assert found["duplicate_frac"] == 0
+    moment_figures = {"moment_rms", "moment_rms_even", "mean_rms", "square_rms", "frechet"}
+    assert not {*moment_figures, "bn_distance"} & set(figures)
+    assert figures["duplicate_frac"] == 0
 
 
 @pytest.mark.parametrize("rows", [np.zeros(0, np.int64), np.array([4])])
 def test_figures_of_one_row_or_none_are_finite(tmp_path: Path, rows: Array) -> None:
-    found, _ = certify(pool_of(tmp_path, matrices()), rows, np.ones(len(rows)), {}, seed=0)
-    assert all(math.isfinite(value) for value in found.values())
+    figures, _ = certify(pool_of(tmp_path, matrices()), rows, np.ones(len(rows)), {}, seed=0)
+    assert all(math.isfinite(value) for value in figures.values())
 
 
 def test_figures_reveal_copies_and_a_single_class(tmp_path: Path) -> None:
-    kept = matrices()
-    kept["features"][100:200] = kept["features"][:100]
-    pool = pool_of(tmp_path, kept)
+    arrays = matrices()
+    arrays["features"][100:200] = arrays["features"][:100]
+    pool = pool_of(tmp_path, arrays)
     weight = np.ones(100)
     spread, _ = certify(pool, np.arange(200, 300), weight, {}, seed=0)
     copies, _ = certify(pool, np.r_[0:50, 100:150], weight, {}, seed=0)
     assert copies["nearest_similarity"] > 0.999 > spread["nearest_similarity"]
-    label = kept["logits"].argmax(1)
-    alike = np.flatnonzero(label == 1)[:60]
-    narrow, _ = certify(pool, alike, np.ones(60), {}, seed=0)
+    label = arrays["logits"].argmax(1)
+    one_class = np.flatnonzero(label == 1)[:60]
+    narrow, _ = certify(pool, one_class, np.ones(60), {}, seed=0)
     assert narrow["class_entropy"] == 0 < spread["class_entropy"]
     assert narrow["deficit"] == pytest.approx(2 / 3, rel=1e-4)
     assert narrow["information"] < spread["information"]
@@ -172,25 +175,25 @@ def test_soften_works_with_some_logits_stored(seed: int, temperature: float) -> 
     logits = np.random.default_rng(seed).normal(size=(6, 4)) * 3
     logits = np.concatenate([logits, np.full((6, 5), -4.0)], 1)
     total = np.log(np.exp(logits).sum(1))
-    whole, none = soften(logits, total, 9, temperature)
-    assert (none == 0).all()
-    some, other = soften(logits[:, :4], total, 9, temperature)
-    np.testing.assert_allclose(some, whole[:, :4], rtol=1e-6)
-    np.testing.assert_allclose(other, whole[:, -1], rtol=1e-6)
-    np.testing.assert_allclose(some.sum(1) + 5 * other, 1)
+    full, full_rest = soften(logits, total, 9, temperature)
+    assert (full_rest == 0).all()
+    partial, partial_rest = soften(logits[:, :4], total, 9, temperature)
+    np.testing.assert_allclose(partial, full[:, :4], rtol=1e-6)
+    np.testing.assert_allclose(partial_rest, full[:, -1], rtol=1e-6)
+    np.testing.assert_allclose(partial.sum(1) + 5 * partial_rest, 1)
 
 
 def test_the_largest_logits_give_nearly_the_figures_of_all(tmp_path: Path) -> None:
-    kept = matrices()
+    arrays = matrices()
     generator = np.random.default_rng(5)
-    kept["logits"] = (generator.normal(size=(N, 12)) * 3).astype(np.float16)
+    arrays["logits"] = (generator.normal(size=(N, 12)) * 3).astype(np.float16)
     weight = generator.random(N) + 0.5
     rows = np.arange(N)
-    whole, _ = certify(pool_of(tmp_path / "all", kept), rows, weight, {}, seed=0)
-    top, _ = certify(pool_of(tmp_path / "top", kept, num_stored=8), rows, weight, {}, seed=0)
-    assert top == pytest.approx(whole, rel=0.02, abs=0.03)
+    full, _ = certify(pool_of(tmp_path / "all", arrays), rows, weight, {}, seed=0)
+    top, _ = certify(pool_of(tmp_path / "top", arrays, num_stored=8), rows, weight, {}, seed=0)
+    assert top == pytest.approx(full, rel=0.02, abs=0.03)
     for exact in ("margin", "class_entropy", "runner_up_entropy", "unsure_frac"):
-        assert top[exact] == whole[exact]
+        assert top[exact] == full[exact]
 
 
 def test_entropy_matches_values_by_hand() -> None:

@@ -76,10 +76,10 @@ def test_every_defect_is_counted_as_a_drop(tmp_path: Path) -> None:
     assert funnel["dropped"]["empty"] == 1
     assert funnel["dropped"]["truncated"] >= 1
     assert funnel["dropped"]["damaged_part"] == 1
-    kept = set(shards.keys.tolist())
-    assert {"gray", "alpha", "cmyk", "palette", "deep", "anim", "first"} <= kept
-    assert not {"corrupt", "truncated", "empty", "text"} & kept
-    assert verify_shards(shards.directory) == len(kept)
+    keys = set(shards.keys.tolist())
+    assert {"gray", "alpha", "cmyk", "palette", "deep", "anim", "first"} <= keys
+    assert not {"corrupt", "truncated", "empty", "text"} & keys
+    assert verify_shards(shards.directory) == len(keys)
 
 
 def test_on_error_stop_names_the_file(tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_another_teacher_makes_another_artifact(tmp_path: Path) -> None:
     first = corpora.small_teacher(tmp_path / "t1", seed=1)
     second = corpora.small_teacher(tmp_path / "t2", seed=2)
     assert select(tmp_path / "c.tar", runs, "-n", "3", teacher=first).exit_code == 0
-    before = shards_of(runs)
+    shards = shards_of(runs)
     assert select(tmp_path / "c.tar", runs, "-n", "3", teacher=second).exit_code == 0
-    assert shards_of(runs) != before
-    refused = select(tmp_path / "c.tar", runs, "-n", "3", "--out", str(before), teacher=second)
+    assert shards_of(runs) != shards
+    refused = select(tmp_path / "c.tar", runs, "-n", "3", "--out", str(shards), teacher=second)
     assert refused.exit_code == 3
     assert "made from other inputs" in refused.output
 
@@ -208,8 +208,8 @@ def test_a_failed_part_is_read_by_the_next_run(tmp_path: Path) -> None:
     assert "the store is away" in result.output
     (tmp_path / "down").unlink()
     assert select(lake, runs, "--method", "all").exit_code == 0
-    none = dict.fromkeys([*REASONS[1:], "not_selected"], 0)
-    assert open_shards(shards_of(runs)).card["funnel"] == {"in": 3, "dropped": none, "kept": 3}
+    no_drops = dict.fromkeys([*REASONS[1:], "not_selected"], 0)
+    assert open_shards(shards_of(runs)).card["funnel"] == {"in": 3, "dropped": no_drops, "kept": 3}
 
 
 def test_a_held_lock_is_refused_without_waiting(tmp_path: Path) -> None:

@@ -41,10 +41,10 @@ def test_a_path_is_a_corpus(tmp_path: Path) -> None:
     "returned", ["SHARD", "[SHARD]", "[SHARD, SHARD]", "open_parts(SHARD)", "(s for s in [SHARD])"]
 )
 def test_a_python_file_is_a_corpus(tmp_path: Path, returned: str) -> None:
-    place = shard(tmp_path / "0.tar")
+    tar = shard(tmp_path / "0.tar")
     file = tmp_path / "my_lake.py"
     file.write_text(
-        f"from indexes.sources.spec import open_parts\nSHARD = {place!r}\ndef corpus():\n"
+        f"from indexes.sources.spec import open_parts\nSHARD = {tar!r}\ndef corpus():\n"
         f"    return {returned}\n"
     )
     corpus = open_corpus(str(file))
@@ -121,9 +121,9 @@ def test_imagenet21k_opens_a_folder_or_a_tar_of_tars(
     corpus = open_corpus("imagenet21k")
     assert [part.name for part in corpus.parts] == ["n01440764.tar", "n01443537.tar"]
     assert (corpus.name, keys(corpus)) == ("imagenet21k", ["n01440764_0", "n01443537_1"])
-    whole = tmp_path / "fall11_whole.tar"
-    with tarfile.open(whole, "w") as archive:
+    outer = tmp_path / "fall11_whole.tar"
+    with tarfile.open(outer, "w") as archive:
         for part in sorted((tmp_path / "in21k").iterdir()):
             archive.add(part, part.name)
-    monkeypatch.setenv("IMAGENET21K", str(whole))
+    monkeypatch.setenv("IMAGENET21K", str(outer))
     assert keys(open_corpus("imagenet21k")) == ["n01440764_0", "n01443537_1"]

@@ -28,5 +28,7 @@ def test_an_unknown_name_raises_attribute_error() -> None:
 
 def test_the_import_loads_no_heavy_package() -> None:
     code = "import sys, pipeline; print('numpy' in sys.modules, 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False False\n"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "False False\n"

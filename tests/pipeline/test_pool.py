@@ -16,8 +16,8 @@ def test_threads_can_read_the_same_column(tmp_path: Path) -> None:
     log_odds = np.arange(200_000, dtype=np.float32)
     pool = make_pool(tmp_path, label=np.zeros(200_000, int), log_odds=log_odds)
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(lambda _: pool.column("log_odds")[:].sum(), range(32)))
-    assert set(found) == {log_odds.sum()}
+        sums = list(threads.map(lambda _: pool.column("log_odds")[:].sum(), range(32)))
+    assert set(sums) == {log_odds.sum()}
 
 
 def small_pool(directory: Path) -> Pool:
@@ -39,13 +39,13 @@ def test_keys_have_the_order_of_the_rows(tmp_path: Path) -> None:
 def test_a_column_is_written_completely_and_in_order_or_not_at_all(tmp_path: Path) -> None:
     pool = small_pool(tmp_path)
     values = [(block, {"mine": np.arange(block.start, block.stop)}) for block in pool.blocks]
-    for wrong, message in (
+    for blocks, message in (
         (values[:2], r"\['mine'\] end before the last of 10 rows"),
         (values[1:], "every block once, in order"),
         ([(values[0][0], {"mine": np.zeros(3)})], "every block once, in order"),
     ):
         with pytest.raises(ValueError, match=message):
-            pool.fill(wrong)
+            pool.fill(blocks)
         assert not pool.has("mine")
     pool.fill(values)
     assert pool.column("mine").dtype == np.float32

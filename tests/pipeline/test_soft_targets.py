@@ -27,23 +27,24 @@ def test_softened_targets_with_some_logits_stored(tmp_path: Path) -> None:
         columns={"logsumexp": np.log(np.exp(logits).sum(1))},
     )
     (block,) = pool.blocks
-    found = SoftTargets.of(block).rows(np.array([1, 5, 30])).probabilities(7)
-    np.testing.assert_allclose(found.sum(1), 1, atol=2e-3)
-    whole = np.exp(logits[[1, 5, 30]] / TEMPERATURE)
-    whole /= whole.sum(1, keepdims=True)
+    actual = SoftTargets.of(block).rows(np.array([1, 5, 30])).probabilities(7)
+    np.testing.assert_allclose(actual.sum(1), 1, atol=2e-3)
+    expected = np.exp(logits[[1, 5, 30]] / TEMPERATURE)
+    expected /= expected.sum(1, keepdims=True)
     best = order[[1, 5, 30], :1]
-    some, all_ = np.take_along_axis(found, best, 1), np.take_along_axis(whole, best, 1)
-    np.testing.assert_allclose(some, all_, rtol=0.05)
+    actual_best = np.take_along_axis(actual, best, 1)
+    expected_best = np.take_along_axis(expected, best, 1)
+    np.testing.assert_allclose(actual_best, expected_best, rtol=0.05)
 
 
 def test_stored_logits_in_any_order_and_of_some_classes() -> None:
     draw = np.random.default_rng(4)
     logits = draw.normal(size=(6, 5)).astype(np.float16)
     logsumexp = np.log(np.exp(logits.astype(np.float64)).sum(1))
-    whole = SoftTargets(logits, logsumexp, None)
+    targets = SoftTargets(logits, logsumexp, None)
     order = np.argsort(-logits.astype(np.float32), 1, kind="stable").astype(np.int32)
     ranked = SoftTargets(np.take_along_axis(logits, order, 1), logsumexp, order)
-    np.testing.assert_allclose(ranked.probabilities(5), whole.probabilities(5), rtol=1e-5)
+    np.testing.assert_allclose(ranked.probabilities(5), targets.probabilities(5), rtol=1e-5)
     rows = np.array([4, 1, 1])
     joined = SoftTargets.concatenate([ranked.rows(rows[:1]), ranked.rows(rows[1:])])
-    np.testing.assert_allclose(joined.probabilities(5), whole.probabilities(5)[rows], rtol=1e-5)
+    np.testing.assert_allclose(joined.probabilities(5), targets.probabilities(5)[rows], rtol=1e-5)

@@ -38,8 +38,8 @@ def test_select_writes_verified_shards_and_reuses_every_stage(tmp_path: Path) ->
     assert shards.columns["weight"].mean() == pytest.approx(1, abs=1e-4)
     for row, key in enumerate(shards.keys):
         assert shards.read(row) == corpora.encoded(int(key[2:])), "the original bytes and key"
-    again = select(tmp_path / "c", runs, "-n", "25")
-    assert again.output.count("unchanged") == 8
+    repeated = select(tmp_path / "c", runs, "-n", "25")
+    assert repeated.output.count("unchanged") == 8
 
 
 def test_select_works_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -98,13 +98,13 @@ def test_the_knn_distance_is_written_for_every_method(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 40)
     runs = tmp_path / "runs"
     assert select(tmp_path / "c.tar", runs, "-n", "8", "--method", "random").exit_code == 0
-    whole = open_embeddings(next((runs / "embeddings").glob("*-*")))
-    rows = normalize_rows(np.concatenate([block.matrix("features") for block in whole.blocks]))
+    embedded = open_embeddings(next((runs / "embeddings").glob("*-*")))
+    rows = normalize_rows(np.concatenate([block.matrix("features") for block in embedded.blocks]))
     cosines = rows @ rows.T
     np.fill_diagonal(cosines, -1)
     tenth = np.sort(cosines, axis=1)[:, -knn_distance.K]
-    found = np.load(next((runs / "columns").glob("*-*")) / "knn_distance.npy")
-    np.testing.assert_allclose(found, 1 - tenth, atol=2e-3)
+    distance = np.load(next((runs / "columns").glob("*-*")) / "knn_distance.npy")
+    np.testing.assert_allclose(distance, 1 - tenth, atol=2e-3)
 
 
 def test_a_changed_setting_runs_only_the_stages_that_depend_on_it(tmp_path: Path) -> None:
@@ -118,9 +118,9 @@ def test_a_changed_setting_runs_only_the_stages_that_depend_on_it(tmp_path: Path
     unweighted = select(tmp_path / "c.tar", runs, "-n", "5", "--set", "weights=none").output
     assert "selection: unchanged" in unweighted
     assert "weights: unchanged" not in unweighted
-    other = select(tmp_path / "c.tar", runs, "-n", "5", "--method", "dfnd").output
-    assert "columns: unchanged" in other, "all methods share the raw columns"
-    assert "scores: unchanged" not in other
+    dfnd = select(tmp_path / "c.tar", runs, "-n", "5", "--method", "dfnd").output
+    assert "columns: unchanged" in dfnd, "all methods share the raw columns"
+    assert "scores: unchanged" not in dfnd
 
 
 def test_only_a_replaced_part_is_indexed_again(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_only_a_replaced_part_is_indexed_again(tmp_path: Path) -> None:
     assert select(tmp_path / "c", runs, "-n", "8").exit_code == 0
     corpora.good_tar(tmp_path / "c" / "1.tar", 12, first=900)
     assert select(tmp_path / "c", runs, "-n", "8").exit_code == 0
-    first, second = sorted((runs / "vectors").iterdir(), key=lambda place: place.stat().st_mtime)
+    first, second = sorted((runs / "vectors").iterdir(), key=lambda path: path.stat().st_mtime)
     older, newer = (
-        {path.name: path.stat().st_ino for path in (place / "parts").iterdir()}
-        for place in (first, second)
+        {path.name: path.stat().st_ino for path in (directory / "parts").iterdir()}
+        for directory in (first, second)
     )
     assert len(older) == len(newer) == 3
     assert len(older.items() & newer.items()) == 2, "linked, not built again"
@@ -144,43 +144,43 @@ def test_only_a_replaced_part_is_indexed_again(tmp_path: Path) -> None:
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
     for number in range(3):
         corpora.good_tar(tmp_path / "c" / f"{number}.tar", 15, first=100 * number)
-    found = []
+    shard_files = []
     for workers in ("0", "1", "2"):
         runs = tmp_path / f"runs{workers}"
-        shutil.copytree(tmp_path / "runs0" / "teachers", runs / "teachers") if found else None
+        shutil.copytree(tmp_path / "runs0" / "teachers", runs / "teachers") if shard_files else None
         assert select(tmp_path / "c", runs, "-n", "20", "--workers", workers).exit_code == 0
-        found.append(corpora.files_of(shards_of(runs)))
-    assert found[0] == found[1] == found[2]
+        shard_files.append(corpora.files_of(shards_of(runs)))
+    assert shard_files[0] == shard_files[1] == shard_files[2]
 
 
 class Killed(BaseException):
     """Simulates kill -9: no code of winnow may catch it."""
 
 
-@pytest.mark.parametrize("when", [1, 4, 9, 14, 19, 24, 29])
+@pytest.mark.parametrize("kill_at", [1, 4, 9, 14, 19, 24, 29])
 def test_a_run_killed_anywhere_resumes_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
 ) -> None:
     for number in range(3):
         corpora.good_tar(tmp_path / "c" / f"{number}.tar.gz", 8, first=100 * number)
-    whole = tmp_path / "whole"
-    assert select(tmp_path / "c", whole, "-n", "12").exit_code == 0
-    cut = tmp_path / "cut"
-    shutil.copytree(whole / "teachers", cut / "teachers")
+    full_run = tmp_path / "whole"
+    assert select(tmp_path / "c", full_run, "-n", "12").exit_code == 0
+    killed_run = tmp_path / "cut"
+    shutil.copytree(full_run / "teachers", killed_run / "teachers")
     real, count = Path.replace, itertools.count(1)
 
     def replace(self: Path, target: Path) -> Path:
-        if next(count) == when:
+        if next(count) == kill_at:
             raise Killed
         return real(self, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", replace)
         with pytest.raises(Killed):
-            select(tmp_path / "c", cut, "-n", "12")
-    assert not (cut / "last-shards.json").exists()
-    assert select(tmp_path / "c", cut, "-n", "12").exit_code == 0
-    assert corpora.files_of(shards_of(cut)) == corpora.files_of(shards_of(whole))
+            select(tmp_path / "c", killed_run, "-n", "12")
+    assert not (killed_run / "last-shards.json").exists()
+    assert select(tmp_path / "c", killed_run, "-n", "12").exit_code == 0
+    assert corpora.files_of(shards_of(killed_run)) == corpora.files_of(shards_of(full_run))
 
 
 def test_a_method_can_be_a_python_file(tmp_path: Path) -> None:
@@ -220,8 +220,8 @@ def test_a_corpus_can_be_a_python_file_with_its_own_parts(tmp_path: Path) -> Non
     assert result.exit_code == 0, result.output
     shards = open_shards(shards_of(runs))
     assert shards.card["funnel"]["dropped"]["duplicate_key"] == 1
-    found = {str(key): shards.read(row) for row, key in enumerate(shards.keys)}
-    assert found == {f"n{n}": corpora.encoded(n) for n in (3, 4, 5)}, (
+    images = {str(key): shards.read(row) for row, key in enumerate(shards.keys)}
+    assert images == {f"n{n}": corpora.encoded(n) for n in (3, 4, 5)}, (
         "keys stay inside, and each has its own bytes"
     )
 
@@ -230,8 +230,8 @@ def test_the_card_of_an_embedding_lists_its_parts(tmp_path: Path) -> None:
     corpora.good_tar(tmp_path / "c.tar", 5)
     runs = tmp_path / "runs"
     assert select(tmp_path / "c.tar", runs, "-n", "3").exit_code == 0
-    (place,) = (runs / "embeddings").iterdir()
-    card = artifact.read_card(place, "embeddings")
+    (directory,) = (runs / "embeddings").iterdir()
+    card = artifact.read_card(directory, "embeddings")
     assert card["num_found"] == card["num_samples"] == 5
     assert card["parts"][0]["name"] == "c.tar"
     assert str(tmp_path) not in json.dumps(card), "no absolute path in an artifact"

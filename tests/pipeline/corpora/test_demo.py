@@ -55,7 +55,7 @@ def test_parts_have_the_stated_counts_and_keys(ocean: list[Sample]) -> None:
     assert len({part.fingerprint() for part in parts}) == 6
     assert not any(part.random_access for part in parts)
     assert len(ocean) == 12_000
-    assert [sample.key for sample in ocean] == [one.key for one in demo.census()]
+    assert [sample.key for sample in ocean] == [entry.key for entry in demo.census()]
     assert len({sample.key for sample in ocean}) == 12_000
     assert Counter(sample.ext for sample in ocean)["jpg"] > 10_000
 
@@ -71,10 +71,10 @@ def test_a_pickled_part_gives_the_same_bytes(ocean: list[Sample]) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(where=st.integers(0, 11_999))
-def test_a_single_image_equals_that_of_a_full_pass(ocean: list[Sample], where: int) -> None:
-    sample = ocean[where]
-    part = demo.corpus()[where // 2_000]
+@given(index=st.integers(0, 11_999))
+def test_a_single_image_equals_that_of_a_full_pass(ocean: list[Sample], index: int) -> None:
+    sample = ocean[index]
+    part = demo.corpus()[index // 2_000]
     assert part.fetch(sample.key, sample.offset, len(sample.data)) == sample.data
 
 
@@ -93,18 +93,18 @@ def test_another_seed_gives_another_ocean(ocean: list[Sample]) -> None:
 
 
 def test_exactly_the_planted_files_are_corrupt(ocean: list[Sample]) -> None:
-    planted = [one.key for one in demo.census() if one.oddity in CORRUPT]
+    planted = [entry.key for entry in demo.census() if entry.oddity in CORRUPT]
     assert len(planted) == sum(demo.ODDITIES[name] for name in CORRUPT) == 60
     assert [sample.key for sample in ocean if not decodes(sample.data)] == planted
 
 
 def test_every_other_image_has_its_stated_format(ocean: list[Sample]) -> None:
     shapes: Counter[tuple[str, str, int]] = Counter()
-    for sample, truth in zip(ocean, demo.census(), strict=True):
-        if truth.oddity not in CORRUPT:
+    for sample, entry in zip(ocean, demo.census(), strict=True):
+        if entry.oddity not in CORRUPT:
             with Image.open(io.BytesIO(sample.data)) as picture:
                 assert picture.format == {"jpg": "JPEG", "png": "PNG"}[sample.ext]
-                shapes[truth.oddity, picture.mode, picture.width] += 1
+                shapes[entry.oddity, picture.mode, picture.width] += 1
     assert (
         shapes["gray", "L", 32] == shapes["alpha", "RGBA", 32] == shapes["palette", "P", 32] == 40
     )
@@ -113,35 +113,38 @@ def test_every_other_image_has_its_stated_format(ocean: list[Sample]) -> None:
 
 
 def test_copies_are_byte_identical_and_echoes_are_similar(ocean: list[Sample]) -> None:
-    truth = demo.census()
-    assert Counter(one.oddity for one in truth) == {**demo.ODDITIES, "": 11_080}
-    for sample, one in zip(ocean, truth, strict=True):
-        if one.oddity == "copy":
-            assert sample.data == ocean[one.source].data
-            assert sample.ext == ocean[one.source].ext
-        elif one.oddity == "echo":
-            assert sample.data != ocean[one.source].data
-            assert (one.thing, one.look) == (truth[one.source].thing, truth[one.source].look)
+    census = demo.census()
+    assert Counter(entry.oddity for entry in census) == {**demo.ODDITIES, "": 11_080}
+    for sample, entry in zip(ocean, census, strict=True):
+        if entry.oddity == "copy":
+            assert sample.data == ocean[entry.source].data
+            assert sample.ext == ocean[entry.source].ext
+        elif entry.oddity == "echo":
+            assert sample.data != ocean[entry.source].data
+            assert (entry.thing, entry.look) == (
+                census[entry.source].thing,
+                census[entry.source].look,
+            )
     # Two empty backgrounds of one color can be equal by chance, as blank images are.
-    drawn = [
+    images = [
         sample.data
-        for sample, one in zip(ocean, truth, strict=True)
-        if one.oddity == "" and one.thing != "nothing"
+        for sample, entry in zip(ocean, census, strict=True)
+        if entry.oddity == "" and entry.thing != "nothing"
     ]
-    assert len(set(drawn)) == len(drawn)
+    assert len(set(images)) == len(images)
 
 
 def test_the_mixture_has_the_stated_shares() -> None:
-    truth = demo.census()
-    subjects = Counter(one.subject for one in truth)
+    census = demo.census()
+    subjects = Counter(entry.subject for entry in census)
     for name, share in demo.SUBJECTS.items():
-        assert subjects[name] / len(truth) == pytest.approx(share, abs=0.015)
-    shown = [one for one in truth if one.subject == "class"]
-    classes = Counter(one.thing for one in shown)
+        assert subjects[name] / len(census) == pytest.approx(share, abs=0.015)
+    class_entries = [entry for entry in census if entry.subject == "class"]
+    classes = Counter(entry.thing for entry in class_entries)
     assert set(classes) == set(demo.CLASSES)
     assert classes["tree"] > 4 * classes["key"]
-    assert {one.thing for one in truth} == set(THINGS)
-    assert {one.look for one in shown} == set(LOOKS)
+    assert {entry.thing for entry in census} == set(THINGS)
+    assert {entry.look for entry in class_entries} == set(LOOKS)
 
 
 @settings(max_examples=30, deadline=None)
@@ -162,29 +165,29 @@ def test_pixels_do_not_depend_on_other_images_of_the_batch(
     backwards = render(things[::-1], looks[::-1], draws[::-1])[::-1]
     assert together.shape == (len(picks), 32, 32, 3)
     assert np.array_equal(together, backwards)
-    alone = render(things[:1], looks[:1], draws[:1])
-    assert np.array_equal(together[0], alone[0])
+    single = render(things[:1], looks[:1], draws[:1])
+    assert np.array_equal(together[0], single[0])
 
 
 @pytest.mark.parametrize("thing", sorted(set(THINGS) - {"nothing"}))
 def test_every_object_differs_from_its_background(thing: str) -> None:
     draws = np.random.default_rng(5).random((16, DRAWS), np.float32)
-    there = render([thing] * 16, ["sketch"] * 16, draws).astype(int)
-    ground = render(["nothing"] * 16, ["sketch"] * 16, draws).astype(int)
-    changed = (np.abs(there - ground).max(3) > 40).mean((1, 2))
+    objects = render([thing] * 16, ["sketch"] * 16, draws).astype(int)
+    backgrounds = render(["nothing"] * 16, ["sketch"] * 16, draws).astype(int)
+    changed = (np.abs(objects - backgrounds).max(3) > 40).mean((1, 2))
     assert changed.min() > 0.01
-    assert there.std((1, 2)).max() > 20
+    assert objects.std((1, 2)).max() > 20
 
 
 def members(directory: Path) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for path in sorted(directory.glob("*.tar")):
         with tarfile.open(path) as tar:
             for member in tar:
                 file = tar.extractfile(member)
                 assert file is not None
-                found[member.name] = file.read()
-    return found
+                files[member.name] = file.read()
+    return files
 
 
 def test_the_lost_original_is_labeled_balanced_and_reproducible(tmp_path: Path) -> None:
@@ -208,9 +211,9 @@ def test_no_original_is_in_the_other_split_or_in_the_ocean(
 ) -> None:
     for split, seed in (("train", 0), ("test", 0), ("train", 1)):
         demo.render_labeled(tmp_path / f"{split}{seed}", split, 300, seed)  # type: ignore[arg-type]
-    seen = {sample.data for sample in ocean}
+    known_images = {sample.data for sample in ocean}
     for directory in sorted(tmp_path.iterdir()):
-        own = {data for name, data in members(directory).items() if name.endswith(".jpg")}
-        assert len(own) == 300
-        assert not own & seen
-        seen |= own
+        images = {data for name, data in members(directory).items() if name.endswith(".jpg")}
+        assert len(images) == 300
+        assert not images & known_images
+        known_images |= images

@@ -34,10 +34,10 @@ def test_every_planted_leak_is_listed_and_its_group_dropped(tmp_path: Path) -> N
         assert (reason[:40] == 0).all()
         assert (reason[40:] == 3).all()
         table = pq.read_table(tmp_path / mode / "d" / "protected.parquet").to_pydict()
-        seen = set(zip(table["evaluation_key"], table["key"], strict=True))
-        for at, (seed, _) in enumerate(planted):
-            assert any(f"t{seed}" in image for image, key in seen if key == f"k{40 + at}")
-        assert {"k112", "k113"} <= {key for _, key in seen}
+        leaks = set(zip(table["evaluation_key"], table["key"], strict=True))
+        for row, (seed, _) in enumerate(planted):
+            assert any(f"t{seed}" in image for image, key in leaks if key == f"k{40 + row}")
+        assert {"k112", "k113"} <= {key for _, key in leaks}
         card = artifact.read_card(tmp_path / mode / "d", "dedup")
         assert card["evaluation"]["num_images"] == card["evaluation"]["num_seen"] == 12
         assert card["evaluation"]["num_unreadable"] == 1
@@ -60,6 +60,6 @@ def test_an_unreadable_set_is_refused(tmp_path: Path) -> None:
     cut.write_bytes(cut.read_bytes()[: 512 * 14])
     assert "cut.tar" in refused(cut)
     assert "all of its images are in the evaluation set" in refused(tmp_path / "c.tar")
-    wrong = select(tmp_path / "c.tar", runs, "--dedup", "fuzzy")
-    assert wrong.exit_code == 2
-    assert "is not one of" in wrong.output
+    unknown_mode = select(tmp_path / "c.tar", runs, "--dedup", "fuzzy")
+    assert unknown_mode.exit_code == 2
+    assert "is not one of" in unknown_mode.output

@@ -36,8 +36,8 @@ def test_exactly_the_planted_copies_are_found(tmp_path: Path, side: int) -> None
             images.append(scenes.copy_of(originals[seed], kind, seed))
     reason = dedup_reasons(pool_of_images(tmp_path, images), tmp_path / "d")
     assert (reason[20:60] == 0).all(), "unique images stay"
-    of = np.concatenate([np.arange(60), np.tile(np.arange(20), len(scenes.KINDS))])
-    num_kept = np.bincount(of[reason == 0], minlength=60)
+    original_of = np.concatenate([np.arange(60), np.tile(np.arange(20), len(scenes.KINDS))])
+    num_kept = np.bincount(original_of[reason == 0], minlength=60)
     assert (num_kept >= 1).all(), "one image of each group stays"
     planted = len(scenes.KINDS) * 20
     assert (reason == 2).sum() >= 0.97 * planted
@@ -108,7 +108,7 @@ def test_similarities_do_not_depend_on_order_and_chunk_size() -> None:
     images = [scenes.encoded(image) for image in originals]
     images += [scenes.copy_of(originals[seed], "all", seed) for seed in range(20)]
     thumbs, first, second = thumbs_of(images), np.arange(20), np.arange(20, 40)
-    whole = pair_similarity(thumbs, "cpu", first, second)
-    pieces = pair_similarity(thumbs, "cpu", second, first, chunk_rows=8)
-    np.testing.assert_allclose(whole, pieces, atol=1e-5)
-    assert (whole >= NEAR_THRESHOLD).mean() > 0.9
+    full = pair_similarity(thumbs, "cpu", first, second)
+    chunked = pair_similarity(thumbs, "cpu", second, first, chunk_rows=8)
+    np.testing.assert_allclose(full, chunked, atol=1e-5)
+    assert (full >= NEAR_THRESHOLD).mean() > 0.9

@@ -64,8 +64,8 @@ def test_a_full_run_counts_and_reports_duplicates(
     assert card["funnel"]["kept"] == 28
     assert card["dedup"]["mode"] == "near"
     assert str(tmp_path) not in json.dumps(card), "no absolute path in an artifact"
-    again = select(tmp_path / "c", runs, "--method", "all", *exclude)
-    assert "dedup: unchanged" in again.output
+    repeated = select(tmp_path / "c", runs, "--method", "all", *exclude)
+    assert "dedup: unchanged" in repeated.output
     off = select(tmp_path / "c", runs, "--method", "all", "--dedup", "off")
     assert "dedup: unchanged" not in off.output
     assert len(open_shards(shards_of(runs)).keys) == 37

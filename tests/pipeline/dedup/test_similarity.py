@@ -29,14 +29,14 @@ def test_colors_distinguish_images() -> None:
 def test_a_mirrored_image_has_the_same_signature() -> None:
     draw = np.random.default_rng(0)
     pixels = draw.integers(0, 256, (5, 40, 40, 3), dtype=np.uint8)
-    both = [
+    thumb_pair = [
         np.stack([probe_image(png(image), VIEW)[1] for image in images])
         for images in (pixels, pixels[:, :, ::-1])
     ]
-    upright, mirrored = (signatures(thumbs) for thumbs in both)
+    upright, mirrored = (signatures(thumbs) for thumbs in thumb_pair)
     np.testing.assert_allclose((upright * mirrored).sum(1), 1, atol=2e-3)
-    assert image_similarity(*both).min() > 0.99
-    flat = np.full((1, both[0].shape[1]), 128, np.uint8)
+    assert image_similarity(*thumb_pair).min() > 0.99
+    flat = np.full((1, thumb_pair[0].shape[1]), 128, np.uint8)
     assert not signatures(flat).any(), "an empty image is similar to no image"
 
 
@@ -46,6 +46,6 @@ def test_the_batch_size_does_not_change_the_result() -> None:
     copies = [scenes.copy_of(scenes.scene(seed), "all", seed) for seed in range(10)]
     first, second = thumbs_of(images), thumbs_of(copies)
     order = draw.permutation(10)
-    whole = image_similarity(first, second)
-    pieces = image_similarity(first[order], second[order], batch_size=3)
-    np.testing.assert_allclose(whole[order], pieces, atol=1e-5)
+    full = image_similarity(first, second)
+    batched = image_similarity(first[order], second[order], batch_size=3)
+    np.testing.assert_allclose(full[order], batched, atol=1e-5)

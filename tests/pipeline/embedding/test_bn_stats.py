@@ -28,14 +28,14 @@ def trained(directory: Path) -> Teacher:
 def test_moments_of_the_last_layer_match_the_formula(tmp_path: Path) -> None:
     teacher = trained(tmp_path / "t")
     layers = [m for m in teacher.net.module.modules() if isinstance(m, nn.BatchNorm2d)]
-    seen: list[tuple[nn.BatchNorm2d, torch.Tensor]] = []
+    inputs: list[tuple[nn.BatchNorm2d, torch.Tensor]] = []
     for layer in layers:
-        layer.register_forward_pre_hook(lambda layer, args: seen.append((layer, args[0])))
+        layer.register_forward_pre_hook(lambda layer, args: inputs.append((layer, args[0])))
     pixels = torch.rand(5, 3, 32, 32)
     with BatchNormStats(teacher) as bn_stats:
         teacher(pixels)
         stats = bn_stats.pop()
-    last, x = seen[-1][0], seen[-1][1].double().numpy()
+    last, x = inputs[-1][0], inputs[-1][1].double().numpy()
     assert last.running_mean is not None
     assert last.running_var is not None
     mean, variance = last.running_mean.double().numpy(), last.running_var.double().numpy()
@@ -51,12 +51,12 @@ def test_training_data_is_nearer_than_other_data(tmp_path: Path) -> None:
     teacher = trained(tmp_path / "t")
     with BatchNormStats(teacher) as bn_stats:
         teacher(torch.rand(64, 3, 32, 32))
-        same = bn_stats.pop()
+        similar = bn_stats.pop()
         teacher(torch.rand(64, 3, 32, 32) * 0.2)
-        other = bn_stats.pop()
-    assert same["bn"].float().mean() < other["bn"].float().mean()
-    assert same["moments"].float().mean(0).abs().mean() < 0.3
-    assert same["moments"].float().mean(0).norm() < other["moments"].float().mean(0).norm() / 2
+        darker = bn_stats.pop()
+    assert similar["bn"].float().mean() < darker["bn"].float().mean()
+    assert similar["moments"].float().mean(0).abs().mean() < 0.3
+    assert similar["moments"].float().mean(0).norm() < darker["moments"].float().mean(0).norm() / 2
 
 
 def test_hooks_are_removed_and_a_net_without_norms_has_no_fingerprint(

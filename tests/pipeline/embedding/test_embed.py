@@ -54,9 +54,9 @@ def test_only_a_replaced_part_is_embedded_again(
     first, second = (open_embeddings(directory) for directory in embedded(runs))
     assert len(second) == 32
     for old, new in ((0, 0), (2, 2)):
-        was, now = first.blocks[old], second.blocks[new]
-        assert (was.matrix("features") == now.matrix("features")).all()
-        assert was.strings("key") == now.strings("key")
+        old_block, new_block = first.blocks[old], second.blocks[new]
+        assert (old_block.matrix("features") == new_block.matrix("features")).all()
+        assert old_block.strings("key") == new_block.strings("key")
     assert second.blocks[1].strings("key")[0] == "im00500"
 
 
@@ -70,9 +70,9 @@ def test_a_new_first_part_shifts_the_other_parts(tmp_path: Path, forwarded: list
     assert sum(forwarded) == 4
     fresh = tmp_path / "fresh"
     assert select(corpus, fresh, "-n", "5", teacher=runs / "teachers" / "t").exit_code == 0
-    linked, whole = open_embeddings(embedded(runs)[-1]), open_embeddings(embedded(fresh)[0])
-    assert linked.card["parts"] == whole.card["parts"]
-    for block, expected in zip(linked.blocks, whole.blocks, strict=True):
+    linked, rebuilt = open_embeddings(embedded(runs)[-1]), open_embeddings(embedded(fresh)[0])
+    assert linked.card["parts"] == rebuilt.card["parts"]
+    for block, expected in zip(linked.blocks, rebuilt.blocks, strict=True):
         np.testing.assert_array_equal(block.matrix("logits"), expected.matrix("logits"))
 
 
@@ -95,8 +95,8 @@ def test_another_teacher_reuses_nothing(tmp_path: Path, forwarded: list[int]) ->
     corpora.good_tar(corpus, 10)
     assert select(corpus, runs, "-n", "5").exit_code == 0
     forwarded.clear()
-    other = corpora.small_teacher(tmp_path / "other", seed=1)
-    assert select(corpus, runs, "-n", "5", teacher=other).exit_code == 0
+    other_teacher = corpora.small_teacher(tmp_path / "other", seed=1)
+    assert select(corpus, runs, "-n", "5", teacher=other_teacher).exit_code == 0
     assert sum(forwarded) == 10
 
 
@@ -107,24 +107,24 @@ def test_teacher_columns_are_finite_for_extreme_logits() -> None:
     assert columns["label"].tolist() == [0, 0, 0]
     assert columns["entropy"][1] == pytest.approx(np.log(3), rel=1e-5)
     assert columns["log_odds"][1] == pytest.approx(-np.log(2), rel=1e-5)
-    many = torch.randn(4, 1000)
-    matrices, _ = teacher_columns(many, torch.zeros(4, 2))
+    wide_logits = torch.randn(4, 1000)
+    matrices, _ = teacher_columns(wide_logits, torch.zeros(4, 2))
     assert matrices["logits"].shape == (4, STORED_LOGITS)
-    picked = many.gather(1, torch.from_numpy(matrices["classes"]).long())
+    picked = wide_logits.gather(1, torch.from_numpy(matrices["classes"]).long())
     np.testing.assert_allclose(matrices["logits"], picked, atol=5e-3)
 
 
 def test_small_blocks_give_the_same_result(tmp_path: Path) -> None:
     parts = open_parts(str(corpora.good_tar(tmp_path / "c.tar", 300)))
     teacher = load_teacher(corpora.small_teacher(tmp_path / "t"))
-    wholes = []
+    results = []
     for name, block_rows in (("whole", 1000), ("cut", 64)):
         embedder = Embedder(teacher=teacher, workers=0, batch_size=32, block_rows=block_rows)
         embed_parts(parts, embedder, tmp_path / name, settings=name, body={})
-        wholes.append(open_embeddings(tmp_path / name))
-    assert [len(whole.blocks) for whole in wholes] == [1, 5]
+        results.append(open_embeddings(tmp_path / name))
+    assert [len(result.blocks) for result in results] == [1, 5]
     for matrix in ("features", "logits", "thumb"):
-        whole, cut = (np.concatenate([b.matrix(matrix) for b in w.blocks]) for w in wholes)
-        np.testing.assert_array_equal(whole, cut)
+        full, split = (np.concatenate([b.matrix(matrix) for b in w.blocks]) for w in results)
+        np.testing.assert_array_equal(full, split)
     rows = np.arange(300)
-    assert wholes[0].keys_of(rows) == wholes[1].keys_of(rows)
+    assert results[0].keys_of(rows) == results[1].keys_of(rows)

@@ -27,13 +27,13 @@ def test_the_teacher_gets_the_pixels_that_the_file_decodes_to(
     interpolation: str, side: int, size: int, frac: float
 ) -> None:
     geometry = Geometry(size, frac, interpolation)
-    wanted, _, _ = load_view(encoded(3, form="PNG", side=side), geometry)
-    whole = to_unit(torch.from_numpy(np.array(picture(3, side=side)))[None])
-    found = teacher_view(whole, geometry)[0].permute(1, 2, 0) * 255
-    np.testing.assert_allclose(found.numpy(), wanted, atol=1.1)
+    expected, _, _ = load_view(encoded(3, form="PNG", side=side), geometry)
+    image = to_unit(torch.from_numpy(np.array(picture(3, side=side)))[None])
+    actual = teacher_view(image, geometry)[0].permute(1, 2, 0) * 255
+    np.testing.assert_allclose(actual.numpy(), expected, atol=1.1)
 
 
 def test_shards_of_another_teacher_are_refused(world: World, tmp_path: Path) -> None:
-    other = color_teacher(tmp_path / "other", seed=6)
+    other_teacher = color_teacher(tmp_path / "other", seed=6)
     with pytest.raises(ArtifactError, match="another teacher"):
-        read_images(world[0], other, SIDE, "cpu")
+        read_images(world[0], other_teacher, SIDE, "cpu")

@@ -39,7 +39,7 @@ def synthetic_in(runs: Path) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make runs with a teacher, 24 real images and NUM synthetic images."""
     runs = tmp_path_factory.mktemp("runs")
     teacher = color_teacher(runs / "teachers" / "t")
@@ -50,19 +50,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def runs(made: Path, tmp_path: Path) -> Path:
+def runs(shared_runs: Path, tmp_path: Path) -> Path:
     """Copy the runs for a test that changes them."""
-    shutil.copytree(made, tmp_path / "runs")
+    shutil.copytree(shared_runs, tmp_path / "runs")
     return tmp_path / "runs"
 
 
 @pytest.fixture
-def synthetic(made: Path) -> Shards:
-    return open_shards(synthetic_in(made)[0])
+def synthetic(shared_runs: Path) -> Shards:
+    return open_shards(synthetic_in(shared_runs)[0])
 
 
 def test_synthetic_shards_have_the_columns_and_the_card_of_shards(
-    made: Path, synthetic: Shards
+    shared_runs: Path, synthetic: Shards
 ) -> None:
     assert verify_shards(synthetic.directory) == NUM
     assert synthetic.card["funnel"] == {"in": NUM, "dropped": {"not_finite": 0}, "kept": NUM}
@@ -75,15 +75,15 @@ def test_synthetic_shards_have_the_columns_and_the_card_of_shards(
     assert (synthetic.columns["weight"] == 1).all()
     assert np.bincount(synthetic.columns["requested"]).tolist() == [NUM // 3] * 3
     assert synthetic.columns["requested"].dtype == np.int32
-    same = synthetic.columns["label"] == synthetic.columns["requested"]
-    assert synthetic.card["agreeing_frac"] == pytest.approx(same.mean())
-    assert not (made / "last-shards.json").exists()
+    agrees = synthetic.columns["label"] == synthetic.columns["requested"]
+    assert synthetic.card["agreeing_frac"] == pytest.approx(agrees.mean())
+    assert not (shared_runs / "last-shards.json").exists()
 
 
 def test_logits_are_those_of_the_teacher_on_the_written_files(
-    made: Path, synthetic: Shards
+    shared_runs: Path, synthetic: Shards
 ) -> None:
-    teacher = load_teacher(made / "teachers" / "t")
+    teacher = load_teacher(shared_runs / "teachers" / "t")
     pixels = [load_view(synthetic.read(row), teacher.geometry)[0] for row in range(40)]
     with devices.autocast("cpu"):
         logits = teacher(to_unit(torch.from_numpy(np.stack(pixels))))[2]
@@ -93,11 +93,11 @@ def test_logits_are_those_of_the_teacher_on_the_written_files(
 
 
 def test_webdataset_reads_synthetic_shards(synthetic: Shards) -> None:
-    found = list(wds.WebDataset(str(synthetic.tars[0]), shardshuffle=False).decode("pil"))
-    assert len(found) == NUM
-    assert found[0]["json"]["source"] == "synthetic"
-    assert found[0]["logits.npy"].shape == (3,)
-    assert found[0]["png"].size == (SIDE, SIDE)
+    samples = list(wds.WebDataset(str(synthetic.tars[0]), shardshuffle=False).decode("pil"))
+    assert len(samples) == NUM
+    assert samples[0]["json"]["source"] == "synthetic"
+    assert samples[0]["logits.npy"].shape == (3,)
+    assert samples[0]["png"].size == (SIDE, SIDE)
 
 
 @pytest.mark.parametrize("mixed", [False, True])
@@ -112,7 +112,7 @@ def test_students_train_on_synthetic_shards(runs: Path, mixed: bool) -> None:
     assert "resnet8: trained" in result.output
 
 
-def test_the_output_explains_the_result(made: Path, runs: Path) -> None:
+def test_the_output_explains_the_result(shared_runs: Path, runs: Path) -> None:
     text = generate(runs).output
     assert f"{NUM} in" in text
     assert f"{NUM} kept" in text
@@ -123,8 +123,8 @@ def test_the_output_explains_the_result(made: Path, runs: Path) -> None:
     assert text.count("unchanged") == 2
 
 
-def test_repeated_and_interrupted_runs_give_the_same_bytes(made: Path, runs: Path) -> None:
-    before = files_of(synthetic_in(made)[0])
+def test_repeated_and_interrupted_runs_give_the_same_bytes(shared_runs: Path, runs: Path) -> None:
+    before = files_of(synthetic_in(shared_runs)[0])
     for directory in (synthetic_in(runs)[0], next((runs / "generators").iterdir())):
         shutil.rmtree(directory)
     assert generate(runs).exit_code == 0
@@ -174,21 +174,22 @@ def test_another_teacher_is_refused(runs: Path) -> None:
         (["--shards", "nowhere"], "no shards at nowhere"),
     ],
 )
-def test_wrong_options_are_explained(made: Path, flags: list[str], message: str) -> None:
-    result = generate(made, *flags)
+def test_wrong_options_are_explained(shared_runs: Path, flags: list[str], message: str) -> None:
+    result = generate(shared_runs, *flags)
     assert result.exit_code == (3 if "nowhere" in flags else 1)
     assert message in " ".join(result.output.split())
 
 
 def test_a_generator_can_be_a_python_file(runs: Path, tmp_path: Path) -> None:
-    own = tmp_path / "own.py"
-    own.write_text("from pipeline.generators.hidfd import *\n")
-    assert generate(runs, "--generator", str(own), n=6).exit_code == 0
+    plug_in = tmp_path / "own.py"
+    plug_in.write_text("from pipeline.generators.hidfd import *\n")
+    assert generate(runs, "--generator", str(plug_in), n=6).exit_code == 0
     (directory,) = (runs / "shards").glob("real-own-*")
     assert open_shards(directory).card["method"] == "own"
 
 
-def test_an_incomplete_generator_is_refused(made: Path, tmp_path: Path) -> None:
-    own = tmp_path / "short.py"
-    own.write_text("from pipeline.generators.hidfd import Config, PRESETS, VERSION\n")
-    assert "defines no side, trainer, sampler" in generate(made, "--generator", str(own)).output
+def test_an_incomplete_generator_is_refused(shared_runs: Path, tmp_path: Path) -> None:
+    plug_in = tmp_path / "short.py"
+    plug_in.write_text("from pipeline.generators.hidfd import Config, PRESETS, VERSION\n")
+    result = generate(shared_runs, "--generator", str(plug_in))
+    assert "defines no side, trainer, sampler" in result.output

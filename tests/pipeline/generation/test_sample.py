@@ -25,13 +25,13 @@ class Half:
     def __init__(self, teacher: Teacher) -> None:
         pixels = np.stack([load_view(encoded(n), Geometry(SIDE))[0] for n in range(60)])
         labels = teacher(to_unit(torch.from_numpy(pixels)))[2].argmax(1).numpy()
-        self.of = torch.from_numpy(
+        self.image_of_class = torch.from_numpy(
             pixels[[np.flatnonzero(labels == label)[0] for label in range(3)]]
         )
 
     def __call__(self, classes: Tensor, random: torch.Generator) -> Tensor:
         late = torch.arange(len(classes)) >= (len(classes) + 1) // 2
-        return self.of[(classes + late) % 3]
+        return self.image_of_class[(classes + late) % 3]
 
 
 @pytest.mark.parametrize(("keep", "generated"), [("all", 300), ("agreeing", 596)])
@@ -53,16 +53,16 @@ def test_funnels_sum_to_their_inputs(tmp_path: Path, keep: Keep, generated: int)
     assert shards.card["funnel"]["dropped"].get("not_agreeing", 0) == generated - 300
     assert shards.card["agreeing_frac"] == pytest.approx(0.5, abs=0.01)
     assert np.bincount(shards.columns["requested"]).tolist() == [100] * 3
-    same = shards.columns["label"] == shards.columns["requested"]
-    assert same.all() == (keep == "agreeing")
+    agrees = shards.columns["label"] == shards.columns["requested"]
+    assert agrees.all() == (keep == "agreeing")
 
 
 def test_an_untrained_generator_is_an_error(tmp_path: Path) -> None:
     teacher = color_teacher(tmp_path / "teacher")
-    wrong = Half(teacher)
-    wrong.of = wrong.of.roll(1, 0)
+    generator = Half(teacher)
+    generator.image_of_class = generator.image_of_class.roll(1, 0)
     tally = Tally.of(1, 3)
-    blocks = sample_blocks(wrong, teacher, tally, seed=0, keep="agreeing", device="cpu")
+    blocks = sample_blocks(generator, teacher, tally, seed=0, keep="agreeing", device="cpu")
     with pytest.raises(ValueError, match=r"8 images were generated.*--keep all"):
         write_synthetic_shards(blocks, tally, teacher, tmp_path / "s", plan_digest="p", side=8)
     assert tally.funnel() == {

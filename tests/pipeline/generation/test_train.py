@@ -27,22 +27,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_a_signal_saves_a_checkpoint_and_the_log_has_named_terms(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train_to_end(start_training(*world), tmp_path / "whole")
-    one, step_of = start_training(*world), Training.step
+    full_run = train_to_end(start_training(*world), tmp_path / "whole")
+    trainer, step_of = start_training(*world), Training.step
 
-    def struck(self: Training, number: int) -> dict[str, Tensor]:
+    def interrupted_step(self: Training, number: int) -> dict[str, Tensor]:
         if number == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return step_of(self, number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "step", struck)
+        patch.setattr(Training, "step", interrupted_step)
         with pytest.raises(KeyboardInterrupt):
-            fit_generator(one, tmp_path / "cut", "digest")
+            fit_generator(trainer, tmp_path / "cut", "digest")
     assert checkpoint.find_checkpoints(tmp_path / "cut")
     with pytest.raises(ArtifactError, match="of another training"):
         fit_generator(start_training(*world), tmp_path / "cut", "other")
-    assert same(train_to_end(start_training(*world), tmp_path / "cut"), whole)
+    assert same(train_to_end(start_training(*world), tmp_path / "cut"), full_run)
     lines = [json.loads(x) for x in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert {"d_adv", "d_adc", "trans", "blend", "g_adv", "g_adc", "frequency"} <= set(
@@ -51,9 +51,9 @@ def test_a_signal_saves_a_checkpoint_and_the_log_has_named_terms(
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(world: World, tmp_path: Path) -> None:
-    one = start_training(*world, lr_generator=1e38)
+    trainer = start_training(*world, lr_generator=1e38)
     with pytest.raises(ValueError, match=r"not finite.*learning rates"):
-        fit_generator(one, tmp_path, "digest")
+        fit_generator(trainer, tmp_path, "digest")
     assert not (tmp_path / WEIGHTS).exists()
 
 

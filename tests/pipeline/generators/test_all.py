@@ -30,24 +30,26 @@ def test_every_generator_learns_resumes_bit_equal_and_samples(
     module = find("pipeline.generators", name)
     config = module.Config(**TINY)
     side = module.side(config, SIDE)
-    seen = read_images(shards, teacher, side, "cpu")
+    images = read_images(shards, teacher, side, "cpu")
 
     def fresh() -> Any:
-        return module.trainer(config, seen, teacher, seed=0, device="cpu")
+        return module.trainer(config, images, teacher, seed=0, device="cpu")
 
-    whole = train_to_end(fresh(), tmp_path / "whole")
+    full_run = train_to_end(fresh(), tmp_path / "whole")
     steps = fresh().steps
     for cut_at in (1, steps - 1):
-        place = tmp_path / f"cut-{cut_at}"
-        one = fresh()
-        one.steps = cut_at  # the steps before an interruption
+        directory = tmp_path / f"cut-{cut_at}"
+        trainer = fresh()
+        trainer.steps = cut_at  # the steps before an interruption
         for step in range(cut_at):
-            one.step(step)
-        checkpoint.save(place, {"digest": "digest", "step": cut_at, "trainer": one.state_dict()})
-        assert same(train_to_end(fresh(), place), whole)
-    other = module.trainer(config, seen, teacher, seed=1, device="cpu")
-    assert not same(train_to_end(other, tmp_path / "other"), whole)
-    sample = module.sampler(config, side, 3, whole, "cpu")
+            trainer.step(step)
+        checkpoint.save(
+            directory, {"digest": "digest", "step": cut_at, "trainer": trainer.state_dict()}
+        )
+        assert same(train_to_end(fresh(), directory), full_run)
+    reseeded = module.trainer(config, images, teacher, seed=1, device="cpu")
+    assert not same(train_to_end(reseeded, tmp_path / "other"), full_run)
+    sample = module.sampler(config, side, 3, full_run, "cpu")
     pixels = sample(torch.arange(6) % 3, torch.Generator().manual_seed(0))
     assert pixels.shape == (6, side, side, 3)
     assert pixels.dtype == torch.uint8

@@ -10,14 +10,14 @@ from pipeline.generators import _biggan
 from pipeline.generators._biggan import LATENT, Discriminator, Generator
 
 
-def drawn(num: int = 6, num_classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def random_input(num: int = 6, num_classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(0)
     return torch.randn(num, LATENT, generator=random), torch.arange(num) % num_classes
 
 
 @pytest.mark.parametrize("side", [8, 16, 32, 64])
 def test_nets_have_their_shapes(side: int) -> None:
-    z, classes = drawn()
+    z, classes = random_input()
     images = Generator(side, 2, 3)(z, classes)
     assert images.shape == (6, 3, side, side)
     assert images.abs().max() <= 1
@@ -34,7 +34,7 @@ def test_unsupported_sides_are_refused(side: int) -> None:
 
 
 def test_bad_shapes_raise() -> None:
-    z, classes = drawn()
+    z, classes = random_input()
     net = Generator(8, 2, 3)
     for bad in ((z[:, :5], classes), (z, classes[:4]), (z[0], classes)):
         with pytest.raises(ValueError, match=r"z is \[B, 128\]"):
@@ -42,7 +42,7 @@ def test_bad_shapes_raise() -> None:
 
 
 def test_the_image_depends_on_the_class() -> None:
-    net, (z, _) = Generator(8, 4, 3).eval(), drawn()
+    net, (z, _) = Generator(8, 4, 3).eval(), random_input()
     first, second = net(z, torch.zeros(6, dtype=int)), net(z, torch.ones(6, dtype=int))
     assert (first - second).abs().mean() > 1e-4
 
@@ -54,9 +54,9 @@ def test_every_weight_but_the_feature_head_has_norm_one() -> None:
     for _ in range(200):
         with _biggan.normed_weights_cached(net):
             net(images)
-    for name, one in net.named_modules():
-        if name != "features" and parametrize.is_parametrized(one):
-            weight = one.weight.detach().flatten(1)
+    for name, module in net.named_modules():
+        if name != "features" and parametrize.is_parametrized(module):
+            weight = module.weight.detach().flatten(1)
             assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1, abs=0.02), name
     assert not parametrize.is_parametrized(net.features)
 
@@ -64,7 +64,7 @@ def test_every_weight_but_the_feature_head_has_norm_one() -> None:
 def test_normalized_weights_in_a_plain_net_give_the_same_images() -> None:
     torch.manual_seed(0)
     plain, net = Generator(16, 2, 3), _biggan.with_spectral_norm(Generator(16, 2, 3))
-    z, classes = drawn()
+    z, classes = random_input()
     net(z, classes)
     net.eval()
     plain.eval().load_state_dict(_biggan.weights_as_applied(net, plain))

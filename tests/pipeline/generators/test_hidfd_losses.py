@@ -23,9 +23,9 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def test_hinge_equals_a_loop() -> None:
     real, fake = normal(5), normal(4, seed=1)
-    wanted = sum(max(0.0, 1 - one) for one in real.tolist()) / 5
-    wanted += sum(max(0.0, 1 + one) for one in fake.tolist()) / 4
-    assert losses.hinge_discriminator(real, fake).item() == pytest.approx(wanted)
+    expected = sum(max(0.0, 1 - score) for score in real.tolist()) / 5
+    expected += sum(max(0.0, 1 + score) for score in fake.tolist()) / 4
+    assert losses.hinge_discriminator(real, fake).item() == pytest.approx(expected)
     assert losses.hinge_generator(fake).item() == pytest.approx(-sum(fake.tolist()) / 4)
     assert losses.hinge_discriminator(torch.ones(3), -torch.ones(3)).item() == 0
 
@@ -33,33 +33,33 @@ def test_hinge_equals_a_loop() -> None:
 def test_adc_equals_a_loop() -> None:
     real, fake = normal(4, 6), normal(4, 6, seed=1)
 
-    def loss(row: Tensor, place: int) -> float:
-        return -math.log(math.exp(row[place]) / sum(math.exp(one) for one in row))
+    def loss(row: Tensor, index: int) -> float:
+        return -math.log(math.exp(row[index]) / sum(math.exp(logit) for logit in row))
 
     triples = list(zip(real, fake, CLASSES.tolist(), strict=True))
-    wanted = sum(loss(r, 2 * y) + loss(f, 2 * y + 1) for r, f, y in triples) / 4
-    found = losses.adc_discriminator(real, CLASSES, fake, CLASSES)
-    assert found.item() == pytest.approx(wanted)
-    wanted = sum(loss(f, 2 * y) - loss(f, 2 * y + 1) for _, f, y in triples) / 4
-    assert losses.adc_generator(fake, CLASSES).item() == pytest.approx(wanted)
+    expected = sum(loss(r, 2 * y) + loss(f, 2 * y + 1) for r, f, y in triples) / 4
+    actual = losses.adc_discriminator(real, CLASSES, fake, CLASSES)
+    assert actual.item() == pytest.approx(expected)
+    expected = sum(loss(f, 2 * y) - loss(f, 2 * y + 1) for _, f, y in triples) / 4
+    assert losses.adc_generator(fake, CLASSES).item() == pytest.approx(expected)
 
 
 def test_features_equal_a_loop() -> None:
-    t_real, own_real, t_fake, own_fake = (normal(3, 4, seed=seed) for seed in range(4))
+    t_real, d_real, t_fake, d_fake = (normal(3, 4, seed=seed) for seed in range(4))
 
-    def far(one: Tensor, other: Tensor) -> float:
-        rows = zip(one.tolist(), other.tolist(), strict=True)
-        return sum(math.dist(a, b) for a, b in rows) / len(one)
+    def mean_distance(first: Tensor, second: Tensor) -> float:
+        rows = zip(first.tolist(), second.tolist(), strict=True)
+        return sum(math.dist(a, b) for a, b in rows) / len(first)
 
-    both = t_real, own_real, t_fake, own_fake
-    assert losses.transfer(*both).item() == pytest.approx(
-        far(t_real, own_real) + far(t_fake, own_fake)
+    features = t_real, d_real, t_fake, d_fake
+    assert losses.transfer(*features).item() == pytest.approx(
+        mean_distance(t_real, d_real) + mean_distance(t_fake, d_fake)
     )
-    assert losses.blend(*both).item() == pytest.approx(
-        far(t_real, own_fake) + far(t_fake, own_real)
+    assert losses.blend(*features).item() == pytest.approx(
+        mean_distance(t_real, d_fake) + mean_distance(t_fake, d_real)
     )
     assert losses.transfer(t_real, t_real, t_fake, t_fake).item() == 0
-    equal = own_real.float().requires_grad_()
+    equal = d_real.float().requires_grad_()
     losses.distance(equal, equal.detach()).backward()
     assert equal.grad is not None
     assert torch.isfinite(equal.grad).all(), "the norm has no gradient at zero"
@@ -68,8 +68,8 @@ def test_features_equal_a_loop() -> None:
 def test_frequency_is_the_weighted_entropy_of_the_mean_prediction() -> None:
     logits, weights = normal(6, 3), torch.tensor([0.5, 1.5, 1.0], dtype=torch.float64)
     mean = [sum(row[k] for row in logits.softmax(1).tolist()) / 6 for k in range(3)]
-    wanted = sum(v * p * math.log(p) for v, p in zip(weights.tolist(), mean, strict=True))
-    assert losses.frequency(logits, weights).item() == pytest.approx(wanted)
+    expected = sum(v * p * math.log(p) for v, p in zip(weights.tolist(), mean, strict=True))
+    assert losses.frequency(logits, weights).item() == pytest.approx(expected)
     even = losses.frequency(torch.zeros(2, 3), torch.ones(3)).item()
     assert even == pytest.approx(-math.log(3))
     sure = torch.tensor([[80.0, 0, 0]]).repeat(4, 1).requires_grad_()
@@ -80,8 +80,8 @@ def test_frequency_is_the_weighted_entropy_of_the_mean_prediction() -> None:
     assert torch.isfinite(sure.grad).all()
 
 
-@pytest.mark.parametrize("which", range(6))
-def test_gradients_match_finite_differences(which: int) -> None:
+@pytest.mark.parametrize("index", range(6))
+def test_gradients_match_finite_differences(index: int) -> None:
     x, y = normal(4, 6).requires_grad_(), normal(4, 6, seed=1).requires_grad_()
     weights = normal(6, seed=2).abs()
     calls: list[Callable[..., Tensor]] = [
@@ -92,33 +92,33 @@ def test_gradients_match_finite_differences(which: int) -> None:
         lambda a, b: losses.blend(a, b, b * 2, a * 3),
         lambda a, b: losses.frequency(a * b, weights),
     ]
-    assert gradcheck(calls[which], (x, y))
+    assert gradcheck(calls[index], (x, y))
 
 
 def test_counts_are_halved_and_never_below_one() -> None:
-    counts, seen = torch.tensor([1.0, 100.0, 1.0]), torch.tensor([0.0, 20.0, 300.0])
-    assert losses.updated_counts(counts, seen).tolist() == [1.0, 60.0, 150.5]
+    counts, new_counts = torch.tensor([1.0, 100.0, 1.0]), torch.tensor([0.0, 20.0, 300.0])
+    assert losses.updated_counts(counts, new_counts).tolist() == [1.0, 60.0, 150.5]
 
 
 def test_weights_match_the_formula_and_grow_with_rarity() -> None:
     counts, beta = torch.tensor([20.0, 5000.0, 300.0]), 0.9999
     effective = [(1 - beta**n) / (1 - beta) for n in counts.tolist()]
-    total = sum(1 / one for one in effective)
-    wanted = [3 / one / total for one in effective]
-    found = losses.class_weights(counts, beta)
-    assert found.tolist() == pytest.approx(wanted, rel=1e-5)
-    assert found.sum().item() == pytest.approx(3)
-    assert found[0] > found[2] > found[1]
+    total = sum(1 / number for number in effective)
+    expected = [3 / number / total for number in effective]
+    weights = losses.class_weights(counts, beta)
+    assert weights.tolist() == pytest.approx(expected, rel=1e-5)
+    assert weights.sum().item() == pytest.approx(3)
+    assert weights[0] > weights[2] > weights[1]
     assert losses.class_weights(torch.ones(4), beta).tolist() == pytest.approx([1.0] * 4)
 
 
 def test_the_beta_of_the_release_saturates_and_ours_does_not() -> None:
     counts = torch.tensor([1000.0, 10_000.0])
-    released = losses.class_weights(counts, 0.99)
-    assert released.tolist() == pytest.approx([1, 1], abs=1e-3)
+    release_weights = losses.class_weights(counts, 0.99)
+    assert release_weights.tolist() == pytest.approx([1, 1], abs=1e-3)
     for beta in (0.9999, 1 - 1 / 11_000):
-        ours = losses.class_weights(counts, beta)
-        assert ours[0] / ours[1] > 5
+        weights = losses.class_weights(counts, beta)
+        assert weights[0] / weights[1] > 5
 
 
 @pytest.mark.parametrize(

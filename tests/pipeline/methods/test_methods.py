@@ -40,7 +40,7 @@ def pool(tmp_path: Path) -> Pool:
 
 def scores(module: ModuleType, pool: Pool, seed: int = 0, **settings: Any) -> Array:
     blocks = module.score(pool, module.Config(**settings), seed)
-    return np.concatenate([found["score"] for _, found in blocks])
+    return np.concatenate([values["score"] for _, values in blocks])
 
 
 @pytest.mark.parametrize("module", METHODS, ids=lambda module: module.__name__)
@@ -50,26 +50,26 @@ def test_exactly_n_rows_are_selected(module: ModuleType, pool: Pool, tmp_path: P
     assert np.isfinite(pool.column("score")).all()
     for n in (1, 60, 390):
         out = tmp_path / "rows.npy"
-        found = select_top_n(pool, n, config.balance, config.floor_log_odds, out)
-        assert found.num_rows == (400 if config.balance == "all" else n)
+        selection = select_top_n(pool, n, config.balance, config.floor_log_odds, out)
+        assert selection.num_rows == (400 if config.balance == "all" else n)
 
 
 def test_methods_rank_in_their_documented_order(pool: Pool) -> None:
     log_odds = np.array(pool.column("log_odds"))
     np.testing.assert_array_equal(scores(dfnd, pool), log_odds)
     np.testing.assert_array_equal(scores(entropy_top, pool), -log_odds)
-    drawn = scores(random, pool, 5)
-    np.testing.assert_array_equal(drawn, scores(random, pool, 5))
-    assert (drawn != scores(random, pool, 6)).mean() > 0.9
-    assert drawn.min() >= 0
-    assert drawn.max() < 1
-    alone = scores(odsd, pool, outlier_weight=0.0, density_weight=0.0)
-    np.testing.assert_array_equal(np.argsort(alone), np.argsort(log_odds))
-    farther = scores(odsd, pool, density_weight=0.0)
-    assert (np.argsort(farther) != np.argsort(log_odds)).any()
+    uniform = scores(random, pool, 5)
+    np.testing.assert_array_equal(uniform, scores(random, pool, 5))
+    assert (uniform != scores(random, pool, 6)).mean() > 0.9
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    confidence_only = scores(odsd, pool, outlier_weight=0.0, density_weight=0.0)
+    np.testing.assert_array_equal(np.argsort(confidence_only), np.argsort(log_odds))
+    with_outliers = scores(odsd, pool, density_weight=0.0)
+    assert (np.argsort(with_outliers) != np.argsort(log_odds)).any()
     population = scores(odsd, pool, density="population")
     scarcity = scores(odsd, pool, density="scarcity")
-    np.testing.assert_allclose(population + scarcity - 2 * farther, 0.1, atol=1e-6)
+    np.testing.assert_allclose(population + scarcity - 2 * with_outliers, 0.1, atol=1e-6)
     assert np.isfinite(scores(odsd, pool, prototypes="kmeans", density="compactness")).all()
     assert pool.has("outlier_kmeans")
 
@@ -77,29 +77,29 @@ def test_methods_rank_in_their_documented_order(pool: Pool) -> None:
 def by_the_paper(pool: Pool, tau: float) -> Array:
     """Apply the rule of KD3 to each image: c > tau b / (2 - b)."""
     label, log_odds = pool.column("label"), pool.column("log_odds").astype(np.float64)
-    counts = [sum(1 for one in label if one == k) for k in range(3)]
-    kept = []
+    counts = [sum(1 for value in label if value == k) for k in range(3)]
+    passes = []
     for y, odds in zip(label, log_odds, strict=True):
         b = counts[y] / max(counts)
-        kept.append(1 / (1 + np.exp(-odds)) > tau * b / (2 - b))
-    return np.array(kept)
+        passes.append(1 / (1 + np.exp(-odds)) > tau * b / (2 - b))
+    return np.array(passes)
 
 
 @pytest.mark.parametrize("fill", ["random", "margin"])
 def test_kd3_takes_passing_images_first(pool: Pool, fill: str) -> None:
     passes = by_the_paper(pool, 0.95)
     assert 0 < passes.sum() < len(pool)
-    found = scores(kd3, pool, fill=fill)
-    assert found[passes].min() > found[~passes].max()
-    assert (found[passes] > 0).all()
+    values = scores(kd3, pool, fill=fill)
+    assert values[passes].min() > values[~passes].max()
+    assert (values[passes] > 0).all()
     log_odds, label = pool.column("log_odds"), pool.column("label")
     limit = kd3.threshold(pool.class_counts(), 0.95)[label]
     worst = np.argsort(log_odds - limit)
-    order = np.argsort(found, kind="stable")
+    order = np.argsort(values, kind="stable")
     missing = int((~passes).sum())
-    np.testing.assert_array_equal(found[order[:missing]], found[worst[:missing]])
+    np.testing.assert_array_equal(values[order[:missing]], values[worst[:missing]])
     if fill == "margin":  # N images pass if every threshold moves by the same amount
-        np.testing.assert_allclose(found, log_odds - limit, rtol=1e-6)
+        np.testing.assert_allclose(values, log_odds - limit, rtol=1e-6)
 
 
 def test_kd3_threshold_matches_the_formula() -> None:
@@ -116,19 +116,19 @@ def test_kd3_threshold_matches_the_formula() -> None:
 def test_eikd_is_a_filter(pool: Pool, tmp_path: Path) -> None:
     log_odds = np.array(pool.column("log_odds"))
     passes = log_odds >= np.float32(2.2)
-    found = scores(eikd, pool, 7)
-    assert found[passes].min() > found[~passes].max()
-    assert abs(np.corrcoef(found[passes], log_odds[passes])[0, 1]) < 0.3, (
+    values = scores(eikd, pool, 7)
+    assert values[passes].min() > values[~passes].max()
+    assert abs(np.corrcoef(values[passes], log_odds[passes])[0, 1]) < 0.3, (
         "the order among the passing rows is random"
     )
-    np.testing.assert_array_equal(np.argsort(found[~passes]), np.argsort(log_odds[~passes]))
-    assert (scores(eikd, pool, 8) != found).any()
+    np.testing.assert_array_equal(np.argsort(values[~passes]), np.argsort(log_odds[~passes]))
+    assert (scores(eikd, pool, 8) != values).any()
     most_confident = scores(eikd, pool, fill="confidence")
     np.testing.assert_array_equal(np.argsort(most_confident), np.argsort(log_odds))
     config = eikd.Config(balance="quota_with_floor")
     pool.fill(eikd.score(pool, config, 7))
-    chosen = select_top_n(pool, 9, config.balance, config.floor_log_odds, tmp_path / "rows.npy")
-    assert chosen.histogram.tolist() == [3, 3, 3]
+    selection = select_top_n(pool, 9, config.balance, config.floor_log_odds, tmp_path / "rows.npy")
+    assert selection.histogram.tolist() == [3, 3, 3]
     assert passes[np.load(tmp_path / "rows.npy", allow_pickle=False)].all()
     assert eikd.Config(floor_log_odds=1.0).scoring() != eikd.Config().scoring()
 
@@ -138,8 +138,8 @@ def test_mix_is_a_sum_of_ranks(pool: Pool) -> None:
         return (np.argsort(np.argsort(column)) + 0.5) / len(column)
 
     log_odds, outlier = np.array(pool.column("log_odds")), np.array(pool.column("outlier"))
-    found = scores(mix, pool, terms="log_odds=1,outlier=-0.5")
-    np.testing.assert_allclose(found, rank(log_odds) - 0.5 * rank(outlier), atol=1e-5)
+    values = scores(mix, pool, terms="log_odds=1,outlier=-0.5")
+    np.testing.assert_allclose(values, rank(log_odds) - 0.5 * rank(outlier), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -174,13 +174,13 @@ def test_winnow_ranks_by_log_odds_and_puts_outliers_last(tmp_path: Path) -> None
         matrices={"bn": bn},
     )
     columns.fill(raw, [generator.random((300, 10))])
-    found = scores(winnow, raw, ood_frac=0.1)
-    assert set(np.argsort(found)[:30]) == set(range(40, 70))
-    rest = np.setdiff1d(np.arange(300), np.arange(40, 70))
-    sure = np.array(raw.column("log_odds"))[rest]
-    np.testing.assert_array_equal(np.argsort(found[rest]), np.argsort(sure))
-    every = scores(winnow, raw, ood_frac=0.0)
-    np.testing.assert_array_equal(np.argsort(every), np.argsort(raw.column("log_odds")))
+    values = scores(winnow, raw, ood_frac=0.1)
+    assert set(np.argsort(values)[:30]) == set(range(40, 70))
+    inliers = np.setdiff1d(np.arange(300), np.arange(40, 70))
+    confidence = np.array(raw.column("log_odds"))[inliers]
+    np.testing.assert_array_equal(np.argsort(values[inliers]), np.argsort(confidence))
+    unfiltered = scores(winnow, raw, ood_frac=0.0)
+    np.testing.assert_array_equal(np.argsort(unfiltered), np.argsort(raw.column("log_odds")))
 
 
 def test_winnow_prefers_images_that_probes_have_not_learned(pool: Pool) -> None:
@@ -190,12 +190,14 @@ def test_winnow_prefers_images_that_probes_have_not_learned(pool: Pool) -> None:
     unlearned = np.random.default_rng(6).random(len(pool)).astype(np.float32)
     blocks = ((block, {"proxy_kl": unlearned[block.start : block.stop]}) for block in pool.blocks)
     pool.fill(blocks)
-    rank, hard_rank = ((np.argsort(np.argsort(one)) + 0.5) / 400 for one in (log_odds, unlearned))
+    rank, hard_rank = (
+        (np.argsort(np.argsort(column)) + 0.5) / 400 for column in (log_odds, unlearned)
+    )
     for hard in (0.0, 2.0):
         expected = -np.log2(1 - rank) + hard * hard_rank
         np.testing.assert_allclose(scores(winnow, pool, hardness_weight=hard), expected, atol=1e-5)
 
 
 def test_winnow_without_batchnorm_ranks_by_log_odds_alone(pool: Pool) -> None:
-    found = scores(winnow, pool)
-    np.testing.assert_array_equal(np.argsort(found), np.argsort(pool.column("log_odds")))
+    values = scores(winnow, pool)
+    np.testing.assert_array_equal(np.argsort(values), np.argsort(pool.column("log_odds")))

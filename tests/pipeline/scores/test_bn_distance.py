@@ -14,5 +14,5 @@ def test_batchnorm_distance_ignores_the_scale_of_a_layer() -> None:
     np.testing.assert_allclose(distance, slow, rtol=1e-5, atol=1e-6)
     scaled = bn_distance(layers * [7, 1, 1000, 1, 1, 1, 1, 7, 7, 7])
     np.testing.assert_allclose(scaled - distance, np.log(1000) / 6, rtol=1e-4)
-    for few in (1, 2, 3):
-        assert np.isfinite(bn_distance(np.zeros((2, few), np.float16))).all()
+    for num_layers in (1, 2, 3):
+        assert np.isfinite(bn_distance(np.zeros((2, num_layers), np.float16))).all()

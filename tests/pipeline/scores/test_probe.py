@@ -31,17 +31,17 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     """Make plain squares of three colors; for some, the teacher predicts another class."""
     draw = np.random.default_rng(0)
     label = np.arange(NUM) % 3
-    shown = label.copy()
-    shown[ODD] = (shown[ODD] + 1) % 3
-    sure = draw.uniform(3, 9, NUM)
-    sure[ODD] = 2
-    logits = np.where(np.arange(3) == label[:, None], sure[:, None], 0.0)
+    drawn_class = label.copy()
+    drawn_class[ODD] = (drawn_class[ODD] + 1) % 3
+    confidence = draw.uniform(3, 9, NUM)
+    confidence[ODD] = 2
+    logits = np.where(np.arange(3) == label[:, None], confidence[:, None], 0.0)
     pixels = draw.integers(0, 90, (NUM, 20, 20, 3))
-    pixels[np.arange(NUM), :, :, shown] += 130
-    made = make_pool(
+    pixels[np.arange(NUM), :, :, drawn_class] += 130
+    color_pool = make_pool(
         tmp_path_factory.mktemp("pool"),
         label=label,
-        log_odds=sure,
+        log_odds=confidence,
         blocks=(700, 800),
         matrices={
             "logits": logits,
@@ -49,8 +49,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
         },
         columns={"logsumexp": np.log(np.exp(logits).sum(1))},
     )
-    made.scratch.mkdir(exist_ok=True)
-    return made
+    color_pool.scratch.mkdir(exist_ok=True)
+    return color_pool
 
 
 @pytest.mark.slow
@@ -74,12 +74,12 @@ def test_probes_train_on_the_most_confident_candidates_of_each_class(tmp_path: P
     draw = np.random.default_rng(3)
     label, confidence = draw.integers(0, 3, 600), draw.normal(size=600)
     reason = (np.arange(600) % 4 == 0).astype(np.uint8)
-    made = make_pool(tmp_path, label=label, log_odds=confidence, reason=reason)
-    made.scratch.mkdir()
-    rows = most_confident(made)
+    small_pool = make_pool(tmp_path, label=label, log_odds=confidence, reason=reason)
+    small_pool.scratch.mkdir()
+    rows = most_confident(small_pool)
     assert len(rows) == 45
     assert (reason[rows] == 0).all()
-    assert list(proxy_kl(made)) == []  # too few for a batch
+    assert list(proxy_kl(small_pool)) == []  # too few for a batch
     for number in range(3):
         members = np.flatnonzero((label == number) & (reason == 0))
         best = members[np.argsort(-confidence[members])][:15]

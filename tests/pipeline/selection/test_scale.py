@@ -62,8 +62,8 @@ def test_scales_are_fitted_to_candidates(tmp_path: Path, norm: Norm) -> None:
     column = np.arange(100, dtype=np.float32)
     reason = (column >= 50).astype(np.uint8)
     pool = pool_of(tmp_path / "a", 1, score=column, reason=reason)
-    alone = pool_of(tmp_path / "b", 1, score=column[:50], reason=reason[:50])
+    candidates = pool_of(tmp_path / "b", 1, score=column[:50], reason=reason[:50])
     np.testing.assert_array_equal(
         Scale(pool, "score", norm)(column[:50]),
-        Scale(alone, "score", norm)(column[:50]),
+        Scale(candidates, "score", norm)(column[:50]),
     )

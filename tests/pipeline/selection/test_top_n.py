@@ -49,9 +49,9 @@ def by_sorting(pool: Pool, n: int, balance: Balance, floor: float) -> Array:
         return np.sort(best(free, n))
     above = free if balance == "quota" else free[log_odds[free] >= np.float32(floor)]
     quotas = water_fill(np.bincount(label[above], minlength=len(pool.classes)), n)
-    kept = [best(above[label[above] == number], quota) for number, quota in enumerate(quotas)]
-    rest = np.setdiff1d(free, above)
-    return np.sort(np.concatenate([*kept, best(rest, n - int(quotas.sum()))]))
+    by_class = [best(above[label[above] == number], quota) for number, quota in enumerate(quotas)]
+    below = np.setdiff1d(free, above)
+    return np.sort(np.concatenate([*by_class, best(below, n - int(quotas.sum()))]))
 
 
 VALUES = {
@@ -102,7 +102,7 @@ def test_the_selection_equals_a_sort_in_memory(
     tiny: bool,
 ) -> None:
     pool = pool_of(tmp_path_factory.mktemp("pool"), 6, **given_columns)
-    selection, rows = chosen(pool, n, balance, sizes=TINY if tiny else SIZES)
+    selection, rows = select_rows(pool, n, balance, sizes=TINY if tiny else SIZES)
     expected = by_sorting(pool, n, balance, 0.0)
     np.testing.assert_array_equal(rows, expected)
     label, reason = given_columns["label"], given_columns["reason"]
@@ -119,13 +119,13 @@ def test_the_selection_equals_a_sort_in_memory(
 @pytest.mark.parametrize("n", range(28, 42))
 def test_a_cut_among_the_negative_numbers_nearest_to_zero(n: int, tmp_path: Path) -> None:
     score = np.array([0.0, -0.0, -1e-45, 1e-45, -3e-45, -1.0, -np.inf] * 6, np.float32)
-    same = dict.fromkeys(("reason", "label", "log_odds"), np.zeros(42))
-    pool = pool_of(tmp_path, 1, score=score, key_hash=np.arange(42) % 5, **same)
-    rows = chosen(pool, n, "global", sizes=TINY)[1]
+    constant = dict.fromkeys(("reason", "label", "log_odds"), np.zeros(42))
+    pool = pool_of(tmp_path, 1, score=score, key_hash=np.arange(42) % 5, **constant)
+    rows = select_rows(pool, n, "global", sizes=TINY)[1]
     np.testing.assert_array_equal(rows, by_sorting(pool, n, "global", 0.0))
 
 
-def drawn(directory: Path, seed: int = 0, total: int = 20_000) -> Pool:
+def random_pool(directory: Path, seed: int = 0, total: int = 20_000) -> Pool:
     generator = np.random.default_rng(seed)
     log_odds = generator.normal(size=total)
     return pool_of(
@@ -139,7 +139,7 @@ def drawn(directory: Path, seed: int = 0, total: int = 20_000) -> Pool:
     )
 
 
-def chosen(
+def select_rows(
     pool: Pool, n: int, balance: Balance, sizes: ScanSizes = SIZES
 ) -> tuple[Selection, Array]:
     out = pool.scratch / "out" / "rows.npy"
@@ -152,50 +152,50 @@ def chosen(
 def test_every_row_is_selected_or_counted_as_dropped(
     tmp_path: Path, balance: Balance, n: int
 ) -> None:
-    pool = drawn(tmp_path)
-    selection, rows = chosen(pool, n, balance)
-    wanted = 18_000 if balance == "all" else min(n, 18_000)
-    assert selection.num_rows == wanted == len(np.unique(rows))
+    pool = random_pool(tmp_path)
+    selection, rows = select_rows(pool, n, balance)
+    expected = 18_000 if balance == "all" else min(n, 18_000)
+    assert selection.num_rows == expected == len(np.unique(rows))
     assert selection.dropped["duplicate_content"] == 2_000
-    assert wanted + sum(selection.dropped.values()) == len(pool)
+    assert expected + sum(selection.dropped.values()) == len(pool)
     np.testing.assert_array_equal(rows, by_sorting(pool, n, balance, 0.0))
 
 
 def test_rows_below_the_floor_are_taken_only_to_reach_n(tmp_path: Path) -> None:
-    pool = drawn(tmp_path)
+    pool = random_pool(tmp_path)
     log_odds = pool.column("log_odds")
     above = int(((log_odds >= 0) & (pool.column("reason") == 0)).sum())
-    selection, rows = chosen(pool, above, "quota_with_floor")
+    selection, rows = select_rows(pool, above, "quota_with_floor")
     assert selection.below_floor == 0
     assert (log_odds[rows] >= 0).all()
-    more, more_rows = chosen(pool, above + 5, "quota_with_floor")
+    more, more_rows = select_rows(pool, above + 5, "quota_with_floor")
     assert more.below_floor == 5
     assert set(rows.tolist()) <= set(more_rows.tolist())
 
 
 def test_quota_balances_the_classes_and_global_does_not(tmp_path: Path) -> None:
-    pool = drawn(tmp_path)
-    assert np.ptp(chosen(pool, 600, "quota")[0].histogram) == 0
-    assert np.ptp(chosen(pool, 600, "global")[0].histogram) > 100
+    pool = random_pool(tmp_path)
+    assert np.ptp(select_rows(pool, 600, "quota")[0].histogram) == 0
+    assert np.ptp(select_rows(pool, 600, "global")[0].histogram) > 100
 
 
 def test_nan_scores_of_candidates_are_refused(tmp_path: Path) -> None:
-    pool = drawn(tmp_path)
+    pool = random_pool(tmp_path)
     score = np.array(pool.column("score"))
     score[3] = np.nan  # a duplicate: its score is never used
     np.save(tmp_path / "score.npy", score)
-    assert chosen(pool, 5, "global")[0].num_rows == 5
+    assert select_rows(pool, 5, "global")[0].num_rows == 5
     score[4] = np.nan
     np.save(tmp_path / "score.npy", score)
     with pytest.raises(ValueError, match="NaN scores"):
-        chosen(pool, 5, "global")
+        select_rows(pool, 5, "global")
 
 
 def test_equal_scores_are_ordered_by_key_hash(tmp_path: Path) -> None:
-    pool = drawn(tmp_path)
+    pool = random_pool(tmp_path)
     np.save(tmp_path / "score.npy", np.zeros(len(pool), np.float32))
     for balance in BALANCES:
-        _, rows = chosen(pool, 1_000, balance, ScanSizes(sorted_rows=50))
+        _, rows = select_rows(pool, 1_000, balance, ScanSizes(sorted_rows=50))
         np.testing.assert_array_equal(rows, by_sorting(pool, 1_000, balance, 0.0))
 
 
@@ -203,7 +203,7 @@ def test_memory_grows_neither_with_the_pool_nor_with_n(tmp_path: Path) -> None:
     sizes = ScanSizes(merged_rows=1 << 15, sorted_rows=1 << 12)
     peaks = []
     for total in (600_000, 2_400_000):
-        pool = drawn(tmp_path / str(total), total=total)
+        pool = random_pool(tmp_path / str(total), total=total)
         tracemalloc.start()
         out = tmp_path / "rows.npy"
         selection = select_top_n(pool, total // 2, "quota", 0.0, out, sizes=sizes)

@@ -102,10 +102,10 @@ def test_an_infeasible_target_leaves_slack_on_the_ridge() -> None:
 @settings(max_examples=30, deadline=None)
 def test_order_and_copies_do_not_change_the_weights(seed: int, cap: float) -> None:
     z = rows(seed)
-    once = weights(z, cap, 0.1)
+    single = weights(z, cap, 0.1)
     order = np.random.default_rng(seed).permutation(len(z))
-    np.testing.assert_allclose(weights(z[order], cap, 0.1), once[order], rtol=1e-6)
-    np.testing.assert_allclose(weights(np.tile(z, (2, 1)), cap, 0.1)[: len(z)], once, rtol=1e-6)
+    np.testing.assert_allclose(weights(z[order], cap, 0.1), single[order], rtol=1e-6)
+    np.testing.assert_allclose(weights(np.tile(z, (2, 1)), cap, 0.1)[: len(z)], single, rtol=1e-6)
 
 
 def test_a_target_that_is_already_met_gives_even_weights() -> None:

@@ -41,7 +41,7 @@ def pool_with_moments(directory: Path, n: int = 900, shift: float = 0.4) -> Pool
     )
 
 
-def weighed(
+def weigh_rows(
     pool: Pool, rows: Array, weighing: Weighing, cap: float = 8.0, **limits: int
 ) -> Weights:
     return weigh(pool, rows, weighing, cap=cap, floor=0.3, seed=0, limits=Limits(**limits))
@@ -68,7 +68,7 @@ def test_class_prior_balances_the_classes() -> None:
 def test_every_kind_has_mean_one_and_a_cap(tmp_path: Path, weighing: Weighing, cap: float) -> None:
     pool = pool_with_moments(tmp_path, n=120)
     for rows in (np.arange(5, 110, 3), np.array([7]), np.zeros(0, np.int64)):
-        weight = weighed(pool, rows, weighing, cap).weight
+        weight = weigh_rows(pool, rows, weighing, cap).weight
         assert weight.dtype == np.float32
         assert weight.shape == rows.shape
         assert weight.max(initial=0) <= cap
@@ -79,7 +79,7 @@ def test_every_kind_has_mean_one_and_a_cap(tmp_path: Path, weighing: Weighing, c
 def test_confidence_is_the_largest_probability(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path)
     rows = np.arange(0, 900, 2)
-    weight = weighed(pool, rows, "confidence").weight
+    weight = weigh_rows(pool, rows, "confidence").weight
     expected = 1 / (1 + np.exp(-pool.column("log_odds")[rows].astype(np.float64)))
     np.testing.assert_allclose(weight, expected / expected.mean(), rtol=1e-5)
 
@@ -87,7 +87,7 @@ def test_confidence_is_the_largest_probability(tmp_path: Path) -> None:
 def test_moment_match_reaches_the_fingerprint(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path)
     rows = np.sort(np.random.default_rng(1).choice(900, 700, replace=False))
-    weights = weighed(pool, rows, "moment_match")
+    weights = weigh_rows(pool, rows, "moment_match")
     moments = np.concatenate([block.matrix("moments") for block in pool.blocks])[rows]
     before = moments.astype(np.float64).mean(0)
     after = (weights.weight[:, None] * moments.astype(np.float64)).mean(0)
@@ -96,26 +96,26 @@ def test_moment_match_reaches_the_fingerprint(tmp_path: Path) -> None:
     assert effective_sample_size(weights.weight) >= 0.29 * 700
     assert weights.note["weights"] == "moment_match"
     assert weights.note["solved_rows"] == 700
-    again = weighed(pool, rows, "moment_match")
-    assert (again.weight == weights.weight).all()
+    repeated = weigh_rows(pool, rows, "moment_match")
+    assert (repeated.weight == weights.weight).all()
 
 
 def test_multipliers_from_a_sample_serve_all_rows(tmp_path: Path) -> None:
     pool = pool_with_moments(tmp_path, n=3000, shift=0.2)
     rows = np.arange(3000)
-    whole = weighed(pool, rows, "moment_match").weight
-    part = weighed(pool, rows, "moment_match", solve_numbers=1500 * WIDTH)
-    assert part.note["solved_rows"] == 1500
-    assert part.weight.mean() == pytest.approx(1, abs=1e-6)
-    assert np.corrcoef(part.weight, whole)[0, 1] > 0.97
-    again = weighed(pool, rows, "moment_match", solve_numbers=1500 * WIDTH)
-    assert (again.weight == part.weight).all(), "seeded"
+    full = weigh_rows(pool, rows, "moment_match").weight
+    sampled = weigh_rows(pool, rows, "moment_match", solve_numbers=1500 * WIDTH)
+    assert sampled.note["solved_rows"] == 1500
+    assert sampled.weight.mean() == pytest.approx(1, abs=1e-6)
+    assert np.corrcoef(sampled.weight, full)[0, 1] > 0.97
+    repeated = weigh_rows(pool, rows, "moment_match", solve_numbers=1500 * WIDTH)
+    assert (repeated.weight == sampled.weight).all(), "seeded"
 
 
 def test_without_batchnorm_the_classes_are_balanced(tmp_path: Path) -> None:
     label = np.repeat([0, 1, 2], [60, 30, 10])
     pool = make_pool(tmp_path, label=label, log_odds=np.zeros(100))
-    weights = weighed(pool, np.arange(100), "moment_match")
+    weights = weigh_rows(pool, np.arange(100), "moment_match")
     np.testing.assert_allclose(np.bincount(label, weights.weight), 100 / 3, rtol=1e-5)
     assert "no BatchNorm" in weights.note["note"]
 
@@ -123,24 +123,24 @@ def test_without_batchnorm_the_classes_are_balanced(tmp_path: Path) -> None:
 def test_a_cap_below_one_is_refused(tmp_path: Path) -> None:
     pool = make_pool(tmp_path, label=np.zeros(3, int), log_odds=np.zeros(3))
     with pytest.raises(ValueError, match="weight_cap"):
-        weighed(pool, np.arange(3), "class_prior", cap=0.5)
+        weigh_rows(pool, np.arange(3), "class_prior", cap=0.5)
 
 
-@pytest.mark.parametrize("wrong", [-0.1, 1.0, float("nan")])
-def test_a_floor_outside_0_to_1_is_refused(wrong: float) -> None:
+@pytest.mark.parametrize("floor", [-0.1, 1.0, float("nan")])
+def test_a_floor_outside_0_to_1_is_refused(floor: float) -> None:
     with pytest.raises(ValueError, match="weight_floor"):
-        Choice(weight_floor=wrong)
+        Choice(weight_floor=floor)
 
 
 @given(st.integers(0, 5000), st.integers(1, 700), st.integers(0, 99))
 def test_positions_are_a_stratified_sample(total: int, most: int, seed: int) -> None:
-    chosen = stratified_positions(total, most, seed)
-    assert len(chosen) == min(total, most)
-    assert (np.diff(chosen) > 0).all()
-    assert ((chosen >= 0) & (chosen < total)).all()
+    positions = stratified_positions(total, most, seed)
+    assert len(positions) == min(total, most)
+    assert (np.diff(positions) > 0).all()
+    assert ((positions >= 0) & (positions < total)).all()
     if total > most:
         strata = np.arange(most + 1) * total // most
-        assert ((chosen >= strata[:-1]) & (chosen < strata[1:])).all()
+        assert ((positions >= strata[:-1]) & (positions < strata[1:])).all()
 
 
 def test_soft_prior_balances_the_softened_targets(tmp_path: Path) -> None:
@@ -159,10 +159,10 @@ def test_soft_prior_balances_the_softened_targets(tmp_path: Path) -> None:
     rows = np.arange(3, 590)
     soft = np.exp(logits[rows] / TEMPERATURE)
     soft /= soft.sum(1, keepdims=True)
-    before, weight = soft.mean(0), weighed(pool, rows, "soft_prior").weight
+    before, weight = soft.mean(0), weigh_rows(pool, rows, "soft_prior").weight
     after = (soft * weight[:, None]).mean(0)
     assert np.abs(after - 1 / 3).max() < 0.1 * np.abs(before - 1 / 3).max()
-    hard = weighed(pool, rows, "class_prior").weight
+    hard = weigh_rows(pool, rows, "class_prior").weight
     assert weight[label[rows] == 2].mean() > hard[label[rows] == 2].mean()
 
 
@@ -171,6 +171,6 @@ def test_soft_prior_with_many_classes_falls_back_to_class_prior_with_a_warning(
 ) -> None:
     pool = pool_with_moments(tmp_path, n=90)
     rows = np.arange(80)
-    weights = weighed(pool, rows, "soft_prior", soft_prior_classes=2)
-    np.testing.assert_array_equal(weights.weight, weighed(pool, rows, "class_prior").weight)
+    weights = weigh_rows(pool, rows, "soft_prior", soft_prior_classes=2)
+    np.testing.assert_array_equal(weights.weight, weigh_rows(pool, rows, "class_prior").weight)
     assert "class_prior" in weights.note["note"]
