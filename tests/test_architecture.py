@@ -37,7 +37,7 @@ COMMANDS = ["demo", "select", "generate", "search", "corpora", "distill", "targe
 
 
 def imported(tree: ast.Module, *, module_level: bool = False) -> Iterator[str]:
-    """The modules that a file imports, and `module.name` for each name taken from one."""
+    """Yield the modules that a file imports, and `module.name` for each imported name."""
     for node in tree.body if module_level else ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -104,7 +104,7 @@ def find_cycle(edges: dict[str, set[str]]) -> list[str]:
 
 
 def test_no_files_import_each_other_in_a_cycle() -> None:
-    """Imports in functions and for type checkers count; the exports of a package do not."""
+    """Count imports in functions and for type checkers, but not the exports of a package."""
     modules = {module_of(path): path for path in files() if path.name != "__init__.py"}
     edges = {
         module: set(imported(ast.parse(path.read_text()))) & modules.keys() - {module}
@@ -127,12 +127,12 @@ def test_files_functions_and_signatures_are_small(path: Path) -> None:
     assert text.count("\n") <= 300
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            where = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+            location = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
             num_lines = (node.end_lineno or 0) - node.lineno + 1
-            assert num_lines <= 60 or where.endswith(" train"), f"{where}: {num_lines} lines"
+            assert num_lines <= 60 or location.endswith(" train"), f"{location}: {num_lines} lines"
             arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             names = [argument.arg for argument in arguments if argument.arg != "self"]
-            assert len(names) <= 10, f"{where}: {len(names)} parameters"
+            assert len(names) <= 10, f"{location}: {len(names)} parameters"
 
 
 def test_a_forbidden_import_is_detected() -> None:
@@ -180,7 +180,7 @@ def test_forbidden_packages_are_not_loaded_at_run_time(package: str) -> None:
 
 @pytest.mark.slow
 def test_a_selection_does_not_load_distill(tmp_path: Path) -> None:
-    """The card of the teacher uses the former name of its net, which was once in distill."""
+    """The card of the teacher uses an earlier name of its net, from the package `distill`."""
     torch.manual_seed(0)
     net = build_net("resnet8", num_classes=len(corpora.CLASSES))
     net.builder = "distill.students.cifar_resnet:resnet8"
@@ -208,7 +208,7 @@ def help_of(*command: str) -> tuple[str, set[str]]:
 def test_help_is_fast_and_complete(command: str) -> None:
     text, modules = help_of(command)
     assert len(text) > 100
-    assert not modules & HEAVY, "--help imports no heavy package"
+    assert not modules & HEAVY, "--help may not import a heavy package"
 
 
 def test_every_command_is_listed() -> None:

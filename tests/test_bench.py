@@ -1,4 +1,4 @@
-"""Tests on real images, if the benchmark data exist: the published teacher and part of the pool."""
+"""Tests on real images, skipped without the benchmark data: a teacher and part of a pool."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_teacher_reaches_its_published_accuracy(runs: Path, tmp_path: Path) 
     test = head(BENCH / "original" / "test-0000.tar.gz", tmp_path / "test.tar", 400)
     result = evaluate_net(load_teacher(runs / "teachers" / "r18"), str(test))
     assert result.num_images == 400
-    assert result.top1 > 0.83, "it is 0.877 on the full set"
+    assert result.top1 > 0.83, "the accuracy on the full set is 0.877"
 
 
 def test_select_works_on_the_pool(runs: Path, tmp_path: Path) -> None:

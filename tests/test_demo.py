@@ -1,4 +1,4 @@
-"""A small demo: every step of the main job, the table, and a second run that reuses all work."""
+"""A small demo runs every step and prints the table; a second run reuses all results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_small_demo_runs_and_is_reused(
     with caplog.at_level("INFO"):
         repeated = list(winnow_demo.run(tmp_path, SMALL).lines)
     assert caplog.text.count("shards: unchanged") == 3
-    assert repeated[:-1] == lines[:-1], "all lines except the run time"
+    assert repeated[:-1] == lines[:-1], "all lines except the run time are equal"
 
 
 def test_the_table_names_a_winning_control() -> None:

@@ -1,4 +1,4 @@
-"""Docstrings: shapes, errors, a source and an example are present, and the examples run."""
+"""Docstrings give shapes, errors, a source and an example, and their examples run."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def prose_of(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line, text) of a page, or of the strings and comments of a file."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        if path == ROOT / "CHANGELOG.md":  # it lists what is renamed, in code font
+        if path == ROOT / "CHANGELOG.md":  # The changelog lists old names in code font.
             text = re.sub(r"`[^`\n]*`", "``", text)
         yield 1, text
         return

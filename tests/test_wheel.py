@@ -1,4 +1,4 @@
-"""The wheel is unpacked to another folder and runs outside the repository."""
+"""The wheel runs outside the repository, unpacked to another folder."""
 
 from __future__ import annotations
 

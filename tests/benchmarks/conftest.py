@@ -1,4 +1,4 @@
-"""A small pool, lost original and evaluation set; `winnow` is called in this process."""
+"""A small pool, lost original and evaluation set; `winnow` runs in this process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tiny_words(directory: Path) -> str:
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the commands that the benchmark calls."""
+    """Return the names of the commands that the benchmark calls, in order."""
     names: list[str] = []
 
     def in_process(_: object, *words: object) -> str:

@@ -1,4 +1,4 @@
-"""The floors of distillation do the same work as winnow: the same views, loss and logits."""
+"""The bare training loops do the same work as winnow: the same views, loss and logits."""
 
 from __future__ import annotations
 

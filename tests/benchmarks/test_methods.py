@@ -1,4 +1,4 @@
-"""The contest of methods: equal steps, gaps and costs, and a resumed run on small data."""
+"""The contest of methods: its costs, its table, and a resumed run on small data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def test_the_contest_runs_and_resumes_on_small_data(tiny_world: Path, commands: 
     text = (tiny_world / "out.md").read_text()
     assert "| dfnd | kd3 contrast=0 oversample=1 |" in text
     parts = [part.splitlines() for part in text.split("\n\n")]
-    assert all(len({line.count("|") for line in part}) == 1 for part in parts), "square tables"
+    assert all(len({line.count("|") for line in part}) == 1 for part in parts), (
+        "all lines of a table have the same number of columns"
+    )
     methods.main(words)
     assert commands.count("distill") == 4, "finished work is not repeated"
     assert (tiny_world / "out.md").read_text() == text

@@ -65,9 +65,11 @@ def test_gaps_correlations_and_tables_match_values_by_hand() -> None:
     )
     assert rows[1]["cells"][0]["gap_closed"] == pytest.approx(0.5)
     assert rows[3]["cells"][0]["gap_closed"] == 1
-    assert "gap_closed" not in rows[4]["cells"][0], "no original at this N"
+    assert "gap_closed" not in rows[4]["cells"][0], "there is no original at this N"
     by_figure = {figure["figure"]: figure for figure in correlate(rows)}
-    assert by_figure["good"]["all"] == pytest.approx(1), "the original is no selection of the pool"
+    assert by_figure["good"]["all"] == pytest.approx(1), (
+        "the original is not counted as a selection of the pool"
+    )
     assert by_figure["good"]["within"] == pytest.approx(1)
     assert by_figure["good"]["selections"] == 4
     assert by_figure["flat"]["all"] is None
@@ -77,7 +79,9 @@ def test_gaps_correlations_and_tables_match_values_by_hand() -> None:
     assert "| purity | 0.25 |  |" in text
     assert "| good | s | 10 | +1.00 | +1.00 | 4 |" in text
     widths = [part.splitlines() for part in text.split("\n\n")]
-    assert all(len({line.count("|") for line in part}) == 1 for part in widths), "square tables"
+    assert all(len({line.count("|") for line in part}) == 1 for part in widths), (
+        "all lines of a table have the same number of columns"
+    )
 
 
 def test_true_figures_match_values_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""The table of all benchmarks: every row is shown, and figures not measured are blank."""
+"""The table of all benchmarks shows every row; figures that were not measured are blank."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_kind_of_json_is_read(tmp_path: Path) -> None:
     assert lines["distill, online"].met is True
     assert lines["k students"].ours is None
     text = [*table.table(table.lines(tmp_path))]
-    assert len({line.count("|") for line in text}) == 1, "square"
+    assert len({line.count("|") for line in text}) == 1, "all lines have the same number of columns"
     assert "| distill, online | u | 130 | 100 | 1.3 |  |  | ours / floor >= 1.25 | yes |" in text
 
 

@@ -1,4 +1,4 @@
-"""Clocks, medians, ratios and targets; the sums of the parts of a pass and of a job."""
+"""Clocks, medians, ratios and targets; the parts of a pass and of a job add up."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_targets_compare_in_both_directions(target: Target | None, met: bool | N
     line = Line(row="r", unit="u", ours=10, floor=20, peer=5, target=target)
     assert (line.to_floor, line.to_peer) == (0.5, 2)
     assert line.met is met
-    assert Line(row="r", unit="u", target=target).met is None, "not measured is not missed"
+    assert Line(row="r", unit="u", target=target).met is None, (
+        "a row without a measurement has not missed its target"
+    )
 
 
 def test_a_line_survives_a_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

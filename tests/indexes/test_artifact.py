@@ -1,4 +1,4 @@
-"""Artifacts: written to a temporary name and renamed, card last; partial ones are refused."""
+"""Artifacts are written to a temporary name and renamed, the card last; partial ones raise."""
 
 from __future__ import annotations
 

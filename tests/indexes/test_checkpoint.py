@@ -1,4 +1,4 @@
-"""Checkpoints and logs of a training, and the signals that stop a training."""
+"""The checkpoints and the log of a training run, and the signals that stop it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands inspect, verify and search on real artifacts."""
+"""The commands `inspect`, `verify` and `search` work on real artifacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embedded corpora: ordered blocks, rows split by block, manifests, named damage."""
+"""Embedded corpora: ordered blocks, rows split by block, manifests, and damaged files."""
 
 from __future__ import annotations
 

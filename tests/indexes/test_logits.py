@@ -1,4 +1,4 @@
-"""Half precision without infinities."""
+"""Logits are stored in half precision without infinities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Means of loss terms: weighted, absent in some steps, vectors and scalars, over processes."""
+"""Means of loss terms: scalars and vectors, with weights, missing steps and several processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_processes_are_summed_in_one_message() -> None:
 
     def both(sums: torch.Tensor) -> torch.Tensor:
         messages.append(sums.clone())
-        return sums + torch.tensor([1.0, 1.0, 9.0, 1.0])  # values of the other process
+        return sums + torch.tensor([1.0, 1.0, 9.0, 1.0])  # the sums of the other process
 
     meter = TermMeter()
     meter.add({"a": torch.tensor(1.0), "b": torch.tensor(2.0)})

@@ -1,4 +1,4 @@
-"""NumPy files written by rows: the bytes of np.save, and no file unless all rows are written."""
+"""NumPy files written by rows equal those of np.save; a file appears only when it is complete."""
 
 from __future__ import annotations
 

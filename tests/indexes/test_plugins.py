@@ -1,4 +1,4 @@
-"""Plug-ins: found by file name, suggestions for misspelled names, typed settings."""
+"""Plug-ins are found by file name; misspelled names get suggestions; settings are typed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search by image and by text, the contact sheet of the results, and errors."""
+"""Search by image and by text: the matches, their contact sheet, and refused queries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The certificate: every figure compared with a second implementation, and its response."""
+"""The certificate: every figure equals a second implementation and responds to defects."""
 
 from __future__ import annotations
 
@@ -166,12 +166,12 @@ def test_frechet_is_zero_only_at_the_fingerprint() -> None:
     assert frechet(np.array([1.0, 0.0, 1.0, 0.0])) == 0.5, (
         "one of two channels differs by one standard deviation"
     )
-    assert frechet(np.array([0.0, 3.0])) == 1, "twice the standard deviation"
+    assert frechet(np.array([0.0, 3.0])) == 1, "the standard deviation is doubled"
 
 
 @given(st.integers(0, 1000), st.sampled_from([1.0, 4.0]))
 def test_soften_works_with_some_logits_stored(seed: int, temperature: float) -> None:
-    """The result is exact if the logits left out are equal, and always a distribution."""
+    """The result is always a distribution; it is exact if all logits left out are equal."""
     logits = np.random.default_rng(seed).normal(size=(6, 4)) * 3
     logits = np.concatenate([logits, np.full((6, 5), -4.0)], 1)
     total = np.log(np.exp(logits).sum(1))

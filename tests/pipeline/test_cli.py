@@ -22,7 +22,7 @@ from tests.support.corpora import select, shards_of
 
 
 def defects() -> list[tuple[str, bytes]]:
-    """Make members with every kind of defect, and the drop reason of each."""
+    """Make tar members with every kind of defect."""
     sound = corpora.encoded(7)
     return [
         ("corrupt.jpg", sound[:40] + b"\0" * 60),
@@ -63,7 +63,7 @@ def test_every_defect_is_counted_as_a_drop(tmp_path: Path) -> None:
     cut = corpora.good_tar(tmp_path / "c" / "cut.tar", 10)
     cut.write_bytes(cut.read_bytes()[: 512 * 14])
     runs = tmp_path / "runs"
-    # Not near: some of the defects are the same picture in another form.
+    # Mode `near` would drop more: some of the defects show the same picture in another form.
     result = select(tmp_path / "c", runs, "--method", "all", "--dedup", "exact")
     assert result.exit_code == 0, result.output
     assert "cut.tar" in result.output

@@ -1,4 +1,4 @@
-"""Corpus: names, Python files and paths open; errors list the choices and the remedy."""
+"""A corpus is a name, a Python file or a path; errors list the choices and the remedy."""
 
 from __future__ import annotations
 

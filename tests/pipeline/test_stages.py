@@ -1,4 +1,4 @@
-"""The offline run end to end on small corpora: funnel, resume, determinism."""
+"""`winnow select` end to end on small corpora: its funnel, resuming and determinism."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def test_select_writes_verified_shards_and_reuses_every_stage(tmp_path: Path) ->
     assert shards.card["method"] == "winnow"
     assert shards.columns["weight"].mean() == pytest.approx(1, abs=1e-4)
     for row, key in enumerate(shards.keys):
-        assert shards.read(row) == corpora.encoded(int(key[2:])), "the original bytes and key"
+        assert shards.read(row) == corpora.encoded(int(key[2:])), (
+            "a shard has the original bytes and key"
+        )
     repeated = select(tmp_path / "c", runs, "-n", "25")
     assert repeated.output.count("unchanged") == 8
 
@@ -136,7 +138,7 @@ def test_only_a_replaced_part_is_indexed_again(tmp_path: Path) -> None:
         for directory in (first, second)
     )
     assert len(older) == len(newer) == 3
-    assert len(older.items() & newer.items()) == 2, "linked, not built again"
+    assert len(older.items() & newer.items()) == 2, "two parts are linked, not built again"
     assert artifact.read_card(second, "vectors")["num_vectors"] == 32
 
 
@@ -154,7 +156,7 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """Simulates kill -9: no code of winnow may catch it."""
+    """Simulate kill -9: winnow's code may not catch this exception."""
 
 
 @pytest.mark.parametrize("kill_at", [1, 4, 9, 14, 19, 24, 29])
@@ -222,7 +224,7 @@ def test_a_corpus_can_be_a_python_file_with_its_own_parts(tmp_path: Path) -> Non
     assert shards.card["funnel"]["dropped"]["duplicate_key"] == 1
     images = {str(key): shards.read(row) for row, key in enumerate(shards.keys)}
     assert images == {f"n{n}": corpora.encoded(n) for n in (3, 4, 5)}, (
-        "keys stay inside, and each has its own bytes"
+        "keys contain no `..`, and each key has the bytes of its image"
     )
 
 
@@ -234,4 +236,4 @@ def test_the_card_of_an_embedding_lists_its_parts(tmp_path: Path) -> None:
     card = artifact.read_card(directory, "embeddings")
     assert card["num_found"] == card["num_samples"] == 5
     assert card["parts"][0]["name"] == "c.tar"
-    assert str(tmp_path) not in json.dumps(card), "no absolute path in an artifact"
+    assert str(tmp_path) not in json.dumps(card), "an artifact contains no absolute path"

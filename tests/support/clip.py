@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 TINY_CLIP = "winnow-tiny-clip"
-"""The name by which open_clip knows it."""
+"""The name of the configuration in open_clip."""
 
 
 def register_clip() -> str:
@@ -30,7 +30,7 @@ def register_clip() -> str:
 
 
 def make_clip(directory: Path) -> tuple[Any, Path]:
-    """Make a model of random weights, and the file in `directory` that holds them."""
+    """Make a model of random weights; return it and the file of its weights in `directory`."""
     import open_clip
 
     torch.manual_seed(0)

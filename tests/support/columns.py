@@ -1,4 +1,4 @@
-"""A pool that has only columns, as arrays in a directory: the input of the selection."""
+"""A pool that consists only of columns, the input of the selection."""
 
 from __future__ import annotations
 

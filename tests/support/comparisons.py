@@ -1,4 +1,4 @@
-"""Made-up comparisons: many students, and students with hostile names."""
+"""Fabricated comparisons of many students, some with hostile names."""
 
 from __future__ import annotations
 

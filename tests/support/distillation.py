@@ -1,4 +1,4 @@
-"""A small setup: drawn 32-pixel images of 3 classes, a teacher, and shards of both."""
+"""A small setup: synthetic 32-pixel images of 3 classes, a teacher, and shards of both."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_teacher(directory: Path, *, size: int = SIZE, seed: int = 5) -> Teacher
         pixels = [load_view(draw_image(number, side), Geometry(size))[0] for number in range(30)]
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
         with torch.no_grad():
-            # Centers and stretches the head, so that the logits differ between images.
+            # Center and scale the head, so that the logits differ between images.
             weight_CD.mul_(20)
             bias_C.copy_(-(net(images)[1] @ weight_CD.T).mean(0))
     save_teacher(directory, net, classes=CLASSES, input_size=size)

@@ -1,4 +1,4 @@
-"""A small setup for generators: a teacher of 16 pixels, shards, short trainings."""
+"""A small setup for generators: a teacher for 16-pixel images, shards, and short trainings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {"width": 2, "batch": 8, "epochs": 2.0, "update_steps": 2
 
 
 def color_teacher(directory: Path, *, seed: int = 8) -> Teacher:
-    """Make an untrained ResNet-8, its head centered and stretched, so that its logits differ."""
+    """Make an untrained ResNet-8; its head is centered and scaled, so that its logits differ."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = build_net("resnet8", num_classes=len(CLASSES), mean=(0.4,) * 3, std=(0.25,) * 3)
@@ -54,13 +54,13 @@ def make_shards(directory: Path, teacher: Teacher, num: int = 24) -> Shards:
         columns={"label": logits.argmax(1).numpy(), "weight": np.ones(num, np.float32)},
         logits=logits.numpy(),
     )
-    note = {"digest": teacher.card.digest, "input_size": SIDE}
-    writer.finish(1, {"teacher": note, "funnel": {"in": num, "dropped": {}, "kept": num}})
+    entry = {"digest": teacher.card.digest, "input_size": SIDE}
+    writer.finish(1, {"teacher": entry, "funnel": {"in": num, "dropped": {}, "kept": num}})
     return open_shards(directory)
 
 
 def start_training(shards: Shards, teacher: Teacher, **settings: Any) -> Training:
-    """Start a training of hidfd."""
+    """Return a new training of hidfd."""
     config = hidfd.Config(**{**TINY, **settings})
     images = read_images(shards, teacher, hidfd.side(config, SIDE), "cpu")
     return hidfd.trainer(config, images, teacher, seed=0, device="cpu")

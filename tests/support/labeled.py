@@ -1,4 +1,4 @@
-"""Labeled sets of drawn images, and nets that were never trained."""
+"""Labeled sets of synthetic images, and untrained nets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support import distillation
 
 
 def make_labeled(directory: Path, num: int = 20, size: int = distillation.SIZE) -> str:
-    """Write a folder per class; an image drawn as class k is in folder k, except every fifth."""
+    """Write one folder per class; every fifth image is in the folder of a wrong class."""
     for number in range(num):
         folder = directory / distillation.CLASSES[label_of(number)]
         folder.mkdir(parents=True, exist_ok=True)

@@ -60,7 +60,7 @@ def through_noise(student: Tensor, teacher: Tensor, _: float) -> Tensor:
     num = teacher.shape[1]
     if num <= 64:
         noise = noise_matrix(normal(num, num - 1, seed=9).to(teacher.dtype), 0.9)
-    else:  # 21,841 squared takes 1.9 GB; one expanded number is equally stochastic
+    else:  # A matrix of 21,841 squared takes 1.9 GB. One expanded number is also stochastic.
         noise = torch.full((1, 1), 1 / num, dtype=torch.float32).expand(num, num)
     return transition(student, teacher.argmax(1), noise)
 

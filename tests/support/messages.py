@@ -1,4 +1,4 @@
-"""What the code can say to a user: the messages of errors and warnings, read from the source."""
+"""The messages of errors and warnings in the source code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ HOLE = "..."
 
 
 class Message(NamedTuple):
-    """template: the text, `...` where a value stands; where: file and line."""
+    """A message: `template` is its text, with `...` for values; `where` is the file and line."""
 
     template: str
     where: str
 
 
 def messages() -> list[Message]:
-    """Every message of an error or a warning in the three packages and `winnow*.py`."""
+    """Return every message of an error or a warning in the three packages and `winnow*.py`."""
     return [
         Message(template, f"{path.relative_to(ROOT)}:{line}")
         for path in source_files()
@@ -32,21 +32,21 @@ def messages() -> list[Message]:
 
 
 def source_files() -> list[Path]:
-    """The files whose messages reach a user."""
+    """Return the files whose messages a user can see."""
     return [*files(), *sorted(ROOT.glob("winnow*.py"))]
 
 
 def _templates(tree: ast.AST) -> Iterator[tuple[str, int]]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and node.args and _is_said(node.func):
+        if isinstance(node, ast.Call) and node.args and _makes_message(node.func):
             for argument in node.args:
                 template = _template(argument)
                 if re.search(r"[a-z]{2,} [a-z]", template):
                     yield template, node.lineno
 
 
-def _is_said(function: ast.expr) -> bool:
-    """Whether calling it makes an error or logs a warning."""
+def _makes_message(function: ast.expr) -> bool:
+    """Return whether a call of `function` makes an error or logs a warning."""
     match function:
         case ast.Attribute(ast.Name("log" | "logger"), "warning" | "error"):
             return True

@@ -1,4 +1,4 @@
-"""A method with an untrained student, and a batch for it."""
+"""A method with an untrained student, and a batch for the method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nets that are in no library."""
+"""A net that is in no library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class Plain(nn.Module):
-    """A net of a user: the pooling is a function call, and a Linear is last."""
+    """A user's net: it pools with a function call and ends in a Linear."""
 
     def __init__(self, num_classes: int, width: int = 4) -> None:
         super().__init__()

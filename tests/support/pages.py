@@ -1,4 +1,4 @@
-"""The documentation's code blocks, and the small world in which a test runs them."""
+"""The code blocks of the documentation, and the small data on which a test runs them."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ SMALLER = {
     r"--(?:epochs|steps) [\d.]+": "--steps 3",
     r"--classes names\.txt": "--classes names.txt --input-size 64",
 }
-"""Sizes of a real job -> those of the small world."""
+"""Pattern of a size in the documentation -> size for the small data."""
 MAIN_JOB = """\
 winnow import-teacher --builder torchvision:resnet18 --weights r18.safetensors \
     --classes names.txt --input-size 32 runs/teachers/r18
 winnow select --corpus '/data/lake/{00000..00003}.tar' -n 40 --workers 0
 winnow distill --student resnet8x4 --student timm:mobilenetv3_small_050 --steps 3 --workers 0
 """
-"""What a reader has done before a how-to page: a teacher, shards and two students."""
+"""The commands whose results a how-to page assumes: a teacher, shards and two students."""
 NEEDS_A_SHELL = re.compile(r"[|;&<>$`]|^\s*(?!winnow |#)\S", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page. reason: why it is not run, or None."""
+    """A fenced block of a page; `reason` says why it is not run, and is None if it is run."""
 
     language: str
     code: str
@@ -55,14 +55,14 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """The README and every page of the documentation but the records of the past."""
+    """Return the README, CONTRIBUTING.md and every page except the log and the changelog."""
     paths = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
     records = {"LOG.md", "changelog.md"}
     return [page for page in paths if page.name not in records and "_build" not in page.parts]
 
 
 def blocks_of(text: str) -> list[Block]:
-    """The `sh` and `python` blocks of a page, in order."""
+    """Return the `sh` and `python` blocks of a page, in order."""
     return [
         Block(
             match["language"],
@@ -75,7 +75,7 @@ def blocks_of(text: str) -> list[Block]:
 
 
 def draw_world(folder: Path) -> None:
-    """Draws data/lake, data/photos and data/val, and a teacher's weights and class names."""
+    """Draw data/lake, data/photos and data/val; write a teacher's weights and class names."""
     for part in range(4):
         corpora.good_tar(folder / f"data/lake/{part:05d}.tar", 24, first=24 * part)
     for seed in range(24):
@@ -92,14 +92,14 @@ def draw_world(folder: Path) -> None:
 
 
 class Page:
-    """One page's blocks, run in order in one folder."""
+    """Run the blocks of one page, in order, in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.names: dict[str, Any] = {"__name__": "__main__"}
 
     def run(self, block: Block) -> str:
-        """Runs a block, made small; returns the output of a command that failed, or nothing."""
+        """Run a block with small sizes; return the output if a command failed, else ''."""
         code = self.smaller(block.code)
         if block.language == "sh":
             return self.run_shell(code) if NEEDS_A_SHELL.search(code) else self.run_winnow(code)
@@ -107,14 +107,14 @@ class Page:
         return ""
 
     def smaller(self, code: str) -> str:
-        """The code with the world's paths and sizes."""
+        """Return the code with the paths and sizes of the small data."""
         code = code.replace("/data/", f"{self.folder}/data/")
         for pattern, size in SMALLER.items():
             code = re.sub(pattern, size, code)
         return re.sub(r"(?<=[(, ])(?:epochs|steps)=[\d._]+(?=[,)])", "steps=3", code)
 
     def run_winnow(self, code: str) -> str:
-        """The lines of a block that calls `winnow` alone, in this process."""
+        """Run a block that only calls `winnow`, line by line, in this process."""
         for line in code.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
                 result = CliRunner().invoke(winnow.app, words[1:])
@@ -123,7 +123,7 @@ class Page:
         return ""
 
     def run_shell(self, code: str) -> str:
-        """The block by bash, which stops at the first command that fails."""
+        """Run a block with bash, which stops at the first command that fails."""
         tools = self.folder / ".tools"
         if not tools.exists():
             tools.mkdir()
@@ -140,7 +140,7 @@ class Page:
 
 
 def shims() -> dict[str, str]:
-    """Programs that a page names -> what runs them here."""
+    """Return the program that a page names -> the command that runs it in the test."""
     make = f"{shutil.which('make')} -C {ROOT} -o {ROOT}/.venv/.ready -o .venv/.ready"
     return {
         "winnow": f"{sys.executable} -m winnow",

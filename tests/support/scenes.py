@@ -1,4 +1,4 @@
-"""Drawn scenes of any size, and the edits that copies on the web have."""
+"""Synthetic scenes of any size, and the edits that are typical of copies on the web."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def scaled(image: Image.Image, frac: float) -> Image.Image:
 
 
 def cropped(image: Image.Image, frac: float, seed: int = 0) -> Image.Image:
-    """Cut `frac` off each side, at one end or at both ends."""
+    """Cut `frac` off the width and the height, at one end or at both ends."""
     draw = np.random.default_rng(seed)
     width, height = image.size
     cut_x, cut_y = round(width * frac), round(height * frac)

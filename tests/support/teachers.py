@@ -1,4 +1,4 @@
-"""Cards of teachers, edited by hand."""
+"""Edits of the cards of teachers."""
 
 from __future__ import annotations
 

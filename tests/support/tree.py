@@ -1,4 +1,4 @@
-"""Where the repository lies, and the files of its packages."""
+"""The root of the repository, and the files of its packages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PACKAGES = ("pipeline", "indexes", "distill")
 
 
 def files(*packages: str) -> list[Path]:
-    """The Python files of the named packages, or of all three."""
+    """Return the Python files of `packages` (default: all three packages)."""
     return [
         file for package in packages or PACKAGES for file in sorted((ROOT / package).rglob("*.py"))
     ]

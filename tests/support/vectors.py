@@ -24,7 +24,7 @@ def clustered(rows: int, dimension: int = 24, *, clusters: int = 40, seed: int =
 
 
 def parts_of(rows: Array, size: int, *, prefix: str = "") -> list[VectorPart]:
-    """Split into parts of `size` rows, each with the digest of its content."""
+    """Split `rows` into parts of `size` rows; the digest of a part is the hash of its content."""
     blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
     return [
         VectorPart(f"{prefix}{hash(block.tobytes())}", len(block), lambda block=block: block)

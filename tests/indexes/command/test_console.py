@@ -1,4 +1,4 @@
-"""The output of a command: streams, levels, formats, and an exit code for each kind of ending."""
+"""The output of a command: its streams, levels and formats, and its exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cards as pages: values in columns, nested values as tables, long lists cut."""
+"""The page of a card: values in columns, nested values as tables, and shortened long lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding: every defect has a drop reason, and every mode gives the right pixels."""
+"""Decoding: every defect has a drop reason, and every color mode gives the right pixels."""
 
 from __future__ import annotations
 
@@ -145,8 +145,8 @@ def test_cmyk_and_ycck_are_not_inverted() -> None:
         data = saved(cmyk, "JPEG", quality=95)
         assert np.abs(decode_view(data)[8, 8].astype(int) - color).max() < 12
         # The last byte of the Adobe marker gives the coding of the four channels: 2 is YCCK.
-        at = data.index(b"Adobe") + 11
-        ycck = data[:at] + b"\x02" + data[at + 1 :]
+        offset = data.index(b"Adobe") + 11
+        ycck = data[:offset] + b"\x02" + data[offset + 1 :]
         assert np.array_equal(
             decode_view(ycck), np.asarray(Image.open(io.BytesIO(ycck)).convert("RGB"))
         )

@@ -20,26 +20,26 @@ def torchvision_view(pixels: np.ndarray[Any, Any], geometry: Geometry) -> np.nda
     """Resize and center crop the whole image as torchvision does."""
     from torchvision.transforms import InterpolationMode, functional
 
-    how = InterpolationMode(geometry.interpolation)
-    resized = functional.resize(Image.fromarray(pixels), [geometry.shorter_side], how)
+    interpolation = InterpolationMode(geometry.interpolation)
+    resized = functional.resize(Image.fromarray(pixels), [geometry.shorter_side], interpolation)
     return np.asarray(functional.center_crop(resized, [geometry.size, geometry.size]))
 
 
 @pytest.mark.parametrize("size", [(90, 70), (70, 90), (33, 200), (8, 9), (224, 224)])
-@pytest.mark.parametrize("how", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("crop_frac", [1.0, 0.875])
 def test_load_equals_the_eval_view_of_torchvision(
-    size: tuple[int, int], how: str, crop_frac: float
+    size: tuple[int, int], interpolation: str, crop_frac: float
 ) -> None:
-    photo, geometry = smooth(*size), Geometry(32, crop_frac, how)
+    photo, geometry = smooth(*size), Geometry(32, crop_frac, interpolation)
     pixels, width, height = load_view(saved(photo, "PNG"), geometry)
     assert (width, height) == size
-    want = torchvision_view(np.asarray(photo), geometry)
-    assert np.abs(pixels.astype(int) - want).max() <= 1
+    expected = torchvision_view(np.asarray(photo), geometry)
+    assert np.abs(pixels.astype(int) - expected).max() <= 1
 
 
 @settings(max_examples=60, deadline=None)
-@example(98, 132 / 98, "bilinear", (96, 0.95), 0)  # the crop ends where the stored image does
+@example(98, 132 / 98, "bilinear", (96, 0.95), 0)  # The crop ends where the stored image ends.
 @given(
     st.integers(20, 260),
     st.floats(0.3, 3),
@@ -48,19 +48,19 @@ def test_load_equals_the_eval_view_of_torchvision(
     st.integers(0, 99),
 )
 def test_noise_is_resized_as_by_torchvision(
-    width: int, ratio: float, how: str, look: tuple[int, float], seed: int
+    width: int, ratio: float, interpolation: str, look: tuple[int, float], seed: int
 ) -> None:
-    """Test noise, larger and smaller, in any shape: sharp images reveal differences in the resize.
+    """Resize noise of any shape up and down: sharp images reveal differences in the resize.
 
-    The noise is weak enough that no values are clipped; with clipping, the order of the axes would
+    The noise is too weak for values to be clipped. With clipping, the order of the axes would
     matter.
     """
     shape = (max(round(ratio * width), 8), width, 3)
     noise = np.random.default_rng(seed).integers(80, 176, shape, dtype=np.uint8)
-    geometry = Geometry(*look, how)
+    geometry = Geometry(*look, interpolation)
     pixels = load_view(saved(Image.fromarray(noise), "PNG"), geometry)[0]
     difference = np.abs(pixels.astype(int) - torchvision_view(noise, geometry))
-    assert difference.max() <= 2  # two roundings
+    assert difference.max() <= 2  # Each of the two implementations rounds once.
     assert (difference > 1).mean() < 1e-3
 
 
@@ -77,7 +77,7 @@ def test_images_of_the_target_size_are_untouched() -> None:
 def test_pillow_replaces_a_missing_operator_of_torch(
     operator: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The operator is absent, or has another signature."""
+    """The operator is absent in one case and has another signature in the other."""
     data, geometry = saved(smooth(90, 70), "PNG"), Geometry(32, 0.875)
     expected = load_view(data, geometry)[0]
     monkeypatch.setattr(resize, "OPERATORS", {"bilinear": operator})
@@ -102,7 +102,7 @@ def test_dct_scaling_stays_close_to_a_full_decode(size: tuple[int, int], side: i
     assert (width, height) == size
     plain = decode._view(decode_view(data), width, height, geometry)
     difference = np.abs(pixels.astype(int) - plain)
-    assert difference.mean() < 2.0  # The texture is noise at the target size.
+    assert difference.mean() < 2.0  # At the target size, the texture is noise.
     assert difference.max() <= 12
 
 

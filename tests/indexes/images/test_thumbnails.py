@@ -1,4 +1,4 @@
-"""Thumbs: their size and planes, and that they distinguish images."""
+"""Thumbs have the right size and planes, and distinguish images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A net and a teacher directory for the tests of cards, weights and teachers."""
+"""Fixtures for the tests of cards, weights and teachers: a net and a teacher directory."""
 
 from __future__ import annotations
 

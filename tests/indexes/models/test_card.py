@@ -1,4 +1,4 @@
-"""Cards of teachers: each field is checked, an edited card is refused."""
+"""Cards of teachers: every field is checked, and an edited card is refused."""
 
 from __future__ import annotations
 

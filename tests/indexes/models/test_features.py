@@ -1,4 +1,4 @@
-"""Feature maps and features: grids of tokens, channels last, hooks."""
+"""Feature maps and features: grids of tokens, the channels-last layout and hooks."""
 
 from __future__ import annotations
 

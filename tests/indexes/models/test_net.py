@@ -1,4 +1,4 @@
-"""Nets of every library as (map, features, logits), and the nets that are refused."""
+"""Nets of every library give (map, features, logits); unsuitable nets are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from indexes.models.net import NetError, build_net
 from tests.support.clip import register_clip
 
-# builder, arguments, pixels, map [D', h, w]
+# (builder, arguments, image side in pixels, shape of the map [D', h, w])
 CASES = [
     ("timm:resnet10t", {}, 64, (512, 2, 2)),
     ("timm:mobilenetv3_small_050", {}, 64, (288, 2, 2)),
@@ -32,7 +32,7 @@ CASES = [
     ("torchvision:vit_b_32", {"image_size": 64}, 64, (768, 2, 2)),
     ("torchvision:googlenet", {}, 64, (1024, 2, 2)),
 ]
-# Nets whose features are the plain mean of the map.
+# The features of these nets are the plain mean of the map.
 POOLED = [
     "timm:resnet10t",
     "torchvision:resnet18",

@@ -1,4 +1,4 @@
-"""Weights that fit a net, and those that do not."""
+"""Weights that fit a net are loaded; other weights are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards read back as they were written: as arrays, as bytes and as one table."""
+"""Shards are read as they were written: as arrays, as bytes and as one table."""
 
 from __future__ import annotations
 

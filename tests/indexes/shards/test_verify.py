@@ -1,4 +1,4 @@
-"""Verification finds every damage of a shard set."""
+"""Verification finds every kind of damage in a shard set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locations: how they are printed, listed and identified."""
+"""Locations are printed without secrets, listed in order, and identified by size and time."""
 
 from __future__ import annotations
 

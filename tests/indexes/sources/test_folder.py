@@ -1,4 +1,4 @@
-"""Folder trees as parts: order, splits, missing files."""
+"""Folder trees as parts: their order, their splits, and missing files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locations of an embedded corpus: written without secrets, and opened again."""
+"""The locations of an embedded corpus are written without secrets and can be opened again."""
 
 from __future__ import annotations
 

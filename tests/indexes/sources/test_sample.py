@@ -1,4 +1,4 @@
-"""Names of parts and keys of samples."""
+"""The names of parts are unique; the keys of samples are plain."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_lists_globs_and_braces_are_expanded(tmp_path: Path) -> None:
     for name in ("a-0", "a-1", "b-0"):
         put(tmp_path / f"{name}.tar", tar(files(1)))
     root = str(tmp_path)
-    for spec, want in [
+    for spec, expected in [
         (f"{root}/*.tar", "a-0 a-1 b-0"),
         (f"{root}/a-{{0..1}}.tar", "a-0 a-1"),
         (f"{root}/{{b,a}}-0.tar", "b-0 a-0"),
@@ -34,7 +34,7 @@ def test_lists_globs_and_braces_are_expanded(tmp_path: Path) -> None:
         (f"file://{root}/b-0.tar", "b-0"),
         (root, "a-0 a-1 b-0"),
     ]:
-        assert [part.name.removesuffix(".tar") for part in open_parts(spec)] == want.split()
+        assert [part.name.removesuffix(".tar") for part in open_parts(spec)] == expected.split()
     odd = put(tmp_path / "with space, {0..1} [x].tar", tar(files(2)))
     assert len(list(only(odd))) == 2
 
@@ -118,7 +118,7 @@ def test_names_are_unique_and_relative(tmp_path: Path) -> None:
 
 def test_labels_are_read(tmp_path: Path) -> None:
     classes = ("cat", "dog", "3", "owl")
-    for name, value, want in [
+    for name, value, expected in [
         ("cls", b"dog", 1),
         ("cls", b" 0\n", 0),
         ("cls", b"3", 2),
@@ -126,7 +126,7 @@ def test_labels_are_read(tmp_path: Path) -> None:
         ("json", b'{"cls": "owl"}', 3),
     ]:
         spec = put(tmp_path / "x.tar", tar([("a.jpg", b"x"), (f"a.{name}", value)]))
-        assert [(s.key, label) for s, label in open_labeled(spec, classes)] == [("a", want)]
+        assert [(s.key, label) for s, label in open_labeled(spec, classes)] == [("a", expected)]
     put(tmp_path / "tree" / "owl" / "1.jpg", b"x")
     assert [label for _, label in open_labeled(str(tmp_path / "tree"), classes)] == [3]
     table = hub(tmp_path / "t.parquet", 3)

@@ -1,4 +1,4 @@
-"""Tars: read as tarfile does; damage is reported and never skipped."""
+"""Tars are read as by tarfile; damage is reported and never skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walk over a tar reads what tarfile reads, and never skips damage."""
+"""The tar reader gives the same members as tarfile and never skips damage."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def test_the_walk_equals_that_of_tarfile(
                     gzip.compress(data, 1) if packed else data))  # fmt: skip
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         infos = list(archive)
-        want = [(info.name, info.offset_data, archive.extractfile(info).read())  # type: ignore[union-attr]
+        expected = [(info.name, info.offset_data, archive.extractfile(info).read())  # type: ignore[union-attr]
                 for info in infos]  # fmt: skip
     keyed = []
-    for name, offset, body in want:
+    for name, offset, body in expected:
         folder, slash, base = name.rpartition("/")
         if base.startswith("."):  # a hidden file: a sample without an image
             keyed.append((name, offset, b""))

@@ -1,4 +1,4 @@
-"""Index builds: recall in class order, budget, resume, reuse, damage, full disk."""
+"""Index builds: recall, memory budget, resuming, reuse, damaged files and a full disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.vectors import clustered, nearest, parts_of, recall
 
 ROWS = clustered(6000)
 make_index = partial(vectors.make_index, exact_rows=100)
-"""Inverted lists although the corpus is small."""
+"""Build inverted lists, although the corpus is small enough for an exact index."""
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -103,22 +103,24 @@ def test_only_incomplete_parts_are_built_again(tmp_path: Path) -> None:
 
 def test_the_training_and_unchanged_parts_of_an_older_index_are_reused(tmp_path: Path) -> None:
     make_index(tmp_path / "old", ROWS)
-    more = np.concatenate([ROWS[:2000], clustered(1000, seed=9), ROWS[3000:], ROWS[:500]])
-    new = make_index(tmp_path / "new", more, previous=tmp_path / "old")
-    assert new.card["trained_on"] == 6000
+    rows = np.concatenate([ROWS[:2000], clustered(1000, seed=9), ROWS[3000:], ROWS[:500]])
+    index = make_index(tmp_path / "new", rows, previous=tmp_path / "old")
+    assert index.card["trained_on"] == 6000
     inodes, old_inodes = (
         {part.name: part.stat().st_ino for part in (tmp_path / name / "parts").iterdir()}
         for name in ("new", "old")
     )
     assert len(inodes) == 7
-    assert sum(old_inodes.get(name) == inode for name, inode in inodes.items()) == 5, "linked"
-    rows = new.search(more[::50], 1)[1][:, 0]
+    assert sum(old_inodes.get(name) == inode for name, inode in inodes.items()) == 5, (
+        "five parts are linked"
+    )
+    neighbors = index.search(rows[::50], 1)[1][:, 0]
     matches = [
-        np.array_equal(more[row], more[query])
-        for row, query in zip(rows, range(0, 6500, 50), strict=True)
+        np.array_equal(rows[row], rows[query])
+        for row, query in zip(neighbors, range(0, 6500, 50), strict=True)
     ]
     assert np.mean(matches) > 0.95, "rows have the numbers of the new order"
-    assert new.card["recall_at_10"] >= 0.95
+    assert index.card["recall_at_10"] >= 0.95
 
 
 @pytest.mark.parametrize("change", ["twice", "wider", "damaged"])
@@ -127,9 +129,9 @@ def test_an_incompatible_older_index_is_not_reused(tmp_path: Path, change: str) 
     rows = {"twice": ROWS, "wider": clustered(3000, 25)}.get(change, ROWS[:3000])
     if change == "damaged":
         (tmp_path / "old" / "card.json").write_text("{")
-    new = make_index(tmp_path / "new", rows, previous=tmp_path / "old")
-    assert new.card["trained_on"] == len(rows)
-    assert new.card["num_vectors"] == len(rows)
+    index = make_index(tmp_path / "new", rows, previous=tmp_path / "old")
+    assert index.card["trained_on"] == len(rows)
+    assert index.card["num_vectors"] == len(rows)
     old_file, new_file = (tmp_path / name / "trained.faiss" for name in ("old", "new"))
     assert old_file.stat().st_ino != new_file.stat().st_ino
 
@@ -175,8 +177,9 @@ print(*peaks)
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
     base, small, large = map(int, result.stdout.split())
-    # The vectors are 39 MiB, the budget is 8. What libraries keep for good is in the base.
-    assert large - base < 8 + 4, f"MiB: {base} to begin with, {small} small, {large} large"
+    # The vectors take 39 MiB and the budget is 8 MiB. The base includes all that the libraries
+    # allocate once.
+    assert large - base < 8 + 4, f"MiB: {base} at the start, {small} small, {large} large"
 
 
 def test_short_parts_raise_and_empty_parts_are_skipped(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Vectors: a standard FAISS file, search, k-means, named damage."""
+"""Vectors: a standard FAISS file, search, k-means, and damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inverted lists: parts sorted by list, merged in the order of the corpus, named damage."""
+"""Inverted lists: parts are sorted by list and merged in corpus order; damage is reported."""
 
 from __future__ import annotations
 

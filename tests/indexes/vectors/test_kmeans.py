@@ -1,4 +1,4 @@
-"""Centroids of inverted lists: they are the modes, no list is empty, rows join the nearest."""
+"""The centroids of inverted lists are the modes; rows join the nearest, and no list is empty."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def test_centroids_are_the_modes_and_no_list_is_empty() -> None:
     np.testing.assert_array_equal(centroids, train_centroids(rows[order], 8, seed=0))
     row_ids, near = nearest_centroids(rows, centroids, 3)
     exact = (rows @ centroids.T).argmax(1)
-    assert (
-        nearest_centroid(rows, centroids) == exact
-    ).mean() > 0.5  # bf16 breaks near ties differently
+    # bfloat16 breaks near ties differently.
+    assert (nearest_centroid(rows, centroids) == exact).mean() > 0.5
     assert np.bincount(row_ids, minlength=len(rows)).max() <= 3
     assert set(near.tolist()) <= set(range(8))

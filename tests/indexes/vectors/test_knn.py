@@ -1,4 +1,4 @@
-"""Neighbors of every row: they equal those of brute force, also for few and for equal rows."""
+"""The neighbors of every row equal those of brute force, even for few rows and for equal rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_neighbors_equal_those_of_brute_force(
     expected = near[near != row_ids].reshape(len(rows), 5)
     assert recall(neighbors, expected) > (0.95 if budget_bytes > 1 << 20 else 0.85)
     assert ((neighbors[:100] == np.arange(2500, 2600)[:, None]).any(1)).all(), (
-        "every near duplicate"
+        "every near duplicate is the neighbor of its original"
     )
     near_first = np.abs(similarity[:, 0] - exact[:, 1]) < 0.01
     assert near_first.mean() > 0.9

@@ -1,4 +1,4 @@
-"""The plan of an index: exact while small, within the budget when large."""
+"""The plan of an index: a small index is exact, and a large one stays within the budget."""
 
 from __future__ import annotations
 

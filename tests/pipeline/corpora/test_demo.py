@@ -1,4 +1,4 @@
-"""The demo corpus: the same bytes every time and in any order, correct counts, no labels."""
+"""The demo corpus has the same bytes every time and in any order, correct counts and no labels."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_copies_are_byte_identical_and_echoes_are_similar(ocean: list[Sample]) -
                 census[entry.source].thing,
                 census[entry.source].look,
             )
-    # Two empty backgrounds of one color can be equal by chance, as blank images are.
+    # Two empty backgrounds of one color can be equal by chance.
     images = [
         sample.data
         for sample, entry in zip(ocean, census, strict=True)

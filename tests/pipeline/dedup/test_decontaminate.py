@@ -1,4 +1,4 @@
-"""Evaluation images: every leak is listed, its group is dropped, broken sets are refused."""
+"""Every leaked evaluation image is listed and its group is dropped; broken sets are refused."""
 
 from __future__ import annotations
 

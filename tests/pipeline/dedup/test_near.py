@@ -1,4 +1,4 @@
-"""Near duplicates: all planted copies and nothing else are found, and the best copy is kept."""
+"""Exactly the planted near duplicates are found, and the best copy is kept."""
 
 from __future__ import annotations
 
@@ -48,11 +48,10 @@ def test_the_best_of_a_group_is_kept(tmp_path: Path) -> None:
     images = [
         scenes.encoded(scenes.scaled(large, 0.6)),  # smaller
         scenes.encoded(large, 80),
-        scenes.encoded(large, 95),  # as large, more confident
+        scenes.encoded(large, 95),  # as large and more confident
         scenes.encoded(small, 80),
-        scenes.encoded(
-            small, 70
-        ),  # as large, as confident, the lowest key hash (hashes fall with the row)
+        # As large and as confident, with the lowest key hash: hashes fall with the row.
+        scenes.encoded(small, 70),
         scenes.encoded(scenes.scene(3)),
     ]
     log_odds = np.array([9, 1, 2, 5, 5, 0], np.float32)
@@ -67,7 +66,7 @@ def test_the_best_of_a_group_is_kept(tmp_path: Path) -> None:
 
 def test_a_chain_is_not_one_group() -> None:
     # 0-1-2-...-9: each image is similar to the next one, and to no other.
-    pairs = np.array([(at, at + 1) for at in range(9)])
+    pairs = np.array([(row, row + 1) for row in range(9)])
 
     class Columns:
         def column(self, name: str) -> Array:

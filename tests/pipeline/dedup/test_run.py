@@ -1,4 +1,4 @@
-"""De-duplication as a stage: modes, funnel, reuse, workers."""
+"""The de-duplication stage: its modes, funnel, reuse and workers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_full_run_counts_and_reports_duplicates(
     }
     assert card["funnel"]["kept"] == 28
     assert card["dedup"]["mode"] == "near"
-    assert str(tmp_path) not in json.dumps(card), "no absolute path in an artifact"
+    assert str(tmp_path) not in json.dumps(card), "an artifact contains no absolute path"
     repeated = select(tmp_path / "c", runs, "--method", "all", *exclude)
     assert "dedup: unchanged" in repeated.output
     off = select(tmp_path / "c", runs, "--method", "all", "--dedup", "off")

@@ -1,4 +1,4 @@
-"""Signatures as an index: the copies of an image are among its nearest."""
+"""In the index of signatures, the copies of an image are its nearest neighbors."""
 
 from __future__ import annotations
 

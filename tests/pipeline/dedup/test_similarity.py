@@ -1,4 +1,4 @@
-"""Similarity of thumbs: colors, mirroring, empty images."""
+"""The similarity of thumbs: colors, mirroring and empty images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An open_clip tower next to the teacher: its vectors of images and of class names."""
+"""An open_clip tower next to the teacher: its embeddings of images and of class names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.clip import TINY_CLIP, make_clip
 
 @pytest.fixture
 def clip(tmp_path: Path) -> tuple[Any, str]:
-    """Make a CLIP with a few thousand weights, and the spec of its tower."""
+    """Make a CLIP with a few thousand weights; return it and the spec of its tower."""
     model, weights = make_clip(tmp_path)
     return model, f"{TINY_CLIP}:{weights}"
 

@@ -68,9 +68,9 @@ def test_a_new_first_part_shifts_the_other_parts(tmp_path: Path, forwarded: list
     corpora.good_tar(corpus / "a.tar", 4, first=50)
     assert select(corpus, runs, "-n", "5").exit_code == 0
     assert sum(forwarded) == 4
-    fresh = tmp_path / "fresh"
-    assert select(corpus, fresh, "-n", "5", teacher=runs / "teachers" / "t").exit_code == 0
-    linked, rebuilt = open_embeddings(embedded(runs)[-1]), open_embeddings(embedded(fresh)[0])
+    fresh_runs = tmp_path / "fresh"
+    assert select(corpus, fresh_runs, "-n", "5", teacher=runs / "teachers" / "t").exit_code == 0
+    linked, rebuilt = open_embeddings(embedded(runs)[-1]), open_embeddings(embedded(fresh_runs)[0])
     assert linked.card["parts"] == rebuilt.card["parts"]
     for block, expected in zip(linked.blocks, rebuilt.blocks, strict=True):
         np.testing.assert_array_equal(block.matrix("logits"), expected.matrix("logits"))

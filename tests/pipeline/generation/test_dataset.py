@@ -1,4 +1,4 @@
-"""A shard set as the generator reads it, and the input that the teacher gets."""
+"""The images that the generator reads from shards, and the input that the teacher gets."""
 
 from __future__ import annotations
 

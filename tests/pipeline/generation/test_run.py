@@ -23,7 +23,7 @@ from indexes.shards.verify import verify_shards
 from tests.support.corpora import files_of
 from tests.support.generators import SIDE, color_teacher, make_shards
 
-NUM = 300  # more than two blocks
+NUM = 300  # The images fill more than two blocks.
 SETTINGS = "width=2 batch=8 epochs=2 update_steps=2"
 
 

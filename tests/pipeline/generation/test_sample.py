@@ -1,4 +1,4 @@
-"""Sampling: quotas, funnels and shards of a generator that is right half of the time."""
+"""Sampling: the quotas, funnels and shards of a generator that is right half of the time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.generators import SIDE, color_teacher
 
 
 class Half:
-    """Draws the requested class in the first half of a block, and another one in the second."""
+    """Draw the requested class in the first half of a block and another class in the second."""
 
     def __init__(self, teacher: Teacher) -> None:
         pixels = np.stack([load_view(encoded(n), Geometry(SIDE))[0] for n in range(60)])
@@ -39,12 +39,12 @@ def test_funnels_sum_to_their_inputs(tmp_path: Path, keep: Keep, generated: int)
     teacher = color_teacher(tmp_path / "teacher")
     tally = Tally.of(300, 3)
     blocks = sample_blocks(Half(teacher), teacher, tally, seed=0, keep=keep, device="cpu")
-    note = {"digest": teacher.card.digest, "input_size": SIDE}
+    teacher_entry = {"digest": teacher.card.digest, "input_size": SIDE}
     directory = tmp_path / "s"
     contents = write_synthetic_shards(
         blocks, tally, teacher, directory, plan_digest="p", side=SIDE, shard_samples=110
     )
-    body = {"teacher": note, "funnel": tally.funnel(), **tally.figures(), **contents}
+    body = {"teacher": teacher_entry, "funnel": tally.funnel(), **tally.figures(), **contents}
     artifact.write_card(directory, "shards", body)
     assert verify_shards(tmp_path / "s") == 300
     shards = open_shards(tmp_path / "s")

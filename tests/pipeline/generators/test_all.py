@@ -40,7 +40,7 @@ def test_every_generator_learns_resumes_bit_equal_and_samples(
     for cut_at in (1, steps - 1):
         directory = tmp_path / f"cut-{cut_at}"
         trainer = fresh()
-        trainer.steps = cut_at  # the steps before an interruption
+        trainer.steps = cut_at  # the number of steps before the interruption
         for step in range(cut_at):
             trainer.step(step)
         checkpoint.save(

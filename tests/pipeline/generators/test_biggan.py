@@ -1,4 +1,4 @@
-"""The nets of the GAN: shapes at every size, spectral norm, and the same function without it."""
+"""The nets of the GAN: their shapes, and the same images with and without spectral norm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HiDFD trains without the defects of its release."""
+"""HiDFD trains without the defects of the code that its authors released."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def gradient_sum(net: torch.nn.Module, prefix: str) -> float:
-    """Return the sum of the absolute gradients under a name."""
+    """Return the sum of the absolute gradients of the parameters whose names have a prefix."""
     gradients = [p.grad for name, p in net.named_parameters() if name.startswith(prefix)]
     return sum(float(grad.abs().sum()) for grad in gradients if grad is not None)
 
 
 def test_feature_integration_trains_only_the_discriminator(world: World) -> None:
-    """The release computes the loss without gradients."""
+    """The released code computes this loss without gradients."""
     _, teacher = world
     trainer = start_training(*world)
     before = {name: value.clone() for name, value in teacher.net.state_dict().items()}
@@ -74,7 +74,7 @@ def test_smoothing_reaches_the_generator_through_the_teacher(world: World) -> No
 
 
 def test_counts_are_updated_and_weights_become_uneven(world: World) -> None:
-    """The release never updates the counts: v stays 1."""
+    """The released code never updates the counts, so that the weights v stay 1."""
     trainer = start_training(*world, batch=24)
     for step in range(2):
         assert torch.equal(trainer.counts_C, torch.ones(3))
@@ -90,7 +90,7 @@ def test_counts_are_updated_and_weights_become_uneven(world: World) -> None:
 def test_the_teacher_gets_pixels_from_0_to_1_with_its_own_normalization(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The release gives the teacher images in [-1, 1]."""
+    """The released code gives the teacher images in [-1, 1]."""
     _, teacher = world
     inputs: list[Tensor] = []
     forward = type(teacher.net).__call__

@@ -1,4 +1,4 @@
-"""HiDFD losses: compared with loops and second implementations, properties, bad shapes."""
+"""HiDFD losses equal loops over the formulas; bad shapes are refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_features_equal_a_loop() -> None:
     equal = d_real.float().requires_grad_()
     losses.distance(equal, equal.detach()).backward()
     assert equal.grad is not None
-    assert torch.isfinite(equal.grad).all(), "the norm has no gradient at zero"
+    assert torch.isfinite(equal.grad).all(), "the gradient of the norm is finite at zero"
 
 
 def test_frequency_is_the_weighted_entropy_of_the_mean_prediction() -> None:

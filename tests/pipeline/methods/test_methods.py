@@ -98,7 +98,7 @@ def test_kd3_takes_passing_images_first(pool: Pool, fill: str) -> None:
     order = np.argsort(values, kind="stable")
     missing = int((~passes).sum())
     np.testing.assert_array_equal(values[order[:missing]], values[worst[:missing]])
-    if fill == "margin":  # N images pass if every threshold moves by the same amount
+    if fill == "margin":  # N images pass if every threshold moves by the same amount.
         np.testing.assert_allclose(values, log_odds - limit, rtol=1e-6)
 
 
@@ -166,7 +166,7 @@ def test_mix_names_a_missing_column(pool: Pool) -> None:
 def test_winnow_ranks_by_log_odds_and_puts_outliers_last(tmp_path: Path) -> None:
     generator = np.random.default_rng(2)
     bn = generator.random((300, 10)) + 0.1
-    bn[40:70] *= 50  # a tenth of the pool differs from the lost data
+    bn[40:70] *= 50  # A tenth of the pool differs from the lost data.
     raw = make_pool(
         tmp_path,
         label=generator.integers(0, 3, 300),

@@ -1,4 +1,4 @@
-"""Class-name similarity: a cosine with the name of the predicted class."""
+"""Class-name similarity: the cosine of an image and the name of its predicted class."""
 
 from __future__ import annotations
 

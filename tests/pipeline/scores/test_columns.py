@@ -1,4 +1,4 @@
-"""The raw columns: all that the data allow; comparisons use only candidates."""
+"""The raw columns: every column that the data allow exists; comparisons use only candidates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class density: every kind of it."""
+"""Every kind of class density."""
 
 from __future__ import annotations
 

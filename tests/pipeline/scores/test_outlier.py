@@ -1,4 +1,4 @@
-"""Outlier distance: the nearest prototype of the predicted class."""
+"""Outlier distance: the distance to the nearest prototype of the predicted class."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.support.pools import make_pool
 
 Array = npt.NDArray[Any]
 SHORT = ProbeConfig(min_steps=30, num_probes=2)
-"""Plain colors are learned sooner than photographs."""
+"""Short probes: plain colors are learned sooner than photographs."""
 NUM = 1500
 ODD = slice(0, 60)
 
@@ -28,7 +28,7 @@ def unlearned(pool: Pool) -> Array:
 
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    """Make plain squares of three colors; for some, the teacher predicts another class."""
+    """Make noisy squares of three colors; for some, the teacher predicts another class."""
     draw = np.random.default_rng(0)
     label = np.arange(NUM) % 3
     drawn_class = label.copy()
@@ -79,7 +79,7 @@ def test_probes_train_on_the_most_confident_candidates_of_each_class(tmp_path: P
     rows = most_confident(small_pool)
     assert len(rows) == 45
     assert (reason[rows] == 0).all()
-    assert list(proxy_kl(small_pool)) == []  # too few for a batch
+    assert list(proxy_kl(small_pool)) == []  # There are too few rows for a batch.
     for number in range(3):
         members = np.flatnonzero((label == number) & (reason == 0))
         best = members[np.argsort(-confidence[members])][:15]

@@ -1,4 +1,4 @@
-"""Scores as codes, and buckets of about equally many rows."""
+"""Scores become integer codes, and buckets have about equally many rows."""
 
 from __future__ import annotations
 

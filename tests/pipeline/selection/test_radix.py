@@ -1,4 +1,4 @@
-"""The exact cut: intervals that narrow, the best of a group, a merge of streams."""
+"""The exact cut: its interval narrows, groups give their best rows, and streams are merged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scales: they keep the order, have their range, and are fitted only to candidates."""
+"""Scales keep the order, have a fixed range, and are fitted only to candidates."""
 
 from __future__ import annotations
 

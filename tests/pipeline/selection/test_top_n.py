@@ -1,4 +1,4 @@
-"""Selection: equal to a sort in memory, quotas that sum to N, every drop counted."""
+"""The selection equals a sort in memory, quotas sum to N, and every drop is counted."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ def test_water_fill_is_even_and_exact(counts: list[int], total: int) -> None:
     quotas = water_fill(counts, total)
     assert quotas.sum() == min(total, sum(counts))
     assert (quotas <= counts).all()
-    short = (
-        quotas < counts
-    )  # A class that could give more has at least as many as any other class, less 1.
-    if short.any():
-        assert quotas[short].min() >= quotas.max() - 1
+    has_unused = quotas < counts
+    # A class with unused rows gives at most one row fewer than any other class.
+    if has_unused.any():
+        assert quotas[has_unused].min() >= quotas.max() - 1
 
 
 def by_sorting(pool: Pool, n: int, balance: Balance, floor: float) -> Array:
@@ -89,7 +88,7 @@ TINY = ScanSizes(
     sorted_rows=0,
     digit_bits=3,
 )
-"""Spans, chunks and tables so small that no cut is found by sorting."""
+"""Spans, chunks and tables that are so small that no cut is found by sorting."""
 
 
 @settings(max_examples=150, deadline=None)
@@ -168,9 +167,9 @@ def test_rows_below_the_floor_are_taken_only_to_reach_n(tmp_path: Path) -> None:
     selection, rows = select_rows(pool, above, "quota_with_floor")
     assert selection.below_floor == 0
     assert (log_odds[rows] >= 0).all()
-    more, more_rows = select_rows(pool, above + 5, "quota_with_floor")
-    assert more.below_floor == 5
-    assert set(rows.tolist()) <= set(more_rows.tolist())
+    larger, larger_rows = select_rows(pool, above + 5, "quota_with_floor")
+    assert larger.below_floor == 5
+    assert set(rows.tolist()) <= set(larger_rows.tolist())
 
 
 def test_quota_balances_the_classes_and_global_does_not(tmp_path: Path) -> None:
@@ -182,7 +181,7 @@ def test_quota_balances_the_classes_and_global_does_not(tmp_path: Path) -> None:
 def test_nan_scores_of_candidates_are_refused(tmp_path: Path) -> None:
     pool = random_pool(tmp_path)
     score = np.array(pool.column("score"))
-    score[3] = np.nan  # a duplicate: its score is never used
+    score[3] = np.nan  # Row 3 is a duplicate: its score is never used.
     np.save(tmp_path / "score.npy", score)
     assert select_rows(pool, 5, "global")[0].num_rows == 5
     score[4] = np.nan

@@ -1,4 +1,4 @@
-"""Entropy balancing: compared with slow references, its optimality and its invariances."""
+"""Entropy balancing equals slow references, is optimal, and has the expected invariances."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_weights_equal_a_slow_reference(cap: float, ridge: float) -> None:
 
 
 def test_two_points_match_values_by_hand() -> None:
-    """For three rows of 1 and one of -1, even weights have mean 1/2; the match evens the sides."""
+    """Even weights give 1, 1, 1, -1 a mean of 1/2; the solution gives both signs equal weight."""
     z = np.array([[1.0], [1.0], [1.0], [-1.0]], np.float32)
     np.testing.assert_allclose(weights(z, 100, 1e-9), [2 / 3, 2 / 3, 2 / 3, 2], rtol=1e-6)
 
@@ -67,7 +67,7 @@ def test_two_points_match_values_by_hand() -> None:
 @given(st.integers(0, 10_000), st.floats(1.3, 10), st.floats(1e-3, 10))
 @settings(max_examples=60, deadline=None)
 def test_the_result_is_the_optimum(seed: int, cap: float, ridge: float) -> None:
-    """Only the solution meets the optimality conditions, because the objective is convex."""
+    """The objective is convex, so that only the solution meets the optimality conditions."""
     z = rows(seed, shift=float(seed % 7) / 5)
     multipliers, _ = solve(z, cap, ridge, np.zeros(3))
     weight = capped_weights(linear_scores(z, multipliers), cap)

@@ -109,7 +109,7 @@ def test_multipliers_from_a_sample_serve_all_rows(tmp_path: Path) -> None:
     assert sampled.weight.mean() == pytest.approx(1, abs=1e-6)
     assert np.corrcoef(sampled.weight, full)[0, 1] > 0.97
     repeated = weigh_rows(pool, rows, "moment_match", solve_numbers=1500 * WIDTH)
-    assert (repeated.weight == sampled.weight).all(), "seeded"
+    assert (repeated.weight == sampled.weight).all(), "the sample is seeded"
 
 
 def test_without_batchnorm_the_classes_are_balanced(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_soft_prior_balances_the_softened_targets(tmp_path: Path) -> None:
     generator = np.random.default_rng(3)
     label = generator.choice(3, 600, p=[0.6, 0.25, 0.15])
     logits = generator.normal(size=(600, 3)) + 4 * np.eye(3)[label]
-    logits[label == 2] *= 0.5  # a class for which the teacher is less confident
+    logits[label == 2] *= 0.5  # The teacher is less confident of this class.
     pool = make_pool(
         tmp_path,
         label=label,
