@@ -26,7 +26,7 @@ from distill.recipe import Mix
 from distill.targets.fast_teacher import compile_pays
 from distill.targets.precompute import TargetBuilder, build_target_cache, verify_targets
 from distill.train import StudentRun, train
-from distill.training.build import TrainingJob, build_learners, build_setup
+from distill.training.build import TrainingJob, build_learners, build_method, build_setup
 from indexes import artifact, plugins
 from indexes.models.teacher import Teacher, load_labeler
 from indexes.shards.reader import Shards, open_shards
@@ -55,6 +55,7 @@ def distill_and_evaluate(config: DistillConfig) -> tuple[list[StudentRun], Compa
     comparison = None
     with init_distributed(config.device) as (group, device):
         job = resolve_job(config, device, group)
+        check_students(job)
         with contextlib.ExitStack() as locks:
             for directory in job.students.values() if group.is_first else ():
                 locks.enter_context(artifact.locked(directory, wait=False))
@@ -72,6 +73,15 @@ def distill_and_evaluate(config: DistillConfig) -> tuple[list[StudentRun], Compa
             comparison = evaluate(evaluation)
         group.wait()
     return runs, comparison
+
+
+def check_students(job: TrainingJob) -> None:
+    """Build each student once, so that a wrong one fails before its directory is made.
+
+    Raises NetError as `build_method` does.
+    """
+    for builder in job.students:
+        build_method(job, builder)
 
 
 def train_students(job: TrainingJob) -> list[StudentRun]:

@@ -180,7 +180,7 @@ def build_learners(job: TrainingJob) -> list[Learner]:
             continue
         learner = Learner(
             builder,
-            _build_method(job, builder),
+            build_method(job, builder),
             job.resolved_recipe,
             StudentCheckpoint(directory, inputs, job.group),
             device=job.device,
@@ -192,8 +192,11 @@ def build_learners(job: TrainingJob) -> list[Learner]:
     return learners
 
 
-def _build_method(job: TrainingJob, builder: str) -> Method:
-    """Build a student and its method, initialized from the recipe's seed."""
+def build_method(job: TrainingJob, builder: str) -> Method:
+    """Build a student and its method, initialized from the recipe's seed.
+
+    Raises NetError if the student is unknown or does not take images of the teacher's size.
+    """
     card = job.teacher.card
     with torch.random.fork_rng(devices=devices.cuda_indices(job.device)):
         torch.manual_seed(job.recipe.seed)

@@ -162,6 +162,17 @@ def test_wrong_options_give_one_line(
     assert message in output
 
 
+@pytest.mark.parametrize(
+    "student",
+    ["timm:mobilnetv3_small_050", "torchvision:vit_b_32", "timm:resnet18:nonsense=1"],
+)
+def test_a_wrong_student_leaves_no_directory(runs: Path, tmp_path: Path, student: str) -> None:
+    code, _ = call("distill", "--runs", runs, "--out", tmp_path / "x", "--device", "cpu",
+                   "--student", "resnet8", "--student", student)  # fmt: skip
+    assert code == 1
+    assert not (tmp_path / "x").exists()
+
+
 def test_json_output_is_one_document(runs: Path, tmp_path: Path) -> None:
     words = ["--runs", runs, "--device", "cpu", "--json"]
     options = ["--student", "resnet8", "--method", "kd", "--steps", 2, "--batch-size", 16]
