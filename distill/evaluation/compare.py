@@ -14,7 +14,6 @@ from distill.evaluation.accuracy import Result, evaluate_nets
 from distill.evaluation.cost import Cost
 from distill.evaluation.pareto import front
 from indexes import artifact, plugins
-from indexes.checkpoint import LOG
 from indexes.models.teacher import Teacher, resolve_teacher
 from indexes.sources import filesystem
 
@@ -107,14 +106,17 @@ def find_student(name: str | Path, runs: Path) -> Path:
 def find_students(students: Sequence[str | Path | Teacher], runs: Path) -> list[Path | Teacher]:
     """Return the directory of each student, without duplicates; an open student stays as it is.
 
-    If some students are finished, unfinished ones are left out with a warning, because the shell
-    expands `runs/students/*` also to students that diverged or are still in training.
+    If some students are finished, directories without a card are left out with a warning, because
+    the shell expands `runs/students/*` also to students that diverged or are still in training.
     """
-    finished = [student for student in students if not _is_unfinished(student)]
+    finished = [student for student in students if not _is_unfinished(student, runs)]
     if finished:
         for student in students:
-            if _is_unfinished(student):
-                log.warning("%s: left out because its training is not finished", student)
+            if _is_unfinished(student, runs):
+                log.warning(
+                    "%s: left out because it has no %s: its training is not finished",
+                    student, artifact.CARD,
+                )  # fmt: skip
     student_at: dict[Path, Path | Teacher] = {}
     for student in finished or students:
         if isinstance(student, Teacher):
@@ -125,10 +127,12 @@ def find_students(students: Sequence[str | Path | Teacher], runs: Path) -> list[
     return list(student_at.values())
 
 
-def _is_unfinished(student: str | Path | Teacher) -> bool:
-    if isinstance(student, Teacher):
+def _is_unfinished(student: str | Path | Teacher, runs: Path) -> bool:
+    """Whether `student` is a directory without a card, and not the name of a net in `runs`."""
+    if isinstance(student, Teacher) or not Path(student).is_dir():
         return False
-    return (Path(student) / LOG).is_file() and not artifact.is_done(student)
+    folders = Path(), runs / "students", runs / "teachers"
+    return not any(artifact.is_done(folder / student) for folder in folders)
 
 
 def compare_students(

@@ -87,11 +87,16 @@ def test_unfinished_students_are_left_out_of_a_comparison(
     runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     finished, diverged = runs / "students" / "small", tmp_path / "diverged"
-    diverged.mkdir()
+    never_started = tmp_path / "never-started"
+    for directory in (diverged, never_started):
+        directory.mkdir()
     (diverged / "log.jsonl").write_text("")
+    (never_started / ".lock").touch()
     with caplog.at_level(logging.WARNING, logger="distill"):
-        assert find_students([str(diverged), str(finished)], runs) == [finished]
+        students = [str(diverged), str(never_started), str(finished)]
+        assert find_students(students, runs) == [finished]
     assert f"{diverged}: left out" in caplog.text
+    assert f"{never_started}: left out" in caplog.text
     assert find_students([diverged], runs) == [diverged]
     with pytest.raises(UnknownName, match="nowhere"):
         find_students([diverged, finished, str(tmp_path / "nowhere")], runs)
