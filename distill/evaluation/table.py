@@ -122,7 +122,7 @@ def single(comparison: Comparison) -> Iterator[str]:
     yield f"calibration error (ECE) {percent(result.ece)} %"
     known = sorted((value, name) for name, value in result.per_class.items() if value is not None)
     weakest = (f"{name} {100 * value:.1f} %" for value, name in known[:NUM_WEAKEST])
-    yield "weakest: " + ", ".join(weakest)
+    yield "weakest: " + "; ".join(weakest)
     for reason, count in result.dropped.items():
         yield f"dropped: {count:,} as {reason}"
     yield (

@@ -119,8 +119,8 @@ def _summary(facts: CardFacts) -> Iterator[str]:
         f"{size} x {size} pixels. Scaling and normalization are inside the file"
     )
     yield f"- Output: `logits`, float32 [batch, {num}], before softmax"
-    named = ", ".join(_inline(name) for name in card.classes[:NUM_NAMED])
-    more = f", and {num - NUM_NAMED:,} more; the file holds all names" if num > NUM_NAMED else ""
+    named = "; ".join(_inline(name) for name in card.classes[:NUM_NAMED])
+    more = f"; and {num - NUM_NAMED:,} more; the file holds all names" if num > NUM_NAMED else ""
     yield f"- Classes ({num:,}): {named}{more}"
     for name, size in facts.bytes_of.items():
         yield f"- `{name}`: {size / 1e6:.2f} MB"
@@ -220,7 +220,7 @@ def _results(facts: CardFacts) -> Iterator[str]:
             yield f"- Agreement with the teacher on these images: {agreement:.2f} %"
         known = sorted((v, k) for k, v in evaluation.get("per_class", {}).items() if v is not None)
         if len(known) > 1:
-            weakest = ", ".join(f"{_inline(k)} {100 * v:.1f} %" for v, k in known[:3])
+            weakest = "; ".join(f"{_inline(k)} {100 * v:.1f} %" for v, k in known[:3])
             yield f"- Weakest classes: {weakest}"
     elif facts.card.accuracy is not None:
         yield f"- Accuracy stated by the vendor: {100 * facts.card.accuracy:.2f} %"

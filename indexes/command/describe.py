@@ -50,7 +50,7 @@ def _section(name: str, value: Any, card: Mapping[str, Any]) -> Iterator[str]:
     elif isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
         yield from table(value)
     elif isinstance(value, list):
-        yield shorten([_word(item) for item in value])
+        yield _joined(value)
     elif all(isinstance(item, Mapping) for item in value.values()):
         yield from table([{"": key, **item} for key, item in value.items()])
     else:
@@ -99,7 +99,7 @@ def _word(value: Any, width: int | None = WIDTH) -> str:
     if isinstance(value, Mapping):
         text = ", ".join(f"{key}={_word(item)}" for key, item in value.items())
     elif isinstance(value, list):
-        text = shorten([_word(item) for item in value])
+        text = _joined(value)
     else:
         text = str(value)
     if width is None or len(text) <= width:
@@ -107,14 +107,20 @@ def _word(value: Any, width: int | None = WIDTH) -> str:
     return text[: width - 3] + "..."
 
 
-def shorten(items: Sequence[str], most: int = MOST_WORDS) -> str:
-    """Join the first `most` items with commas, and add how many there are.
+def _joined(values: Sequence[Any]) -> str:
+    has_names = any(isinstance(value, str) for value in values)
+    return shorten([_word(value) for value in values], separator="; " if has_names else ", ")
+
+
+def shorten(items: Sequence[str], most: int = MOST_WORDS, separator: str = "; ") -> str:
+    """Join the first `most` items, and add how many there are. A class name may hold commas.
 
     Example:
-        >>> shorten(["a", "b", "c"], most=2)
-        'a, b, ... (3 in all)'
+        >>> shorten(["goldfish, Carassius auratus", "b", "c"], most=2)
+        'goldfish, Carassius auratus; b; ... (3 in all)'
     """
-    return ", ".join(items[:most]) + (f", ... ({len(items)} in all)" if len(items) > most else "")
+    more = [f"... ({len(items)} in all)"] if len(items) > most else []
+    return separator.join([*items[:most], *more])
 
 
 def funnel_lines(funnel: Mapping[str, Any]) -> Iterator[str]:

@@ -31,4 +31,6 @@ def test_a_single_student_is_reported_in_lines() -> None:
     lines = list(table.single(make_comparison(1)))
     assert "1,000 images, top-1" in lines[0]
     assert "dropped: 3 as corrupt" in lines
+    (weakest,) = [line for line in lines if line.startswith("weakest: ")]
+    assert weakest.count("; ") == 2
     assert any(line.startswith("cost: 1.235 M parameters") for line in lines)

@@ -43,7 +43,7 @@ def facts_of(teacher: Teacher, record: Mapping[str, Any] | None = None) -> model
 def test_names_are_escaped_and_unknown_facts_are_left_out(tmp_path: Path) -> None:
     text = model_card.write(facts_of(save_wide(tmp_path / "wide")))
     assert "50.00 %" in text
-    assert "a \\| b, \\*bee\\*, cat \\# d" in text
+    assert "a \\| b; \\*bee\\*; cat \\# d" in text
     assert "## Training\n" not in text
     assert "no human label" not in text
     assert "Unknown: the exported directory has no record" in text
@@ -85,7 +85,7 @@ def test_training_images_and_figures_are_listed(tmp_path: Path) -> None:
         "           7 kept",
         "75.0 % on images of the shards",
         "Top-1 accuracy on far/val\\_set: 90.00 % of 1,200 images",
-        "Weakest classes: ant 50.0 %, cat 100.0 %",
+        "Weakest classes: ant 50.0 %; cat 100.0 %",
         "8 bits (static): the same class as in float32 for 98.2 %",
         "0.27 times the bytes, 2.30 times the images per second",
         "no human label",

@@ -30,6 +30,7 @@ def test_nested_values_become_sections() -> None:
         "empty": {},
         "files": [{"name": "shard-000000.tar", "bytes": 4_096}],
         "steps": [1, 2, 3],
+        "names": ["goldfish, Carassius auratus", "tench"],
         "scores": {"log_odds": {"mean": 0.5}, "outlier": {"mean": 1.5}},
     }
     assert (
@@ -54,6 +55,9 @@ files (1):
 steps (3):
   1, 2, 3
 
+names (2):
+  goldfish, Carassius auratus; tench
+
 scores:
             mean
   log_odds  0.5
@@ -72,7 +76,7 @@ def test_long_tables_and_values_are_cut() -> None:
     assert lines[1] == "x" * 25 + "...  0"
     assert lines[-1] == "... 28 more"
     assert len(lines) == 14
-    assert shorten(["a", "b"], most=2) == "a, b"
+    assert shorten(["a", "b"], most=2) == "a; b"
 
 
 def test_the_funnel_is_aligned() -> None:
