@@ -7,6 +7,7 @@ the whole file or none.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import logging
@@ -195,6 +196,24 @@ def write_json(path: str | Path, value: Any) -> None:
 def is_done(directory: str | Path) -> bool:
     """Return whether the artifact is finished: its card, which is written last, exists."""
     return (Path(directory) / CARD).is_file()
+
+
+def check_done(path: Path) -> None:
+    """Raise ArtifactError, which suggests similar paths, unless `path` is a finished artifact."""
+    if is_done(path):
+        return
+    if path.exists():
+        raise ArtifactError(f"{path} has no {CARD}: it is not a finished artifact")
+    raise ArtifactError(f"no such file or folder: {path}{_similar(path)}")
+
+
+def _similar(path: Path) -> str:
+    """A hint: the artifacts of this name under runs/, else similar names in the same folder."""
+    hits = [kind / path for kind in sorted(Path("runs").glob("*")) if is_done(kind / path)]
+    if not hits:
+        names = sorted(entry.name for entry in path.parent.glob("*"))
+        hits = [path.parent / name for name in difflib.get_close_matches(path.name, names)]
+    return f". Did you mean {' or '.join(map(str, hits))}?" if hits else ""
 
 
 def write_card(directory: str | Path, kind: str, body: Mapping[str, Any]) -> None:

@@ -14,14 +14,11 @@ MOST_ROWS, MOST_WORDS, WIDTH = 12, 8, 28
 def inspect(path: str | Path) -> dict[str, Any]:
     """Return the card of an artifact of any kind.
 
-    Raises ArtifactError if there is no finished artifact at `path`.
+    Raises ArtifactError, which suggests similar paths, if `path` is not a finished artifact.
 
     Example: `inspect("runs/shards/demo-winnow-0123456789")["funnel"]`
     """
-    if not artifact.is_done(path):
-        raise artifact.ArtifactError(
-            f"{path} has no {artifact.CARD}: it is not a finished artifact"
-        )
+    artifact.check_done(Path(path))
     return artifact.read_json(Path(path) / artifact.CARD)
 
 

@@ -16,11 +16,7 @@ def verify(directory: Path) -> str:
 
     Example: `verify(Path("runs/teachers/r18"))`
     """
-    if not artifact.is_done(directory):
-        raise ArtifactError(
-            f"{directory} has no {artifact.CARD}: it is not an artifact, or it is unfinished; "
-            "run the command that makes it again, which resumes where it stopped"
-        )
+    artifact.check_done(directory)
     card = artifact.read_json(directory / artifact.CARD)
     kind = str(card.get("kind"))
     if kind == "shards":

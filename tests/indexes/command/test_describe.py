@@ -9,6 +9,7 @@ import pytest
 from indexes import artifact
 from indexes.artifact import ArtifactError
 from indexes.command.describe import aligned, describe, funnel_lines, inspect, shorten, table
+from indexes.shards.verify import verify
 
 
 def test_plain_values_are_aligned_in_one_column() -> None:
@@ -89,3 +90,17 @@ def test_inspect_reads_any_kind_and_refuses_no_artifact(tmp_path: Path) -> None:
     assert inspect(tmp_path / "a")["kind"] == "export"
     with pytest.raises(ArtifactError, match="not a finished artifact"):
         inspect(tmp_path)
+
+
+def test_a_path_that_does_not_exist_is_said_to_be_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    artifact.write_card(tmp_path / "runs" / "teachers" / "r18", "teacher", {})
+    for look_up in (inspect, lambda path: verify(Path(path))):
+        with pytest.raises(ArtifactError, match=r"folder: r18\. Did you mean runs/teachers/r18\?$"):
+            look_up("r18")
+        with pytest.raises(ArtifactError, match=r"r81\. Did you mean runs/teachers/r18\?$"):
+            look_up("runs/teachers/r81")
+        with pytest.raises(ArtifactError, match=r"no such file or folder: far/away$"):
+            look_up("far/away")
