@@ -11,7 +11,7 @@ from distill.teachers.config import ImportTeacherConfig
 from distill.teachers.files import class_names, read_weights
 from distill.teachers.preprocessing import default_view
 from indexes import artifact
-from indexes.models.net import Net, NetError, build_net
+from indexes.models.net import Net, build_net
 from indexes.models.teacher import Teacher, TeacherError, load_teacher, save_teacher
 from indexes.models.weights import load_weights
 
@@ -29,8 +29,9 @@ def import_teacher(config: ImportTeacherConfig) -> Teacher:
     first weights that torchvision lists for it. A net of winnow or of your own needs `mean` and
     `std`, because a wrong guess would cost accuracy silently.
 
-    Raises TeacherError if anything does not fit, before anything is written; ValueError if `mean`,
-    `std` or `builder_args` cannot be read.
+    Before anything is written, it raises NetError for an unknown or untrusted builder, ValueError
+    if `mean`, `std` or `builder_args` cannot be read, and TeacherError for all else that does not
+    fit.
 
     Example::
 
@@ -52,14 +53,11 @@ def import_teacher(config: ImportTeacherConfig) -> Teacher:
         raise TeacherError(
             f"--prompt works only with open_clip: builders, not with {config.builder}"
         )
-    try:
-        net = build_net(
-            config.builder, num_classes=len(names), arguments=arguments, trust=config.trust_builder
-        )
-        view = _view(net, config)
-        net.normalize(view.pop("mean"), view.pop("std"))
-    except NetError as error:
-        raise TeacherError(str(error)) from error
+    net = build_net(
+        config.builder, num_classes=len(names), arguments=arguments, trust=config.trust_builder
+    )
+    view = _view(net, config)
+    net.normalize(view.pop("mean"), view.pop("std"))
     record: dict[str, Any] = {"weights": weights.name, "weights_sha256": artifact.sha256(weights)}
     if is_clip:
         record["prompts"] = list(config.prompts or PROMPTS)

@@ -46,6 +46,7 @@ def test_teachers_are_trained_and_imported(tmp_path: Path) -> None:
     for options, code, message in (
         (["--std", "0.2", tmp_path / "j"], 1, "three numbers"),
         (["--args", "3", tmp_path / "j"], 1, "JSON object"),
+        (["--builder", "timm:nonexistent", tmp_path / "j"], 1, "timm has no net"),
         (["--accuracy", 2, tmp_path / "j"], 2, "less than or equal to 1"),
         ([], 2, "Missing argument"),
     ):
