@@ -136,12 +136,43 @@ def at_least(config: Any, **least: float) -> None:
 def weighted_mean(values_B: Tensor, weights_B: Tensor) -> Tensor:
     """Return sum(w l) / sum(w) of values [B] and weights [B], a scalar; zero if all weigh zero.
 
+    Raises ValueError unless both are of the same shape [B].
+
     Example:
         >>> weighted_mean(torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0])).item()
         1.0
     """
+    if values_B.shape != weights_B.shape or values_B.ndim != 1:
+        raise ValueError(
+            f"a loss of shape {list(values_B.shape)} for weights of shape {list(weights_B.shape)}: "
+            "return one value per image, [B], and let weighted_mean reduce it"
+        )
     total = weights_B.sum()
     return (values_B * weights_B).sum() / total.clamp_min(1e-12)
+
+
+def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
+    """Return the sum of a method's terms, a scalar.
+
+    Raises TypeError unless `terms` maps names to scalars.
+
+    Example:
+        >>> total_loss({"kd": torch.tensor(1.0), "align": torch.tensor(2.0)}).item()
+        3.0
+    """
+    if not isinstance(terms, Mapping) or not terms:
+        raise TypeError(
+            f"losses() returned {type(terms).__name__}: return a dict of named terms, such as "
+            '{"kd": weighted_mean(loss, batch.weights)}'
+        )
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.ndim:
+            shape = list(term.shape) if isinstance(term, Tensor) else type(term).__name__
+            raise TypeError(
+                f"losses() returned the term {name!r} as {shape}: return a scalar tensor; "
+                "weighted_mean makes one of values [B]"
+            )
+    return torch.stack(list(terms.values())).sum()
 
 
 def method_class(module: ModuleType) -> type[Method]:

@@ -22,6 +22,7 @@ import importlib
 import importlib.util
 import logging
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,10 @@ GROUPS = {
 
 class UnknownName(ValueError):
     """A name that no plug-in has; the message gives the nearest name and lists the others."""
+
+
+class PluginError(ValueError):
+    """A plug-in's file that cannot be run; the message names the file and the line."""
 
 
 class BadSetting(ValueError):
@@ -158,10 +163,23 @@ def _load_file(path: Path) -> ModuleType:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException as error:
         del sys.modules[module_name]
-        raise
+        if not isinstance(error, Exception):
+            raise
+        raise PluginError(
+            f"{path}, line {_line_in(path, error)}: {type(error).__name__}: "
+            f"{getattr(error, 'msg', error)}; correct the file"
+        ) from error
     return module
+
+
+def _line_in(path: Path, error: Exception) -> int:
+    """Return the last line of the file at `path` that led to `error`."""
+    if isinstance(error, SyntaxError):
+        return error.lineno or 0
+    frames = traceback.extract_tb(error.__traceback__)
+    return max((f.lineno or 0 for f in frames if Path(f.filename) == path), default=0)
 
 
 def preset(module: ModuleType, name: str) -> Any:
@@ -184,7 +202,7 @@ def configure(cls: type[T], settings: Sequence[str] | Mapping[str, Any] = (), **
 
     A string may hold several pairs, separated by spaces. A value given as text is parsed by the
     type of its field: bool, int, float, str, Literal, or one of these or None. Raises BadSetting
-    for an unknown key (with the nearest) or an invalid value.
+    for an unknown key (with the nearest), an invalid value, or a field that has no default.
 
     Example: `configure(odsd.Config, {"prototypes": "kmeans", "num_prototypes": 8})`
     """
@@ -200,6 +218,16 @@ def configure(cls: type[T], settings: Sequence[str] | Mapping[str, Any] = (), **
                 f"there is no setting {key!r}.{nearest(key, fields)} Available: {known}"
             )
         values[key] = _read(key, value, hints[key]) if isinstance(value, str) else value
+    without = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing := [name for name in without if name not in values]:
+        raise BadSetting(
+            f"the settings {', '.join(missing)} of {cls.__module__} have no value: give each a "
+            "default in Config, or set it with --set"
+        )
     return cls(**values)
 
 

@@ -118,7 +118,13 @@ class Pool:
     ) -> None:
         with contextlib.ExitStack() as stack:
             writers: dict[str, npy.NpyWriter] = {}
-            for block, columns in blocks:
+            for item in blocks:
+                if not (isinstance(item, tuple) and len(item) == 2):
+                    raise TypeError(
+                        f"score() gave {type(item).__name__}: yield a block and its columns, such "
+                        'as `yield block, {"score": values}`, for every block'
+                    )
+                block, columns = item
                 for name, values in columns.items():
                     values = np.asarray(values, dtype)
                     if name not in writers:

@@ -18,7 +18,7 @@ from pipeline.config import SelectConfig
 from pipeline.corpus import Corpus, open_corpus
 from pipeline.embedding.clip import ClipTower
 from pipeline.key_list import Listed
-from pipeline.method import Method
+from pipeline.method import Choice, Method
 from pipeline.pool import Pool, classifier_of
 
 log = logging.getLogger(__name__)
@@ -175,6 +175,10 @@ def choose_method(config: SelectConfig) -> Method:
         name, terms = "mix", {"terms": ",".join(config.score_set.split())}
     name = name or DEFAULT_METHOD
     module: Any = plugins.find("pipeline.methods", name)
+    if not issubclass(getattr(module, "Config", object), Choice):
+        raise ValueError(
+            f"{module.__file__} must define a Config that extends pipeline.method.Choice"
+        )
     return Method(
         module,
         Path(name).stem,

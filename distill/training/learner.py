@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.distributed import SINGLE, ProcessGroup, average_gradients
-from distill.method import Batch, Method, MethodError
+from distill.method import Batch, Method, MethodError, total_loss
 from distill.recipe import Recipe
 from distill.training import optim
 from distill.training.ema import WeightAverage
@@ -92,7 +92,7 @@ class Learner:
                 batch = self.method.select_batch(batch, progress)
             with devices.autocast(self.device):
                 terms = self.method.losses(batch, progress)
-            total = torch.stack(list(terms.values())).sum()
+            total = total_loss(terms)
             if part == 0:
                 self.method.zero_grad(set_to_none=True)
                 self._weight = 0.0

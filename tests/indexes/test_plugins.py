@@ -45,6 +45,34 @@ def test_a_python_file_is_a_plug_in(tmp_path: Path) -> None:
         plugins.find("pipeline.methods", str(tmp_path / "absent.py"))
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("x = 1\ndef broken(:\n", r"mine\.py, line 2: SyntaxError: .*; correct the file"),
+        ("import absent_package\n", r"mine\.py, line 1: ModuleNotFoundError: No module named"),
+        ("def f():\n    return 1 / 0\n\nf()\n", r"mine\.py, line \d: ZeroDivisionError"),
+    ],
+)
+def test_a_file_that_cannot_be_run_names_its_line(code: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(code)
+    for _ in range(2):  # a failed import is not remembered
+        with pytest.raises(plugins.PluginError, match=message):
+            plugins.find("pipeline.methods", str(file))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incomplete:
+    terms: str
+    weight: float = 1.0
+
+
+def test_a_setting_without_a_value_is_named() -> None:
+    with pytest.raises(plugins.BadSetting, match="the settings terms of"):
+        plugins.configure(Incomplete, ["weight=2"])
+    assert plugins.configure(Incomplete, ["terms=a"]).terms == "a"
+
+
 ENTRY_POINTS = """
 [winnow.corpora]
 lake = plug_in_test.lake

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,13 @@ def test_rows_are_split_by_block(tmp_path: Path) -> None:
 def test_keys_have_the_order_of_the_rows(tmp_path: Path) -> None:
     keys = small_pool(tmp_path).keys_of(np.array([9, 0, 4, 9]))
     assert keys == [("k9", "p2"), ("k0", "p0"), ("k4", "p1"), ("k9", "p2")]
+
+
+def test_a_score_that_yields_something_else_is_refused(tmp_path: Path) -> None:
+    pool = small_pool(tmp_path)
+    blocks: Any = pool.blocks
+    with pytest.raises(TypeError, match=r"score\(\) gave Block: yield a block and its columns"):
+        pool.fill(blocks)
 
 
 def test_a_column_is_written_completely_and_in_order_or_not_at_all(tmp_path: Path) -> None:
