@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +44,7 @@ def distill(config: DistillConfig) -> Answer | None:
     document = {"students": [_summary(run) for run in runs], "evaluation": comparison}
     lines = [_line(run) for run in runs]
     lines += [] if comparison is None else report.lines(comparison)
+    lines += _next_commands(runs, is_evaluated=comparison is not None)
     return Answer(document, lines, 0 if all(run.is_trained for run in runs) else 1)
 
 
@@ -64,6 +65,14 @@ def _line(run: StudentRun) -> str:
     if run.agreement is not None and run.state == "finished":
         text += f", agrees with its teacher on {100 * run.agreement:.1f} % of held-out images"
     return f"{text}: {run.directory}"
+
+
+def _next_commands(runs: Sequence[StudentRun], *, is_evaluated: bool) -> Iterator[str]:
+    trained = [str(run.directory) for run in runs if run.is_trained]
+    if trained and not is_evaluated:
+        yield f"next: winnow evaluate {' '.join(trained)} LABELED"
+    for directory in trained:
+        yield f"next: winnow export {directory}"
 
 
 @command(app, TargetsConfig)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import distill.cli
 from distill.methods import winnow
+from distill.train import StudentRun
 from indexes import artifact
 from indexes.models.net import students
 from indexes.models.teacher import WEIGHTS, load_teacher
@@ -77,6 +78,7 @@ def test_several_students_are_distilled_and_evaluated(runs: Path) -> None:
         directory = runs / "students" / f"demo-winnow-{name}-seed4"
         size = (directory / WEIGHTS).stat().st_size / 1e6
         assert f"{name}: trained, {size:.2f} MB, agrees" in output
+        assert f"next: winnow export {directory}" in output
         result = json.loads((directory / "evaluation.json").read_text())
         assert result["num_images"] == 12
         record = artifact.read_card(directory, "teacher")["record"]["inputs"]
@@ -183,6 +185,19 @@ def test_json_output_is_one_document(runs: Path, tmp_path: Path) -> None:
     assert (student["student"], student["state"]) == ("resnet8", "finished")
     result = CliRunner().invoke(distill.cli.app, ["methods", "--json"])
     assert {"kd", "winnow"} <= {entry["name"] for entry in json.loads(result.stdout)}
+
+
+def test_the_next_commands_name_the_trained_students() -> None:
+    runs = [
+        StudentRun("a", Path("s/a"), "finished", 0.5),
+        StudentRun("b", Path("s/b"), "already", 1),
+    ]
+    failed = StudentRun("c", Path("s/c"), "diverged", None)
+    export = ["next: winnow export s/a", "next: winnow export s/b"]
+    lines = list(distill.cli._next_commands([*runs, failed], is_evaluated=False))
+    assert lines == ["next: winnow evaluate s/a s/b LABELED", *export]
+    assert list(distill.cli._next_commands([*runs, failed], is_evaluated=True)) == export
+    assert not list(distill.cli._next_commands([failed], is_evaluated=False))
 
 
 def test_missing_shards_are_explained(tmp_path: Path) -> None:
