@@ -26,6 +26,23 @@ app = typer.Typer(
     epilog="Exit codes: 0 success, 1 invalid input, 2 wrong usage of the command line, 3 a damaged "
     "or mismatched artifact, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).",
 )
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"winnow {__version__}")
+        raise typer.Exit
+
+
+VERSION = typer.Option("--version", is_eager=True, callback=_print_version,
+                       help="Print the version and exit.")  # fmt: skip
+
+
+@app.callback()
+def _winnow(version: Annotated[bool, VERSION] = False) -> None:
+    """Accept `--version` before any command."""
+
+
 for package in (pipeline.cli.app, distill.cli.app, indexes.cli.app):
     app.add_typer(package)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import winnow
 from indexes.command.describe import inspect
 from tests.support import corpora
 from tests.support.corpora import invoke, select, shards_of
@@ -18,6 +19,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpora.good_tar(folder / "c.tar", 30)
     assert select(folder / "c.tar", folder / "runs", "-n", "10").exit_code == 0
     return folder / "runs"
+
+
+def test_the_version_is_printed() -> None:
+    assert invoke("--version") == (0, f"winnow {winnow.__version__}\n")
 
 
 def test_inspect_prints_the_funnel(runs: Path) -> None:
