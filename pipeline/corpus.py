@@ -51,7 +51,12 @@ def open_corpus(spec: str) -> Corpus:
     if spec.endswith(".py") or spec in plugins.names(PLUGINS):
         return Corpus(slug(spec), spec, _of_module(plugins.find(PLUGINS, spec), spec))
     if re.fullmatch(r"[\w-]+", spec) and not os.path.exists(spec):
-        plugins.find(PLUGINS, spec)  # raises: it lists what exists and the nearest
+        names = plugins.names(PLUGINS)
+        hint = plugins.nearest(spec, [*names, *sorted(os.listdir())])
+        raise plugins.UnknownName(
+            f"there is no file, folder or named corpus {spec!r}.{hint} Named corpora: "
+            f"{', '.join(names)}"
+        )
     return Corpus(slug(spec), filesystem.redacted(spec), open_parts(spec))
 
 

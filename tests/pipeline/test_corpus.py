@@ -68,6 +68,13 @@ def test_a_faulty_python_file_is_explained(tmp_path: Path, body: str, message: s
         open_corpus(str(file))
 
 
+def test_a_similar_folder_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownName, match=r"'photoz'\. Did you mean 'photos'\?.*imagenet21k"):
+        open_corpus("photoz")
+
+
 def test_unknown_names_list_the_corpora() -> None:
     with pytest.raises(UnknownName, match=r"Did you mean 'imagenet21k'\?.*imagenet21k"):
         open_corpus("imagenet21")
