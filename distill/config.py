@@ -40,9 +40,9 @@ class DistillConfig(RunConfig):
     shards, which is also the default."""
     students: Annotated[Sequence[str], Option(flags=("--student",))] = ()
     """A student: resnet8x4 (see `winnow students`), timm:NAME or torchvision:NAME; arguments
-    follow the name, as in timm:NAME:patch_size=4. Repeat, or separate by spaces: all students
-    share one pass over the images. Default: resnet8x4 up to 64 pixels,
-    timm:mobilenetv3_small_050 above."""
+    follow the name, as in timm:NAME:depth=6. Repeat, or separate by spaces: all students share
+    one pass over the images. Default: resnet8x4 up to 64 pixels, above that the mobilenetv3 of
+    the example above."""
     method: str = "winnow"
     """winnow, kd, dfnd, odsd, eikd, kd3, hidfd (see `winnow methods`), or your own .py file.
     winnow, kd3 and hidfd add a projector to the student; the others save it unchanged."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 import winnow
@@ -19,6 +20,14 @@ from pipeline.pool import REASONS
 from pipeline.write_shards import shutil
 from tests.support import corpora
 from tests.support.corpora import select, shards_of
+
+
+@pytest.mark.parametrize("name", typer.main.get_command(winnow.app).commands)  # type: ignore[attr-defined]
+def test_help_is_whole_at_80_columns(name: str) -> None:
+    width = {"COLUMNS": "80", "TERMINAL_WIDTH": "80"}
+    result = CliRunner().invoke(winnow.app, [name, "--help"], env=width)
+    assert result.exit_code == 0
+    assert "\u2026" not in result.output
 
 
 def defects() -> list[tuple[str, bytes]]:
