@@ -126,12 +126,13 @@ def lines(exported: Export) -> Iterator[str]:
         )
     gain = exported.int8
     if gain is not None:
+        slower = ", slower than float32 on this machine" if gain.speedup < 1 else ""
         yield (
             f"{exported.directory / quantize.FILE}: {gain.int8_bytes / 1e6:.2f} MB, the same class "
             f"as in float32 for {100 * gain.agreement:.1f} % of {gain.num_measured:,} images, "
             f"{gain.int8_images_per_second:,.0f} images/s against "
             f"{gain.float_images_per_second:,.0f} in float32 ({gain.speedup:.2f} x; one image at a "
-            "time, one thread)"
+            f"time, one thread){slower}"
         )
     yield f"{exported.directory / MODEL_CARD}: description, usage, training, results, limitations"
 

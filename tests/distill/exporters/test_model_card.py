@@ -17,6 +17,7 @@ from torch import Tensor
 
 from distill.exporters import formats, model_card
 from distill.exporters.quantize import Gain
+from distill.exporters.run import Export, lines
 from distill.provenance import Origin
 from indexes.images.decode import load_view
 from indexes.models.teacher import Teacher
@@ -126,6 +127,14 @@ def test_the_code_samples_run_with_only_the_exported_files(
         logits = logits.detach().numpy() if isinstance(logits, Tensor) else logits
         np.testing.assert_allclose(logits, expected, atol=1e-4)
         assert teacher.card.classes[expected.argmax()] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("rate", "is_slower"), [(90.0, True), (230.0, False)])
+def test_a_slower_8_bit_file_is_said_to_be_slower(rate: float, is_slower: bool) -> None:
+    gain = Gain("static", 0.982, 512, 256, 1000, 270, 100.0, rate)
+    export = Export(directory=Path("e"), files={}, parity={}, parity_images="", int8=gain)
+    line = next(lines(export))
+    assert ("slower than float32 on this machine" in line) is is_slower
 
 
 def test_a_reused_classifier_is_named(tmp_path: Path) -> None:
