@@ -28,6 +28,7 @@ from distill.targets.precompute import TargetBuilder, build_target_cache, verify
 from distill.train import StudentRun, train
 from distill.training.build import TrainingJob, build_learners, build_method, build_setup
 from indexes import artifact, plugins
+from indexes.models.net import Net
 from indexes.models.teacher import Teacher, load_labeler
 from indexes.shards.reader import Shards, open_shards
 from indexes.sources.spec import open_parts
@@ -78,10 +79,34 @@ def distill_and_evaluate(config: DistillConfig) -> tuple[list[StudentRun], Compa
 def check_students(job: TrainingJob) -> None:
     """Build each student once, so that a wrong one fails before its directory is made.
 
-    Raises NetError as `build_method` does.
+    A warning names a student that is larger than its teacher because of the modules that its
+    method adds. Raises NetError as `build_method` does.
     """
+    num_teacher = _num_parameters(job.teacher.net)
     for builder in job.students:
-        build_method(job, builder)
+        num_student = _num_parameters(build_method(job, builder).deployed())
+        if num_student <= num_teacher:
+            continue
+        kd = plugins.find("distill.methods", "kd")
+        others = {"--method kd": replace(job, method=kd, config=kd.Config())}
+        if hasattr(job.config, "depthwise"):
+            small = replace(job.config, factor=1, depthwise=True)
+            others["--set 'factor=1 depthwise=true'"] = replace(job, config=small)
+        sizes = {
+            words: _num_parameters(build_method(other, builder).deployed())
+            for words, other in others.items()
+        }
+        smaller = [f"{words} ({n / 1e6:.2f} M)" for words, n in sizes.items() if n <= num_teacher]
+        if smaller:
+            log.warning(
+                "%s: with the modules that its method adds, this student has %.2f M parameters, "
+                "more than its teacher (%.2f M). For a smaller one, use %s",
+                builder, num_student / 1e6, num_teacher / 1e6, " or ".join(smaller),
+            )  # fmt: skip
+
+
+def _num_parameters(net: Net) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def train_students(job: TrainingJob) -> list[StudentRun]:

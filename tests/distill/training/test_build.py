@@ -8,11 +8,12 @@ import pytest
 
 from distill.data import augment
 from distill.recipe import Mix, Recipe
+from distill.run import check_students
 from indexes import artifact
 from indexes.artifact import ArtifactError
 from indexes.shards.reader import Shards
 from tests.support import distillation
-from tests.support.training import World, losses, run, same
+from tests.support.training import World, job, losses, run, same
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -90,3 +91,16 @@ def test_the_optimizer_of_the_method_is_the_default(world: World, tmp_path: Path
     assert recorded(trained("kd", "kd", None)) == "sgd"
     with pytest.raises(ValueError, match="there is no optimizer 'adam': choose one of sgd, muon"):
         Recipe(steps=1, optimizer="adam")  # type: ignore[arg-type]
+
+
+def test_a_student_that_outgrows_its_teacher_is_named(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The teacher is a resnet8 too, so the projector alone makes the student larger."""
+    check_students(job(world, tmp_path, "winnow"))
+    assert "resnet8: with the modules that its method adds" in caplog.text
+    assert "For a smaller one, use --method kd (0.08 M)" in caplog.text
+    caplog.clear()
+    check_students(job(world, tmp_path, "kd"))
+    assert "with the modules" not in caplog.text
+    assert not list(tmp_path.iterdir())
