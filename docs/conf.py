@@ -18,6 +18,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.apidoc",
+    "config_fields",
     "from_code",
     "mathml",
 ]
@@ -38,6 +39,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "attrs_block"]
 myst_heading_anchors = 4
 
 default_role = "code"
+smartquotes = False  # --option must stay as it is
 apidoc_modules = [
     {
         "path": ROOT / package,
