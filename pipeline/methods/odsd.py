@@ -36,7 +36,8 @@ class Config(Choice):
     outlier_weight: float = 1.0
     """Weight of the distance to the nearest prototype of the class."""
     density: density.Kind = "scarcity"
-    """The class density: scarcity, population, compactness or none."""
+    """The class density: scarcity raises rare classes, population raises frequent classes, and
+    compactness raises classes whose images lie near their classifier row. none leaves it out."""
     density_weight: float = 0.1
     """Weight of the class density (OURS). At weight 1 it admits irrelevant images into rare
     classes."""
