@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from distill.recipe import Needs, Optimizer
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
+from indexes.plugins import PluginError
 
 
 class MethodError(ValueError):
@@ -154,21 +155,21 @@ def weighted_mean(values_B: Tensor, weights_B: Tensor) -> Tensor:
 def total_loss(terms: Mapping[str, Tensor]) -> Tensor:
     """Return the sum of a method's terms, a scalar.
 
-    Raises TypeError unless `terms` maps names to scalars.
+    Raises PluginError unless `terms` maps names to scalars.
 
     Example:
         >>> total_loss({"kd": torch.tensor(1.0), "align": torch.tensor(2.0)}).item()
         3.0
     """
     if not isinstance(terms, Mapping) or not terms:
-        raise TypeError(
+        raise PluginError(
             f"losses() returned {type(terms).__name__}: return a dict of named terms, such as "
             '{"kd": weighted_mean(loss, batch.weights)}'
         )
     for name, term in terms.items():
         if not isinstance(term, Tensor) or term.ndim:
             shape = list(term.shape) if isinstance(term, Tensor) else type(term).__name__
-            raise TypeError(
+            raise PluginError(
                 f"losses() returned the term {name!r} as {shape}: return a scalar tensor; "
                 "weighted_mean makes one of values [B]"
             )

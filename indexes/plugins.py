@@ -54,7 +54,7 @@ class UnknownName(ValueError):
 
 
 class PluginError(ValueError):
-    """A plug-in's file that cannot be run; the message names the file and the line."""
+    """A plug-in that cannot be run, or that returns something of the wrong form."""
 
 
 class BadSetting(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from indexes.command.console import Answer
 from indexes.command.describe import aligned, funnel_lines, shorten
 from indexes.command.options import CommandConfig, command
 from pipeline.config import GenerateConfig, SelectConfig
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 # The figures that rank selections in the order of their students' accuracy (docs/LOG.md), and the
@@ -32,11 +35,24 @@ def select(config: SelectConfig) -> Answer:
     shards = select(config)
     directory = shards.directory
     last = f"shards: {directory}", f"next:   winnow distill --shards {directory}"
+    log_warnings(shards.card)
     return Answer({"shards": directory, **shards.card}, [*summary(shards.card), *last])
 
 
+def log_warnings(card: dict[str, Any]) -> None:
+    """Log what may be wrong with selected shards, also where no summary is printed."""
+    counts = zip(card["classes"], card["class_histogram"], strict=True)
+    if missing := [name for name, count in counts if not count]:
+        log.warning("%d of the classes have no image: %s", len(missing), shorten(missing))
+    for state in ("missing", "changed"):
+        if keys := card.get(state):
+            log.warning("%d of the listed images are %s: %s", len(keys), state, shorten(keys))
+    for damage in card["damaged_parts"]:
+        log.warning("a part of the corpus was not read to its end: %s", damage)
+
+
 def summary(card: dict[str, Any]) -> Iterator[str]:
-    """Yield the summary of selected shards: funnel, notes, warnings and certificate."""
+    """Yield the summary of selected shards: funnel, notes and certificate."""
     yield "funnel:"
     yield from funnel_lines(card["funnel"])
     num_kept, n = card["num_samples"], card["num_requested"]
@@ -47,9 +63,6 @@ def summary(card: dict[str, Any]) -> Iterator[str]:
             f"note: {card['below_floor']:,} of the kept images are below floor_log_odds, because "
             "the pool has too few images above it"
         )
-    counts = zip(card["classes"], card["class_histogram"], strict=True)
-    if missing := [name for name, count in counts if not count]:
-        yield f"warning: {len(missing)} of the classes have no image: {shorten(missing)}"
     starving = [
         f"{name} ({shortage['kept']}, {shortage['short']} short)"
         for name, shortage in card["starving"].items()
@@ -57,10 +70,6 @@ def summary(card: dict[str, Any]) -> Iterator[str]:
     ]
     if starving:
         yield f"note: classes with less than half of an even share: {shorten(starving)}"
-    for state in ("missing", "changed"):
-        if keys := card.get(state):
-            yield f"warning: {len(keys):,} of the listed images are {state}: {shorten(keys)}"
-    yield from (f"warning: damaged: {damage}" for damage in card["damaged_parts"])
     yield "certificate:"
     figures = card["certificate"]
     yield from aligned({name: figures[name] for name in CERTIFIED if name in figures})

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from indexes import artifact, npy
 from indexes.embeddings import COLUMNS, Block, Embeddings, open_embeddings
 from indexes.models.teacher import Teacher, load_labeler
+from indexes.plugins import PluginError
 from indexes.shards.reader import Shards, open_shards
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Pool:
             writers: dict[str, npy.NpyWriter] = {}
             for item in blocks:
                 if not (isinstance(item, tuple) and len(item) == 2):
-                    raise TypeError(
+                    raise PluginError(
                         f"score() gave {type(item).__name__}: yield a block and its columns, such "
                         'as `yield block, {"score": values}`, for every block'
                     )

@@ -171,6 +171,10 @@ def explain(error: BaseException) -> tuple[str, int] | None:
             "run the same command again: it resumes where it stopped",
             MISTAKE,
         )
+    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename:
+        return f"{error.filename} is a file, but a folder is needed: give another path", MISTAKE
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; check the path and its permissions", MISTAKE
     if isinstance(error, (OSError, ValueError)):
         return str(error), MISTAKE
     if isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY):

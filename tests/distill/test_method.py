@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from distill.method import method_class, total_loss, weighted_mean
+from indexes.plugins import PluginError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -35,7 +36,7 @@ def test_weighted_mean_refuses_a_loss_that_is_not_one_value_per_image(values: to
     ],
 )
 def test_the_terms_of_a_method_are_named_scalars(terms: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(PluginError, match=message):
         total_loss(terms)
 
 

@@ -85,7 +85,7 @@ def test_missing_and_changed_images_are_counted_and_named(
     members[3] = ("im00003.jpg", corpora.encoded(999))
     corpora.tar_of(corpus / "a.tar", members)
     shards, output = run_select(corpus, runs, "--keys", str(list_path))
-    assert "warning: 5 of the listed images are missing: a.tar: im00025, a.tar: im00026" in output
+    assert "warning: 5 of the listed images are missing: a.tar: im00025; a.tar: im00026" in output
     assert "warning: 1 of the listed images are changed: a.tar: im00003" in output
     assert len(shards) == 34
     assert shards.card["num_requested"] == 40

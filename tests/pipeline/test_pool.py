@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from indexes.plugins import PluginError
 from pipeline.pool import Pool
 from tests.support.pools import make_pool
 
@@ -40,7 +41,7 @@ def test_keys_have_the_order_of_the_rows(tmp_path: Path) -> None:
 def test_a_score_that_yields_something_else_is_refused(tmp_path: Path) -> None:
     pool = small_pool(tmp_path)
     blocks: Any = pool.blocks
-    with pytest.raises(TypeError, match=r"score\(\) gave Block: yield a block and its columns"):
+    with pytest.raises(PluginError, match=r"score\(\) gave Block: yield a block and its columns"):
         pool.fill(blocks)
 
 

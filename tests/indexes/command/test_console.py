@@ -102,7 +102,8 @@ def test_a_result_can_set_the_exit_code(capsys: pytest.CaptureFixture[str]) -> N
     ("error", "code", "message"),
     [
         (ValueError("a bad thing"), 1, "a bad thing"),
-        (FileNotFoundError(2, "No such file", "x.tar"), 1, "x.tar"),
+        (FileNotFoundError(2, "No such file", "x.tar"), 1, "x.tar: No such file; check the path"),
+        (FileExistsError(17, "File exists", "names.txt"), 1, "names.txt is a file, but a folder"),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 1, "runs/x: the disk is full"),
         (RuntimeError("CUDA out of memory"), 1, "try a smaller batch"),
         (ArtifactError("card.json is damaged"), 3, "card.json is damaged"),
