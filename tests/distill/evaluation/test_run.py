@@ -90,7 +90,7 @@ def test_mistakes_are_reported_before_anything_is_computed(
     for students, labeled, teacher, message in (
         ([good, reversed_classes], runs / "val", None, "reversed have different classes"),
         ([good], runs / "val", reversed_classes, "reversed have different classes"),
-        ([good, tmp_path / "damaged"], runs / "val", None, "damaged has no card.json"),
+        ([tmp_path / "damaged"], runs / "val", None, "damaged has no card.json"),
         ([good, tmp_path / "none"], runs / "val", None, "no student '.*none'"),
         ([good], tmp_path / "nowhere", None, "nowhere: no such file"),
     ):
