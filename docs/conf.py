@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
+
+from sphinx_gallery.sorting import ExplicitOrder  # noqa: E402
 
 import winnow  # noqa: E402
 
@@ -19,10 +22,12 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.apidoc",
     "config_fields",
+    "sphinx_gallery.gen_gallery",
     "from_code",
     "mathml",
 ]
-exclude_patterns = ["_build", "_ext"]
+DOWNLOADS = [f"examples/*.{suffix}" for suffix in ("ipynb", "json", "md5", "py", "zip")]
+exclude_patterns = ["_build", "_ext", *DOWNLOADS]
 suppress_warnings = ["ref.python"]  # what a package exports is described with its module too
 
 html_theme = "furo"
@@ -57,3 +62,25 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+
+# The notebooks: the build runs a file of examples/ that has changed since it ran last, and fails if
+# the file does. The other examples are no notebooks; tests run them.
+NOTEBOOKS = ("engineer", "researcher", "platform_engineer")
+for package in ("pipeline", "distill", "indexes", "faiss"):  # the theme would print their logs
+    logging.getLogger(package).setLevel(logging.WARNING)
+FILES = rf"({'|'.join(NOTEBOOKS)})\.py$"
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "examples",
+    "filename_pattern": f"/{FILES}",
+    "ignore_pattern": f"^(?!{FILES})",
+    "within_subsection_order": ExplicitOrder([f"{name}.py" for name in NOTEBOOKS]),
+    "nested_sections": False,
+    "image_scrapers": ("matplotlib",),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "min_reported_time": 3_600,  # seconds: no page says how long it took on some machine
+}

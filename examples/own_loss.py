@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -23,12 +24,12 @@ class Config:
 
 
 class CenteredLogits(Method):
-    """L = scale mean_c ((s - mean s) - (t - mean t))_c^2 of student s and teacher t."""
+    """L = scale mean_c ((s - mean s) - (t - mean t))_c^2 for student logits s, teacher logits t."""
 
     config: Config
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """{"centered"}: the loop minimizes the sum of the terms and logs each."""
+        """Return the term `centered`. The loop minimizes the sum of all terms and logs each one."""
         _, _, logits_BC = self.student(batch.pixels)
         difference_BC = logits_BC - batch.logits
         difference_BC = difference_BC - difference_BC.mean(1, keepdim=True)
@@ -37,5 +38,5 @@ class CenteredLogits(Method):
 
 
 if __name__ == "__main__":
-    for run in distill(DistillConfig(shards=sys.argv[1], method=__file__, epochs=1)):
+    for run in distill(DistillConfig(shards=Path(sys.argv[1]), method=__file__, epochs=1)):
         print(run.name, run.state, run.agreement, run.directory)

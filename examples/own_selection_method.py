@@ -1,4 +1,4 @@
-"""A selection method of your own in one file: images sure of their class, and with few like them.
+"""A selection method of your own in one file: confident images that have no near neighbors.
 
 Command: winnow select --corpus demo --method examples/own_selection_method.py --set isolation=0.5
 From Python: python examples/own_selection_method.py CORPUS
@@ -17,15 +17,15 @@ from pipeline.selection.top_n import Balance
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """score = rank of log_odds + isolation x rank of knn_distance, both over the pool."""
+    """The score is the rank of log_odds plus isolation times the rank of knn_distance."""
 
     isolation: float = 0.5
-    """The weight of an image's distance to its tenth nearest other image."""
+    """Weight of the distance to the tenth nearest neighbor."""
     balance: Balance = "quota"
 
 
 def score(pool: Pool, config: Config, seed: int) -> Scored:
-    """Blocks of {"score"}, float32 [n]; the N largest of each class are kept."""
+    """Yield {"score"}, float32 [n], for each block. The largest scores of each class are kept."""
     confidence = Scale(pool, "log_odds", "rank")
     isolation = Scale(pool, "knn_distance", "rank")
     for block in pool.blocks:

@@ -1,4 +1,4 @@
-"""Curated shards in a plain PyTorch loop: images, weights and the teacher's logits.
+"""Train a student on curated shards in a plain PyTorch loop.
 
 Command: python examples/plain_pytorch_loop.py runs/shards/NAME
 """
@@ -17,7 +17,7 @@ from indexes import Geometry, Shards, build_net, load_view, open_shards
 
 
 class ShardImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Pixels [3, S, S] in 0-1, weight and teacher logits [C] of each row."""
+    """The pixels [3, S, S] in 0-1, the weight and the teacher logits [C] of each image."""
 
     def __init__(self, shards: Shards) -> None:
         self.shards, self.geometry = shards, Geometry(shards.input_size)
@@ -34,7 +34,7 @@ class ShardImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def train(directory: str, epochs: int = 1) -> Iterator[float]:
-    """The loss of each step; the student learns the teacher's softmax."""
+    """Yield the loss of each step. The student learns the teacher's softmax."""
     shards = open_shards(directory)
     student = build_net("resnet8", num_classes=len(shards.classes)).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9)

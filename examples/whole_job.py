@@ -1,7 +1,7 @@
 """The whole job from Python: curate a corpus with a teacher, distill students, compare them.
 
 Command: python examples/whole_job.py CORPUS TEACHER LABELED_SET
-The demo world, with a teacher that is trained first: python examples/whole_job.py
+Without arguments it uses images drawn by code and trains the teacher first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def whole_job(
     epochs: float = 10.0,
     students: Sequence[str] = ("resnet8", "wrn_16_1"),
 ) -> pd.DataFrame:
-    """One row per student: accuracy on the labeled set, agreement with the teacher, and cost."""
+    """Return a row per student: accuracy on `labeled`, agreement with the teacher, and cost."""
     opened = load_teacher(teacher)
     shards = select(SelectConfig(corpus=corpus, teacher=opened, n=n, runs=runs))
     weight_of_class = shards.to_pandas().groupby("class").weight.sum()
@@ -52,7 +52,7 @@ def whole_job(
 
 
 def demo_world(runs: Path = Path("runs/example")) -> tuple[Path, Path]:
-    """A teacher of the demo world's lost original, and a test set; both are made here."""
+    """Train a teacher on the lost data of the demo and draw a test set; return both paths."""
     demo.render_labeled(runs / "lost", "train", 6_000, seed=0)
     demo.render_labeled(runs / "test", "test", 2_000, seed=0)
     teacher = runs / "teachers" / "resnet20"

@@ -16,8 +16,9 @@ import pytest
 SITE = Path(__file__).parents[2] / "docs" / "_build" / "html"
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 OPENED = (
-    "index.html", "reference/cli.html", "reference/api/distill/distill.html",
-    "methods/distillation/kd.html", "troubleshooting/selecting.html",
+    "index.html", "quickstart.html", "concepts/certificate.html", "methods/distillation/kd.html",
+    "examples/engineer.html", "examples/researcher.html", "examples/platform_engineer.html",
+    "reference/cli.html", "reference/api/distill/distill.html", "troubleshooting/selecting.html",
 )  # fmt: skip
 
 pytestmark = [
