@@ -77,6 +77,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": ExplicitOrder([f"{name}.py" for name in NOTEBOOKS]),
     "nested_sections": False,
     "image_scrapers": ("matplotlib",),
+    "capture_repr": (),  # a page shows what the script prints
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
