@@ -46,6 +46,7 @@ def test_a_notebook_links_to_pages_that_exist(name: str) -> None:
         assert exists, page
 
 
+@pytest.mark.slow
 def test_the_example_of_the_whole_job_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,7 @@ from tests.support import distillation
 World = tuple[Shards, Teacher]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_streaming_gives_the_batches_of_memory(world: World, workers: int) -> None:
     shards, teacher = world
     rows = split_heldout(shards.columns["key_hash"]).train
@@ -54,6 +54,7 @@ def test_streaming_gives_the_batches_of_memory(world: World, workers: int) -> No
         assert in_memory.shape == (20, 32, 32, 3)
 
 
+@pytest.mark.slow
 def test_decoding_processes_are_outside_the_process_group(world: World) -> None:
     """A signal to a process group does not reach the decoding processes: the training ends them."""
     shards, teacher = world

@@ -94,6 +94,7 @@ def test_training_images_and_figures_are_listed(tmp_path: Path) -> None:
         assert line in text, line
 
 
+@pytest.mark.slow
 def test_the_code_samples_run_with_only_the_exported_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
