@@ -21,6 +21,9 @@ WINNOW := $(BIN)/winnow
 READY  := $(VENV)/.ready
 PEER   ?= $(BIN)/python
 
+# Without .pyc files each process compiles torch's sources again: 8 CPU-seconds instead of 4.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo select generate distill teacher inspect bench check docs test test-slow
 
