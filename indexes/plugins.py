@@ -168,18 +168,19 @@ def _load_file(path: Path) -> ModuleType:
         if not isinstance(error, Exception):
             raise
         raise PluginError(
-            f"{path}, line {_line_in(path, error)}: {type(error).__name__}: "
-            f"{getattr(error, 'msg', error)}; correct the file"
+            f"{path}, line {_line_in(path, error)}: {type(error).__name__}: {error}; "
+            "correct the file"
         ) from error
     return module
 
 
 def _line_in(path: Path, error: Exception) -> int:
-    """Return the last line of the file at `path` that led to `error`."""
-    if isinstance(error, SyntaxError):
-        return error.lineno or 0
+    """Return the line of the file at `path` that led to `error`, the innermost if several did."""
     frames = traceback.extract_tb(error.__traceback__)
-    return max((f.lineno or 0 for f in frames if Path(f.filename) == path), default=0)
+    lines = [f.lineno or 0 for f in frames if Path(f.filename) == path.absolute()]
+    if not lines and isinstance(error, SyntaxError):  # of this file, so no line of it has run
+        return error.lineno or 0
+    return lines[-1] if lines else 0
 
 
 def preset(module: ModuleType, name: str) -> Any:
