@@ -77,13 +77,15 @@ def distill_and_evaluate(config: DistillConfig) -> tuple[list[StudentRun], Compa
 
 
 def check_students(job: TrainingJob) -> None:
-    """Build each student once, so that a wrong one fails before its directory is made.
+    """Build each unfinished student once, so that a wrong one fails before its directory is made.
 
     A warning names a student that is larger than its teacher because of the modules that its
     method adds. Raises NetError as `build_method` does.
     """
     num_teacher = _num_parameters(job.teacher.net)
-    for builder in job.students:
+    for builder, directory in job.students.items():
+        if artifact.is_done(directory):
+            continue
         num_student = _num_parameters(build_method(job, builder).deployed())
         if num_student <= num_teacher:
             continue
