@@ -20,11 +20,15 @@ EPOCHS = 240  # of KD3's training, which its schedule of alpha counts in. SOURCE
 def teacher_share(progress: float, schedule: str, teacher_frac: float) -> float:
     """Return alpha, the teacher's share in the selection, in 0-1; `progress` is in 0-1.
 
-    `faithful` counts in epochs of 240 and is cut to 0 at half of the training. SOURCE (KD3, arXiv
-    2307.11469). `smooth` falls to 0 at `teacher_frac`. OURS.
+    `faithful` counts 240 epochs from 1, and is 0 from epoch 120 on. SOURCE (the release of KD3,
+    arXiv 2307.11469). `smooth` falls to 0 at `teacher_frac`. OURS.
+
+    Example:
+        >>> round(teacher_share(0.0, "faithful", 0.5), 4), teacher_share(119 / 240, "faithful", 0.5)
+        (0.9924, 0.0)
     """
     if schedule == "faithful":
-        epoch = math.floor(progress * EPOCHS)
+        epoch = 1 + math.floor(progress * EPOCHS)
         return 1 - math.exp(-5 * ((epoch + 1) / 160 - 1) ** 2) if epoch < 120 else 0.0
     if progress >= teacher_frac:
         return 0.0

@@ -47,7 +47,7 @@ class Config:
     """The lowest threshold of a class is this divided by the number of classes C. OURS"""
     schedule: Literal["smooth", "faithful"] = "smooth"
     """Schedule of alpha, the teacher's share in z. faithful: 1 - exp(-5 ((e + 1) / 160 - 1)^2) in
-    epochs e of 240, cut from 0.27 to 0 at 120. SOURCE. smooth: 0 from `teacher_frac` on. OURS"""
+    epochs e = 1 to 240, cut to 0 at 120. SOURCE. smooth: 0 from `teacher_frac` on. OURS"""
     teacher_frac: float = 2 / 3
     """Share of the training after which `smooth` no longer uses the teacher, in 0-1. OURS"""
     oversample: int = 2

@@ -26,7 +26,3 @@ def test_the_share_of_the_teacher_decreases() -> None:
     assert smooth[0] == pytest.approx(1 - math.exp(-5))
     assert max(a - b for a, b in itertools.pairwise(smooth)) < 0.05
     assert smooth[-1] == 0
-    release = [teacher_share(epoch / 240, "faithful", 2 / 3) for epoch in range(240)]
-    typed = [1 - math.exp(-5 * ((e + 1) / 160 - 1) ** 2) if e < 120 else 0.0 for e in range(240)]
-    assert release == pytest.approx(typed)
-    assert release[119] == pytest.approx(0.27, abs=0.01)
