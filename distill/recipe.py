@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -9,7 +10,12 @@ from indexes.shards.reader import Shards
 
 LR_PER_128 = 0.1
 TOP_LOGITS = 256
+WEIGHT_DECAY = 5e-4
+WARMUP_FRAC = 0.02
+CROP_AREA = 0.35
 Optimizer = Literal["sgd", "muon"]
+Crop = Literal["pad", "zeros", "resized"]
+"""How a view is cut: from the image padded by reflection or by zeros, or as a resized part."""
 Needs = Literal["logits", "features", "map"]
 """The teacher outputs that a method needs. Features and map both include the logits."""
 
@@ -41,6 +47,22 @@ class Recipe:
     """sgd, or muon for the weight matrices. None: the method's optimizer."""
     drop_at: tuple[float, ...] | None = None
     """Shares of the steps at which the learning rate falls to a tenth. None: half a cosine."""
+    warmup_frac: float = WARMUP_FRAC
+    """Share of the steps in which the learning rate rises linearly to its peak, in 0-1."""
+    weight_decay: float = WEIGHT_DECAY
+    """Weight decay of SGD. Muon has its own for the weight matrices."""
+    decay_norms: bool = False
+    """Whether the weight decay of SGD applies to norms and biases, too."""
+    nesterov: bool = True
+    """Whether the momentum of SGD is Nesterov's."""
+    max_grad_norm: float | None = None
+    """Norm to which the gradient is clipped. None: the method's own limit. 0: no clipping."""
+    crop: Crop | None = None
+    """pad or zeros: a crop of the image with a reflected or a zero margin of S / 8, up to 64
+    pixels. resized: a random part of the image at any size. None: pad up to 64 pixels, resized
+    above."""
+    crop_area: float = CROP_AREA
+    """Lowest share of the image's area in a resized crop, in 0-1."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 4 or self.views < 0 or not self.lr > 0:
@@ -62,6 +84,22 @@ class Recipe:
         if self.optimizer not in (None, *get_args(Optimizer)):
             known = ", ".join(get_args(Optimizer))
             raise ValueError(f"there is no optimizer {self.optimizer!r}: choose one of {known}")
+        if self.crop not in (None, *get_args(Crop)):
+            known = ", ".join(get_args(Crop))
+            raise ValueError(f"there is no crop {self.crop!r}: choose one of {known}")
+        self._check_fractions()
+
+    def _check_fractions(self) -> None:
+        if not (0 <= self.warmup_frac < 1 and 0 < self.crop_area <= 1):
+            raise ValueError(
+                "warmup_frac must be at least 0 and below 1, and crop_area above 0 and at most 1, "
+                f"not {self}"
+            )
+        if not all(0 < share < 1 for share in self.drop_at or ()):
+            raise ValueError(f"drop_at must hold shares between 0 and 1, not {self.drop_at}")
+        limit = 0.0 if self.max_grad_norm is None else self.max_grad_norm
+        if not (0 <= self.weight_decay < math.inf and limit >= 0):
+            raise ValueError(f"weight_decay and max_grad_norm must be at least 0, not {self}")
 
 
 @dataclass(frozen=True)
@@ -74,3 +112,38 @@ class Mix:
     def __post_init__(self) -> None:
         if not 0 < self.frac < 1:
             raise ValueError(f"--mix-frac must be between 0 and 1, both excluded, not {self.frac}")
+
+    def split(self, num: int) -> tuple[int, int]:
+        """Return how many of `num` images of a step are of the first set, and how many of this one.
+
+        Each set has at least one. Raises ValueError if `num` is below 2.
+
+        Example: `Mix(shards, 0.25).split(64) == (48, 16)`
+        """
+        if num < 2:
+            raise ValueError(
+                f"{num} images in a part of a batch cannot hold two shard sets: raise --batch-size"
+            )
+        num_mixed = min(max(round(self.frac * num), 1), num - 1)
+        return num - num_mixed, num_mixed
+
+
+def num_steps(
+    epochs: float, num_images: int, batch_size: int, mix: Mix | None = None, parts: int = 1
+) -> int:
+    """Return the number of steps of `epochs` over `num_images` images in batches of `batch_size`.
+
+    With a mix, an epoch ends with the step in which every image of both sets was seen: the set that
+    is small for its share of the batch is repeated. 5,000 and 50,000 images in equal shares and
+    batches of 64 thus take 1,563 steps an epoch, as in HiDFD's release, SOURCE. A batch consists of
+    `parts` equal parts.
+
+    Example:
+        >>> num_steps(240, 50_000, 64)
+        187500
+    """
+    if mix is None:
+        return max(1, math.ceil(epochs * num_images / batch_size))
+    first, second = (parts * num for num in mix.split(batch_size // parts))
+    longest = max(math.ceil(num_images / first), math.ceil(len(mix.shards) / second))
+    return max(1, math.ceil(epochs * longest))

@@ -1,10 +1,10 @@
 """Views: view v of an image is a pure function of (seed, key, v), cut in batches on the device.
 
-An image is stored as uint8 [R, R, 3] with R = `stored_side(S)`. Up to S = 64, a view is a random
-S x S crop of the image, which is extended by reflection by S / 8 on each side. Above, it is a
-random resized crop (35-100 % of the area, ratio 3/4 to 4/3). It is flipped at random. If color
-jitter is on, brightness, contrast and saturation vary. B views, S side of a view, R side of the
-stored image.
+An image is stored as uint8 [R, R, 3] with R = `stored_side(S)`. By default, up to S = 64, a view is
+a random S x S crop of the image, which is extended by reflection (`pad`) by S / 8 on each side;
+`zeros` extends it by zeros. Above, and with `resized`, a view is a random resized crop (35-100 % of
+the area, ratio 3/4 to 4/3). It is flipped at random. If color jitter is on, brightness, contrast
+and saturation vary. B views, S side of a view, R side of the stored image.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill.recipe import CROP_AREA, Crop
 from indexes import devices
 from indexes.splitmix import Uint64, splitmix64
 
 VERSION = 2  # of the views: cached targets of another version are refused
 SMALL = 64
-AREA = (0.35, 1.0)
 RATIO = (3 / 4, 4 / 3)
 TRIES = 4  # draws of a box until one fits the image, as in torchvision
 JITTERS = 3 + 2 * TRIES  # index of the first random number for colors
@@ -57,9 +57,38 @@ def uniforms(
     return bits.astype(np.float64) * 2.0**-53
 
 
-def draw_boxes(seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], size: int) -> Boxes:
-    """Return boxes [B, 5] float32: top, left, height, width in stored pixels, and flip 0 or 1."""
-    if size <= SMALL:
+def resolve_crop(crop: Crop | None, size: int) -> Crop:
+    """Return the crop of views of `size` pixels; None is pad up to 64 pixels, and resized above.
+
+    Raises ValueError if a crop of a padded image is wanted above 64 pixels.
+
+    Example:
+        >>> resolve_crop(None, 32), resolve_crop(None, 224), resolve_crop("resized", 32)
+        ('pad', 'resized', 'resized')
+    """
+    if crop is None:
+        return "pad" if size <= SMALL else "resized"
+    if crop != "resized" and size > SMALL:
+        raise ValueError(
+            f"crop={crop} is for views of at most {SMALL} pixels, not {size}: choose crop=resized"
+        )
+    return crop
+
+
+def draw_boxes(
+    seed: int,
+    key_hash: Uint64,
+    view: npt.NDArray[np.int64],
+    size: int,
+    crop: Crop | None = None,
+    crop_area: float = CROP_AREA,
+) -> Boxes:
+    """Return boxes [B, 5] float32: top, left, height, width in stored pixels, and flip 0 or 1.
+
+    Resized boxes lie within the image, and have at least the share `crop_area` of its area. Raises
+    ValueError as `resolve_crop` does.
+    """
+    if resolve_crop(crop, size) != "resized":
         margin = size // 8
         random = uniforms(seed, key_hash, view, 3)
         corner = np.floor(random[:, :2] * (2 * margin + 1)) - margin
@@ -67,15 +96,15 @@ def draw_boxes(seed: int, key_hash: Uint64, view: npt.NDArray[np.int64], size: i
     else:
         stored = stored_side(size)
         random = uniforms(seed, key_hash, view, 3 + 2 * TRIES)
-        sides = _fitting_sides(random[:, 3:]) * stored
+        sides = _fitting_sides(random[:, 3:], crop_area) * stored
         corner = random[:, :2] * (stored - sides)
     flip = random[:, 2:3] < 0.5
     return np.concatenate([corner, sides, flip], 1).astype(np.float32)
 
 
-def _fitting_sides(random: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _fitting_sides(random: npt.NDArray[np.float64], lowest: float) -> npt.NDArray[np.float64]:
     """Return (height, width) [B, 2] in 0-1: the first of TRIES draws that fits, else (1, 1)."""
-    area = AREA[0] + (AREA[1] - AREA[0]) * random[:, :TRIES]
+    area = lowest + (1.0 - lowest) * random[:, :TRIES]
     low, high = np.log(RATIO)
     ratio = np.exp(low + (high - low) * random[:, TRIES:])
     sides = np.stack([np.sqrt(area / ratio), np.sqrt(area * ratio)], -1)
@@ -121,13 +150,21 @@ class Augmentation:
     seed: int
     color_jitter: float = 0.0
     """Largest relative change of brightness, contrast and saturation, in 0-1."""
+    crop: Crop | None = None
+    """pad, zeros or resized; None is pad up to 64 pixels, and resized above."""
+    crop_area: float = CROP_AREA
+    """Lowest share of the image's area in a resized crop, in 0-1."""
+
+    def __post_init__(self) -> None:
+        resolve_crop(self.crop, self.size)
 
     def __call__(
         self, images_BRR3: Tensor, key_hash: Uint64, view: npt.NDArray[np.int64]
     ) -> Tensor:
         """Return the views [B, 3, S, S] with these numbers [B] of stored images [B, R, R, 3]."""
-        boxes = draw_boxes(self.seed, key_hash, view, self.size)
-        pixels = crop_views(images_BRR3, boxes, self.size)
+        crop = resolve_crop(self.crop, self.size)
+        boxes = draw_boxes(self.seed, key_hash, view, self.size, crop, self.crop_area)
+        pixels = crop_views(images_BRR3, boxes, self.size, crop)
         if self.color_jitter:
             pixels = apply_jitter(pixels, draw_jitter(self.seed, key_hash, view, self.color_jitter))
         return pixels.contiguous(memory_format=torch.channels_last)
@@ -144,11 +181,13 @@ def center_view(count: int, size: int) -> Boxes:
     return np.tile(np.array([corner, corner, size, size, 0], np.float32), (count, 1))
 
 
-def crop_views(images_BRR3: Tensor, boxes: Boxes, size: int) -> Tensor:
+def crop_views(images_BRR3: Tensor, boxes: Boxes, size: int, crop: Crop) -> Tensor:
     """Cut boxes [B, 5] from stored images uint8 [B, R, R, 3]: float32 [B, 3, S, S] in [0, 1].
 
-    The result is on the device of the images, in channels_last, and does not depend on the other
-    images of the batch. Raises ValueError if the images are not [B, R, R, 3] with one box each.
+    Boxes of the crops pad and zeros are S x S, with whole numbers as corners; those of resized are
+    sampled bilinearly. The result is on the device of the images, in channels_last, and does not
+    depend on the other images of the batch. Raises ValueError if the images are not [B, R, R, 3]
+    with one box each.
     """
     side = stored_side(size)
     if images_BRR3.shape[1:] != (side, side, 3) or len(boxes) != len(images_BRR3):
@@ -157,22 +196,28 @@ def crop_views(images_BRR3: Tensor, boxes: Boxes, size: int) -> Tensor:
             f"{list(images_BRR3.shape)}"
         )
     boxes_B5 = devices.send(boxes, images_BRR3.device)
-    is_aligned = (boxes[:, 2:4] == size).all() and (boxes[:, :2] % 1 == 0).all()
-    cut = _gather if is_aligned else _sample
-    pixels = cut(images_BRR3, boxes_B5, size)
+    if crop == "resized":
+        pixels = _sample(images_BRR3, boxes_B5, size)
+    else:
+        pixels = _gather(images_BRR3, boxes_B5, size, with_zeros=crop == "zeros")
     return pixels.contiguous(memory_format=torch.channels_last)
 
 
-def _gather(images_BRR3: Tensor, boxes_B5: Tensor, size: int) -> Tensor:
+def _gather(images_BRR3: Tensor, boxes_B5: Tensor, size: int, *, with_zeros: bool) -> Tensor:
     num, side = images_BRR3.shape[:2]
     top, left, flip = (boxes_B5[:, column, None].long() for column in (0, 1, 4))
     steps = torch.arange(size, device=images_BRR3.device)
-    rows = _reflect(top + steps, side)
-    columns = _reflect(left + torch.where(flip > 0, size - 1 - steps, steps), side)
+    rows = top + steps
+    columns = left + torch.where(flip > 0, size - 1 - steps, steps)
+    near_rows, near_columns = _reflect(rows, side), _reflect(columns, side)
     images = torch.arange(num, device=images_BRR3.device)
-    index = (images[:, None, None] * side + rows[:, :, None]) * side + columns[:, None, :]
+    index = (images[:, None, None] * side + near_rows[:, :, None]) * side + near_columns[:, None, :]
     pixels = images_BRR3.reshape(-1, 3).index_select(0, index.reshape(-1))
-    return pixels.view(num, size, size, 3).permute(0, 3, 1, 2).float().div_(255)
+    pixels = pixels.view(num, size, size, 3)
+    if with_zeros:
+        inside = (near_rows == rows)[:, :, None] & (near_columns == columns)[:, None, :]
+        pixels.mul_(inside[..., None])
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def _reflect(position: Tensor, side: int) -> Tensor:

@@ -57,7 +57,7 @@ def predict(net: Net, stored_NRR3: Tensor, size: int) -> Tensor:
     predicted = []
     for start in range(0, len(stored_NRR3), BATCH):
         stored = stored_NRR3[start : start + BATCH]
-        pixels = augment.crop_views(stored, augment.center_view(len(stored), size), size)
+        pixels = augment.crop_views(stored, augment.center_view(len(stored), size), size, "pad")
         with devices.autocast(device):
             predicted.append(net(pixels)[2].argmax(1))
     return torch.cat(predicted)

@@ -30,7 +30,7 @@ from torch import Tensor
 from distill.data import augment
 from distill.data.loader import ViewBatch
 from distill.data.sampler import Rows
-from distill.recipe import Needs
+from distill.recipe import CROP_AREA, Crop, Needs
 from distill.targets.fast_teacher import TeacherFunction
 from indexes import artifact, devices
 from indexes.artifact import ArtifactError
@@ -90,6 +90,16 @@ class TargetKey:
     kind: Needs
     top: int
     """Number of logits stored per target: K, or C for all of them."""
+    crop: Crop | None = None
+    """The crop of the views, if it is not the default of their size."""
+    crop_area: float = CROP_AREA
+    """The lowest area of resized crops, in 0-1; the default for other crops."""
+
+    @property
+    def digest(self) -> str:
+        """The sha256 (hex) of the key. Default crops do not count, so older caches are found."""
+        default = {"crop": None, "crop_area": CROP_AREA}.items()
+        return artifact.digest(dict(item for item in asdict(self).items() if item not in default))
 
 
 def target_key(
@@ -97,6 +107,8 @@ def target_key(
 ) -> TargetKey:
     """Return the key of a teacher's targets; `top` matters only above FULL_CLASSES classes."""
     num_classes = len(teacher.card.classes)
+    crop = augment.resolve_crop(augmentation.crop, augmentation.size)
+    is_default = crop == augment.resolve_crop(None, augmentation.size)
     return TargetKey(
         shards=artifact.digest(shards.card),
         teacher=teacher.card.digest,
@@ -105,12 +117,14 @@ def target_key(
         view_version=augment.VERSION,
         kind=kind,
         top=num_classes if num_classes <= FULL_CLASSES else min(top, num_classes),
+        crop=None if is_default else crop,
+        crop_area=augmentation.crop_area if crop == "resized" else CROP_AREA,
     )
 
 
 def target_directory(root: Path, shards: Shards, key: TargetKey) -> Path:
     """Return the directory under `root` for the targets of `key`."""
-    return root / f"{shards.directory.resolve().name}-{artifact.digest(key)[:12]}"
+    return root / f"{shards.directory.resolve().name}-{key.digest[:12]}"
 
 
 def find_targets(root: Path, shards: Shards, key: TargetKey, num_views: int = 1) -> Path | None:
@@ -168,11 +182,17 @@ def check_targets(directory: Path, card: Mapping[str, Any], key: TargetKey) -> N
         "color_jitter": "another color jitter of views",
         "view_version": "another view version",
         "top": "another number of logits",
+        "crop": "another crop of views",
+        "crop_area": "another lowest area of crops",
     }
     wanted = asdict(key)
     for field, name in names.items():
-        if (stored := card["key"].get(field)) != wanted[field]:
-            short = [str(value)[:12] for value in (stored, wanted[field])]
+        # An older card lacks the later fields, which then have their defaults.
+        if (stored := card["key"].get(field, getattr(TargetKey, field, None))) != wanted[field]:
+            short = [
+                "the default" if value is None else str(value)[:12]
+                for value in (stored, wanted[field])
+            ]
             raise ArtifactError(
                 f"{directory} holds targets for {name} ({short[0]}, not {short[1]}): "
                 "leave --targets out, or compute them again with `winnow targets`"

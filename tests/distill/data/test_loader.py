@@ -132,4 +132,4 @@ def test_the_loader_gives_every_visit_its_view(world: World) -> None:
         assert np.array_equal(views.index, np.tile(index, 2))
         assert np.array_equal(views.visits, np.concatenate([2 * epoch, 2 * epoch + 1]))
         boxes = augment.draw_boxes(0, key_hash[views.index], views.visits % 3, 32)
-        assert torch.equal(views.pixels, augment.crop_views(stored[views.index], boxes, 32))
+        assert torch.equal(views.pixels, augment.crop_views(stored[views.index], boxes, 32, "pad"))

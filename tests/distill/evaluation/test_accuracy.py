@@ -127,5 +127,5 @@ def test_agreement_with_itself_is_one_and_the_mode_is_restored(world: World) -> 
     wrong = torch.where(torch.arange(30) < 12, (expected + 1) % 3, expected)
     assert agreement(teacher.net, stored, wrong, 32) == pytest.approx(0.6)
     assert not teacher.net.module.training
-    pixels = augment.crop_views(stored, augment.center_view(30, 32), 32)
+    pixels = augment.crop_views(stored, augment.center_view(30, 32), 32, "pad")
     assert torch.equal(expected, teacher(pixels)[2].argmax(1))

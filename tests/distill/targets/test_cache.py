@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from distill.targets.cache import (
     CachedTargets,
     OnlineTargets,
     TargetCache,
+    check_targets,
     file_name,
     find_targets,
     full_logits,
@@ -31,11 +32,13 @@ from distill.targets.fast_teacher import teacher_function
 from distill.targets.precompute import (
     build_target_cache,
 )
+from indexes import artifact
 from indexes.artifact import ArtifactError
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
 from tests.support import distillation
 from tests.support.targets import (
+    AUGMENTATION,
     KINDS,
     VIEWS,
     builder_of,
@@ -126,6 +129,8 @@ def test_several_caches_are_concatenated(world: World, tmp_path: Path) -> None:
         (dict(color_jitter=0.2), "another color jitter of views"),
         (dict(view_version=99), r"another view version \(\d, not 99\)"),
         (dict(top=2), "another number of logits"),
+        (dict(crop="zeros"), r"another crop of views \(the default, not zeros\)"),
+        (dict(crop_area=0.08), r"another lowest area of crops \(0\.35, not 0\.08\)"),
     ],
 )
 def test_targets_of_other_inputs_are_refused_by_name(
@@ -136,6 +141,30 @@ def test_targets_of_other_inputs_are_refused_by_name(
     assert find_targets(
         caches["logits"].parent, world[0], replace(builder_of(world).key, **other)
     ) is None  # fmt: skip
+
+
+def test_the_default_crop_has_no_part_in_the_key(world: World, caches: dict[str, Path]) -> None:
+    """So caches of before there was a choice are found, whose cards do not know the crop."""
+    key = builder_of(world).key
+    assert key == builder_of(world, augmentation=replace(AUGMENTATION, crop="pad")).key
+    assert (key.crop, key.crop_area) == (None, 0.35)
+    older = {name: value for name, value in asdict(key).items() if "crop" not in name}
+    assert key.digest == artifact.digest(older)
+    check_targets(caches["logits"], {"key": older}, key)
+    views = [
+        AUGMENTATION,
+        replace(AUGMENTATION, crop="zeros"),
+        replace(AUGMENTATION, crop="resized"),
+        replace(AUGMENTATION, crop="resized", crop_area=0.08),
+    ]
+    keys = [builder_of(world, augmentation=augmentation).key for augmentation in views]
+    assert len({other.digest for other in keys}) == len(keys)
+    for other in keys[1:]:
+        with pytest.raises(ArtifactError, match=r"another (crop|lowest area)"):
+            check_targets(caches["logits"], {"key": older}, other)
+        assert find_targets(caches["logits"].parent, world[0], other) is None
+    unused = replace(AUGMENTATION, crop="zeros", crop_area=0.5)
+    assert builder_of(world, augmentation=unused).key == keys[1]
 
 
 def test_too_few_views_and_truncated_files_are_refused(world: World, tmp_path: Path) -> None:
