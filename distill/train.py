@@ -77,7 +77,7 @@ def train(setup: Setup) -> list[StudentRun]:
         batches = loader.steps(start * parts, recipe.steps * parts)
         for step in range(start, recipe.steps):
             progress = step / recipe.steps
-            lr = optim.learning_rate(progress, recipe.lr, recipe.drop_at)
+            lr = optim.learning_rate(progress, recipe.lr, recipe.drop_at, recipe.warmup_frac)
             # A student with a later checkpoint than the others waits for its step.
             running = [learner for learner in learners if learner.num_steps <= step]
             for part in range(parts):

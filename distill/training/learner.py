@@ -52,7 +52,14 @@ class Learner:
         self.method.module.to(memory_format=torch.channels_last)
         self.method.train()
         method_optimizer = self.method.own_optimizer()
-        self.scheduled = optim.make_optimizers(self.method, recipe.optimizer, method_optimizer)
+        self.scheduled = optim.make_optimizers(
+            self.method,
+            recipe.optimizer,
+            method_optimizer,
+            weight_decay=recipe.weight_decay,
+            decay_norms=recipe.decay_norms,
+            nesterov=recipe.nesterov,
+        )
         self.optimizers = dict(self.scheduled)
         if method_optimizer is not None:
             self.optimizers["own"] = method_optimizer
@@ -122,16 +129,22 @@ class Learner:
             if isinstance(self._weight, Tensor):
                 self._average_gradients(self._weight)
             optim.set_learning_rate(self.scheduled, lr)
-            if math.isfinite(self.method.max_grad_norm):
-                groups = self.scheduled["sgd"].param_groups  # Muon ignores gradient magnitude
-                clipped = [p for group in groups for p in group["params"]]
-                norm = nn.utils.clip_grad_norm_(clipped, self.method.max_grad_norm)
-                self.observed_meter.add({"grad_norm": norm}, self._weight)
+            self._clip()
             for optimizer in self.optimizers.values():
                 optimizer.step()
             self.num_steps += 1
             if self.average is not None:
                 self.average.update(self.num_steps)
+
+    def _clip(self) -> None:
+        """Clip the gradient to the limit of the recipe, or else of the method; log its norm."""
+        limit = self.recipe.max_grad_norm
+        limit = self.method.max_grad_norm if limit is None else limit or math.inf
+        if math.isfinite(limit):
+            groups = self.scheduled["sgd"].param_groups  # Muon ignores gradient magnitude
+            clipped = [p for group in groups for p in group["params"]]
+            norm = nn.utils.clip_grad_norm_(clipped, limit)
+            self.observed_meter.add({"grad_norm": norm}, self._weight)
 
     def _average_gradients(self, weight: Tensor) -> None:
         grads = [p.grad for p in self.method.parameters() if p.grad is not None]

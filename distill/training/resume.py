@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from distill.distributed import SINGLE, ProcessGroup
+from distill.recipe import Recipe
 from indexes import artifact, checkpoint
 from indexes.checkpoint import LOG
 from indexes.models.net import Net
 from indexes.models.teacher import Card, save_teacher
 
 NUM_LINES = 20  # the last lines of the log, which are copied into the student's card
+RECIPE = {
+    f"recipe.{field.name}": field.default
+    for field in fields(Recipe)
+    if field.default not in (None, MISSING)
+}
+"""Values of recorded inputs that lack a setting of the recipe, because it was added later."""
 
 
 class StudentCheckpoint:
@@ -102,8 +110,8 @@ def forget(directory: Path) -> None:
 
 def refuse_others(directory: Path, recorded: Any, inputs: Mapping[str, Any]) -> None:
     """Raise ArtifactError, which names the differences, unless the recorded inputs are `inputs`."""
-    before = _flat(recorded if isinstance(recorded, Mapping) else {})
-    now = _flat(artifact.plain(inputs))
+    before = RECIPE | _flat(recorded if isinstance(recorded, Mapping) else {})
+    now = RECIPE | _flat(artifact.plain(inputs))
     if before == now:
         return
     different = [

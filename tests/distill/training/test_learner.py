@@ -137,16 +137,25 @@ def test_other_errors_are_not_hidden(
         run(world, tmp_path)
 
 
-def test_large_gradients_are_clipped(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["kd", "hidfd"])
+def test_gradients_are_clipped_to_the_limit_of_the_recipe(
+    world: World, tmp_path: Path, method: str
 ) -> None:
-    kind = method_class(find("distill.methods", "hidfd"))
+    """Without a limit in the recipe, the method's own holds."""
+    own = method_class(find("distill.methods", method)).max_grad_norm
+    own = own if math.isfinite(own) else 0.0
     moved = {}
-    for limit in (math.inf, 1e3, 1e-6):
-        monkeypatch.setattr(kind, "max_grad_norm", limit)
-        directory = run(world, tmp_path / str(limit), "hidfd", steps=1)[0].directory
-        moved[limit] = weights_of(directory)["projector.0.weight"]
+    for limit in (None, own, 0.0, 1e-6, 1e3):
+        recipe = {"max_grad_norm": limit}
+        directory = run(world, tmp_path / str(limit), method, steps=1, recipe=recipe)[0].directory
+        moved[limit] = weights_of(directory)
         logged = [line.get("grad_norm") for line in log_lines(directory) if "terms" in line]
-        assert all((norm is None) == math.isinf(limit) for norm in logged)
-    assert torch.equal(moved[math.inf], moved[1e3])
-    assert not torch.equal(moved[math.inf], moved[1e-6])
+        is_clipped = own if limit is None else limit
+        assert all((norm is not None) == bool(is_clipped) for norm in logged)
+
+    def same_step(first: float | None, second: float | None) -> bool:
+        return all(torch.equal(moved[first][name], moved[second][name]) for name in moved[first])
+
+    assert same_step(None, own)
+    assert same_step(0.0, 1e3)
+    assert not same_step(0.0, 1e-6)

@@ -10,6 +10,7 @@ import pytest
 
 from distill.training.cadence import Cadence
 from distill.training.learner import Learner
+from distill.training.resume import refuse_others
 from indexes import checkpoint
 from indexes.artifact import ArtifactError
 from tests.support.training import World, killed_at, run, same
@@ -30,6 +31,19 @@ def test_a_training_resumes_bit_equal_with(
     assert same(tmp_path / "cut" / "resnet8", tmp_path / "whole" / "resnet8")
     run(world, tmp_path / "plain", steps=6)
     assert not same(tmp_path / "plain" / "resnet8", tmp_path / "whole" / "resnet8")
+
+
+def test_inputs_recorded_before_a_setting_was_added_have_its_default(tmp_path: Path) -> None:
+    added = {"weight_decay": 5e-4, "decay_norms": False, "nesterov": True, "warmup_frac": 0.02}
+    added |= {"max_grad_norm": None, "crop": None, "crop_area": 0.35}
+    before = {"recipe": {"steps": 3, "lr": 0.1}, "student": "resnet8"}
+    now = {**before, "recipe": {**before["recipe"], **added}}
+    refuse_others(tmp_path, before, now)
+    refuse_others(tmp_path, now, before)
+    for name, value in (("weight_decay", 1e-4), ("nesterov", False), ("crop", "zeros")):
+        other = {**now, "recipe": {**now["recipe"], name: value}}
+        with pytest.raises(ArtifactError, match=rf"\(recipe\.{name} was .*, is {value}\)"):
+            refuse_others(tmp_path, before, other)
 
 
 @pytest.mark.slow
