@@ -83,6 +83,8 @@ class TrainingJob:
             size=self.teacher.geometry.size,
             seed=recipe.view_seed if recipe.views else recipe.seed,
             color_jitter=recipe.color_jitter,
+            crop=recipe.crop,
+            crop_area=recipe.crop_area,
         )
 
     @cached_property
@@ -248,9 +250,9 @@ def _build_sampler(job: TrainingJob, dataset: ShardDataset, per_step: int) -> St
     sizes = [len(rows) for _, rows in dataset.sets]
     if job.mix is None:
         return EpochSampler(sizes[0], per_step, seed)
-    num_mixed = min(max(round(job.mix.frac * per_step), 1), per_step - 1)
+    num_first, num_mixed = job.mix.split(per_step)
     return MixedSampler(
-        EpochSampler(sizes[0], per_step - num_mixed, seed),
+        EpochSampler(sizes[0], num_first, seed),
         EpochSampler(sizes[1], num_mixed, seed + 1),
     )
 

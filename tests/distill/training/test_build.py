@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from distill.config import DistillConfig
 from distill.data import augment
+from distill.distributed import SINGLE
 from distill.recipe import Mix, Recipe
-from distill.run import check_students
+from distill.run import check_students, resolve_job
+from distill.training.build import build_setup
 from indexes import artifact
 from indexes.artifact import ArtifactError
 from indexes.shards.reader import Shards
@@ -68,6 +72,23 @@ def test_a_second_set_fills_its_share_of_each_batch(world: World, tmp_path: Path
         run(world, tmp_path / "mixed")
     with pytest.raises(ValueError, match="between 0 and 1"):
         Mix(other, 1.0)
+
+
+def test_epochs_of_a_mix_repeat_the_set_that_is_small_for_its_share(
+    world: World, tmp_path: Path
+) -> None:
+    """59 images and 10, of which a batch of 16 holds 12 and 4: five steps show all of both."""
+    shards, teacher = world
+    images = [distillation.draw_image(number) for number in range(200, 210)]
+    other = distillation.make_shards(tmp_path / "synthetic", teacher, 10, images=images)
+    config = DistillConfig(
+        shards=shards, teacher=teacher, mix=other, mix_frac=0.25, epochs=2, batch_size=16
+    )
+    job = resolve_job(config, "cpu", SINGLE)
+    assert job.recipe.steps == 10
+    sampler = build_setup(job, []).loader.sampler
+    seen = np.concatenate([sampler.indices(step)[0] for step in range(5)])
+    assert len(np.unique(seen)) == 59 + 10
 
 
 def test_two_views_per_image_need_two_fixed_views(world: World, tmp_path: Path) -> None:
