@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from distill.recipe import LR_PER_128, TOP_LOGITS, Needs, Optimizer, Recipe
-from indexes import artifact
-from indexes.command.options import Option, RunConfig, Settings
+from distill.recipe import (
+    CROP_AREA,
+    LR_PER_128,
+    TOP_LOGITS,
+    Crop,
+    Mix,
+    Needs,
+    Optimizer,
+    Recipe,
+    num_steps,
+)
+from indexes import artifact, plugins
+from indexes.command.options import Option, RunConfig, Settings, flag_of
 from indexes.models.builders import split_arguments
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
@@ -51,12 +60,17 @@ class DistillConfig(RunConfig):
     `winnow methods`). Explicit options override the preset."""
     settings: Annotated[Settings, Option(flags=("--set",))] = ()
     """A setting of the method as key=value. Repeat, or separate by spaces."""
+    recipe: Annotated[Settings, Option(flags=("--recipe",))] = ()
+    """A setting of the training without an option of its own, as key=value: view_seed, top_logits,
+    drop_at, warmup_frac, weight_decay, decay_norms, nesterov, max_grad_norm, crop or crop_area.
+    Repeat, or separate by spaces."""
     mix: Annotated[Shards | Path | None, Option(type=Path)] = None
     """A second shard set of the same teacher, such as synthetic images beside real ones."""
     mix_frac: Annotated[float, Option(min=0.0, max=1.0)] = 0.5
     """Share of the --mix shards in every batch, in 0-1."""
     epochs: Annotated[float | None, Option(min=0.001)] = None
-    """Views of each image in the whole training. Default: 30."""
+    """Views of each image in the whole training. With --mix, an epoch ends when every image of
+    both sets was seen. Default: 30."""
     steps: Annotated[int | None, Option(min=1)] = None
     """Number of optimizer steps, instead of --epochs."""
     batch_size: Annotated[int | None, Option(min=4)] = None
@@ -121,6 +135,11 @@ class TargetsConfig(RunConfig):
     stored as one logsumexp. Give the number of classes to store all."""
     color_jitter: Annotated[float, Option(min=0.0, max=1.0)] = 0.0
     """Largest relative change of brightness, contrast and saturation in a view, in 0-1."""
+    crop: Crop | None = None
+    """pad or zeros: a crop of the image with a reflected or a zero margin, up to 64 pixels.
+    resized: a random part of the image. Default: pad up to 64 pixels, resized above."""
+    crop_area: Annotated[float, Option(min=0.001, max=1.0)] = CROP_AREA
+    """Lowest share of the image's area in a resized crop, in 0-1."""
     compile: Annotated[bool | None, Option(flags=("--compile/--no-compile",))] = None
     """Compile the teacher. Default: only on a CPU, from 500,000 views on."""
     seed: int = 0
@@ -140,14 +159,53 @@ def last_shards(runs: Path) -> Path:
     return Path(str(artifact.read_json(note)["shards"]))
 
 
-def resolve_recipe(config: DistillConfig, preset: Mapping[str, Any], num_images: int) -> Recipe:
-    """Return the Recipe: explicit options, then the fields of the preset, then defaults."""
+def resolve_recipe(
+    config: DistillConfig, preset: Mapping[str, Any], num_images: int, mix: Mix | None = None
+) -> Recipe:
+    """Return the Recipe: explicit options, then the fields of the preset, then defaults.
+
+    Options of the command are explicit, and the settings of `recipe`, too. Raises BadSetting for a
+    setting that is unknown, or that has an option of its own.
+    """
     names = ("epochs", "steps", "batch_size", "lr", "optimizer")
     explicit = {name: getattr(config, name) for name in names}
     explicit = {name: value for name, value in explicit.items() if value is not None}
     explicit |= {"seed": config.seed, "accumulate": config.accumulate, "ema": config.ema}
     explicit |= view_settings(config.targets, config.views, config.color_jitter)
-    return make_recipe(preset, explicit, num_images)
+    explicit |= recipe_settings(config.recipe)
+    return make_recipe(preset, explicit, num_images, mix)
+
+
+def recipe_names() -> list[str]:
+    """Return the fields of Recipe that have no option of their own, in their order.
+
+    Example:
+        >>> recipe_names()[:3]
+        ['view_seed', 'top_logits', 'drop_at']
+    """
+    options = {field.name for field in fields(DistillConfig)} | {"compiled"}  # --compile
+    return [field.name for field in fields(Recipe) if field.name not in options]
+
+
+def recipe_settings(settings: Settings) -> dict[str, Any]:
+    """Return the fields of a Recipe that the option --recipe sets.
+
+    Raises BadSetting for a setting that is unknown, or that has an option of its own.
+
+    Example:
+        >>> recipe_settings(["drop_at=0.5,0.75 nesterov=no"])
+        {'drop_at': (0.5, 0.75), 'nesterov': False}
+    """
+    pairs = plugins.split_pairs(settings, "--recipe")
+    options = {field.name for field in fields(DistillConfig)}
+    for name in pairs:
+        option = "compile" if name == "compiled" else name
+        if option in options:
+            raise plugins.BadSetting(
+                f"--recipe takes settings without an option of their own: give {flag_of(option)} "
+                f"instead of {name}"
+            )
+    return plugins.parse(Recipe, pairs, recipe_names())
 
 
 def view_settings(targets: Path | None, views: int, color_jitter: float | None) -> dict[str, Any]:
@@ -170,18 +228,30 @@ def view_settings(targets: Path | None, views: int, color_jitter: float | None) 
         "color_jitter": key["color_jitter"],
         "view_seed": key["seed"],
         "top_logits": key["top"],
+        "crop": key.get("crop"),  # an older card lacks these two
+        "crop_area": key.get("crop_area", CROP_AREA),
     }
 
 
-def make_recipe(preset: Mapping[str, Any], explicit: Mapping[str, Any], num_images: int) -> Recipe:
-    """Return the Recipe of a preset's fields and explicit ones, which win; 30 epochs by default."""
+def make_recipe(
+    preset: Mapping[str, Any],
+    explicit: Mapping[str, Any],
+    num_images: int,
+    mix: Mix | None = None,
+) -> Recipe:
+    """Return the Recipe of a preset's fields and explicit ones, which win; 30 epochs by default.
+
+    `num_images` are the training images of the first set.
+    """
     fields = {**preset, **explicit}
     if "epochs" in explicit and "steps" not in explicit:
         fields.pop("steps", None)
     epochs = fields.pop("epochs", EPOCHS)
     batch_size = fields.setdefault("batch_size", Recipe.batch_size)
     fields.setdefault("lr", LR_PER_128 * batch_size / 128)
-    fields.setdefault("steps", max(1, math.ceil(epochs * num_images / batch_size)))
+    if "steps" not in fields:
+        parts = fields.get("accumulate", Recipe.accumulate)
+        fields["steps"] = num_steps(epochs, num_images, batch_size, mix, parts)
     return Recipe(**fields)
 
 

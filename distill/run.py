@@ -15,7 +15,7 @@ from distill.config import (
     resolve_recipe,
     student_directories,
 )
-from distill.data.augment import Augmentation
+from distill.data.augment import Augmentation, resolve_crop
 from distill.data.sampler import split_heldout
 from distill.distributed import ProcessGroup, init_distributed
 from distill.evaluation.compare import Comparison
@@ -136,10 +136,11 @@ def resolve_job(config: DistillConfig, device: str, group: ProcessGroup) -> Trai
     if config.preset:
         preset = plugins.preset(method, config.preset)
     num_images = len(split_heldout(shards.columns["key_hash"]).train)
-    num_images += len(mix.shards) if mix else 0
-    recipe = resolve_recipe(config, preset.recipe, num_images)
+    recipe = resolve_recipe(config, preset.recipe, num_images, mix)
+    resolve_crop(recipe.crop, teacher.geometry.size)  # reports a crop that does not fit
     compiled = config.compile
     if compiled is None:
+        num_images += len(mix.shards) if mix else 0
         num_views = recipe.views * num_images or recipe.steps * recipe.batch_size
         compiled = compile_pays(device, num_views)
     return TrainingJob(
@@ -178,7 +179,11 @@ def precompute_targets(config: TargetsConfig) -> Path:
             shards=shards,
             teacher=teacher,
             augmentation=Augmentation(
-                size=teacher.geometry.size, seed=config.seed, color_jitter=config.color_jitter
+                size=teacher.geometry.size,
+                seed=config.seed,
+                color_jitter=config.color_jitter,
+                crop=config.crop,
+                crop_area=config.crop_area,
             ),
             kind=config.keep,
             top=config.top,

@@ -202,23 +202,14 @@ def configure(cls: type[T], settings: Sequence[str] | Mapping[str, Any] = (), **
     """Build a frozen dataclass from a mapping, or from `key=value` strings.
 
     A string may hold several pairs, separated by spaces. A value given as text is parsed by the
-    type of its field: bool, int, float, str, Literal, or one of these or None. Raises BadSetting
+    type of its field: bool, int, float, str, Literal, one of these or None, or several of these,
+    separated by commas. Raises BadSetting
     for an unknown key (with the nearest), an invalid value, or a field that has no default.
 
     Example: `configure(odsd.Config, {"prototypes": "kmeans", "num_prototypes": 8})`
     """
-    if not isinstance(settings, Mapping):
-        settings = dict(_pair(text) for text in " ".join(settings).split())
-    hints = typing.get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]
-    values: dict[str, Any] = dict(defaults)
-    for key, value in settings.items():
-        if key not in fields:
-            known = ", ".join(fields) or "none"
-            raise BadSetting(
-                f"there is no setting {key!r}.{nearest(key, fields)} Available: {known}"
-            )
-        values[key] = _read(key, value, hints[key]) if isinstance(value, str) else value
+    values = {**defaults, **parse(cls, split_pairs(settings, "--set"), fields)}
     without = [
         field.name
         for field in dataclasses.fields(cls)
@@ -232,11 +223,44 @@ def configure(cls: type[T], settings: Sequence[str] | Mapping[str, Any] = (), **
     return cls(**values)
 
 
-def _pair(text: str) -> tuple[str, str]:
-    key, separator, value = text.partition("=")
-    if not separator:
-        raise BadSetting(f"--set takes key=value, not {text!r}")
-    return key, value
+def split_pairs(settings: Sequence[str] | Mapping[str, Any], flag: str) -> dict[str, Any]:
+    """Return a mapping as it is, or the `key=value` strings of the option `flag` as a mapping.
+
+    Raises BadSetting for a string without `=`.
+
+    Example:
+        >>> split_pairs(["a=1 b=2", "c=3"], "--set")
+        {'a': '1', 'b': '2', 'c': '3'}
+    """
+    if isinstance(settings, Mapping):
+        return dict(settings)
+    pairs = {}
+    for text in " ".join(settings).split():
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise BadSetting(f"{flag} takes key=value, not {text!r}")
+        pairs[key] = value
+    return pairs
+
+
+def parse(cls: type[Any], values: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Return values for some `fields` of a dataclass, each text parsed by the type of its field.
+
+    Raises BadSetting for a key that is not one of `fields` (with the nearest), or a wrong value.
+
+    Example: `parse(Recipe, {"drop_at": "0.5,0.75"}, ["drop_at"])`
+    """
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in fields:
+            known = ", ".join(fields) or "none"
+            raise BadSetting(
+                f"there is no setting {key!r}.{nearest(key, fields)} Available: {known}"
+            )
+    return {
+        key: _read(key, value, hints[key]) if isinstance(value, str) else value
+        for key, value in values.items()
+    }
 
 
 def _read(key: str, text: str, hint: Any) -> Any:
@@ -252,6 +276,8 @@ def _read(key: str, text: str, hint: Any) -> Any:
         if text.lower() == "none" and type(None) in arguments:
             return None
         return _read(key, text, next(kind for kind in arguments if kind is not type(None)))
+    if origin is tuple:
+        return tuple(_read(key, part, arguments[0]) for part in text.split(","))
     if hint is bool:
         if text.lower() in {"true", "yes", "1", "on"}:
             return True

@@ -1,4 +1,8 @@
-"""Directives that read the code: `{commands}` lists the commands, `{settings}` a plug-in."""
+"""Directives that read the code.
+
+`{commands}` lists the commands, `{settings}` the settings of a plug-in, `{recipe}` those of a
+training.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,8 @@ from sphinx.util.docutils import SphinxDirective
 from typer.models import ArgumentInfo, OptionInfo
 
 import winnow
+from distill.config import recipe_names
+from distill.recipe import Recipe
 from indexes.command.options import field_docs, field_types
 
 
@@ -44,6 +50,15 @@ class Settings(SphinxDirective):
         module = importlib.import_module(self.arguments[0])
         self.env.note_dependency(inspect.getfile(module))
         return self.parse_text_to_nodes("\n".join(settings_lines(module)))
+
+
+class RecipeSettings(SphinxDirective):
+    """The settings of a training that `--recipe` takes."""
+
+    def run(self) -> list[nodes.Node]:
+        """The parsed table."""
+        self.env.note_dependency(inspect.getfile(Recipe))
+        return self.parse_text_to_nodes("\n".join(field_lines(Recipe, recipe_names())))
 
 
 def commands(app: typer.Typer) -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -102,6 +117,8 @@ def values_of(kind: Any) -> str:
         return ", ".join(f"`{choice}`" for choice in arguments)
     if typing.get_origin(kind) is list:
         return "text, repeatable"
+    if typing.get_origin(kind) is tuple:
+        return f"{values_of(arguments[0])}s, separated by commas"
     if arguments:
         return " or ".join(values_of(member) for member in arguments if member is not type(None))
     return {bool: "on or off", int: "integer", float: "number", str: "text", Path: "path"}[kind]
@@ -116,20 +133,24 @@ def default_of(parameter: inspect.Parameter) -> str:
 
 def settings_lines(module: Any) -> Iterator[str]:
     """Settings (name, type, default, meaning) and presets of a plug-in, as Markdown."""
-    docs = field_docs(module.Config)
-    fields = dataclasses.fields(module.Config)
-    if fields:
-        yield "| setting | type | default | meaning |\n| --- | --- | --- | --- |"
-    types_of = field_types(module.Config)
-    for field in fields:
-        value = "" if field.default is dataclasses.MISSING else f"`{field.default}`"
-        meaning = docs.get(field.name, "")
-        yield row([f"`{field.name}`", values_of(types_of[field.name][0]), value, meaning])
-    if not fields:
+    names = [field.name for field in dataclasses.fields(module.Config)]
+    if names:
+        yield from field_lines(module.Config, names)
+    else:
         yield "It takes no settings."
     presets = getattr(module, "PRESETS", {})
     if presets:
         yield f"\nPresets: {', '.join(f'`{name}`' for name in presets)}."
+
+
+def field_lines(cls: type[Any], names: list[str]) -> Iterator[str]:
+    """A table of these fields of a dataclass (name, type, default, meaning), as Markdown."""
+    docs, types_of = field_docs(cls), field_types(cls)
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    yield "| setting | type | default | meaning |\n| --- | --- | --- | --- |"
+    for name in names:
+        value = "" if defaults[name] is dataclasses.MISSING else f"`{defaults[name]}`"
+        yield row([f"`{name}`", values_of(types_of[name][0]), value, docs.get(name, "")])
 
 
 def row(cells: list[str]) -> str:
@@ -138,7 +159,8 @@ def row(cells: list[str]) -> str:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Registers both directives."""
+    """Registers the directives."""
     app.add_directive("commands", Commands)
     app.add_directive("settings", Settings)
+    app.add_directive("recipe", RecipeSettings)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -18,10 +18,10 @@ from tests.support import distillation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FLAGS = {
-    "distill": "shards teacher student method preset set mix mix-frac "
+    "distill": "shards teacher student method preset set recipe mix mix-frac "
     "epochs steps batch-size lr optimizer views targets color-jitter compile accumulate ema seed "
     "eval out memory-gib workers fresh runs device trust-builder json quiet verbose log-format",
-    "targets": "shards teacher views keep top color-jitter compile seed "
+    "targets": "shards teacher views keep top color-jitter crop crop-area compile seed "
     "verify runs device trust-builder json quiet verbose log-format",
     "evaluate": "teacher out runs device trust-builder json quiet verbose log-format",
     "train-teacher": "classes out builder size epochs batch-size lr seed device json quiet "
@@ -130,9 +130,42 @@ def test_a_preset_and_a_second_shard_set_work(runs: Path) -> None:
     assert "reused:" in artifact.read_card(directory, "teacher")["builder"]
 
 
+def test_settings_of_the_training_reach_students_and_targets(runs: Path, tmp_path: Path) -> None:
+    settings = "crop=resized crop_area=0.08 weight_decay=0.0001 nesterov=no drop_at=0.5"
+    common = ["--runs", runs, "--device", "cpu"]
+    code, output = call("targets", *common, "--views", 2, "--crop", "resized", "--crop-area", 0.08)
+    assert code == 0, output
+    words = ["distill", *common, "--student", "resnet8", "--steps", 2, "--batch-size", 16]
+    words += ["--method", "kd", "--out", tmp_path / "x"]
+    code, output = call(*words, "--views", 2, "--recipe", settings)
+    assert code == 0, output
+    assert "reading the teacher's logits of 2 views" in output
+    assert "teacher targets" not in output, "the targets of these crops were there"
+    recipe = artifact.read_card(tmp_path / "x", "teacher")["record"]["inputs"]["recipe"]
+    assert (recipe["crop"], recipe["crop_area"], recipe["drop_at"]) == ("resized", 0.08, [0.5])
+    assert (recipe["weight_decay"], recipe["nesterov"]) == (0.0001, False)
+    code, output = call(*words, "--views", 2)
+    assert code == 3
+    assert "recipe.crop was resized, is None" in output
+    (directory,) = (
+        path for path in (runs / "targets").iterdir()
+        if artifact.read_card(path, "targets")["key"].get("crop") == "resized"
+    )  # fmt: skip
+    words[-1] = tmp_path / "y"
+    code, output = call(*words, "--targets", directory, "--recipe", "crop=zeros")
+    assert code == 3
+    assert "holds targets for another crop of views (resized, not zeros)" in output
+    code, output = call(*words, "--targets", directory)
+    assert code == 0, output
+    recipe = artifact.read_card(tmp_path / "y", "teacher")["record"]["inputs"]["recipe"]
+    assert (recipe["crop"], recipe["crop_area"]) == ("resized", 0.08)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--recipe", "lr=3"], "give --lr instead of lr"),
+        (["--recipe", "crops=pad"], "Did you mean 'crop'?"),
         (["--method", "kd3", "--preset", "faithfull"], "Did you mean 'faithful'?"),
         (
             ["--method", "kd", "--preset", "faithful"],

@@ -25,6 +25,7 @@ class Config:
     exact: bool = False
     balance: Literal["global", "quota"] = "global"
     limit: int | None = None
+    shares: tuple[float, ...] | None = None
 
 
 def test_plug_ins_are_listed_and_found_by_file_name() -> None:
@@ -177,6 +178,8 @@ def test_settings_are_typed() -> None:
     config = plugins.configure(Config, ["temperature=2 views=3", "exact=yes", "limit=7"])
     assert config == Config(temperature=2.0, views=3, exact=True, limit=7)
     assert plugins.configure(Config, ["limit=none"]).limit is None
+    for text, shares in (("0.5,0.75", (0.5, 0.75)), ("0.5", (0.5,)), ("none", None)):
+        assert plugins.configure(Config, [f"shares={text}"]).shares == shares
 
 
 @pytest.mark.parametrize(
