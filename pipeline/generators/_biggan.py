@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,68 @@ SMALLEST, LARGEST = 8, 256  # limits of the side of images, which is a power of 
 START = 4  # side of the generator's first feature map
 LAST = 8  # side of the discriminator's last feature map
 MOST = 4  # channels of the widest layer, as a multiple of `width`
+HIDDEN = 1024  # features between the two layers of the normed feature head (SOURCE)
+STD = 0.02  # of normal initial weights (SOURCE)
+# BigGAN's channels by the side, as multiples of `width` (SOURCE). The generator's are listed from
+# its first map of 4 pixels on, and the discriminator's behind the image. Smaller sides take a part
+# of the entry of 32 pixels.
+GENERATOR_CHANNELS = {
+    32: (4, 4, 4, 4),
+    64: (16, 16, 8, 4, 2),
+    128: (16, 16, 8, 4, 2, 1),
+    256: (16, 16, 8, 8, 4, 2, 1),
+}
+DISCRIMINATOR_CHANNELS = {
+    32: (4, 4, 4, 4),
+    64: (1, 2, 4, 8, 16),
+    128: (1, 2, 4, 8, 16, 16),
+    256: (1, 2, 4, 8, 8, 16, 16),
+}
+Channels = Literal["tapered", "biggan"]
+Initial = Literal["orthogonal", "normal"]
+FeatureHead = Literal["linear", "normed"]
 
 
 def check_side(side: int) -> None:
     """Raise ValueError unless `side` is a power of two that these nets support."""
     if side & (side - 1) or not SMALLEST <= side <= LARGEST:
         raise ValueError(f"pixels={side}: must be a power of two from {SMALLEST} to {LARGEST}")
+
+
+def generator_widths(side: int, width: int, channels: Channels) -> list[int]:
+    """Return the channels of the generator's maps, from 4 pixels to `side` pixels.
+
+    tapered: `width` at full resolution, and four times as many at most (OURS). biggan: BigGAN's
+    table (SOURCE).
+
+    Example:
+        >>> generator_widths(32, 8, "tapered"), generator_widths(32, 8, "biggan")
+        ([32, 32, 16, 8], [32, 32, 32, 32])
+    """
+    ups = (side // START).bit_length() - 1
+    multiples = [min(MOST, 2**left) for left in range(ups, -1, -1)]
+    if channels == "biggan":
+        multiples = list(GENERATOR_CHANNELS[max(side, 32)][: ups + 1])
+    return [width * multiple for multiple in multiples]
+
+
+def discriminator_widths(side: int, width: int, channels: Channels) -> tuple[list[int], int]:
+    """Return the channels of the discriminator's maps behind the image, and the number of halvings.
+
+    The first blocks halve the side, and the others keep it. tapered ends at 8 pixels with two
+    blocks that keep it (OURS). biggan is BigGAN's table (SOURCE): it ends at 4 pixels with one such
+    block, or with two at 8 pixels for images of 32 pixels.
+
+    Example:
+        >>> discriminator_widths(64, 8, "tapered"), discriminator_widths(64, 8, "biggan")
+        (([8, 16, 32, 32, 32], 3), ([8, 16, 32, 64, 128], 4))
+    """
+    downs = max(1, (side // LAST).bit_length() - 1)
+    multiples = [min(MOST, 2**step) for step in range(downs + 2)]
+    if channels == "biggan":
+        multiples = list(DISCRIMINATOR_CHANNELS[max(side, 32)][: downs + 2])
+        downs = downs if side <= 32 else len(multiples) - 1
+    return [width * multiple for multiple in multiples], downs
 
 
 class ClassNorm(nn.Module):
@@ -95,17 +151,24 @@ class Down(nn.Module):
 class Generator(nn.Module):
     """The generator: maps z [B, Z] and classes [B] to images [B, 3, P, P] in [-1, 1]."""
 
-    def __init__(self, side: int, width: int, num_classes: int) -> None:
+    def __init__(
+        self,
+        side: int,
+        width: int,
+        num_classes: int,
+        *,
+        channels: Channels = "tapered",
+        initial: Initial = "orthogonal",
+    ) -> None:
         super().__init__()
         check_side(side)
         self.num_classes = num_classes
-        steps = (side // START).bit_length() - 1
-        widths = [width * min(MOST, 2**left) for left in range(steps, -1, -1)]
+        widths = generator_widths(side, width, channels)
         self.first = nn.Linear(LATENT, START * START * widths[0])
         self.blocks = nn.ModuleList([Up(a, b, num_classes) for a, b in pairwise(widths)])
         self.norm = nn.BatchNorm2d(widths[-1])
         self.last = nn.Conv2d(widths[-1], 3, 3, padding=1)
-        _initialize(self)
+        _initialize(self, initial)
 
     def forward(self, z_BZ: Tensor, class_B: Tensor) -> Tensor:
         """Return images [B, 3, P, P] in [-1, 1], float32, of z [B, Z] and classes [B] (SOURCE).
@@ -129,23 +192,38 @@ class Discriminator(nn.Module):
 
     The adversarial head gives scores [B]. The ADC head gives logits [B, 2C]: column 2k stands for a
     real image of class k, and column 2k + 1 for a synthetic one. The feature head gives h_D
-    [B, D_T] in the teacher's feature space.
+    [B, D_T] in the teacher's feature space: linear is one plain layer (OURS), normed is the
+    release's two layers with spectral norm and no activation in between (SOURCE).
     """
 
-    def __init__(self, side: int, width: int, num_classes: int, num_features: int) -> None:
+    def __init__(
+        self,
+        side: int,
+        width: int,
+        num_classes: int,
+        num_features: int,
+        *,
+        channels: Channels = "tapered",
+        initial: Initial = "orthogonal",
+        feature_head: FeatureHead = "linear",
+    ) -> None:
         super().__init__()
         check_side(side)
-        num_downs = max(1, (side // LAST).bit_length() - 1)
-        widths = [3, *(width * min(MOST, 2**step) for step in range(num_downs + 2))]
+        widths, num_downs = discriminator_widths(side, width, channels)
         self.blocks = nn.ModuleList(
             Down(a, b, halve=number < num_downs, first=number == 0)
-            for number, (a, b) in enumerate(pairwise(widths))
+            for number, (a, b) in enumerate(pairwise([3, *widths]))
         )
         self.adversarial = nn.Linear(widths[-1], 1)
         self.adc = nn.Linear(widths[-1], 2 * num_classes)
-        _initialize(self)
+        self.features: nn.Module
+        if feature_head == "normed":
+            layers = nn.Linear(widths[-1], HIDDEN), nn.Linear(HIDDEN, num_features)
+            self.features = nn.Sequential(*layers)
+        _initialize(self, initial)
         # No spectral norm on this head, because the norm of the teacher's features is arbitrary.
-        self.features = nn.Linear(widths[-1], num_features)
+        if feature_head == "linear":
+            self.features = nn.Linear(widths[-1], num_features)
 
     def forward(self, images_B3PP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (adversarial [B], ADC [B, 2C], h_D [B, D_T]), float32 (arXiv 2412.13525)."""
@@ -158,10 +236,16 @@ class Discriminator(nn.Module):
             return realness_B, self.adc(pooled_BD), self.features(pooled_BD)
 
 
-def _initialize(net: nn.Module) -> None:
-    """Initialize weights orthogonally, as in BigGAN; norm layers keep their values."""
+def _initialize(net: nn.Module, initial: Initial) -> None:
+    """Initialize the weights in place; norm layers keep their values.
+
+    orthogonal: as in BigGAN, with biases of zero. normal: as in the release of HiDFD, a normal
+    distribution for weights and embeddings; biases keep torch's initial values.
+    """
     for layer in net.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        if initial == "normal" and isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding)):
+            nn.init.normal_(layer.weight, std=STD)
+        elif initial == "orthogonal" and isinstance(layer, (nn.Conv2d, nn.Linear)):
             nn.init.orthogonal_(layer.weight)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
@@ -175,7 +259,7 @@ def to_channels_last(net: Net, device: str) -> Net:
 
 
 def with_spectral_norm(net: Net) -> Net:
-    """Add spectral norm to every convolution and Linear of `net` but the head `features`."""
+    """Add spectral norm to every convolution and Linear of `net` but a linear head `features`."""
     for name, layer in list(net.named_modules()):
         if isinstance(layer, (nn.Conv2d, nn.Linear)) and name != "features":
             spectral_norm(layer)

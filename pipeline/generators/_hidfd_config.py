@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from pipeline.generators._biggan import Channels, FeatureHead, Initial
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -16,16 +18,39 @@ class Config:
     size."""
     width: int = 64
     """Channels at full resolution. Smaller feature maps have up to four times as many."""
+    channels: Channels = "tapered"
+    """Channels by resolution: tapered halves them towards full resolution (OURS), biggan has
+    BigGAN's table for 32 to 256 pixels, in multiples of width."""
+    initial: Initial = "orthogonal"
+    """Initial weights: orthogonal as in BigGAN, or normal with a standard deviation of .02."""
+    feature_head: FeatureHead = "linear"
+    """The discriminator's feature head: one linear layer (OURS), or two layers with spectral
+    norm (normed)."""
     epochs: float = 400.0
     """Training epochs over the shards."""
     batch: int = 100
     """Images per step, real and synthetic each."""
+    mirror: bool = True
+    """Mirror half of the real images at random (OURS)."""
+    fresh_fakes: bool = False
+    """Generate other images for the generator's update than for the discriminator's. Without it
+    one batch serves both, at less cost (OURS)."""
     lr_generator: float = 2e-4
     """Learning rate of the generator (Adam)."""
     lr_discriminator: float = 2e-4
     """Learning rate of the discriminator (Adam)."""
     ema: float = 0.9999
-    """Decay of the averaged generator, at most (1 + k) / (10 + k) in step k (OURS)."""
+    """Decay of the averaged generator."""
+    ema_start: int = 0
+    """Step at which averaging starts; until then the average is a copy. 0 starts at once, with a
+    decay of at most (1 + k) / (10 + k) in step k (OURS)."""
+    use_ema: bool = True
+    """Sample the averaged generator, not the last one."""
+    standing_stats: bool = True
+    """Estimate the sampled generator's BatchNorm statistics anew at the end (BigGAN's standing
+    statistics). Without it they are the running ones."""
+    stretch: bool = False
+    """Stretch the values of each sampled image to the full range from 0 to 255."""
     trans: float = 0.1
     """Weight of the feature transfer loss L_trans."""
     blend: float = 0.1
@@ -47,7 +72,7 @@ class Config:
     """The teacher sees the synthetic images in every k-th step only (OURS)."""
 
     def __post_init__(self) -> None:
-        least = {"width": 1, "batch": 2, "update_steps": 1, "teacher_every": 1}
+        least = {"width": 1, "batch": 2, "ema_start": 0, "update_steps": 1, "teacher_every": 1}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {value}")
@@ -62,7 +87,21 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "faithful": {"agree": 0.0, "pairs": "batch", "teacher_every": 1},
+    # The release's settings; pipeline/generators/hidfd.py lists the differences that remain.
+    "faithful": {
+        "channels": "biggan",
+        "initial": "normal",
+        "feature_head": "normed",
+        "mirror": False,
+        "fresh_fakes": True,
+        "ema_start": 1000,
+        "use_ema": False,
+        "standing_stats": False,
+        "stretch": True,
+        "agree": 0.0,
+        "pairs": "batch",
+        "teacher_every": 1,
+    },
     # For a CPU: about 2,500 steps on 5,000 images.
     "small": {
         "width": 32,

@@ -2,11 +2,12 @@
 
 B images of a batch, P their side, Z the latent width, C classes, D_T the width of the teacher's
 features. Discriminator and generator are trained on the same synthetic images, so that one pass of
-the generator and one of the teacher serve both (OURS).
+the generator and one of the teacher serve both (OURS), unless `fresh_fakes` is set.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -41,10 +42,16 @@ class Training:
         num_features = images.features.shape[2]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            average = _biggan.Generator(side, config.width, self.num_classes)
-            generator = _biggan.Generator(side, config.width, self.num_classes)
+            average = hidfd_generator(config, side, self.num_classes)
+            generator = hidfd_generator(config, side, self.num_classes)
             discriminator = _biggan.Discriminator(
-                side, config.width, self.num_classes, num_features
+                side,
+                config.width,
+                self.num_classes,
+                num_features,
+                channels=config.channels,
+                initial=config.initial,
+                feature_head=config.feature_head,
             )
             for net in (generator, discriminator):  # after both nets: it draws random numbers too
                 _biggan.with_spectral_norm(net)
@@ -60,37 +67,52 @@ class Training:
         self.seen_C = torch.zeros(self.num_classes, device=device)  # n_k
 
     def step(self, number: int) -> dict[str, Tensor]:
-        """Train the discriminator and the generator for one step on the same synthetic images.
+        """Train the discriminator and the generator for one step.
 
         Return the loss terms by name, each a scalar (arXiv 2412.13525).
         """
         config = self.config
         random = torch.Generator().manual_seed(hash64(f"{self.seed} {number}".encode()) >> 1)
         real, teacher_real, real_class = self._real(number, random)
-        fake_class, z = (
-            tensor.to(self.device) for tensor in _draw(config.batch, self.num_classes, random)
-        )
+        fake_class, z = self._drawn(random)
         if config.pairs == "class":
             order, fake_class = real_class.sort(stable=True).indices, fake_class.sort().values
             real, teacher_real, real_class = real[order], teacher_real[order], real_class[order]
-        with _biggan.normed_weights_cached(self.generator), devices.autocast(self.device):
-            fake = self.generator(z, fake_class)
-        teacher_fake = logits = None
-        if number % config.teacher_every == 0:
-            with devices.autocast(self.device):
-                pixels = teacher_view((fake + 1) / 2, self.teacher.geometry)
-                _, teacher_fake, logits = self.teacher.net(pixels)
+        taught = number % config.teacher_every == 0
+        with torch.set_grad_enabled(not config.fresh_fakes):
+            fake, teacher_fake, logits = self._fakes(z, fake_class, taught=taught)
         terms = self._discriminate(
             (real, fake.detach()),
             (real_class, fake_class),
             (teacher_real, None if teacher_fake is None else teacher_fake.detach()),
         )
+        if config.fresh_fakes:
+            fake_class, z = self._drawn(random)
+            fake, _, logits = self._fakes(z, fake_class, taught=taught)
         terms |= self._generate(fake, fake_class, logits)
         if (number + 1) % config.update_steps == 0 and bool(self.seen_C.sum() > 0):
             self.counts_C = losses.updated_counts(self.counts_C, self.seen_C)
             self.seen_C = torch.zeros_like(self.seen_C)
-        self._load_average(1 - min(config.ema, (1 + number) / (10 + number)))
+        self._load_average(1 - average_decay(config, number))
         return terms
+
+    def _drawn(self, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw classes [B] and z [B, Z] on the device."""
+        class_B, z_BZ = _draw(self.config.batch, self.num_classes, random)
+        return class_B.to(self.device), z_BZ.to(self.device)
+
+    def _fakes(
+        self, z_BZ: Tensor, class_B: Tensor, *, taught: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return images [B, 3, P, P], and the teacher's features and logits of them if `taught`."""
+        with _biggan.normed_weights_cached(self.generator), devices.autocast(self.device):
+            fake = self.generator(z_BZ, class_B)
+        if not taught:
+            return fake, None, None
+        with devices.autocast(self.device):
+            pixels = teacher_view((fake + 1) / 2, self.teacher.geometry)
+            _, features, logits = self.teacher.net(pixels)
+        return fake, features, logits
 
     def _real(self, step: int, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return the real images of a step, their features and labels; an epoch has each once."""
@@ -100,7 +122,7 @@ class Training:
             self._order(epoch)[offset]
             for epoch, offset in zip(epochs.tolist(), offsets.tolist(), strict=True)
         ]
-        mirrored = torch.randint(2, (len(rows),), generator=random)
+        mirrored = torch.randint(2 if self.config.mirror else 1, (len(rows),), generator=random)
         return self.images.view(torch.tensor(rows).to(self.device), mirrored.to(self.device))
 
     def _order(self, epoch: int) -> list[int]:
@@ -166,11 +188,18 @@ class Training:
         self.optimizers[net].step()
 
     def _load_average(self, share: float) -> None:
-        """Move the average by `share` of the way to the generator's normed weights."""
+        """Move the average by `share` of the way to the generator's normed weights.
+
+        Its BatchNorm statistics follow only if they are not estimated anew.
+        """
         weights = _biggan.weights_as_applied(self.generator, self.average)
+        averaged: list[tuple[str, Tensor]] = [*self.average.named_parameters()]
+        if not self.config.standing_stats:
+            averaged += self.average.named_buffers()
         with torch.no_grad():
-            for name, value in self.average.named_parameters():
-                value.lerp_(weights[name], share)
+            for name, value in averaged:
+                if value.is_floating_point():
+                    value.lerp_(weights[name], share)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the training; see pipeline.generation.base.Trainer."""
@@ -191,11 +220,24 @@ class Training:
         self.seen_C = state["seen"].to(self.device)
 
     def result(self) -> dict[str, Tensor]:
-        """Return the averaged generator's tensors, such as weights [D, D, 3, 3].
+        """Return the sampled generator's tensors, such as weights [D, D, 3, 3].
 
-        Its BatchNorm statistics are estimated anew, as in BigGAN (SOURCE).
+        It is the averaged generator, or the last one without `use_ema`. Its BatchNorm statistics
+        are estimated anew if `standing_stats` is set, as in BigGAN (SOURCE).
         """
-        net = self.average.train()
+        net = self.average
+        if not self.config.use_ema:
+            net = copy.deepcopy(net)
+            self.generator.eval()  # in training mode, reading a normed weight changes it
+            net.load_state_dict(_biggan.weights_as_applied(self.generator, net))
+            self.generator.train()
+        if self.config.standing_stats:
+            self._settle(net)
+        return net.eval().state_dict()
+
+    def _settle(self, net: nn.Module) -> None:
+        """Estimate the BatchNorm statistics of a generator anew, in place."""
+        net.train()
         for layer in net.modules():
             if isinstance(layer, nn.BatchNorm2d):
                 layer.reset_running_stats()
@@ -203,9 +245,8 @@ class Training:
         random = torch.Generator().manual_seed(hash64(f"{self.seed} settle".encode()) >> 1)
         with torch.no_grad(), devices.autocast(self.device):
             for _ in range(STATISTICS_BATCHES):
-                classes, z = _draw(self.config.batch, self.num_classes, random)
-                net(z.to(self.device), classes.to(self.device))
-        return net.eval().state_dict()
+                class_B, z_BZ = self._drawn(random)
+                net(z_BZ, class_B)
 
     def _nets(self) -> list[tuple[str, nn.Module]]:
         return [
@@ -213,6 +254,30 @@ class Training:
             ("discriminator", self.discriminator),
             ("average", self.average),
         ]
+
+
+def hidfd_generator(config: Config, side: int, num_classes: int) -> _biggan.Generator:
+    """Return the generator of a configuration, without spectral norm."""
+    return _biggan.Generator(
+        side, config.width, num_classes, channels=config.channels, initial=config.initial
+    )
+
+
+def average_decay(config: Config, number: int) -> float:
+    """Return the decay of the averaged generator in step `number`, counted from 0.
+
+    With `ema_start`, it is 0 before that step, counted from 1 as in the release (SOURCE), and `ema`
+    from it on. Else it is `ema`, but at most (1 + k) / (10 + k) in step k (OURS).
+
+    Example:
+        >>> [average_decay(Config(ema_start=1000), number) for number in (0, 998, 999)]
+        [0.0, 0.0, 0.9999]
+        >>> round(average_decay(Config(), 0), 2)
+        0.1
+    """
+    if config.ema_start:
+        return config.ema if number + 1 >= config.ema_start else 0.0
+    return min(config.ema, (1 + number) / (10 + number))
 
 
 def _draw(num: int, num_classes: int, random: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -145,6 +145,9 @@ def test_another_side_and_rarer_teacher_passes_work(world: World, tmp_path: Path
 def test_the_faithful_preset_uses_the_settings_of_the_paper() -> None:
     config = configure(hidfd.Config, (), **hidfd.PRESETS["faithful"])
     assert (config.agree, config.pairs, config.teacher_every) == (0, "batch", 1)
+    assert (config.channels, config.initial, config.feature_head) == ("biggan", "normal", "normed")
+    assert (config.mirror, config.fresh_fakes, config.stretch) == (False, True, True)
+    assert (config.ema_start, config.use_ema, config.standing_stats) == (1000, False, False)
     assert (config.trans, config.blend, config.frequency) == (0.1, 0.1, 0.1)
     assert (config.batch, config.epochs, config.ema, config.beta) == (100, 400, 0.9999, 0.9999)
     assert config.lr_generator == config.lr_discriminator == 2e-4
@@ -153,7 +156,7 @@ def test_the_faithful_preset_uses_the_settings_of_the_paper() -> None:
 @pytest.mark.parametrize(
     "bad",
     [{"width": 0}, {"batch": 1}, {"beta": 1.0}, {"ema": 1.0}, {"epochs": 0.0}, {"trans": -0.1},
-     {"update_steps": 0}, {"teacher_every": 0}, {"frequency": float("nan")}],
+     {"update_steps": 0}, {"teacher_every": 0}, {"ema_start": -1}, {"frequency": float("nan")}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
