@@ -21,14 +21,21 @@ from typing import TYPE_CHECKING
 from indexes.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from distill.cli import MethodEntry, list_methods, list_students
+    from distill.cli import list_students
+    from distill.cli_methods import (
+        MethodDescription,
+        MethodEntry,
+        describe_method,
+        list_methods,
+    )
     from distill.config import DistillConfig, TargetsConfig
     from distill.evaluation.compare import Comparison
     from distill.evaluation.config import EvaluateConfig
     from distill.evaluation.run import evaluate
     from distill.exporters.config import ExportConfig
     from distill.exporters.run import Export, export
-    from distill.method import Batch, Method, MethodError, Preset, weighted_mean
+    from distill.method import Batch, Method, MethodError, weighted_mean
+    from distill.presets import Preset
     from distill.run import distill, precompute_targets
     from distill.teachers.config import ImportTeacherConfig, TrainTeacherConfig
     from distill.teachers.import_teacher import import_teacher
@@ -44,12 +51,14 @@ __all__ = [
     "ExportConfig",
     "ImportTeacherConfig",
     "Method",
+    "MethodDescription",
     "MethodEntry",
     "MethodError",
     "Preset",
     "StudentRun",
     "TargetsConfig",
     "TrainTeacherConfig",
+    "describe_method",
     "distill",
     "evaluate",
     "export",
@@ -61,14 +70,18 @@ __all__ = [
     "weighted_mean",
 ]
 _MODULES = {
-    **dict.fromkeys(("MethodEntry", "list_methods", "list_students"), "cli"),
+    "list_students": "cli",
+    **dict.fromkeys(
+        ("MethodDescription", "MethodEntry", "describe_method", "list_methods"), "cli_methods"
+    ),
     **dict.fromkeys(("DistillConfig", "TargetsConfig"), "config"),
     "Comparison": "evaluation.compare",
     "EvaluateConfig": "evaluation.config",
     "evaluate": "evaluation.run",
     "ExportConfig": "exporters.config",
     **dict.fromkeys(("Export", "export"), "exporters.run"),
-    **dict.fromkeys(("Batch", "Method", "MethodError", "Preset", "weighted_mean"), "method"),
+    **dict.fromkeys(("Batch", "Method", "MethodError", "weighted_mean"), "method"),
+    "Preset": "presets",
     **dict.fromkeys(("distill", "precompute_targets"), "run"),
     **dict.fromkeys(("ImportTeacherConfig", "TrainTeacherConfig"), "teachers.config"),
     "import_teacher": "teachers.import_teacher",

@@ -1,28 +1,26 @@
-"""The commands distill and targets, and students and methods, which list the choices."""
+"""The commands distill and targets, and students, which lists the nets."""
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from distill import cli_students, cli_teachers
+from distill import cli_methods, cli_students, cli_teachers
 from distill.config import DistillConfig, TargetsConfig
-from indexes import plugins
 from indexes.command.console import Answer
-from indexes.command.options import CommandConfig, Option, command, docs_in
+from indexes.command.options import CommandConfig, Option, command
 
 if TYPE_CHECKING:
     from distill.train import StudentRun
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
+app.add_typer(cli_methods.app)
 app.add_typer(cli_teachers.app)
 app.add_typer(cli_students.app)
 
-METHODS = "distill.methods"
 STATES = {"finished": "trained", "already": "already finished"}
 
 
@@ -144,68 +142,3 @@ def _families() -> Iterator[str]:
         yield family
         yield "  " + ", ".join(name for name in family_of if family_of[name] == family)
     yield "also timm:NAME and torchvision:NAME: search them, as in `winnow students mobilenet`"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodsConfig(CommandConfig):
-    """List the methods of distillation, each with the settings that --set takes.
-
-    Example: winnow methods
-    """
-
-
-@command(app, MethodsConfig)
-def methods(config: MethodsConfig) -> Answer:
-    """List each method with its settings and presets."""
-    entries = list_methods()
-    return Answer(entries, _method_lines(entries))
-
-
-@dataclass(frozen=True)
-class MethodEntry:
-    """A method of distillation; `settings` maps a name to its default and its help."""
-
-    name: str
-    summary: str
-    settings: dict[str, tuple[str, str]]
-    presets: tuple[str, ...]
-
-
-def list_methods() -> list[MethodEntry]:
-    """Return the methods, read from their files without importing them.
-
-    Example: `[entry.name for entry in list_methods()]`
-    """
-    entries = []
-    for name in plugins.names(METHODS):
-        tree = plugins.source(METHODS, name)
-        config = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Config")
-        docs = docs_in(config)
-        settings = {
-            ast.unparse(field.target): (
-                ast.unparse(field.value),
-                docs.get(ast.unparse(field.target), ""),
-            )
-            for field in config.body
-            if isinstance(field, ast.AnnAssign) and field.value is not None
-        }
-        presets = tuple(ast.literal_eval(key) for key in _preset_keys(tree))
-        entries.append(MethodEntry(name, plugins.first_line(tree), settings, presets))
-    return entries
-
-
-def _preset_keys(tree: ast.Module) -> list[ast.expr]:
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRESETS":
-            assert isinstance(node.value, ast.Dict)
-            return [key for key in node.value.keys if key is not None]
-    return []
-
-
-def _method_lines(entries: list[MethodEntry]) -> Iterator[str]:
-    for entry in entries:
-        yield f"{entry.name}: {entry.summary}"
-        for name, (default, text) in entry.settings.items():
-            yield f"  {name}={default}  {text}"
-        if entry.presets:
-            yield f"  --preset {', '.join(entry.presets)}"

@@ -53,11 +53,12 @@ class DistillConfig(RunConfig):
     one pass over the images. Default: resnet8x4 up to 64 pixels, above that the mobilenetv3 of
     the example above."""
     method: str = "winnow"
-    """winnow, kd, dfnd, odsd, eikd, kd3, hidfd (see `winnow methods`), or your own .py file.
-    winnow, kd3 and hidfd add a projector to the student; the others save it unchanged."""
+    """winnow, kd, dfnd, odsd (ODSD-style), eikd (EIKD-style), kd3, hidfd (see `winnow methods`),
+    or your own .py file. winnow, kd3 and hidfd add a projector to the student; the others save it
+    unchanged."""
     preset: str | None = None
     """A named configuration of the method and its training, such as cifar10_r34_r18 (see
-    `winnow methods`). Explicit options override the preset."""
+    `winnow methods NAME`). Explicit options override the preset."""
     settings: Annotated[Settings, Option(flags=("--set",))] = ()
     """A setting of the method as key=value. Repeat, or separate by spaces."""
     recipe: Annotated[Settings, Option(flags=("--recipe",))] = ()

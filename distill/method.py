@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -117,14 +117,6 @@ class Method(nn.Module):
     def deployed(self) -> Net:
         """Return the net that is saved and that users run."""
         return self.student
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """A named configuration of a method: its Config, and fields of the Recipe (or `epochs`)."""
-
-    config: Any
-    recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
 def at_least(config: Any, **least: float) -> None:

@@ -21,7 +21,7 @@ from distill.distributed import ProcessGroup, init_distributed
 from distill.evaluation.compare import Comparison
 from distill.evaluation.config import EvaluateConfig
 from distill.evaluation.run import evaluate
-from distill.method import Preset
+from distill.presets import Preset
 from distill.recipe import Mix
 from distill.targets.fast_teacher import compile_pays
 from distill.targets.precompute import TargetBuilder, build_target_cache, verify_targets

@@ -28,8 +28,8 @@ class SelectConfig(RunConfig):
     teacher: Annotated[str | Path | Teacher | None, Option(type=str)] = None
     """A teacher directory, or a name under RUNS/teachers. Default: the only teacher there."""
     method: str | None = None
-    """The selection method: winnow (default), odsd, kd3, eikd, dfnd, mix, random, entropy_top,
-    all, or your own .py file."""
+    """The selection method: winnow (default), odsd (ODSD-style), kd3, eikd (EIKD-style), dfnd, mix,
+    random, entropy_top, all, or your own .py file."""
     n: Annotated[int, Option(flags=("--n", "-n"), min=1)] = 50_000
     """Number of images to keep."""
     settings: Annotated[Settings, Option(flags=("--set",))] = ()

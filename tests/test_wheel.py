@@ -55,7 +55,7 @@ def test_the_wheel_runs_outside_the_repository(site: Path, tmp_path: Path) -> No
     assert {(site / package / "py.typed").is_file() for package in PACKAGES} == {True}
     assert "Students to train per cell" in run(site, tmp_path, "-m", "winnow", "demo", "--help")
     assert "imagenet21k" in run(site, tmp_path, "-m", "winnow", "corpora")
-    assert "--preset" in run(site, tmp_path, "-m", "winnow", "methods")
+    assert "--preset" in run(site, tmp_path, "-m", "winnow", "methods", "kd3")
     corpora.good_tar(tmp_path / "c.tar", 12)
     corpora.small_teacher(tmp_path / "runs" / "teachers" / "t")
     text = run(

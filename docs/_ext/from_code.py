@@ -11,7 +11,7 @@ import importlib
 import inspect
 import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 import winnow
 from distill.config import recipe_names
+from distill.presets import Preset
 from distill.recipe import Recipe
 from indexes.command.options import field_docs, field_types
 
@@ -139,7 +140,9 @@ def settings_lines(module: Any) -> Iterator[str]:
     else:
         yield "It takes no settings."
     presets = getattr(module, "PRESETS", {})
-    if presets:
+    if any(isinstance(preset, Preset) for preset in presets.values()):
+        yield from preset_lines(presets)
+    elif presets:
         yield f"\nPresets: {', '.join(f'`{name}`' for name in presets)}."
 
 
@@ -151,6 +154,22 @@ def field_lines(cls: type[Any], names: list[str]) -> Iterator[str]:
     for name in names:
         value = "" if defaults[name] is dataclasses.MISSING else f"`{defaults[name]}`"
         yield row([f"`{name}`", values_of(types_of[name][0]), value, docs.get(name, "")])
+
+
+def preset_lines(presets: Mapping[str, Preset]) -> Iterator[str]:
+    """The presets of a method of distillation: groups of equal settings, then a table of pairs."""
+    yield "\nThe presets, in groups of equal settings:\n"
+    groups: dict[str, list[str]] = {}
+    for name, preset in presets.items():
+        groups.setdefault(preset.details, []).append(f"`{name}`")
+    for details, names in groups.items():
+        words = names if len(names) < 3 else [names[0], "...", names[-1]]
+        yield f"- {' '.join(words)}: {details}"
+    yield "\n| preset | teacher and student | top-1 |\n| --- | --- | --- |"
+    for name, preset in presets.items():
+        pair = "any" if preset.pair is None else str(preset.pair)
+        yield row([f"`{name}`", pair, preset.figure])
+    yield "\nThe numbers in brackets are published accuracies of nets trained on the original data."
 
 
 def row(cells: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""EIKD's filter: keep confident images, and treat all confident images as equal.
+"""EIKD-style filter: keep confident images, and treat all confident images as equal.
 
 Paper: Explicit and Implicit Knowledge Distillation via Unlabeled Data (arXiv 2302.08771). Only the
 abstract was available (SOURCE: "efficient unlabeled selection" that raises training efficiency). It
@@ -22,7 +22,7 @@ from pipeline.pool import Pool
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Choice):
-    """EIKD filters by confidence, then fills N. Combine it with balance=quota_with_floor for
+    """The method filters by confidence, then fills N. Combine it with balance=quota_with_floor for
     classes in equal shares."""
 
     floor_log_odds: float = 2.2

@@ -1,4 +1,4 @@
-"""ODSD's adaptive prototype sampling: confident images near their class prototype, rare classes up.
+"""ODSD-style sampling: confident images near the prototype of their class, rare classes raised.
 
 Paper: Sampling to Distill (arXiv 2307.16601). The paper's text on selection was not available. The
 method is reconstructed from its description (REC .45-.75); parts marked OURS are measured here and

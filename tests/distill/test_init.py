@@ -11,8 +11,9 @@ import distill
 
 EXPORTS = """
 Batch Comparison DistillConfig EvaluateConfig Export ExportConfig ImportTeacherConfig Method
-MethodEntry MethodError Preset StudentRun TargetsConfig TrainTeacherConfig distill evaluate export
-import_teacher list_methods list_students precompute_targets train_teacher weighted_mean
+MethodDescription MethodEntry MethodError Preset StudentRun TargetsConfig TrainTeacherConfig
+describe_method distill evaluate export import_teacher list_methods list_students
+precompute_targets train_teacher weighted_mean
 """
 
 

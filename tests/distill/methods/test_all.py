@@ -67,8 +67,6 @@ def test_presets_are_valid_settings_of_their_method(method: str) -> None:
         assert recipe.steps > 1000, name
         assert make_recipe(known.recipe, {"steps": 7, "lr": 0.3}, 100).steps == 7
         assert make_recipe(known.recipe, {"epochs": 1.0}, 1024).steps < 20
-    if method != "kd":
-        assert {"cifar10_r34_r18", "cifar10_wrn", "imagenet_r50_r18"} <= set(known_names)
     with pytest.raises(BadSetting, match=rf"{method} has no preset 'cifar10_r34_r81'.*Available"):
         preset(module, "cifar10_r34_r81")
 

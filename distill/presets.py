@@ -1,0 +1,159 @@
+"""Presets: named settings of a method and its training, each for a teacher and a student.
+
+PAIRS is the one table of pairs; the methods add their settings, and figures with their source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data set that a teacher was trained on; images are `input_size` pixels wide and high."""
+
+    name: str
+    num_classes: int
+    input_size: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The builders of a teacher and of a student, and the lost data of the teacher.
+
+    The accuracies are published top-1 accuracies in % of both nets when they are trained on the
+    original data with labels, or None.
+    """
+
+    data: Data
+    teacher: str
+    student: str
+    teacher_accuracy: float | None = None
+    student_accuracy: float | None = None
+
+    def __str__(self) -> str:
+        """The pair in words, with the published accuracies of both nets in brackets."""
+        accuracies = self.teacher_accuracy, self.student_accuracy
+        teacher, student = ("" if top1 is None else f" ({top1:.2f})" for top1 in accuracies)
+        return f"{self.data.name}, {self.teacher}{teacher} -> {self.student}{student}"
+
+
+CIFAR10, CIFAR100 = Data("CIFAR-10", 10, 32), Data("CIFAR-100", 100, 32)
+CINIC10, TINY = Data("CINIC-10", 10, 32), Data("TinyImageNet", 200, 64)
+HAM10000, IMAGENET = Data("HAM10000", 7, 224), Data("ImageNet", 1000, 224)
+# The accuracies are those of the tables in the Fast-Datafree release (arXiv 2112.06253): SOURCE.
+PAIRS = {
+    "cifar10_r34_r18": Pair(CIFAR10, "resnet34", "resnet18", 95.70, 95.20),
+    "cifar10_vgg11_r18": Pair(CIFAR10, "vgg11", "resnet18", 92.25, 95.20),
+    "cifar10_wrn40_2_wrn16_1": Pair(CIFAR10, "wrn_40_2", "wrn_16_1", 94.87, 91.12),
+    "cifar10_wrn40_2_wrn40_1": Pair(CIFAR10, "wrn_40_2", "wrn_40_1", 94.87, 93.94),
+    "cifar10_wrn40_2_wrn16_2": Pair(CIFAR10, "wrn_40_2", "wrn_16_2", 94.87, 93.95),
+    "cifar100_r34_r18": Pair(CIFAR100, "resnet34", "resnet18", 78.05, 77.10),
+    "cifar100_vgg11_r18": Pair(CIFAR100, "vgg11", "resnet18", 71.32, 77.10),
+    "cifar100_wrn40_2_wrn16_1": Pair(CIFAR100, "wrn_40_2", "wrn_16_1", 75.83, 65.31),
+    "cifar100_wrn40_2_wrn40_1": Pair(CIFAR100, "wrn_40_2", "wrn_40_1", 75.83, 72.19),
+    "cifar100_wrn40_2_wrn16_2": Pair(CIFAR100, "wrn_40_2", "wrn_16_2", 75.83, 73.56),
+    "cinic10_r34_r18": Pair(CINIC10, "resnet34", "resnet18"),
+    "tinyimagenet_r34_r18": Pair(TINY, "resnet34", "resnet18"),
+    "ham10000_r34_r18": Pair(HAM10000, "torchvision:resnet34", "torchvision:resnet18"),
+    "imagenet_r50_r50": Pair(
+        IMAGENET, "torchvision:resnet50", "torchvision:resnet50", 75.45, 75.45
+    ),
+    "imagenet_r50_r18": Pair(
+        IMAGENET, "torchvision:resnet50", "torchvision:resnet18", 75.45, 68.45
+    ),
+    "imagenet_r50_mobilenetv2": Pair(
+        IMAGENET, "torchvision:resnet50", "torchvision:mobilenet_v2", 75.45, 70.01
+    ),
+}
+
+SMALL_RECIPE = {"batch_size": 256, "epochs": 240.0}
+"""The length of most published trainings on CIFAR; the other fields of the Recipe are ours. OURS"""
+IMAGENET_RECIPE = {"batch_size": 256, "epochs": 120.0, "lr": 0.1, "drop_at": (0.25, 0.5, 0.75)}
+"""SimKD's training on ImageNet (arXiv 2203.14001; its release). SOURCE"""
+IMAGENET_NOTES = " The training on ImageNet follows SimKD's release: SOURCE."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A named configuration of a method and its training, which `--preset NAME` selects."""
+
+    config: Any
+    """The method's Config."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the Recipe, or `epochs`."""
+    pair: Pair | None = None
+    """The teacher, the student and the data. None: any."""
+    expected: float | None = None
+    """Top-1 accuracy in % of the student. None: not measured."""
+    source: str = ""
+    """Where the expected figure comes from, with its mark."""
+    notes: str = ""
+    """Where the settings come from, and how they differ from the source."""
+
+    @property
+    def length(self) -> str:
+        """The length of the training in words."""
+        steps, epochs = self.recipe.get("steps"), self.recipe.get("epochs")
+        length = f"{steps:,} steps" if steps else f"{epochs:g} epochs" if epochs else "any length"
+        batch_size = self.recipe.get("batch_size")
+        return f"{length}, batch {batch_size:,}" if batch_size else length
+
+    @property
+    def details(self) -> str:
+        """The length, the other fields of the recipe, the changed settings, and the notes."""
+        others = {
+            k: v for k, v in self.recipe.items() if k not in ("steps", "epochs", "batch_size")
+        }
+        default = {} if self.config is None else vars(type(self.config)())
+        changed = {k: getattr(self.config, k) for k in default}
+        changed = {k: value for k, value in changed.items() if value != default[k]}
+        words = [f"{key}={value}" for key, value in (others | changed).items()]
+        return f"{', '.join([self.length, *words])}. {self.notes}".rstrip()
+
+    @property
+    def figure(self) -> str:
+        """The expected figure and its source in words; empty if the preset is for any pair."""
+        if self.pair is None:
+            return self.source
+        if self.expected is None:
+            return f"not measured; {self.source}" if self.source else "not measured"
+        return f"expected {self.expected:.2f} % top-1 ({self.source})"
+
+
+def on_pairs(
+    preset: Preset,
+    figures: Mapping[str, tuple[float | None, str]] = {},
+    more: Iterable[Data] = (),
+    *,
+    imagenet: Mapping[str, Any] = IMAGENET_RECIPE,
+) -> dict[str, Preset]:
+    """Return `preset` for each pair of CIFAR-10, CIFAR-100, ImageNet and `more` data, by name.
+
+    `figures` maps the name of a pair to the expected top-1 accuracy in %, or None, and its source.
+    On ImageNet, the fields of `imagenet` replace those of the preset's recipe.
+
+    Example:
+        >>> preset = Preset(config=None, recipe=SMALL_RECIPE)
+        >>> on_pairs(preset)["imagenet_r50_r18"].length
+        '120 epochs, batch 256'
+    """
+    long = {name: value for name, value in preset.recipe.items() if name != "steps"}
+    recipes = {data: preset.recipe for data in (CIFAR10, CIFAR100, *more)}
+    recipes[IMAGENET] = {**long, **imagenet}
+    presets = {}
+    for name, pair in PAIRS.items():
+        if pair.data in recipes:
+            expected, source = figures.get(name, (None, ""))
+            notes = preset.notes + (IMAGENET_NOTES if pair.data is IMAGENET else "")
+            presets[name] = replace(
+                preset,
+                pair=pair,
+                recipe=recipes[pair.data],
+                expected=expected,
+                source=source,
+                notes=notes,
+            )
+    return presets

@@ -1,0 +1,122 @@
+"""Every preset: its nets and its method are built, and one step of its training is taken."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distill.config import make_recipe
+from distill.method import Batch, method_class, total_loss
+from distill.presets import IMAGENET, PAIRS, TINY, Preset, on_pairs
+from distill.training.optim import make_optimizers, set_learning_rate
+from indexes.models.card import Card
+from indexes.models.net import build_net
+from indexes.models.teacher import Teacher
+from indexes.plugins import find, names
+
+METHODS = names("distill.methods")
+NUM_IMAGES = 4
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def presets() -> Iterator[tuple[str, str, Preset]]:
+    for method in METHODS:
+        for name, preset in find("distill.methods", method).PRESETS.items():
+            if preset.pair is not None:
+                yield method, name, preset
+
+
+def size_of(name: str) -> int:
+    """A small size for the test: 16 pixels for the nets of small images, 64 for the others."""
+    return 64 if PAIRS[name].data.input_size > TINY.input_size else 16
+
+
+def cases() -> Iterator[Any]:
+    """Yield (pair, method), pair by pair; those with a large student are slow, except a few."""
+    for name, method in sorted((name, method) for method, name, _ in presets()):
+        is_small = PAIRS[name].student.startswith("wrn") or method == "kd"
+        slow = [] if is_small or name == "cifar10_r34_r18" else [pytest.mark.slow]
+        yield pytest.param(name, method, marks=slow)
+
+
+@functools.lru_cache(maxsize=1)
+def teacher_and_batch(name: str) -> tuple[Teacher, dict[str, Any]]:
+    """Build the pair's teacher with random weights; run it on a few images of noise."""
+    pair, size = PAIRS[name], size_of(name)
+    torch.manual_seed(0)
+    net = build_net(pair.teacher, num_classes=pair.data.num_classes).eval()
+    net.module.requires_grad_(False)
+    classes = tuple(map(str, range(pair.data.num_classes)))
+    card = Card(pair.teacher, {}, classes, net.mean, net.std, size, 1.0, "bilinear", "", None, "")
+    pixels = torch.rand(NUM_IMAGES, 3, size, size)
+    teacher = Teacher(card, Path("absent"), net)
+    map_BDHW, features_BD, logits_BC = teacher(pixels)
+    return teacher, {
+        "pixels": pixels,
+        "logits": logits_BC,
+        "map": map_BDHW,
+        "features": features_BD,
+    }
+
+
+@pytest.mark.parametrize(("name", "method"), list(cases()))
+def test_a_step_of_every_preset(name: str, method: str) -> None:
+    module = find("distill.methods", method)
+    preset, (teacher, given) = module.PRESETS[name], teacher_and_batch(name)
+    recipe = make_recipe(preset.recipe, {}, 50_000)
+    student = build_net(preset.pair.student, num_classes=preset.pair.data.num_classes)
+    learner = method_class(module)(student, teacher, preset.config).train()
+    features = given.get(learner.needs(preset.config))
+    batch = Batch(given["pixels"], torch.ones(NUM_IMAGES), given["logits"], features)
+    own = learner.own_optimizer()
+    optimizers = make_optimizers(learner, recipe.optimizer or learner.optimizer, own)
+    set_learning_rate(optimizers, 1e-4)
+    before = [p.detach().clone() for p in learner.student.parameters() if p.requires_grad]
+    total = total_loss(learner.losses(batch, 0.5))
+    torch.autograd.backward(total)
+    for optimizer in filter(None, (*optimizers.values(), own)):
+        optimizer.step()
+    assert math.isfinite(total.detach())
+    after = [p.detach() for p in learner.student.parameters() if p.requires_grad]
+    moved = [not torch.equal(old, new) for old, new in zip(before, after, strict=True)]
+    assert any(moved)
+    assert all(torch.isfinite(p).all() for p in after)
+
+
+def test_the_wanted_pairs_exist_for_every_method() -> None:
+    for method in METHODS:
+        known = find("distill.methods", method).PRESETS
+        for data in ("cifar10", "cifar100"):
+            for nets in ("r34_r18", "vgg11_r18", "wrn40_2_wrn16_1", "wrn40_2_wrn40_1",
+                         "wrn40_2_wrn16_2"):  # fmt: skip
+                assert f"{data}_{nets}" in known
+        assert {f"imagenet_r50_{student}" for student in ("r50", "r18", "mobilenetv2")} <= set(
+            known
+        )
+
+
+def test_every_figure_has_a_source_and_every_preset_notes() -> None:
+    for method, name, preset in presets():
+        assert preset.notes, (method, name)
+        assert preset.expected is None or preset.source, (method, name)
+        assert ("not measured" in preset.figure) == (preset.expected is None)
+        assert preset.pair == PAIRS[name]
+
+
+def test_imagenet_has_its_own_length() -> None:
+    preset = Preset(config=None, recipe={"steps": 7, "lr": 0.3})
+    made = on_pairs(preset, {"imagenet_r50_r18": (50.0, "a table: SOURCE")})
+    assert made["cifar10_r34_r18"].length == "7 steps"
+    assert made["imagenet_r50_r18"].length == "120 epochs, batch 256"
+    assert made["imagenet_r50_r18"].recipe["lr"] == 0.1
+    assert made["imagenet_r50_r18"].figure == "expected 50.00 % top-1 (a table: SOURCE)"
+    assert "cinic10_r34_r18" not in made
+    assert [name for name in made if made[name].pair.data is IMAGENET] == [
+        name for name in PAIRS if name.startswith("imagenet_")
+    ]
