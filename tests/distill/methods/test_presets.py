@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def cases() -> Iterator[Any]:
     """Yield (pair, method), pair by pair; those with a large student are slow, except a few."""
     for name, method in sorted((name, method) for method, name, _ in presets()):
         is_small = PAIRS[name].student.startswith("wrn") or method == "kd"
-        slow = [] if is_small or name == "cifar10_r34_r18" else [pytest.mark.slow]
+        is_quick = is_small or (name == "cifar10_r34_r18" and method != "winnow")
+        slow = [] if is_quick else [pytest.mark.slow]
         yield pytest.param(name, method, marks=slow)
 
 
@@ -107,6 +109,16 @@ def test_every_figure_has_a_source_and_every_preset_notes() -> None:
         assert preset.expected is None or preset.source, (method, name)
         assert ("not measured" in preset.figure) == (preset.expected is None)
         assert preset.pair == PAIRS[name]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_head_of_a_method_states_paper_loss_cost_and_figure(method: str) -> None:
+    text = find("distill.methods", method).__doc__
+    for label in ("Paper: ", "L = ", "Cost: ", "Expected"):
+        assert label in text, label
+    assert re.search("SOURCE|OURS|REC", text)
+    style = {"odsd": "ODSD-style", "eikd": "EIKD-style"}.get(method, "")
+    assert text.startswith(style)
 
 
 def test_imagenet_has_its_own_length() -> None:
