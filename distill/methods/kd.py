@@ -1,6 +1,6 @@
 """Plain distillation: the student matches the teacher's softened logits and nothing else.
 
-Paper: Distilling the Knowledge in a Neural Network (arXiv 1503.02531).
+Paper: Hinton et al. 2015 (arXiv 1503.02531).
 L = T^2 KL(softmax(t / T) || softmax(s / T)), without the paper's term on labels (SOURCE).
 Command: winnow distill --method kd
 Cost: one forward and backward pass of the student, and one forward of the teacher or its targets.
