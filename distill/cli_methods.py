@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -111,12 +111,22 @@ def _lines(method: MethodDescription) -> Iterator[str]:
     for name, (default, text) in method.settings.items():
         yield f"  {name}={default}  {text}"
     yield ""
-    yield "Presets (--preset NAME):" if method.presets else "It has no presets."
-    details = ""
-    for name, preset in method.presets.items():
-        if details != preset.details:
-            details = preset.details
-            yield f"  {details}"
-        pair = "any teacher and student" if preset.pair is None else str(preset.pair)
-        facts = "; ".join(filter(None, (pair, preset.figure)))
-        yield f"    {name:<{max(map(len, method.presets))}}  {facts}"
+    if not method.presets:
+        yield "It has no presets."
+        return
+    yield "Presets (--preset NAME; in brackets, top-1 of a net trained on the original data):"
+    width = max(map(len, method.presets))
+    for details, group in groups(method.presets).items():
+        yield f"  {details}:"
+        for name, preset in group.items():
+            pair = "any teacher and student" if preset.pair is None else str(preset.pair)
+            yield f"    {name:<{width}}  {'; '.join(filter(None, (pair, preset.figure)))}"
+    yield from dict.fromkeys(note for p in method.presets.values() for note in p.notes)
+
+
+def groups(presets: Mapping[str, Preset]) -> dict[str, dict[str, Preset]]:
+    """Return presets by their details (length, recipe, settings), then by their name."""
+    found: dict[str, dict[str, Preset]] = {}
+    for name, preset in presets.items():
+        found.setdefault(preset.details, {})[name] = preset
+    return found

@@ -5,7 +5,7 @@ PAIRS is the one table of pairs; the methods add their settings, and figures wit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -71,9 +71,25 @@ PAIRS = {
 
 SMALL_RECIPE = {"batch_size": 256, "epochs": 240.0}
 """The length of most published trainings on CIFAR; the other fields of the Recipe are ours. OURS"""
-IMAGENET_RECIPE = {"batch_size": 256, "epochs": 120.0, "lr": 0.1, "drop_at": (0.25, 0.5, 0.75)}
-"""SimKD's training on ImageNet (arXiv 2203.14001; its release). SOURCE"""
-IMAGENET_NOTES = " The training on ImageNet follows SimKD's release: SOURCE."
+PLAIN_SGD: dict[str, Any] = {
+    "nesterov": False,
+    "decay_norms": True,
+    "warmup_frac": 0.0,
+    "max_grad_norm": 0.0,
+}
+"""SGD in the releases of DFND, SimKD, KD3 and HiDFD, with a constant rate between drops. SOURCE"""
+IMAGENET_RECIPE = {
+    "batch_size": 256,
+    "epochs": 120.0,
+    "lr": 0.1,
+    "drop_at": (0.25, 0.5, 0.75),
+    "weight_decay": 1e-4,
+    **PLAIN_SGD,
+    "crop": "resized",
+    "crop_area": 0.1,
+}
+"""SimKD's training on ImageNet (arXiv 2203.14001; its release, by DALI). SOURCE"""
+IMAGENET_NOTE = "The training on ImageNet follows SimKD's release: SOURCE."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +106,8 @@ class Preset:
     """Top-1 accuracy in % of the student. None: not measured."""
     source: str = ""
     """Where the expected figure comes from, with its mark."""
-    notes: str = ""
-    """Where the settings come from, and how they differ from the source."""
+    notes: tuple[str, ...] = ()
+    """Sentences: where the settings come from, and how they differ from the source."""
 
     @property
     def length(self) -> str:
@@ -103,15 +119,15 @@ class Preset:
 
     @property
     def details(self) -> str:
-        """The length, the other fields of the recipe, the changed settings, and the notes."""
+        """The length, the other fields of the recipe, and the changed settings, in words."""
         others = {
             k: v for k, v in self.recipe.items() if k not in ("steps", "epochs", "batch_size")
         }
         default = {} if self.config is None else vars(type(self.config)())
         changed = {k: getattr(self.config, k) for k in default}
         changed = {k: value for k, value in changed.items() if value != default[k]}
-        words = [f"{key}={value}" for key, value in (others | changed).items()]
-        return f"{', '.join([self.length, *words])}. {self.notes}".rstrip()
+        words = [f"{key}={_in_words(value)}" for key, value in (others | changed).items()]
+        return ", ".join([self.length, *words])
 
     @property
     def figure(self) -> str:
@@ -123,37 +139,40 @@ class Preset:
         return f"expected {self.expected:.2f} % top-1 ({self.source})"
 
 
+def _in_words(value: Any) -> str:
+    return ",".join(f"{share:.3g}" for share in value) if isinstance(value, tuple) else str(value)
+
+
 def on_pairs(
     preset: Preset,
     figures: Mapping[str, tuple[float | None, str]] = {},
-    more: Iterable[Data] = (),
-    *,
-    imagenet: Mapping[str, Any] = IMAGENET_RECIPE,
+    changes: Mapping[Data, Mapping[str, Any]] = {},
 ) -> dict[str, Preset]:
-    """Return `preset` for each pair of CIFAR-10, CIFAR-100, ImageNet and `more` data, by name.
+    """Return `preset` for each pair of CIFAR-10, CIFAR-100, ImageNet and `changes`, by its name.
 
     `figures` maps the name of a pair to the expected top-1 accuracy in %, or None, and its source.
-    On ImageNet, the fields of `imagenet` replace those of the preset's recipe.
+    `changes` maps data to fields that replace those of the recipe. Without any for ImageNet, they
+    are those of IMAGENET_RECIPE.
 
     Example:
         >>> preset = Preset(config=None, recipe=SMALL_RECIPE)
         >>> on_pairs(preset)["imagenet_r50_r18"].length
         '120 epochs, batch 256'
     """
-    long = {name: value for name, value in preset.recipe.items() if name != "steps"}
-    recipes = {data: preset.recipe for data in (CIFAR10, CIFAR100, *more)}
-    recipes[IMAGENET] = {**long, **imagenet}
+    changes = {CIFAR10: {}, CIFAR100: {}, IMAGENET: IMAGENET_RECIPE, **changes}
     presets = {}
     for name, pair in PAIRS.items():
-        if pair.data in recipes:
-            expected, source = figures.get(name, (None, ""))
-            notes = preset.notes + (IMAGENET_NOTES if pair.data is IMAGENET else "")
-            presets[name] = replace(
-                preset,
-                pair=pair,
-                recipe=recipes[pair.data],
-                expected=expected,
-                source=source,
-                notes=notes,
-            )
+        if pair.data not in changes:
+            continue
+        changed = changes[pair.data]
+        kept = {key: v for key, v in preset.recipe.items() if key != "steps" or not changed}
+        expected, source = figures.get(name, (None, ""))
+        presets[name] = replace(
+            preset,
+            pair=pair,
+            recipe={**kept, **changed},
+            expected=expected,
+            source=source,
+            notes=(*preset.notes, IMAGENET_NOTE) if changed is IMAGENET_RECIPE else preset.notes,
+        )
     return presets

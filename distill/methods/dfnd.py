@@ -18,7 +18,7 @@ from torch import Tensor
 from distill.losses.kd import kd
 from distill.method import Batch, Method, weighted_mean
 from distill.methods._noisy_labels import ACCURACY, NoisyLabels
-from distill.presets import Preset, on_pairs
+from distill.presets import PLAIN_SGD, Preset, on_pairs
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
 
@@ -36,9 +36,21 @@ class Config:
     SOURCE"""
 
 
-# 80,000 steps whatever the number of images.
-RELEASE = {"batch_size": 256, "steps": 80_000, "lr": 0.1, "drop_at": (0.4, 0.8)}
-NOTES = "The release's loss and training: SOURCE."
+# A budget of 40,000 batches of 512: 33 epochs of 600,000 images in batches of 256. SOURCE
+RELEASE = {
+    "batch_size": 256,
+    "steps": 77_352,
+    "lr": 0.1,
+    "drop_at": (13 / 33, 27 / 33),
+    **PLAIN_SGD,
+    "crop": "zeros",
+}
+NOTES = (
+    "The loss and the training of the release: SOURCE.",
+    "The release fixes the accuracy at 0.9523 on CIFAR-10 and 0.7774 on CIFAR-100; here it comes "
+    "from the teacher's card.",
+    "The release reports the best epoch on the test set; here the last weights count.",
+)
 FAITHFUL = Preset(config=Config(), recipe=RELEASE, notes=NOTES)
 FIGURES = {
     "cifar10_r34_r18": (94.02, "the paper, 600,000 web images: SOURCE"),

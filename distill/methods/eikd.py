@@ -66,7 +66,7 @@ class Config:
     large KL(p_T || p_S), margin a small p_S of the teacher's class. REC .35"""
 
 
-NOTES = "The weights were chosen at 1,000 steps: OURS."
+NOTES = ("The weights were chosen at 1,000 steps: OURS.",)
 PRESETS = on_pairs(Preset(config=Config(), recipe=SMALL_RECIPE, notes=NOTES))
 
 

@@ -26,7 +26,7 @@ class Config:
     """Temperature T of both softmaxes. SOURCE (the value of DFND and most releases)."""
 
 
-NOTES = "The length is that of most releases on CIFAR, not measured here."
+NOTES = ("The length is that of most releases on CIFAR, not measured here.",)
 LOST, PLACES = "{} on the original data", "{} on images of Places365"
 FIGURES = {
     "cifar100_r34_r18": LOST.format(77.87),

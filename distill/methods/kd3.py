@@ -29,7 +29,7 @@ from distill.method import Batch, at_least, weighted_mean
 from distill.methods._class_threshold import ClassThreshold, first_passing, teacher_share
 from distill.methods._mix_distribution import mix_distribution
 from distill.methods._simkd import ReusedClassifier
-from distill.presets import CINIC10, TINY, Preset, on_pairs
+from distill.presets import CINIC10, PLAIN_SGD, TINY, Preset, on_pairs
 from indexes import devices
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
@@ -71,9 +71,21 @@ class Config:
         at_least(self, tau=0, oversample=1, memory=1, factor=1)
 
 
-RELEASE = {"batch_size": 1024, "epochs": 240.0, "lr": 0.05, "drop_at": (0.625, 0.75, 0.875)}
-RELEASE = {"batch_size": 1024, "epochs": 240.0, "lr": 0.05, "drop_at": (0.625, 0.75, 0.875)}
-NOTES = "The release's weights, schedule and training: SOURCE."
+RELEASE = {
+    "batch_size": 1024,
+    "epochs": 240.0,
+    "lr": 0.05,
+    "drop_at": (0.625, 0.75, 0.875),
+    **PLAIN_SGD,
+    "crop": "resized",
+    "crop_area": 0.08,
+}
+NOTES = (
+    "The weights, the schedule and the training of the release: SOURCE.",
+    "An epoch of the release is what passes of its whole pool; here a step reads `oversample` "
+    "batches, and an epoch is one view of each image.",
+    "The release reports the best epoch on the test set; here the last weights count.",
+)
 FAITHFUL = Preset(
     config=Config(schedule="faithful", tau_floor=0.0, align=1.0, contrast=0.001),
     recipe=RELEASE,
@@ -84,7 +96,7 @@ FIGURES = {
     "cifar100_r34_r18": (78.44, "the paper, quoted second hand"),
     "cinic10_r34_r18": (86.55, "the paper, quoted second hand; the nets are assumed"),
 }
-PRESETS = {**on_pairs(FAITHFUL, FIGURES, [CINIC10, TINY]), "faithful": FAITHFUL}
+PRESETS = {**on_pairs(FAITHFUL, FIGURES, {CINIC10: {}, TINY: {}}), "faithful": FAITHFUL}
 
 
 class KD3(ReusedClassifier):

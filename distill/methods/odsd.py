@@ -60,7 +60,7 @@ class Config:
     """Share of the training over which the three weights grow from zero, in 0-1. REC .6"""
 
 
-NOTES = "The weights were chosen at 1,000 steps: OURS."
+NOTES = ("The weights were chosen at 1,000 steps: OURS.",)
 PAPER = {"r50": 71.25, "r18": 56.16, "mobilenetv2": 44.65}
 FIGURES = {
     f"imagenet_r50_{student}": (None, f"the paper's own method: at least {top1} (DERIVED)")

@@ -22,6 +22,7 @@ from sphinx.util.docutils import SphinxDirective
 from typer.models import ArgumentInfo, OptionInfo
 
 import winnow
+from distill.cli_methods import groups
 from distill.config import recipe_names
 from distill.presets import Preset
 from distill.recipe import Recipe
@@ -159,12 +160,10 @@ def field_lines(cls: type[Any], names: list[str]) -> Iterator[str]:
 def preset_lines(presets: Mapping[str, Preset]) -> Iterator[str]:
     """The presets of a method of distillation: groups of equal settings, then a table of pairs."""
     yield "\nThe presets, in groups of equal settings:\n"
-    groups: dict[str, list[str]] = {}
-    for name, preset in presets.items():
-        groups.setdefault(preset.details, []).append(f"`{name}`")
-    for details, names in groups.items():
-        words = names if len(names) < 3 else [names[0], "...", names[-1]]
-        yield f"- {' '.join(words)}: {details}"
+    for details, group in groups(presets).items():
+        yield f"- {details}: {', '.join(f'`{name}`' for name in group)}"
+    yield ""
+    yield from dict.fromkeys(note for preset in presets.values() for note in preset.notes)
     yield "\n| preset | teacher and student | top-1 |\n| --- | --- | --- |"
     for name, preset in presets.items():
         pair = "any" if preset.pair is None else str(preset.pair)

@@ -289,4 +289,4 @@ def test_a_described_method_is_json() -> None:
     assert (preset["expected"], preset["pair"]["teacher"]) == (94.02, "resnet34")
     assert preset["pair"]["data"]["name"] == "CIFAR-10"
     assert "SOURCE" in preset["source"]
-    assert preset["recipe"]["steps"] == 80_000
+    assert preset["recipe"]["steps"] == 77_352

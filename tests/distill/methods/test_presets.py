@@ -13,15 +13,17 @@ import pytest
 import torch
 
 from distill.config import make_recipe
+from distill.data.augment import resolve_crop
 from distill.method import Batch, method_class, total_loss
 from distill.presets import IMAGENET, PAIRS, TINY, Preset, on_pairs
-from distill.training.optim import make_optimizers, set_learning_rate
+from distill.recipe import CROP_AREA
+from distill.training.optim import learning_rate, make_optimizers, set_learning_rate
 from indexes.models.card import Card
 from indexes.models.net import build_net
 from indexes.models.teacher import Teacher
 from indexes.plugins import find, names
 
-METHODS = names("distill.methods")
+METHODS = [n for n in names("distill.methods") if hasattr(find("distill.methods", n), "PRESETS")]
 NUM_IMAGES = 4
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,7 +79,14 @@ def test_a_step_of_every_preset(name: str, method: str) -> None:
     features = given.get(learner.needs(preset.config))
     batch = Batch(given["pixels"], torch.ones(NUM_IMAGES), given["logits"], features)
     own = learner.own_optimizer()
-    optimizers = make_optimizers(learner, recipe.optimizer or learner.optimizer, own)
+    optimizers = make_optimizers(
+        learner,
+        recipe.optimizer or learner.optimizer,
+        own,
+        weight_decay=recipe.weight_decay,
+        decay_norms=recipe.decay_norms,
+        nesterov=recipe.nesterov,
+    )
     set_learning_rate(optimizers, 1e-4)
     before = [p.detach().clone() for p in learner.student.parameters() if p.requires_grad]
     total = total_loss(learner.losses(batch, 0.5))
@@ -111,6 +120,34 @@ def test_every_figure_has_a_source_and_every_preset_notes() -> None:
         assert preset.pair == PAIRS[name]
 
 
+@pytest.mark.parametrize(
+    ("method", "crop", "area", "drops", "steps"),
+    [
+        ("dfnd", "zeros", CROP_AREA, [30_472, 63_288], 77_352),
+        ("kd3", "resized", 0.08, [281_250, 337_500, 393_750], 450_000),
+        ("hidfd", "resized", 0.08, [4_500_000, 5_400_000, 6_300_000], 7_200_000),
+    ],
+)
+def test_faithful_is_the_training_of_the_release(
+    method: str, crop: str, area: float, drops: list[int], steps: int
+) -> None:
+    """DFND takes 33 epochs of 2,344 batches, and drops the rate after 13 and 27 epochs."""
+    preset = find("distill.methods", method).PRESETS["faithful"]
+    recipe = make_recipe(preset.recipe, {}, 1_920_000)
+    assert recipe.steps == steps
+    assert [round(share * steps) for share in recipe.drop_at or ()] == drops
+    assert (recipe.nesterov, recipe.decay_norms, recipe.weight_decay) == (False, True, 5e-4)
+    assert (recipe.warmup_frac, recipe.max_grad_norm) == (0.0, 0.0)
+    assert (recipe.crop, recipe.crop_area) == (crop, area)
+    assert learning_rate(0.0, recipe.lr, recipe.drop_at, recipe.warmup_frac) == recipe.lr
+    assert "best epoch on the test set" in " ".join(preset.notes)
+
+
+def test_the_crop_of_a_preset_fits_its_images() -> None:
+    for _, _, preset in presets():
+        resolve_crop(make_recipe(preset.recipe, {}, 50_000).crop, preset.pair.data.input_size)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_head_of_a_method_states_paper_loss_cost_and_figure(method: str) -> None:
     text = find("distill.methods", method).__doc__
@@ -127,6 +164,7 @@ def test_imagenet_has_its_own_length() -> None:
     assert made["cifar10_r34_r18"].length == "7 steps"
     assert made["imagenet_r50_r18"].length == "120 epochs, batch 256"
     assert made["imagenet_r50_r18"].recipe["lr"] == 0.1
+    assert made["imagenet_r50_r18"].recipe["weight_decay"] == 1e-4
     assert made["imagenet_r50_r18"].figure == "expected 50.00 % top-1 (a table: SOURCE)"
     assert "cinic10_r34_r18" not in made
     assert [name for name in made if made[name].pair.data is IMAGENET] == [
