@@ -133,9 +133,13 @@ def num_steps(
 ) -> int:
     """Return the number of steps of `epochs` over `num_images` images in batches of `batch_size`.
 
+    One epoch follows another within a batch. A release that ends each epoch with a short batch
+    takes more steps for the same images: 11,760 instead of 11,719 for 240 epochs of 50,000 images
+    in batches of 1,024.
+
     With a mix, an epoch ends with the step in which every image of both sets was seen: the set that
     is small for its share of the batch is repeated. 5,000 and 50,000 images in equal shares and
-    batches of 64 thus take 1,563 steps an epoch, as in HiDFD's release, SOURCE. A batch consists of
+    batches of 64 take 1,563 steps an epoch, as in HiDFD's release. SOURCE. A batch consists of
     `parts` equal parts.
 
     Example:
