@@ -50,8 +50,8 @@ class DistillConfig(RunConfig):
     students: Annotated[Sequence[str], Option(flags=("--student",))] = ()
     """A student: resnet8x4 (see `winnow students`), timm:NAME or torchvision:NAME; arguments
     follow the name, as in timm:NAME:depth=6. Repeat, or separate by spaces: all students share
-    one pass over the images. Default: resnet8x4 up to 64 pixels, above that the mobilenetv3 of
-    the example above."""
+    one pass over the images. Default: the student of the preset, else resnet8x4 up to 64 pixels,
+    and above that the mobilenetv3 of the example above."""
     method: str = "winnow"
     """winnow, kd, dfnd, odsd (ODSD-style), eikd (EIKD-style), kd3, hidfd (see `winnow methods`),
     or your own .py file. winnow, kd3 and hidfd add a projector to the student; the others save it

@@ -135,6 +135,8 @@ def resolve_job(config: DistillConfig, device: str, group: ProcessGroup) -> Trai
     preset = Preset(config=method.Config())
     if config.preset:
         preset = plugins.preset(method, config.preset)
+        if preset.pair is not None and not config.students:
+            config = replace(config, students=(preset.pair.student,))
     num_images = len(split_heldout(shards.columns["key_hash"]).train)
     recipe = resolve_recipe(config, preset.recipe, num_images, mix)
     resolve_crop(recipe.crop, teacher.geometry.size)  # reports a crop that does not fit
