@@ -29,6 +29,11 @@ def test_an_unknown_name_raises_attribute_error() -> None:
         _ = distill.absent  # type: ignore[attr-defined]
 
 
-def test_configurations_load_no_heavy_package() -> None:
-    code = "import sys, distill; distill.DistillConfig(); assert 'torch' not in sys.modules"
+def test_configurations_and_the_list_of_methods_load_no_heavy_package() -> None:
+    code = """
+import sys, distill
+distill.DistillConfig()
+assert "kd" in [entry.name for entry in distill.list_methods()]
+assert "torch" not in sys.modules
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
