@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -68,20 +67,6 @@ def class_drop(
         )
         divergence = divergence + teacher_rest.exp() * (teacher_rest - student_rest)
     return temperature**2 * divergence
-
-
-def default_keep(num_classes: int) -> int:
-    """Return how many classes to keep: the larger of sqrt(C) and C / 20. OURS.
-
-    The result is always below C. Raises LossError for C < 2, where no class can be dropped.
-
-    Example:
-        >>> [default_keep(num_classes) for num_classes in (10, 100, 1000)]
-        [3, 10, 50]
-    """
-    if num_classes < 2:
-        raise LossError(f"at least 2 classes are needed, not {num_classes}")
-    return max(math.isqrt(num_classes), num_classes // 20)
 
 
 def _kept(teacher_BC: Tensor, keep: int | None, mass: float | None) -> Tensor:

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from distill.losses.attention import attention
 from distill.losses.class_drop import Form, class_drop
+from distill.losses.dist import dist_inter, dist_intra
 from distill.losses.feature_mse import feature_mse
 from distill.losses.infonce import infonce
-from distill.losses.kd import kd
+from distill.losses.kd import kd, standardized_kd
 from distill.losses.ntxent import ntxent
 from distill.losses.relation_kl import relation_kl
 from distill.losses.rkd import rkd_angle, rkd_distance
 from distill.losses.similarity_preserving import similarity_preserving
 from distill.losses.subspace import classifier_subspace, subspace
+from distill.losses.supervised_contrastive import supervised_contrastive
 from distill.losses.transition import noise_matrix, transition
 from distill.losses.weighted_feature_mse import alignment_weight, weighted_feature_mse
 from tests.support.reference import normal
@@ -71,6 +73,14 @@ def weighted_maps(student: Tensor, teacher: Tensor, _: float) -> Tensor:
     )
 
 
+def contrast_of_two_classes(
+    student: Tensor, teacher: Tensor, heat: float, weights_B: Tensor | None
+) -> Tensor:
+    """Compare the students' rows; the sign of the teacher's first value is the class."""
+    classes = (teacher[:, 0] > teacher[:, 0].mean()).long()
+    return supervised_contrastive(student, classes, tau=heat, weights_B=weights_B)
+
+
 def as_map(x: Tensor) -> Tensor:
     return x[:, None, None]
 
@@ -81,6 +91,11 @@ def relation(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 CASES = {
     "kd": Case(loss=kd),
+    "kd-standardized": Case(loss=standardized_kd),
+    "dist-inter": Case(loss=dist_inter),
+    "dist-intra": Case(
+        loss=lambda s, t, heat, weights_B: dist_intra(s, t, heat, weights_B=weights_B), least=2
+    ),
     "class_drop-rest_bin": Case(loss=dropped("rest_bin", keep=2)),
     "class_drop-rest_bin-all": Case(loss=dropped("rest_bin", keep=30000)),
     "class_drop-rest_bin-mass": Case(loss=dropped("rest_bin", mass=0.7)),
@@ -97,6 +112,7 @@ CASES = {
         least=2,
         zero_when_equal=False,
     ),
+    "supervised_contrastive": Case(loss=contrast_of_two_classes, least=2, zero_when_equal=False),
     "infonce": Case(
         loss=lambda s, t, heat, weights_B: infonce(s, t, tau=heat, weights_B=weights_B),
         least=2,

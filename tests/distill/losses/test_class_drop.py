@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distill.losses._precision import LossError
-from distill.losses.class_drop import Form, class_drop, default_keep
+from distill.losses.class_drop import Form, class_drop
 from distill.losses.kd import kd
 from tests.support.reference import normal
 
@@ -152,14 +152,6 @@ def test_an_underflowing_rest_is_finite(form: Form, keep: int) -> None:
     assert torch.isfinite(student.grad).all()
 
 
-def test_the_default_number_of_kept_classes() -> None:
-    wanted = {2: 1, 10: 3, 100: 10, 1000: 50, 21841: 1092}
-    assert {num: default_keep(num) for num in wanted} == wanted
-    kept = [default_keep(num) for num in range(2, 3000)]
-    assert kept == sorted(kept)
-    assert all(1 <= keep < num for num, keep in enumerate(kept, 2))
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -171,7 +163,6 @@ def test_the_default_number_of_kept_classes() -> None:
         lambda: class_drop(normal(3, 4), normal(3, 4), temperature=1.0, mass=0.0),
         lambda: class_drop(normal(3, 4), normal(3, 4), temperature=1.0, mass=1.1),
         lambda: class_drop(normal(3, 4), normal(3, 4), temperature=1.0, keep=1, form="rest"),
-        lambda: default_keep(1),
     ],
 )
 def test_bad_arguments_raise(call: Callable[[], Tensor]) -> None:
