@@ -53,9 +53,9 @@ class DistillConfig(RunConfig):
     one pass over the images. Default: the student of the preset, else resnet8x4 up to 64 pixels,
     and above that the mobilenetv3 of the example above."""
     method: str = "winnow"
-    """winnow, kd, dfnd, odsd (ODSD-style), eikd (EIKD-style), kd3, hidfd (see `winnow methods`),
-    or your own .py file. winnow, kd3 and hidfd add a projector to the student; the others save it
-    unchanged."""
+    """winnow, kd, dist, dfnd, odsd (ODSD-style), eikd (EIKD-style), kd3, hidfd (see
+    `winnow methods`), or your own .py file. winnow, kd3 and hidfd add a projector to the student,
+    unless it is `--method winnow --set deploy=plain`; the others save it unchanged."""
     preset: str | None = None
     """A named configuration of the method and its training, such as cifar10_r34_r18 (see
     `winnow methods NAME`). Explicit options override the preset."""
@@ -70,14 +70,14 @@ class DistillConfig(RunConfig):
     mix_frac: Annotated[float, Option(min=0.0, max=1.0)] = 0.5
     """Share of the --mix shards in every batch, in 0-1."""
     epochs: Annotated[float | None, Option(min=0.001)] = None
-    """Views of each image in the whole training. With --mix, an epoch ends when every image of
-    both sets was seen. Default: 30."""
+    """How often each image is seen in the whole training. With --mix, an epoch ends when every
+    image of both sets was seen. Default: 30."""
     steps: Annotated[int | None, Option(min=1)] = None
     """Number of optimizer steps, instead of --epochs."""
     batch_size: Annotated[int | None, Option(min=4)] = None
-    """Number of views in a batch. Default: 128."""
+    """Number of images in a batch. Default: 128."""
     lr: float | None = None
-    """Peak learning rate. Default: 0.1 per 128 views in a batch."""
+    """Peak learning rate. Default: 0.1 per 128 images in a batch."""
     optimizer: Optimizer | None = None
     """sgd or muon. Default: muon for the method winnow, sgd for the others."""
     views: Annotated[int, Option(min=0)] = 0

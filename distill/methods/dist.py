@@ -1,0 +1,48 @@
+"""DIST: match the correlations of the teacher's probabilities, within images and within classes.
+
+Paper: Knowledge Distillation from A Stronger Teacher (Huang et al., NeurIPS 2022, arXiv
+2205.10536); SOURCE. L = inter T^2 mean_i (1 - r_i) + intra T^2 mean_c (1 - r_c), where r_i is
+Pearson's correlation of student and teacher over the classes of image i, and r_c over the images of
+the batch for class c. The paper adds a cross-entropy with the labels, which unlabeled images lack.
+Command: winnow distill --method dist
+Cost: that of kd.
+Expected: docs/results.md has our measurements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from distill.losses.dist import dist_inter, dist_intra
+from distill.method import Batch, Method, weighted_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The settings of dist."""
+
+    temperature: float = 4.0
+    """Temperature T of both softmaxes. SOURCE (for CIFAR)"""
+    inter: float = 2.0
+    """Weight of the correlation within an image. SOURCE"""
+    intra: float = 2.0
+    """Weight of the correlation within a class. SOURCE"""
+
+
+class DIST(Method):
+    """See the top of the file."""
+
+    config: Config
+
+    def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """The weighted scalar terms `inter` and `intra` of a batch. SOURCE."""
+        config, weights = self.config, batch.weights
+        _, _, logits = self.student(batch.pixels)
+        inter = dist_inter(logits, batch.logits, config.temperature)
+        intra = dist_intra(logits, batch.logits, config.temperature, weights_B=weights)
+        return {
+            "inter": config.inter * weighted_mean(inter, weights),
+            "intra": config.intra * weighted_mean(intra, weights),
+        }
