@@ -1,14 +1,14 @@
 """The interface of a distillation method: a student, extra heads, and the losses of a batch.
 
-B rows of a batch (k views of B / k images, view by view), C classes, D features of the teacher,
-h and w the sides of its map.
+B rows of a batch (with k views of each image, those of the first view come first), C classes, D
+features of the teacher, h and w the sides of its map.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -30,13 +30,15 @@ class Batch:
     """The inputs of a method in one step, all on one device.
 
     pixels [B, 3, S, S] in [0, 1]; weights [B]; the teacher's logits [B, C] and, where the method
-    `needs` them, its features [B, D] or its map [B, D, h, w]. There are no labels.
+    `needs` them, its features [B, D] or its map [B, D, h, w]. There are no labels. `drawn` [B] is
+    None, or after `rows` the number of each row in the batch before: equal for copies of a row.
     """
 
     pixels: Tensor
     weights: Tensor
     logits: Tensor
     features: Tensor | None
+    drawn: Tensor | None = None
 
     @property
     def teacher_features(self) -> Tensor:
@@ -54,11 +56,11 @@ class Batch:
     def rows(self, index: Tensor) -> Batch:
         """Return the rows of the batch at `index` [b]."""
         features = None if self.features is None else self.features[index]
-        return Batch(self.pixels[index], self.weights[index], self.logits[index], features)
+        return Batch(self.pixels[index], self.weights[index], self.logits[index], features, index)
 
     def reweighted(self, factor_B: Tensor) -> Batch:
         """Return the same batch with its weights [B] multiplied by `factor_B` [B]."""
-        return Batch(self.pixels, self.weights * factor_B, self.logits, self.features)
+        return replace(self, weights=self.weights * factor_B)
 
 
 class Method(nn.Module):
@@ -67,8 +69,6 @@ class Method(nn.Module):
     A file in distill/methods holds one subclass and its frozen keyword-only `Config`.
     """
 
-    views: ClassVar[int] = 1
-    """Number of views of an image in one step. With 2, a batch holds half as many images."""
     optimizer: ClassVar[Optimizer] = "sgd"
     """The optimizer of the loop, unless the Recipe names another one."""
     max_grad_norm: ClassVar[float] = math.inf
@@ -85,6 +85,11 @@ class Method(nn.Module):
     def needs(cls, config: Any) -> Needs:
         """Return the teacher outputs in a batch; features and map both include the logits."""
         return "logits"
+
+    @classmethod
+    def views(cls, config: Any) -> int:
+        """Return k, the number of views of each image in a batch; a batch of B images has k B."""
+        return 1
 
     @classmethod
     def oversample(cls, config: Any) -> int:

@@ -22,7 +22,7 @@ Needs = Literal["logits", "features", "map"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The settings of a training. A batch holds `batch_size` views for every method."""
+    """The settings of a training. A batch holds `batch_size` images for every method."""
 
     steps: int
     batch_size: int = 128

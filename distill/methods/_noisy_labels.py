@@ -14,9 +14,10 @@ LR = 1e-3  # of Adam, for the matrix alone. SOURCE (DFND)
 class NoisyLabels(nn.Module):
     """NLL(log(softmax(s) Q), y), y = argmax t; `accuracy` in 0-1 is Q's diagonal."""
 
-    def __init__(self, num_classes: int, accuracy: float = ACCURACY) -> None:
+    def __init__(self, num_classes: int, accuracy: float | None) -> None:
+        """`accuracy` is the teacher's in 0-1; None stands for 0.95. OURS."""
         super().__init__()
-        self.accuracy = accuracy
+        self.accuracy = ACCURACY if accuracy is None else accuracy
         self.theta = nn.Parameter(torch.zeros(num_classes, num_classes - 1))
 
     def optimizer(self) -> torch.optim.Optimizer:

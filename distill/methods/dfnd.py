@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill.losses.kd import kd
 from distill.method import Batch, Method, weighted_mean
-from distill.methods._noisy_labels import ACCURACY, NoisyLabels
+from distill.methods._noisy_labels import NoisyLabels
 from distill.presets import PLAIN_SGD, Preset, on_pairs
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
@@ -67,7 +67,7 @@ class DFND(Method):
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         super().__init__(student, teacher, config)
         accuracy = teacher.card.accuracy if config.accuracy is None else config.accuracy
-        self.noise = NoisyLabels(student.num_classes, ACCURACY if accuracy is None else accuracy)
+        self.noise = NoisyLabels(student.num_classes, accuracy)
 
     def own_optimizer(self) -> torch.optim.Optimizer:
         """Adam for Q."""

@@ -35,7 +35,7 @@ from indexes.models.net import build_net
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
 
-CODE_VERSION = 4  # of the training code: a checkpoint of another version is refused
+CODE_VERSION = 5  # of the training code: a checkpoint of another version is refused
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def build_setup(job: TrainingJob, learners: Sequence[Learner]) -> Setup:
     batch has fewer images than there are processes. Raises ArtifactError if the targets belong to
     other shards, another teacher or other views.
     """
-    recipe, views = job.resolved_recipe, job.method_class.views
+    recipe, views = job.resolved_recipe, job.method_class.views(job.config)
     if recipe.views and recipe.views < views:
         raise ValueError(
             f"this method compares {views} views of each image: use --views 0, or at least {views}"
@@ -215,8 +215,8 @@ def build_method(job: TrainingJob, builder: str) -> Method:
 
 
 def _build_loader(job: TrainingJob, dataset: ShardDataset) -> StepLoader:
-    recipe, group, views = job.recipe, job.group, job.method_class.views
-    part = recipe.batch_size // recipe.accumulate // views
+    recipe, group = job.recipe, job.group
+    part = recipe.batch_size // recipe.accumulate
     if part < group.num:
         raise ValueError(
             f"{part} images in a part of a batch are too few for {group.num} processes: raise "
@@ -239,7 +239,7 @@ def _build_loader(job: TrainingJob, dataset: ShardDataset) -> StepLoader:
         sampler,
         dataset.key_hash,
         job.augmentation,
-        per_image=views,
+        per_image=job.method_class.views(job.config),
         num_views=recipe.views,
     )
 

@@ -1,31 +1,117 @@
-"""ODSD: every form that the paper leaves open."""
+"""ODSD-style: its batch, its low-noise subspace, its relations, and every form left open."""
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from distill.method import weighted_mean
 from distill.methods import odsd
-from indexes.models.teacher import Teacher
+from distill.methods._principal_subspace import PrincipalSubspace
+from distill.training.build import build_learners, build_setup
+from indexes.models.net import build_net
+from indexes.models.teacher import Teacher, load_teacher, save_teacher
 from indexes.shards.reader import Shards
-from tests.support.training import log_lines, run
+from tests.support import distillation
+from tests.support.methods import make, make_batch
+from tests.support.reference import normal
+from tests.support.training import job, log_lines, run
 
 World = tuple[Shards, Teacher]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize(
-    ("low_noise", "relation"),
-    list(itertools.product(("subspace", "transition"), ("soft", "infonce"))),
-)
-def test_every_form_of_odsd_trains(
-    world: World, tmp_path: Path, low_noise: Any, relation: Any
+@pytest.mark.parametrize(("form", "views"), [("classes", 1), ("views", 2)])
+def test_a_batch_counts_images(world: World, tmp_path: Path, form: Any, views: int) -> None:
+    described = job(world, tmp_path, "odsd", config=odsd.Config(self_form=form))
+    setup = build_setup(described, build_learners(described))
+    (batch,) = setup.loader.steps(0, 1)
+    assert len(set(batch.index.tolist())) == 16
+    assert len(batch.pixels) == setup.num_views == 16 * views
+
+
+@pytest.mark.parametrize("form", ["classes", "views"])
+@pytest.mark.parametrize("relation", ["soft", "infonce"])
+@pytest.mark.parametrize("low_noise", ["pca", "classifier", "transition"])
+def test_every_form_trains(
+    world: World, tmp_path: Path, low_noise: Any, relation: Any, form: Any
 ) -> None:
-    config = odsd.Config(low_noise_form=low_noise, teacher_form=relation)
+    config = odsd.Config(low_noise_form=low_noise, teacher_form=relation, self_form=form)
     outcome = run(world, tmp_path, "odsd", config=config, steps=3)[0]
     terms = [line["terms"] for line in log_lines(outcome.directory) if "terms" in line][-1]
     assert terms.keys() == {"total", "kd", "low_noise", "self", "teacher"}
     assert all(value > 0 for value in terms.values())
+
+
+def test_the_low_noise_term_is_not_a_function_of_the_logits(world: World) -> None:
+    """With the classifier's C - 1 directions, the compared features are linear in the logits."""
+    method = make(world, "odsd")
+    batch = make_batch(world, method, 64)
+    method.losses(batch, 0.5)
+    features, logits = batch.teacher_features, batch.logits
+    compared = method.principal.centered(features) @ method.principal.basis_DR
+    centered = logits - logits.mean(1, keepdim=True)
+    known = torch.cat([centered, torch.ones(64, 1)], 1).double()
+    compared = compared.double()
+    rest = compared - known @ torch.linalg.lstsq(known, compared, driver="gelsd").solution
+    assert rest.square().sum() > 0.1 * (compared - compared.mean(0)).square().sum()
+
+
+def test_the_principal_subspace_is_that_of_all_images_seen() -> None:
+    scale = torch.tensor([8.0, 6.0, 4.0, 0.5, 0.4, 0.3])
+    rotation = torch.linalg.qr(normal(6, 6).float()).Q
+    rows = normal(400, 6, seed=1).float() * scale @ rotation + 5
+    weights = normal(400, seed=2).float().abs()
+    principal = PrincipalSubspace(6, 3)
+    for part in range(0, 400, 40):
+        principal.update(rows[part : part + 40], weights[part : part + 40])
+    mean = weights @ rows / weights.sum()
+    torch.testing.assert_close(principal.mean_D, mean)
+    covariance = (rows - mean).T @ ((rows - mean) * weights[:, None]) / weights.sum()
+    torch.testing.assert_close(principal.covariance_DD, covariance, rtol=1e-4, atol=1e-4)
+    exact = torch.linalg.eigh(covariance).eigenvectors[:, -3:]
+    overlap = torch.linalg.svdvals(exact.T @ principal.basis_DR)
+    assert overlap.min() > 0.999
+    torch.testing.assert_close(principal.basis_DR.T @ principal.basis_DR, torch.eye(3))
+
+
+def test_an_image_of_weight_zero_does_not_move_the_subspace() -> None:
+    principals = []
+    for outlier in (0.0, 1e4):
+        torch.manual_seed(0)
+        principal = PrincipalSubspace(4, 2)
+        rows = normal(8, 4).float()
+        rows[3] += outlier
+        principal.update(rows, torch.tensor([1.0, 1, 1, 0, 1, 1, 1, 1]))
+        principals.append(principal)
+    first, second = (principal.state_dict() for principal in principals)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_equal_features_keep_an_orthonormal_basis() -> None:
+    principal = PrincipalSubspace(5, 3)
+    principal.update(torch.ones(4, 5), torch.ones(4))
+    torch.testing.assert_close(principal.basis_DR.T @ principal.basis_DR, torch.eye(3))
+
+
+def test_images_of_a_class_attract_each_other_in_an_embedding(world: World) -> None:
+    method = make(world, "odsd", self_relation=1.0, ramp_frac=0.0)
+    batch = make_batch(world, method)
+    term = method.losses(batch, 0.5)["self"]
+    _, features, _ = method.student(batch.pixels)
+    typed = odsd.supervised_contrastive(
+        method.embed(features), batch.logits.argmax(1), tau=0.1, weights_B=batch.weights
+    )
+    torch.testing.assert_close(term, weighted_mean(typed, batch.weights))
+
+
+def test_the_matrix_of_label_errors_uses_the_accuracy_of_the_card(
+    world: World, tmp_path: Path
+) -> None:
+    net = build_net("resnet8", num_classes=3)
+    save_teacher(tmp_path, net, classes=distillation.CLASSES, input_size=32, accuracy=0.8)
+    stated = (world[0], load_teacher(tmp_path))
+    assert make(stated, "odsd", low_noise_form="transition").noise.accuracy == 0.8

@@ -10,6 +10,7 @@ import pytest
 from distill.config import DistillConfig
 from distill.data import augment
 from distill.distributed import SINGLE
+from distill.methods import odsd
 from distill.recipe import Mix, Recipe
 from distill.run import check_students, resolve_job
 from distill.training.build import build_setup
@@ -93,7 +94,7 @@ def test_epochs_of_a_mix_repeat_the_set_that_is_small_for_its_share(
 
 def test_two_views_per_image_need_two_fixed_views(world: World, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="compares 2 views"):
-        run(world, tmp_path, "odsd", recipe={"views": 1})
+        run(world, tmp_path, "odsd", config=odsd.Config(self_form="views"), recipe={"views": 1})
 
 
 def test_the_optimizer_of_the_method_is_the_default(world: World, tmp_path: Path) -> None:
