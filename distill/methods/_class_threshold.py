@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.method import MethodError
+from indexes import devices
 
 MOST_LOGGED = 100  # classes, of which each line of the log says the share
 EPOCHS = 240  # of KD3's training, which its schedule of alpha counts in. SOURCE
@@ -89,10 +90,18 @@ class ClassThreshold(nn.Module):
             )
 
 
-def first_passing(passes_B: Tensor, num: int) -> Tensor:
-    """Return `num` rows [num] of [B]: images that pass come first, in the batch's order. OURS."""
+def filled_by_passing(passes_B: Tensor, num: int) -> Tensor:
+    """Return `num` rows [num] of [B]: those that pass, in order, then draws of them. OURS.
+
+    Only images that pass reach the student, so that only they set the statistics of its BatchNorms.
+    If none passes, the rows are the first ones.
+    """
+    rows = torch.arange(num, device=passes_B.device)
     position = torch.arange(len(passes_B), device=passes_B.device) / len(passes_B)
-    return (passes_B - position).topk(num).indices
+    order = (passes_B - position).topk(num).indices
+    count = passes_B.sum().clamp_max(num)
+    drawn = (devices.send(torch.rand(num).numpy(), passes_B.device) * count).long()
+    return order[torch.where((rows < count) | (count == 0), rows, drawn)]
 
 
 def largest(values_B: Tensor, weights_B: Tensor, num: int) -> Tensor:

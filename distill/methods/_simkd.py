@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from distill.feature_maps import probe_features, teacher_map
-from distill.method import Method
+from distill.method import Method, weighted_mean
 from distill.recipe import Needs
 from indexes.models.net import Net, reuse_classifier_net
 from indexes.models.teacher import Teacher
+
+MIN_SIZE = 1e-12  # of a teacher whose map is zero everywhere
 
 
 def reuse_classifier(
@@ -20,10 +24,18 @@ def reuse_classifier(
     of that map; h' and w' are the smaller of the student's and the teacher's sides. The student's
     own classifier is removed.
     """
+    shape = projector_shape(student, teacher, factor=factor, depthwise=depthwise)
+    shape["arguments"] = student.arguments
+    return reuse_classifier_net(student, shape, *teacher.head)
+
+
+def projector_shape(
+    student: Net, teacher: Teacher, *, factor: int, depthwise: bool
+) -> dict[str, Any]:
+    """Return the arguments of the Projector from the student's map to the teacher's."""
     target = teacher_map(teacher)
     width, *side = target.shape
-    shape = {
-        "arguments": student.arguments,
+    return {
         "width_in": probe_features(student, teacher.card.input_size).map.shape[1],
         "width": width,
         "side": side,
@@ -31,7 +43,21 @@ def reuse_classifier(
         "depthwise": depthwise,
         "signed": target.signed,
     }
-    return reuse_classifier_net(student, shape, *teacher.head)
+
+
+def mean_square(map_BDHW: Tensor, weights_B: Tensor) -> Tensor:
+    """Return the weighted mean over the images of the mean square of maps [B, D, h, w], a scalar.
+
+    An alignment that is divided by it has the map's own size as its unit, so that one weight suits
+    any teacher; it is the share of the map's energy that the student lacks. OURS.
+
+    Example:
+        >>> import torch
+        >>> mean_square(torch.full((2, 1, 2, 2), 3.0), torch.ones(2)).item()
+        9.0
+    """
+    squares_B = map_BDHW.float().flatten(1).square().mean(1)
+    return weighted_mean(squares_B, weights_B).clamp_min(MIN_SIZE)
 
 
 class ReusedClassifier(Method):

@@ -1,8 +1,9 @@
 """HiDFD's student: learn the teacher's last map and predict with the teacher's classifier.
 
 Paper: Hybrid Data-Free Distillation (arXiv 2412.13525, AAAI 2025); its code was read (SOURCE).
-L = align mean (P(f_S) - f_T)^2, where P is the projector of indexes/zoo/_reused.py. The other half
-of the method is its data: a few thousand curated images and many images generated from them::
+L = align mean (P(f_S) - f_T)^2 / mean f_T^2, where P is the projector of indexes/zoo/_reused.py;
+the release does not divide by mean f_T^2. The other half of the method is its data: a few thousand
+curated images and many images generated from them::
 
   winnow generate --shards REAL -n 50000
   winnow distill --method hidfd --shards REAL --mix SYNTHETIC
@@ -21,7 +22,7 @@ from torch import Tensor
 from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
 from distill.method import Batch, at_least, weighted_mean
-from distill.methods._simkd import ReusedClassifier
+from distill.methods._simkd import ReusedClassifier, mean_square
 from distill.presets import CINIC10, HAM10000, PLAIN_SGD, TINY, Preset, on_pairs
 
 
@@ -30,7 +31,11 @@ class Config:
     """The settings of hidfd."""
 
     align: float = 100.0
-    """Weight of the alignment. The release uses 1, which needs its 240 epochs. OURS"""
+    """Weight of the alignment. The release uses 1 without `relative`, which needs its 240 epochs.
+    OURS"""
+    relative: bool = True
+    """Whether the alignment is divided by the mean square of the teacher's map, so that one weight
+    suits any teacher. The release does not divide. OURS"""
     factor: int = 2
     """The projector's inner width is the teacher's number of features divided by this. SOURCE"""
 
@@ -53,7 +58,7 @@ NOTES = (
     "--mix.",
     "The release reports the best epoch on the test set; here the last weights count.",
 )
-FAITHFUL = Preset(config=Config(align=1.0), recipe=RELEASE, notes=NOTES)
+FAITHFUL = Preset(config=Config(align=1.0, relative=False), recipe=RELEASE, notes=NOTES)
 PAPER = "the paper, quoted second hand"
 FIGURES = {
     "cifar10_r34_r18": (95.39, PAPER),
@@ -73,4 +78,5 @@ class HiDFD(ReusedClassifier):
         student_map, _, _ = self.student(batch.pixels)
         student_map, target = same_side(student_map, batch.teacher_map)
         values = feature_mse(student_map, target, normalized=False)
-        return {"align": self.config.align * weighted_mean(values, batch.weights)}
+        unit = mean_square(target, batch.weights) if self.config.relative else 1.0
+        return {"align": self.config.align * weighted_mean(values, batch.weights) / unit}

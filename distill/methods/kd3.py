@@ -3,9 +3,10 @@
 Paper: Knowledge Distillation between Different Distributions (arXiv 2307.11469, ICCV 2023); its
 code was read (SOURCE), and differences are marked OURS. With z = alpha t + (1 - alpha) s, an image
 is kept if max softmax(z) > tau b / (2 - b), where b is its class's count over the largest count.
-L = align mean w (P(f_S) - f_T)^2 + contrast NT-Xent(x, MixDistribution(x)), w = sigmoid(||t - s||).
-The release selects from the whole pool in each epoch. Here each step reads `oversample` batches
-from a stream and trains on the images that pass; class counts are running means (OURS).
+L = align mean w (P(f_S) - f_T)^2 + contrast NT-Xent(x, MixDistribution(x)), w = sigmoid(||t - s||);
+the contrast embeds the encoder's pooled output, before the projector P. The release selects from
+the whole pool in each epoch. Here each step reads `oversample` batches from a stream and trains on
+the images that pass, drawn again until the batch is full; class counts are running means (OURS).
 The deployed student is the encoder, the projector and the teacher's classifier.
 Command: winnow distill --method kd3 --preset cifar10_r34_r18
 Cost: that of kd, `oversample` more forwards of the student, the projector, and a second forward of
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +27,14 @@ from distill.losses._maps import same_side
 from distill.losses.ntxent import ntxent
 from distill.losses.weighted_feature_mse import alignment_weight, weighted_feature_mse
 from distill.method import Batch, at_least, weighted_mean
-from distill.methods._class_threshold import ClassThreshold, first_passing, teacher_share
+from distill.methods._class_threshold import ClassThreshold, filled_by_passing, teacher_share
 from distill.methods._mix_distribution import mix_distribution
-from distill.methods._simkd import ReusedClassifier
+from distill.methods._simkd import ReusedClassifier, mean_square
 from distill.presets import CINIC10, PLAIN_SGD, TINY, Preset, on_pairs
 from indexes import devices
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
+from indexes.zoo._reused import Reused
 
 EMBEDDING, TAU = 128, 0.3  # width and temperature of the contrast. SOURCE
 MIXING = 0.1  # lam ~ Beta(MIXING, MIXING). SOURCE
@@ -58,7 +60,11 @@ class Config:
     least_kept: float = 0.02
     """The student is stopped if a smaller share of images passes over `memory` steps. OURS"""
     align: float = 100.0
-    """Weight of the alignment. The release uses 1, which needs its 240 epochs. OURS"""
+    """Weight of the alignment. The release uses 1 without `relative`, which needs its 240 epochs.
+    OURS"""
+    relative: bool = True
+    """Whether the alignment is divided by the mean square of the teacher's map, so that one weight
+    suits any teacher. The release does not divide. OURS"""
     weighted: bool = True
     """Whether each image has the weight w in the alignment. SOURCE"""
     contrast: float = 0.1
@@ -87,7 +93,7 @@ NOTES = (
     "The release reports the best epoch on the test set; here the last weights count.",
 )
 FAITHFUL = Preset(
-    config=Config(schedule="faithful", tau_floor=0.0, align=1.0, contrast=0.001),
+    config=Config(schedule="faithful", tau_floor=0.0, align=1.0, relative=False, contrast=0.001),
     recipe=RELEASE,
     notes=NOTES,
 )
@@ -106,7 +112,7 @@ class KD3(ReusedClassifier):
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         super().__init__(student, teacher, config)
-        self.embed = nn.Linear(self.student.num_features, EMBEDDING)
+        self.embed = nn.Linear(student.num_features, EMBEDDING)
         self.class_threshold = ClassThreshold(
             self.student.num_classes, tau=config.tau, floor=config.tau_floor, memory=config.memory
         )
@@ -117,44 +123,50 @@ class KD3(ReusedClassifier):
         return config.oversample
 
     def select_batch(self, batch: Batch, progress: float) -> Batch:
-        """The images of a step: first those that pass, then others with weight zero."""
+        """The images of a step: those that pass, then draws of them until the batch is full."""
         config = self.config
         alpha = teacher_share(progress, config.schedule, config.teacher_frac)
         mixed = alpha * batch.logits + (1 - alpha) * self.eval_logits(batch.pixels)
         passes, observed = self.class_threshold(mixed)
         self.observed.update(observed)
-        rows = first_passing(passes, len(passes) // config.oversample)
+        rows = filled_by_passing(passes, len(passes) // config.oversample)
         return batch.rows(rows).reweighted(passes[rows])
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The scalar terms `align` and, if its weight is above zero, `contrast`. SOURCE."""
         config = self.config
-        student_map, features, logits = self.student(batch.pixels)
+        encoder = cast(Reused, self.module)
+        encoded_map, pooled = encoder.encode(self.student.normalized(batch.pixels))
+        student_map = encoder.projector(encoded_map)
+        logits = self.student.logits(student_map.mean((2, 3)))
         student_map, target = same_side(student_map, batch.teacher_map)
         weight = alignment_weight(logits, batch.logits)
         if not config.weighted:
             weight = torch.ones_like(weight)
         align = weighted_feature_mse(student_map, target, weight)
-        terms = {"align": config.align * weighted_mean(align, batch.weights)}
+        unit = mean_square(target, batch.weights) if config.relative else 1.0
+        terms = {"align": config.align * weighted_mean(align, batch.weights) / unit}
         if config.contrast > 0:
-            contrast = self._contrast(batch, features)
+            contrast = self._contrast(batch, pooled)
             terms["contrast"] = config.contrast * weighted_mean(contrast, batch.weights)
         return terms
 
     def _contrast(self, batch: Batch, features_BD: Tensor) -> Tensor:
-        """NT-Xent [B] between each image and its MixDistribution."""
+        """NT-Xent [B] between each image and its MixDistribution, before the projector. SOURCE."""
         num, device = len(features_BD), features_BD.device
         draw = torch.distributions.Beta(MIXING, MIXING)
         share = devices.send(draw.sample((num,)).numpy(), device)
         partner = devices.send(torch.randperm(num).numpy(), device)
         # An image of weight zero must not influence the others.
         partner = torch.where(batch.weights[partner] > 0, partner, torch.arange(num, device=device))
-        _, other_BD, _ = self.student(mix_distribution(batch.pixels, partner, share))
+        mixed = mix_distribution(batch.pixels, partner, share)
+        _, other_BD = cast(Reused, self.module).encode(self.student.normalized(mixed))
         return ntxent(
             self.embed(features_BD),
             self.embed(other_BD),
             tau=TAU,
             weights_B=batch.weights,
+            classes_B=batch.drawn,  # copies of an image are no negatives of each other
         )
 
     def check(self, observed: Mapping[str, Any]) -> None:

@@ -81,20 +81,27 @@ class Net:
         and tokens it is the features as a 1x1 map. Features and logits are float32, even under
         autocast.
         """
-        import torch
-        from torch.nn import functional as F
+        map_BDHW, features_BD = self._extract(self.module, self.normalized(pixels_B3HW))
+        features_BD = features_BD.float()
+        return map_BDHW, features_BD, self.logits(features_BD)
 
+    def normalized(self, pixels_B3HW: Tensor) -> Tensor:
+        """Return the input of `module` for pixels [B, 3, H, W] in [0, 1], in the module's dtype."""
         if self._mean.device != pixels_B3HW.device:
             self._mean = self._mean.to(pixels_B3HW.device)
             self._std = self._std.to(pixels_B3HW.device)
         normal = (pixels_B3HW - self._mean) / self._std
         # A net with bfloat16 weights takes bfloat16 pixels.
-        map_BDHW, features_BD = self._extract(self.module, normal.to(self._classifier.weight.dtype))
-        features_BD = features_BD.float()
+        return normal.to(self._classifier.weight.dtype)
+
+    def logits(self, features_BD: Tensor) -> Tensor:
+        """Return the logits [B, C] float32 of features [B, D], also under autocast."""
+        import torch
+        from torch.nn import functional as F
+
         weight_CD, bias_C = self.head
         with torch.autocast(features_BD.device.type, enabled=False):
-            logits_BC = F.linear(features_BD, weight_CD.float(), bias_C.float())
-        return map_BDHW, features_BD, logits_BC
+            return F.linear(features_BD.float(), weight_CD.float(), bias_C.float())
 
     @property
     def head(self) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ SimKD, KD3 and HiDFD deploy students of this form. SOURCE (KD3's code, arXiv 230
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,8 +14,48 @@ from torch.nn import functional as F
 from indexes.zoo._classifier import Classifier, initialize
 
 
+class Projector(nn.Sequential):
+    """A net that maps a student's map [B, width_in, h, w] to its teacher's [B, width, h', w'].
+
+    The map is average-pooled to `side`, the teacher's, where it is larger. Convolutions 1x1, 3x3
+    (`depthwise`: one group per channel) and 1x1 follow, each with BatchNorm and ReLU, with width /
+    factor inner channels. The last ReLU is left out if the teacher's map is `signed`. SOURCE
+    (SimKD, arXiv 2203.14001).
+    """
+
+    def __init__(
+        self,
+        width_in: int,
+        width: int,
+        *,
+        side: Sequence[int],
+        factor: int,
+        depthwise: bool,
+        signed: bool,
+    ) -> None:
+        inner = max(1, width // factor)
+        layers = [
+            *_layer(width_in, inner, 1),
+            *_layer(inner, inner, 3, groups=inner if depthwise else 1),
+            *_layer(inner, width, 1),
+        ]
+        super().__init__(*(layers[:-1] if signed else layers))
+        self.side = tuple(side)
+        initialize(self)
+
+    def forward(self, map_BDHW: Tensor) -> Tensor:
+        """Return the projected map [B, width, h', w'] of a map [B, width_in, h, w]."""
+        height, width = map_BDHW.shape[2:]
+        target = min(height, self.side[0]), min(width, self.side[1])
+        if target != (height, width):
+            map_BDHW = F.adaptive_avg_pool2d(map_BDHW, target)
+        for layer in self:
+            map_BDHW = layer(map_BDHW)
+        return map_BDHW
+
+
 class Reused(Classifier):
-    """encoder -> its map, pooled to `side` if it is larger -> projector -> mean -> Linear."""
+    """encoder -> its map -> Projector -> mean -> Linear."""
 
     def __init__(
         self,
@@ -24,39 +64,30 @@ class Reused(Classifier):
         *,
         width_in: int,
         width: int,
-        side: tuple[int, int],
+        side: Sequence[int],
         num_classes: int,
         factor: int,
         depthwise: bool,
         signed: bool,
     ) -> None:
-        """`extract` returns the encoder's map [B, width_in, h, w]; `side` is that of the teacher.
+        """`extract` returns the encoder's map [B, width_in, h, w] and features.
 
-        The projector has convolutions 1x1, 3x3 (`depthwise`: one group per channel) and 1x1, each
-        followed by BatchNorm and ReLU, with width / factor inner channels. The last ReLU is left
-        out if the teacher's features are `signed`.
+        The other arguments are those of `Projector`.
         """
         super().__init__()
-        inner = max(1, width // factor)
-        self.encoder, self.side = encoder, side
-        self._extract = extract
-        layers = [
-            *_layer(width_in, inner, 1),
-            *_layer(inner, inner, 3, groups=inner if depthwise else 1),
-            *_layer(inner, width, 1),
-        ]
-        self.projector = nn.Sequential(*(layers[:-1] if signed else layers))
-        initialize(self.projector)
+        self.encoder, self._extract = encoder, extract
+        self.projector = Projector(
+            width_in, width, side=side, factor=factor, depthwise=depthwise, signed=signed
+        )
         self.classifier = nn.Linear(width, num_classes).requires_grad_(False)
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map normalized pixels [B, 3, H, W] to the encoder's map [B, width_in, h, w], features."""
+        return self._extract(self.encoder, pixels)
 
     def forward_features(self, pixels: Tensor) -> Tensor:
         """Map normalized pixels [B, 3, H, W] to the projected map [B, width, h, w]."""
-        map_BDHW, _ = self._extract(self.encoder, pixels)
-        height, width = map_BDHW.shape[2:]
-        target = min(height, self.side[0]), min(width, self.side[1])
-        if target != (height, width):
-            map_BDHW = F.adaptive_avg_pool2d(map_BDHW, target)
-        projected: Tensor = self.projector(map_BDHW)
+        projected: Tensor = self.projector(self.encode(pixels)[0])
         return projected
 
     def get_classifier(self) -> nn.Linear:

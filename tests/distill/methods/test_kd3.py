@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,11 +61,42 @@ def test_kd3_logs_the_kept_share_and_stops_if_no_image_passes(
         one.check({})
 
 
-def test_images_that_do_not_pass_have_weight_zero(world: World) -> None:
-    one = make(world, "kd3", tau=0.9, oversample=1)
-    batch = make_batch(world, one, 8)
+@pytest.mark.parametrize("num_passing", [1, 3, 6, 8])
+def test_the_batch_is_filled_by_images_that_pass(world: World, num_passing: int) -> None:
+    method = make(world, "kd3", tau=0.9, oversample=1)
+    batch = make_batch(world, method, 8)
     logits = torch.zeros(8, 3)
-    logits[:3, 0] = 20.0
-    chosen = one.select_batch(Batch(batch.pixels, batch.weights, logits, batch.features), 0.0)
-    assert sorted(chosen.weights.tolist()) == [0] * 5 + [1] * 3
-    assert (chosen.logits[chosen.weights > 0].max(1).values == 20).all()
+    logits[8 - num_passing :, 0] = 20.0
+    torch.manual_seed(0)
+    chosen = method.select_batch(replace(batch, logits=logits), 0.0)
+    assert chosen.weights.tolist() == [1] * 8
+    assert chosen.drawn is not None
+    assert set(chosen.drawn[:num_passing].tolist()) == set(range(8 - num_passing, 8))
+    assert (chosen.logits.max(1).values == 20).all()
+
+
+def test_a_batch_without_a_passing_image_weighs_nothing(world: World) -> None:
+    method = make(world, "kd3", tau=0.9, oversample=1)
+    batch = make_batch(world, method, 8)
+    chosen = method.select_batch(replace(batch, logits=torch.zeros(8, 3)), 0.0)
+    assert not chosen.weights.any()
+    assert torch.equal(chosen.pixels, batch.pixels)
+
+
+def test_the_contrast_acts_before_the_projector(world: World) -> None:
+    method = make(world, "kd3", contrast=1.0)
+    batch = make_batch(world, method)
+    torch.autograd.backward(method.losses(batch, 0.5)["contrast"])
+    assert all(p.grad is None for p in method.module.projector.parameters())
+    assert any(p.grad is not None for p in method.module.encoder.parameters())
+    assert method.embed.in_features == 64  # the encoder's width, not the teacher's
+
+
+def test_copies_of_an_image_are_no_negatives_of_each_other(world: World) -> None:
+    method = make(world, "kd3", contrast=1.0).eval()
+    batch = make_batch(world, method, 6)
+    copies = batch.rows(torch.tensor([0, 1, 2, 2, 2, 2]))
+    torch.manual_seed(0)
+    masked = method.losses(copies, 0.5)["contrast"]
+    torch.manual_seed(0)
+    assert masked < method.losses(replace(copies, drawn=None), 0.5)["contrast"]
