@@ -1,11 +1,13 @@
 """winnow: match the teacher's map and its logits together, with Muon as the optimizer.
 
 Paper: none; OURS.
-L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + kd T^2 KL(softmax(t / T) || softmax(s / T)). The
-student ends in the teacher's classifier (SimKD, KD3), so both terms act on the same features. The
-distance of the maps is relative to the size of the teacher's map, so one weight suits any teacher.
-Muon (distill/training/muon.py) contributes more than any term; `--optimizer muon` selects it for
-the other methods too. OURS; docs/results.md has the gain of each part.
+L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + kd T^2 KL(softmax(t / T) || softmax(s / T)).
+With `deploy=reused`, the student ends in the projector P and the teacher's classifier (SimKD, KD3),
+so both terms act on the same features. With `deploy=plain`, the student is saved as it is: P serves
+the training only, and s are the logits of the student's own classifier.
+The distance of the maps is relative to the size of the teacher's map, so one weight suits any
+teacher. Muon (distill/training/muon.py) contributes more than any term; `--optimizer muon` selects
+it for the other methods too. OURS; docs/results.md has the gain of each part.
 Command: winnow distill --method winnow
 Cost: that of hidfd with its projector, and fifteen matrix products per weight and step for Muon.
 `oversample=2` adds two forwards of the student.
@@ -16,32 +18,40 @@ Expected (docs/results.md): R18 -> ResNet-8, 1,000 steps on web images for CIFAR
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
-from distill.losses.kd import kd
-from distill.method import Batch, at_least, weighted_mean
+from distill.losses.kd import kd, standardized_kd
+from distill.method import Batch, Method, at_least, weighted_mean
 from distill.methods._class_threshold import largest
-from distill.methods._simkd import ReusedClassifier
+from distill.methods._simkd import mean_square, projector_shape, reuse_classifier
 from distill.presets import IMAGENET, SMALL_RECIPE, Preset, on_pairs
+from distill.recipe import Needs
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
-
-MIN_SIZE = 1e-12  # of a teacher whose map is zero everywhere
+from indexes.zoo._reused import Projector
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """The settings of winnow."""
 
+    deploy: Literal["reused", "plain"] = "reused"
+    """reused saves the student with the projector and the teacher's classifier; plain saves the
+    student as it is, for devices that cannot pay for a projector."""
     temperature: float = 4.0
     """Temperature T of both softmaxes."""
     kd: float = 2.0
     """Weight of the divergence between the softmaxes."""
+    standardize: bool = False
+    """Whether the logits of both sides are z-scored before the softmaxes."""
     align: float = 100.0
     """Weight of the distance between the maps."""
+    align_frac: float = 1.0
+    """Share of the training in which the maps are aligned, in 0-1."""
     oversample: int = 1
     """Batches that are read for each one that trains; the images of the largest KL train. 1 trains
     on all."""
@@ -65,14 +75,27 @@ PRESETS = on_pairs(
 )
 
 
-class Winnow(ReusedClassifier):
+class Winnow(Method):
     """See the top of the file."""
 
     config: Config
     optimizer = "muon"
+    max_grad_norm = 5.0
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
-        super().__init__(student, teacher, config, depthwise=config.depthwise)
+        factor, depthwise = config.factor, config.depthwise
+        if config.deploy == "reused":
+            student = reuse_classifier(student, teacher, factor=factor, depthwise=depthwise)
+            super().__init__(student, teacher, config)
+        else:
+            super().__init__(student, teacher, config)
+            shape = projector_shape(student, teacher, factor=factor, depthwise=depthwise)
+            self.projector = Projector(**shape)
+
+    @classmethod
+    def needs(cls, config: Config) -> Needs:
+        """The teacher's map."""
+        return "map"
 
     @classmethod
     def oversample(cls, config: Config) -> int:
@@ -89,15 +112,15 @@ class Winnow(ReusedClassifier):
 
     def losses(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """The weighted scalar terms `align` and `kd` of a batch. OURS."""
-        config = self.config
+        config, weights = self.config, batch.weights
         student_map, _, logits = self.student(batch.pixels)
-        student_map, target = same_side(student_map, batch.teacher_map)
-        aligned = feature_mse(student_map, target, normalized=False)
-        size = target.float().flatten(1).square().mean(1)
-        matched = kd(logits, batch.logits, config.temperature)
-        return {
-            "align": config.align
-            * weighted_mean(aligned, batch.weights)
-            / weighted_mean(size, batch.weights).clamp_min(MIN_SIZE),
-            "kd": config.kd * weighted_mean(matched, batch.weights),
-        }
+        loss = standardized_kd if config.standardize else kd
+        matched = loss(logits, batch.logits, config.temperature)
+        terms = {"kd": config.kd * weighted_mean(matched, weights)}
+        if progress < config.align_frac:
+            projected = student_map if config.deploy == "reused" else self.projector(student_map)
+            projected, target = same_side(projected, batch.teacher_map)
+            aligned = feature_mse(projected, target, normalized=False)
+            relative = weighted_mean(aligned, weights) / mean_square(target, weights)
+            terms["align"] = config.align * relative
+        return terms

@@ -131,22 +131,76 @@ def test_the_deployed_net_is_complete(
 
 
 def test_alignment_is_the_mean_over_the_map(world: World) -> None:
-    one = make(world, "hidfd", align=1.0).eval()
-    batch = make_batch(world, one)
-    found, _, _ = one.student(batch.pixels)
-    typed = (found - batch.teacher_map).square().mean()
-    torch.testing.assert_close(one.losses(batch, 0.0)["align"], typed)
-    ours = make(world, "winnow", align=3.0).eval()
-    found, _, _ = ours.student(batch.pixels)
-    typed = 3 * (found - batch.teacher_map).square().mean() / batch.teacher_map.square().mean()
-    terms = ours.losses(batch, 0.0)
-    torch.testing.assert_close(terms["align"], typed)
-    assert terms.keys() == {"align", "kd"}
-    weighed = make(world, "kd3", align=1.0, contrast=0.0).eval()
-    terms = weighed.losses(batch, 0.0)
-    assert terms.keys() == {"align"}
-    _, _, logits = weighed.student(batch.pixels)
-    w = torch.sigmoid((batch.logits - logits).norm(dim=1))
-    found, _, _ = weighed.student(batch.pixels)
-    typed = (w[:, None, None, None] * (found - batch.teacher_map).square()).mean()
-    torch.testing.assert_close(terms["align"], typed)
+    method = make(world, "hidfd", align=3.0, relative=False).eval()
+    batch = make_batch(world, method)
+    projected, _, _ = method.student(batch.pixels)
+    distance = (projected - batch.teacher_map).square()
+    size = batch.teacher_map.square().mean()
+    torch.testing.assert_close(method.losses(batch, 0.0)["align"], 3 * distance.mean())
+    for name, terms in (("hidfd", {"align"}), ("winnow", {"align", "kd"})):
+        method = make(world, name, align=3.0).eval()
+        losses = method.losses(batch, 0.0)
+        assert losses.keys() == terms
+        torch.testing.assert_close(losses["align"], 3 * distance.mean() / size)
+    for relative, unit in ((True, size), (False, 1.0)):
+        method = make(world, "kd3", align=1.0, contrast=0.0, relative=relative).eval()
+        terms = method.losses(batch, 0.0)
+        assert terms.keys() == {"align"}
+        projected, _, logits = method.student(batch.pixels)
+        w = torch.sigmoid((batch.logits - logits).norm(dim=1))
+        typed = (w[:, None, None, None] * (projected - batch.teacher_map).square()).mean()
+        torch.testing.assert_close(terms["align"], typed / unit)
+
+
+@pytest.mark.parametrize("name", ["hidfd", "kd3", "winnow"])
+def test_the_size_of_the_teachers_map_does_not_matter(world: World, name: str) -> None:
+    """A student whose map is zero has the same loss for a teacher with larger activations."""
+    method = make(world, name).eval()
+    batch = make_batch(world, method)
+    with torch.no_grad():
+        for p in method.module.projector.parameters():
+            p.zero_()
+    before = method.losses(batch, 0.0)["align"]
+    assert batch.features is not None
+    larger = replace(batch, features=1000 * batch.features)
+    torch.testing.assert_close(method.losses(larger, 0.0)["align"], before)
+
+
+def test_a_plain_student_is_saved_without_the_projector(world: World, tmp_path: Path) -> None:
+    config = find("distill.methods", "winnow").Config(deploy="plain")
+    outcome = run(world, tmp_path, "winnow", config=config, steps=3)[0]
+    plain = run(world, tmp_path / "kd", "kd", steps=3)[0]
+    saved = weights_of(outcome.directory)
+    assert saved.keys() == weights_of(plain.directory).keys()
+    assert load_teacher(outcome.directory).card.builder.endswith("resnet8")
+    method = make(world, "winnow", deploy="plain")
+    batch = make_batch(world, method)
+    torch.autograd.backward(method.losses(batch, 0.0)["align"])
+    assert all(p.grad is not None for p in method.projector.parameters())
+    assert method.student.head[0].grad is None  # the alignment does not train the classifier
+    half = make(world, "winnow", deploy="plain", align_frac=0.5)
+    assert half.losses(batch, 0.49).keys() == {"align", "kd"}
+    assert half.losses(batch, 0.5).keys() == {"kd"}
+
+
+def test_standardized_logits_have_a_free_scale(world: World) -> None:
+    method = make(world, "kd", standardize=True, temperature=2.0, weight=9.0).eval()
+    batch = make_batch(world, method)
+    loss = method.losses(batch, 0.0)["kd"]
+    scaled = method.losses(replace(batch, logits=5 * batch.logits + 1), 0.0)["kd"]
+    torch.testing.assert_close(scaled, loss)
+    weight, bias = method.student.head
+    with torch.no_grad():
+        weight.mul_(3)
+        bias.mul_(3)
+    torch.testing.assert_close(method.losses(batch, 0.0)["kd"], loss)
+
+
+def test_dist_weighs_its_two_correlations(world: World) -> None:
+    both = make(world, "dist").eval()
+    batch = make_batch(world, both)
+    terms = both.losses(batch, 0.0)
+    assert terms.keys() == {"inter", "intra"}
+    half = make(world, "dist", inter=1.0, intra=0.5).eval().losses(batch, 0.0)
+    torch.testing.assert_close(half["inter"], terms["inter"] / 2)
+    torch.testing.assert_close(half["intra"], terms["intra"] / 4)
