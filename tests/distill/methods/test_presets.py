@@ -143,6 +143,13 @@ def test_faithful_is_the_training_of_the_release(
     assert "best epoch on the test set" in " ".join(preset.notes)
 
 
+def test_dist_has_its_own_temperature_on_imagenet() -> None:
+    presets = find("distill.methods", "dist").PRESETS
+    assert presets["imagenet_r50_r18"].config.temperature == 1.0
+    assert presets["cifar100_r34_r18"].config.temperature == 4.0
+    assert list(presets) == list(on_pairs(Preset(config=None)))
+
+
 def test_the_crop_of_a_preset_fits_its_images() -> None:
     for _, _, preset in presets():
         resolve_crop(make_recipe(preset.recipe, {}, 50_000).crop, preset.pair.data.input_size)
