@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -13,8 +14,13 @@ from distill.losses.ntxent import ntxent
 from distill.losses.weighted_feature_mse import alignment_weight, weighted_feature_mse
 from distill.methods._class_threshold import ClassThreshold, teacher_share
 from distill.methods._mix_distribution import mix_distribution
+from indexes.models.teacher import Teacher
+from indexes.plugins import find, preset
+from indexes.shards.reader import Shards
+from tests.support.methods import make, make_batch
 from tests.support.reference import normal
 
+World = tuple[Shards, Teacher]
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -140,3 +146,47 @@ def test_the_contrast_and_its_gradient() -> None:
     (found,) = torch.autograd.grad(loss, leaf)
     (release,) = torch.autograd.grad(wanted, leaf_release)
     torch.testing.assert_close(found, release, **EXACT)
+
+
+def test_both_terms_of_a_step_are_those_of_the_release(world: World) -> None:
+    config = preset(find("distill.methods", "kd3"), "faithful").config
+    one = make(world, "kd3", **asdict(config)).double()
+    batch = make_batch(world, one)
+    assert batch.features is not None
+    batch = replace(batch, **{
+        name: getattr(batch, name).double() for name in ("pixels", "weights", "logits", "features")
+    })  # fmt: skip
+    maps: list[Tensor] = []
+    embedded: list[Tensor] = []
+    one.module.projector.register_forward_hook(lambda _, given, out: maps.extend((*given, out)))
+    one.embed.register_forward_hook(lambda _, given, out: embedded.extend((*given, out)))
+    terms = one.losses(batch, 0.0)
+    encoded, projected = (maps[0], maps[1])
+
+    weight, bias = (x.double() for x in world[1].head)
+    logits = projected.mean((2, 3)) @ weight.T + bias
+    weights = torch.sigmoid((logits - batch.logits).square().sum(1).sqrt()).detach()
+    wanted = release_alignment(projected, batch.teacher_map, weights)
+    torch.testing.assert_close(terms["align"], wanted, rtol=1e-6, atol=0.0)
+
+    # The contrast embeds the mean of the encoder's map, before the projector, by one Linear.
+    first_given, first, other_given, other = embedded
+    torch.testing.assert_close(first_given, encoded.mean((2, 3)), rtol=1e-6, atol=1e-6)
+    assert one.embed.weight.shape == (128, encoded.shape[1])
+    for given, out in ((first_given, first), (other_given, other)):
+        typed = given.double() @ one.embed.weight.T + one.embed.bias
+        torch.testing.assert_close(out, typed, **EXACT)
+    wanted = 0.001 * release_contrast(first, other, 0.3)
+    torch.testing.assert_close(terms["contrast"], wanted, **EXACT)
+
+
+def test_the_contrast_trains_the_encoder_and_not_the_projector(world: World) -> None:
+    one = make(world, "kd3", "mobilenetv2")
+    torch.autograd.backward(one.losses(make_batch(world, one), 0.0)["contrast"])
+    reached = {
+        name.split(".")[0]
+        for name, p in one.module.named_parameters()
+        if p.grad is not None and p.grad.any()
+    }
+    assert reached == {"encoder"}
+    assert one.embed.weight.grad.any()
