@@ -49,6 +49,7 @@ NOTES = (
     "The loss and the training of the release: SOURCE.",
     "The release fixes the accuracy at 0.9523 on CIFAR-10 and 0.7774 on CIFAR-100; here it comes "
     "from the teacher's card.",
+    "ResNets begin with He's initial weights; the release uses torch's.",
     "The release reports the best epoch on the test set; here the last weights count.",
 )
 FAITHFUL = Preset(config=Config(), recipe=RELEASE, notes=NOTES)

@@ -56,6 +56,7 @@ NOTES = (
     "The loss and the training of the release: SOURCE.",
     "The release trains on 5,000 collected images, ten times each, and 50,000 generated ones: give "
     "--mix.",
+    "ResNets and the projector begin with He's initial weights; the release uses torch's.",
     "The release reports the best epoch on the test set; here the last weights count.",
 )
 FAITHFUL = Preset(config=Config(align=1.0, relative=False), recipe=RELEASE, notes=NOTES)

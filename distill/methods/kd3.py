@@ -90,6 +90,9 @@ NOTES = (
     "The weights, the schedule and the training of the release: SOURCE.",
     "An epoch of the release is what passes of its whole pool; here a step reads `oversample` "
     "batches, and an epoch is one view of each image.",
+    "The release counts classes over its whole pool, and selects on another random view than it "
+    "trains on; here counts are running means, and both are the same view.",
+    "ResNets and the projector begin with He's initial weights; the release uses torch's.",
     "The release reports the best epoch on the test set; here the last weights count.",
 )
 FAITHFUL = Preset(
