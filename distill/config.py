@@ -129,8 +129,8 @@ class TargetsConfig(RunConfig):
     views: Annotated[int, Option(min=1)] = 4
     """Number of views of each image."""
     keep: Needs = "logits"
-    """logits (enough for kd, dfnd), or also features (odsd, eikd), or also the last map (winnow,
-    kd3, hidfd)."""
+    """logits (enough for kd, dist, dfnd), features too (odsd, eikd), the last map (winnow, kd3,
+    hidfd), or both last maps (winnow with a stage)."""
     top: Annotated[int, Option(min=1)] = TOP_LOGITS
     """Number of logits stored per target if there are more than 1,024 classes; the others are
     stored as one logsumexp. Give the number of classes to store all."""

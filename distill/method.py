@@ -30,8 +30,9 @@ class Batch:
     """The inputs of a method in one step, all on one device.
 
     pixels [B, 3, S, S] in [0, 1]; weights [B]; the teacher's logits [B, C] and, where the method
-    `needs` them, its features [B, D] or its map [B, D, h, w]. There are no labels. `drawn` [B] is
-    None, or after `rows` the number of each row in the batch before: equal for copies of a row.
+    `needs` them, its features [B, D] or its map [B, D, h, w], and its map of the stage before
+    [B, M, h', w']. There are no labels. `drawn` [B] is None, or after `rows` the number of each row
+    in the batch before: equal for copies of a row.
     """
 
     pixels: Tensor
@@ -39,6 +40,7 @@ class Batch:
     logits: Tensor
     features: Tensor | None
     drawn: Tensor | None = None
+    stage: Tensor | None = None
 
     @property
     def teacher_features(self) -> Tensor:
@@ -56,7 +58,10 @@ class Batch:
     def rows(self, index: Tensor) -> Batch:
         """Return the rows of the batch at `index` [b]."""
         features = None if self.features is None else self.features[index]
-        return Batch(self.pixels[index], self.weights[index], self.logits[index], features, index)
+        stage = None if self.stage is None else self.stage[index]
+        return Batch(
+            self.pixels[index], self.weights[index], self.logits[index], features, index, stage
+        )
 
     def reweighted(self, factor_B: Tensor) -> Batch:
         """Return the same batch with its weights [B] multiplied by `factor_B` [B]."""

@@ -16,8 +16,9 @@ CROP_AREA = 0.35
 Optimizer = Literal["sgd", "muon"]
 Crop = Literal["pad", "zeros", "resized"]
 """How a view is cut: from the image padded by reflection or by zeros, or as a resized part."""
-Needs = Literal["logits", "features", "map"]
-"""The teacher outputs that a method needs. Features and map both include the logits."""
+Needs = Literal["logits", "features", "map", "maps"]
+"""The teacher outputs that a method needs. All include the logits; maps are the last map and the
+map of the stage before it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,7 +124,7 @@ def _batch(setup: Setup, views: ViewBatch) -> Batch:
     """Return the views with the teacher's targets and the weights, on the device."""
     targets = setup.targets(views)
     weights_B = devices.send(setup.weights[views.index], setup.device)
-    return Batch(views.pixels, weights_B, targets.logits_BC, targets.features)
+    return Batch(views.pixels, weights_B, targets.logits_BC, targets.features, stage=targets.stage)
 
 
 def _finish(setup: Setup, agreements: Mapping[str, float]) -> list[StudentRun]:

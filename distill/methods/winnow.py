@@ -4,7 +4,8 @@ Paper: none; OURS.
 L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + kd T^2 KL(softmax(t / T) || softmax(s / T)).
 With `deploy=reused`, the student ends in the projector P and the teacher's classifier (SimKD, KD3),
 so both terms act on the same features. With `deploy=plain`, the student is saved as it is: P serves
-the training only, and s are the logits of the student's own classifier.
+the training only, and s are the logits of the student's own classifier. With `stage`, the maps of
+the stage before are compared through a second projector in the first part of the training.
 The distance of the maps is relative to the size of the teacher's map, so one weight suits any
 teacher. Muon (distill/training/muon.py) contributes more than any term; `--optimizer muon` selects
 it for the other methods too. OURS; docs/results.md has the gain of each part.
@@ -20,8 +21,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from distill.feature_maps import probe_features
 from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
 from distill.losses.kd import kd, standardized_kd
@@ -31,6 +33,7 @@ from distill.methods._simkd import mean_square, projector_shape, reuse_classifie
 from distill.presets import IMAGENET, SMALL_RECIPE, Preset, on_pairs
 from distill.recipe import Needs
 from indexes.models.net import Net
+from indexes.models.stage_map import StageMap, stage_name
 from indexes.models.teacher import Teacher
 from indexes.zoo._reused import Projector
 
@@ -50,8 +53,11 @@ class Config:
     """Whether the logits of both sides are z-scored before the softmaxes."""
     align: float = 100.0
     """Weight of the distance between the maps."""
-    align_frac: float = 1.0
-    """Share of the training in which the maps are aligned, in 0-1."""
+    stage: float = 0.0
+    """Weight of the distance between the maps of the stage before the last, which a second
+    projector compares; nothing of it is saved. 0 leaves it out."""
+    stage_frac: float = 0.6
+    """Share of the training in which these maps are compared, in 0-1."""
     oversample: int = 1
     """Batches that are read for each one that trains; the images of the largest KL train. 1 trains
     on all."""
@@ -84,6 +90,7 @@ class Winnow(Method):
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         factor, depthwise = config.factor, config.depthwise
+        stage = Stage(student, teacher) if config.stage > 0 else None
         if config.deploy == "reused":
             student = reuse_classifier(student, teacher, factor=factor, depthwise=depthwise)
             super().__init__(student, teacher, config)
@@ -91,11 +98,12 @@ class Winnow(Method):
             super().__init__(student, teacher, config)
             shape = projector_shape(student, teacher, factor=factor, depthwise=depthwise)
             self.projector = Projector(**shape)
+        self.stage = stage
 
     @classmethod
     def needs(cls, config: Config) -> Needs:
-        """The teacher's map."""
-        return "map"
+        """The teacher's map, with the one of the stage before if it is compared."""
+        return "maps" if config.stage > 0 else "map"
 
     @classmethod
     def oversample(cls, config: Config) -> int:
@@ -117,10 +125,43 @@ class Winnow(Method):
         loss = standardized_kd if config.standardize else kd
         matched = loss(logits, batch.logits, config.temperature)
         terms = {"kd": config.kd * weighted_mean(matched, weights)}
-        if progress < config.align_frac:
-            projected = student_map if config.deploy == "reused" else self.projector(student_map)
-            projected, target = same_side(projected, batch.teacher_map)
-            aligned = feature_mse(projected, target, normalized=False)
-            relative = weighted_mean(aligned, weights) / mean_square(target, weights)
-            terms["align"] = config.align * relative
+        projected = student_map if config.deploy == "reused" else self.projector(student_map)
+        terms["align"] = config.align * relative_distance(projected, batch.teacher_map, weights)
+        if self.stage is not None and progress < config.stage_frac:
+            assert batch.stage is not None
+            projected = self.stage.projector(self.stage.student.take())
+            terms["stage"] = config.stage * relative_distance(projected, batch.stage, weights)
         return terms
+
+
+class Stage(nn.Module):
+    """The maps of the stage before the last, in student and teacher."""
+
+    def __init__(self, student: Net, teacher: Teacher) -> None:
+        """Raises NetError if one of the two has no such stage."""
+        super().__init__()
+        size = teacher.card.input_size
+        maps = []
+        for net in (student, teacher.net):
+            stage = StageMap(net, stage_name(net, size))
+            probe_features(net, size)
+            maps.append((stage, stage.take()))
+        (self.student, first), (_, second) = maps
+        self.projector = Projector(
+            first.shape[1],
+            second.shape[1],
+            side=second.shape[2:],
+            factor=2,
+            depthwise=False,
+            signed=bool((second < 0).any()),
+        )
+
+
+def relative_distance(student_BDHW: Tensor, teacher_BDHW: Tensor, weights_B: Tensor) -> Tensor:
+    """Return mean (f_S - f_T)^2 / mean f_T^2 of maps [B, D, h, w] with weights [B], a scalar. OURS.
+
+    The larger map is average-pooled to the smaller.
+    """
+    student, teacher = same_side(student_BDHW, teacher_BDHW)
+    values_B = feature_mse(student, teacher, normalized=False)
+    return weighted_mean(values_B, weights_B) / mean_square(teacher, weights_B)

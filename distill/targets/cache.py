@@ -10,8 +10,8 @@ The artifact is a directory. Its file `view-v.logits.npy` holds the logits of vi
 float16. If there are more than FULL_CLASSES classes, it holds only the K largest, [N, K]; then
 `view-v.classes.npy` holds their classes, [N, K] int32, and `view-v.rest.npy` the logsumexp of the
 others, [N] float32. Features or maps, if cached, are in `view-v.features.npy`, [N, D] or
-[N, D, h, w] float16. N images of a shard set, in its order; B images of a step, C classes, D
-features, h and w the sides of a map.
+[N, D, h, w] float16; the map of the stage before is in `view-v.stage.npy`. N images of a shard
+set, in its order; B images of a step, C classes, D features, h and w the sides of a map.
 """
 
 from __future__ import annotations
@@ -42,17 +42,18 @@ from indexes.shards.reader import Shards
 # classes matters: with the 50 largest logits and the logsumexp of the others, a loss is 10 % off.
 # OURS
 FULL_CLASSES = 1024
-KINDS: tuple[Needs, ...] = ("logits", "features", "map")  # each includes the kinds before it
+KINDS: tuple[Needs, ...] = ("logits", "features", "map", "maps")  # each includes those before it
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class TeacherTargets:
-    """The teacher's logits [B, C] float32 and, if needed, features [B, D] or a map [B, D, h, w]."""
+    """Logits [B, C] and, if needed, features [B, D] or map [B, D, h, w], stage [B, M, h', w']."""
 
     logits_BC: Tensor
-    features: Tensor | None
+    features: Tensor | None = None
+    stage: Tensor | None = None
 
 
 class Targets(Protocol):
@@ -70,10 +71,9 @@ class OnlineTargets:
 
     def __call__(self, views: ViewBatch) -> TeacherTargets:
         """See Targets. They are rounded as in a cache, so that both train the same student."""
-        logits_BC, features = self.teacher(views.pixels)
-        return TeacherTargets(
-            to_half(logits_BC).float(), None if features is None else to_half(features).float()
-        )
+        logits_BC, *others = self.teacher(views.pixels)
+        rounded = [None if other is None else to_half(other).float() for other in others]
+        return TeacherTargets(to_half(logits_BC).float(), *rounded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,8 +228,8 @@ class CachedTargets:
     ) -> None:
         """`sets` are caches with their training rows; `needs` are the outputs in a batch."""
         self.sets, self.num_views, self.num_classes = list(sets), num_views, num_classes
-        names = [name for name in self.sets[0][0].card["arrays"] if name != "features"]
-        self.names = names if needs == "logits" else [*names, "features"]
+        left_out = {"logits": {"features", "stage"}, "maps": set()}.get(needs, {"stage"})
+        self.names = [name for name in self.sets[0][0].card["arrays"] if name not in left_out]
         self._ends = np.cumsum([len(rows) for _, rows in self.sets])
 
     def __call__(self, views: ViewBatch) -> TeacherTargets:
@@ -245,11 +245,11 @@ class CachedTargets:
                 pieces.append((position, cache.views[v], row))
         device = views.pixels.device
         sent = {name: devices.send(_gathered(pieces, name), device) for name in self.names}
-        features = sent["features"].float() if "features" in sent else None
+        maps = {name: sent[name].float() for name in ("features", "stage") if name in sent}
         logits = sent["logits"].float()
         if "classes" in sent:
             logits = full_logits(logits, sent["classes"], sent["rest"], self.num_classes)
-        return TeacherTargets(logits, features)
+        return TeacherTargets(logits, **maps)
 
 
 def _gathered(pieces: Sequence[tuple[Rows, Mapping[str, Array], Rows]], name: str) -> Array:

@@ -18,6 +18,7 @@ from distill import feature_maps
 from distill.recipe import Needs
 from indexes import devices
 from indexes.models.net import Net
+from indexes.models.stage_map import StageMap, stage_name
 from indexes.models.teacher import Teacher
 
 NUM_TRIED = 4
@@ -28,31 +29,39 @@ FOLDED_APART, ROUNDED_APART = 1e-3, 0.1
 # a GPU. OURS
 COMPILE_PAYS_VIEWS = 500_000
 
-TeacherFunction = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+TeacherFunction = Callable[[Tensor], tuple[Tensor, Tensor | None, Tensor | None]]
 """A function from pixels [B, 3, S, S] to the teacher's logits [B, C] and, as the method needs, its
-features [B, D], its map [B, D, h, w] or None."""
+features [B, D], its map [B, D, h, w] or None, and its map of the stage before [B, M, h', w'] or
+None."""
 
 
 def teacher_function(
     teacher: Teacher, kind: Needs, device: str, compiled: bool = False
 ) -> TeacherFunction:
-    """Return the teacher as a fast function of pixels: its logits, and its features or map.
+    """Return the teacher as a fast function of pixels: its logits, its features or map, its stage.
 
     Training and target caches run the teacher only through this function. The pixels
     [B, 3, S, S] must be on `device`.
 
-    Example: `logits_BC, _ = teacher_function(teacher, "logits", "cpu")(pixels_B3SS)`
+    Raises NetError for the kind maps, if the teacher has no stage before its last map.
+
+    Example: `logits_BC, _, _ = teacher_function(teacher, "logits", "cpu")(pixels_B3SS)`
     """
-    target = feature_maps.teacher_map(teacher) if kind == "map" else None
-    net = fast_teacher(teacher.net, teacher.card.input_size)
+    size = teacher.card.input_size
+    target = feature_maps.teacher_map(teacher) if kind in ("map", "maps") else None
+    net = fast_teacher(teacher.net, size)
+    stage = StageMap(net, stage_name(teacher.net, size)) if kind == "maps" else None
+    # A compiled net would not run the hook of a stage.
+    compiled = compiled and stage is None
     forward = torch.compile(net.__call__, options={"freezing": True}) if compiled else net
 
-    def targets(pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def targets(pixels: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         with torch.no_grad(), devices.autocast(device):
             map_BDHW, features_BD, logits_BC = forward(pixels)
+        before = None if stage is None else stage.take()
         if target is not None:
-            return logits_BC, target.map_of(map_BDHW, features_BD)
-        return logits_BC, features_BD if kind == "features" else None
+            return logits_BC, target.map_of(map_BDHW, features_BD), before
+        return logits_BC, features_BD if kind == "features" else None, before
 
     return targets
 

@@ -98,10 +98,12 @@ class TargetBuilder:
             part = slice(start, start + BATCH)
             number = np.full(len(rows[part]), view)
             pixels = self.augmentation(stored_BRR3[part], hashes[part], number)
-            logits_BC, features = self.teacher_function(pixels)
+            logits_BC, features, stage = self.teacher_function(pixels)
             stored = top_logits(logits_BC, self.key.top)
             if features is not None:
                 stored["features"] = to_half(features)
+            if stage is not None:
+                stored["stage"] = to_half(stage)
             parts.append({name: value.cpu() for name, value in stored.items()})
         return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 

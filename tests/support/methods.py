@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill.method import Batch, method_class
+from distill.targets.fast_teacher import teacher_function
 from indexes.models.net import build_net
 from indexes.models.teacher import Teacher
 from indexes.plugins import find
@@ -30,6 +31,7 @@ def make_batch(world: World, method: Any, num: int = 12, *, weights: Tensor | No
     colors = torch.rand(num, 3, 1, 1, generator=generator)
     noise = torch.rand(num, 3, 32, 32, generator=generator)
     pixels = 0.7 * colors + 0.3 * noise
-    map_BDHW, features, logits = world[1](pixels)
-    needed = {"map": map_BDHW, "features": features, "logits": None}[method.needs(method.config)]
-    return Batch(pixels, torch.ones(num) if weights is None else weights, logits, needed)
+    needs = method.needs(method.config)
+    logits, features, stage = teacher_function(world[1], needs, "cpu")(pixels)
+    weights = torch.ones(num) if weights is None else weights
+    return Batch(pixels, weights, logits, features, stage=stage)

@@ -22,7 +22,7 @@ from indexes.shards.reader import Shards
 
 World = tuple[Shards, Teacher]
 VIEWS = 3
-KINDS: list[Needs] = ["logits", "features", "map"]
+KINDS: list[Needs] = ["logits", "features", "map", "maps"]
 AUGMENTATION = augment.Augmentation(size=32, seed=0)
 
 

@@ -178,9 +178,30 @@ def test_a_plain_student_is_saved_without_the_projector(world: World, tmp_path: 
     torch.autograd.backward(method.losses(batch, 0.0)["align"])
     assert all(p.grad is not None for p in method.projector.parameters())
     assert method.student.head[0].grad is None  # the alignment does not train the classifier
-    half = make(world, "winnow", deploy="plain", align_frac=0.5)
-    assert half.losses(batch, 0.49).keys() == {"align", "kd"}
-    assert half.losses(batch, 0.5).keys() == {"kd"}
+
+
+@pytest.mark.parametrize("deploy", ["reused", "plain"])
+def test_a_stage_before_the_last_is_compared_but_not_saved(
+    world: World, tmp_path: Path, deploy: str
+) -> None:
+    module = find("distill.methods", "winnow")
+    whole = [
+        run(world, tmp_path / str(stage), "winnow", config=config, steps=3)[0].directory
+        for stage in (0.0, 1.0)
+        for config in [module.Config(deploy=deploy, stage=stage)]
+    ]
+    first, second = (weights_of(directory) for directory in whole)
+    assert first.keys() == second.keys()
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+    method = make(world, "winnow", deploy=deploy, stage=2.0, oversample=2)
+    batch = method.select_batch(make_batch(world, method), 0.0)
+    losses = method.losses(batch, 0.59)
+    assert losses.keys() == {"align", "kd", "stage"}
+    assert method.losses(batch, 0.6).keys() == {"align", "kd"}
+    torch.autograd.backward(losses["stage"])
+    body = method.module.encoder if deploy == "reused" else method.module
+    assert all(p.grad is not None for p in body.layer2.parameters())
+    assert all(p.grad is None for p in body.layer3.parameters())
 
 
 def test_standardized_logits_have_a_free_scale(world: World) -> None:

@@ -73,6 +73,11 @@ def test_cached_targets_equal_online_targets_in_float16(
             assert ours.features is not None
             assert ours.features.shape == theirs.features.shape
             torch.testing.assert_close(ours.features, theirs.features.float(), rtol=0.03, atol=0.03)
+        assert (ours.stage is None) == (needs != "maps")
+        if ours.stage is not None:
+            assert theirs.stage is not None
+            assert ours.stage.shape == (16 * per_image, 32, 16, 16)
+            torch.testing.assert_close(ours.stage, theirs.stage, rtol=0.03, atol=0.03)
         student = torch.randn(len(theirs.logits_BC), 3, generator=torch.Generator().manual_seed(1))
         losses = [kd(student, targets.logits_BC, 4.0).mean() for targets in (ours, theirs)]
         torch.testing.assert_close(*losses, rtol=2e-3, atol=0)
@@ -87,6 +92,9 @@ def test_cached_maps_also_provide_features_and_logits(
         partial = cached_of(world, caches["map"], needs)(views)
         assert torch.equal(partial.logits_BC, full.logits_BC)
         assert (partial.features is None) == (needs == "logits")
+        more = cached_of(world, caches["maps"], needs)(views)
+        assert torch.equal(more.logits_BC, full.logits_BC)
+        assert more.stage is None
     with pytest.raises(
         ArtifactError, match="holds only the teacher's logits, but this method also needs its map"
     ):
