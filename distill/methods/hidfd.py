@@ -23,7 +23,7 @@ from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
 from distill.method import Batch, at_least, weighted_mean
 from distill.methods._simkd import ReusedClassifier, mean_square
-from distill.presets import CINIC10, HAM10000, PLAIN_SGD, TINY, Preset, on_pairs
+from distill.presets import CINIC10, HAM10000, PROJECTOR_RECIPE, TINY, Preset, on_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +43,7 @@ class Config:
         at_least(self, factor=1)
 
 
-RELEASE = {
-    "batch_size": 64,
-    "epochs": 240.0,
-    "lr": 0.05,
-    "drop_at": (0.625, 0.75, 0.875),
-    **PLAIN_SGD,
-    "crop": "resized",
-    "crop_area": 0.08,
-}
+RELEASE = {"batch_size": 64, **PROJECTOR_RECIPE}
 NOTES = (
     "The loss and the training of the release: SOURCE.",
     "The release trains on 5,000 collected images, ten times each, and 50,000 generated ones: give "

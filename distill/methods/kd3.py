@@ -30,7 +30,7 @@ from distill.method import Batch, at_least, weighted_mean
 from distill.methods._class_threshold import ClassThreshold, filled_by_passing, teacher_share
 from distill.methods._mix_distribution import mix_distribution
 from distill.methods._simkd import ReusedClassifier, mean_square
-from distill.presets import CINIC10, PLAIN_SGD, TINY, Preset, on_pairs
+from distill.presets import CINIC10, PROJECTOR_RECIPE, TINY, Preset, on_pairs
 from indexes import devices
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
@@ -77,15 +77,7 @@ class Config:
         at_least(self, tau=0, oversample=1, memory=1, factor=1)
 
 
-RELEASE = {
-    "batch_size": 1024,
-    "epochs": 240.0,
-    "lr": 0.05,
-    "drop_at": (0.625, 0.75, 0.875),
-    **PLAIN_SGD,
-    "crop": "resized",
-    "crop_area": 0.08,
-}
+RELEASE = {"batch_size": 1024, **PROJECTOR_RECIPE}
 NOTES = (
     "The weights, the schedule and the training of the release: SOURCE.",
     "An epoch of the release is what passes of its whole pool; here a step reads `oversample` "
