@@ -78,15 +78,10 @@ PLAIN_SGD: dict[str, Any] = {
     "max_grad_norm": 0.0,
 }
 """SGD in the releases of DFND, SimKD, KD3 and HiDFD, with a constant rate between drops. SOURCE"""
-PROJECTOR_RECIPE = {
-    "epochs": 240.0,
-    "lr": 0.05,
-    "drop_at": (0.625, 0.75, 0.875),
-    **PLAIN_SGD,
-    "crop": "resized",
-    "crop_area": 0.08,
-}
-"""The training of KD3 and HiDFD on small images; the batch sizes differ. SOURCE"""
+CIFAR_RECIPE = {"epochs": 240.0, "lr": 0.05, "drop_at": (0.625, 0.75, 0.875), **PLAIN_SGD}
+"""The training of DIST, KD3 and HiDFD on small images; batch sizes and crops differ. SOURCE"""
+PROJECTOR_RECIPE = {**CIFAR_RECIPE, "crop": "resized", "crop_area": 0.08}
+"""The same with the crops of KD3 and HiDFD. SOURCE"""
 IMAGENET_RECIPE = {
     "batch_size": 256,
     "epochs": 120.0,

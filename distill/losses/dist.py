@@ -54,15 +54,16 @@ def dist_intra(
         >>> dist_intra(logits_BC, logits_BC, 4.0).abs().round(decimals=4).tolist()
         [0.0, 0.0]
     """
-    check_rows(student_BC, teacher_BC, same_width=True, least=2)
-    student, teacher = _softened(student_BC, teacher_BC, temperature)
+    student, teacher = _softened(student_BC, teacher_BC, temperature, least=2)
     weights = partner_weights(weights_B, student)
     correlation_C = _correlation(student.T, teacher.T, weights[None])
     return (temperature**2 * (1 - correlation_C).mean()).expand(len(student))
 
 
-def _softened(student_BC: Tensor, teacher_BC: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    check_rows(student_BC, teacher_BC, same_width=True)
+def _softened(
+    student_BC: Tensor, teacher_BC: Tensor, temperature: float, *, least: int = 1
+) -> tuple[Tensor, Tensor]:
+    check_rows(student_BC, teacher_BC, same_width=True, least=least)
     check_positive("temperature", temperature)
     return (student_BC / temperature).softmax(1), (teacher_BC / temperature).softmax(1)
 

@@ -11,6 +11,7 @@ from distill.losses._precision import (
     check_rows,
     full_precision,
     partner_weights,
+    same_image_or_class,
     unit,
 )
 
@@ -23,9 +24,9 @@ def supervised_contrastive(
 
     Rows are [B, D], classes [B] int; c = cosine / tau. Index j runs over the other images of the
     batch, p over those of the anchor's class; both count with their weights (1 by default), so the
-    mean over p is a weighted one. An anchor without a positive has
-    no loss. SOURCE for even weights (Khosla et al., Supervised Contrastive Learning, NeurIPS 2020,
-    arXiv 2004.11362, equation 2). The weights are OURS.
+    mean over p is a weighted one. An anchor without a positive has no loss. SOURCE for even weights
+    (Khosla et al., Supervised Contrastive Learning, NeurIPS 2020, arXiv 2004.11362, equation 2).
+    The weights are OURS.
     Raises LossError for B < 2, classes that are not [B] integers, or tau <= 0.
 
     Example:
@@ -39,8 +40,7 @@ def supervised_contrastive(
     weights = partner_weights(weights_B, rows_BD)
     rows = unit(rows_BD)
     scores = rows @ rows.T / tau
-    itself = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    shut = itself | (weights == 0)[None]
+    shut = same_image_or_class(rows, None) | (weights == 0)
     low = torch.finfo(scores.dtype).min / 4
     shift = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
     spread = (scores + shift).masked_fill(shut, low).logsumexp(1, keepdim=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill.losses.dist import dist_inter, dist_intra
 from distill.method import Batch, Method, weighted_mean
-from distill.presets import PLAIN_SGD, Preset, on_pairs
+from distill.presets import CIFAR_RECIPE, Preset, on_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +32,7 @@ class Config:
     """Weight of the correlation within a class. SOURCE"""
 
 
-RELEASE = {
-    "batch_size": 64,
-    "epochs": 240.0,
-    "lr": 0.05,
-    "drop_at": (0.625, 0.75, 0.875),
-    **PLAIN_SGD,
-}
+RELEASE = {"batch_size": 64, **CIFAR_RECIPE}
 NOTES = ("The weights, the temperature and the optimizer of the release: SOURCE.",)
 FIGURES = {
     "cifar100_wrn40_2_wrn40_1": (None, "with labels, on the original data: 74.43 (SOURCE)"),

@@ -146,7 +146,8 @@ class Stage(nn.Module):
             stage = StageMap(net, stage_name(net, size))
             probe_features(net, size)
             maps.append((stage, stage.take()))
-        (self.student, first), (_, second) = maps
+        (self.student, first), (teachers, second) = maps
+        teachers.stop()  # the targets bring the teacher's maps, and its net is shared
         self.projector = Projector(
             first.shape[1],
             second.shape[1],

@@ -20,7 +20,7 @@ class StageMap:
         """`name` is that of the module, as `stage_name` finds it."""
         self.name = name
         self._map: Tensor | None = None
-        net.module.get_submodule(name).register_forward_hook(self._keep)
+        self._hook = net.module.get_submodule(name).register_forward_hook(self._keep)
 
     def _keep(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         self._map = output
@@ -30,6 +30,10 @@ class StageMap:
         assert self._map is not None
         kept, self._map = self._map, None
         return kept
+
+    def stop(self) -> None:
+        """Keep no maps from now on, so that none stays in memory."""
+        self._hook.remove()
 
 
 def stage_name(net: Net, size: int) -> str:

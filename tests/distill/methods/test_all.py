@@ -194,6 +194,7 @@ def test_a_stage_before_the_last_is_compared_but_not_saved(
     assert first.keys() == second.keys()
     assert any(not torch.equal(first[key], second[key]) for key in first)
     method = make(world, "winnow", deploy=deploy, stage=2.0, oversample=2)
+    assert not any(layer._forward_hooks for layer in world[1].net.module.modules())
     batch = method.select_batch(make_batch(world, method), 0.0)
     losses = method.losses(batch, 0.59)
     assert losses.keys() == {"align", "kd", "stage"}
