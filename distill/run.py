@@ -89,8 +89,12 @@ def check_students(job: TrainingJob) -> None:
         num_student = _num_parameters(build_method(job, builder).deployed())
         if num_student <= num_teacher:
             continue
-        kd = plugins.find("distill.methods", "kd")
-        others = {"--method kd": replace(job, method=kd, config=kd.Config())}
+        if hasattr(job.config, "deploy"):
+            plain = replace(job.config, deploy="plain")
+            others = {"--set deploy=plain": replace(job, config=plain)}
+        else:
+            kd = plugins.find("distill.methods", "kd")
+            others = {"--method kd": replace(job, method=kd, config=kd.Config())}
         if hasattr(job.config, "depthwise"):
             small = replace(job.config, factor=1, depthwise=True)
             others["--set 'factor=1 depthwise=true'"] = replace(job, config=small)

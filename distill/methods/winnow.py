@@ -4,8 +4,9 @@ Paper: none; OURS.
 L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + kd T^2 KL(softmax(t / T) || softmax(s / T)).
 With `deploy=reused`, the student ends in the projector P and the teacher's classifier (SimKD, KD3),
 so both terms act on the same features. With `deploy=plain`, the student is saved as it is: P serves
-the training only, and s are the logits of the student's own classifier. With `stage`, the maps of
-the stage before are compared through a second projector in the first part of the training.
+the training only, s are the logits of the student's own classifier, and the weight `align` fades to
+zero, so that the logits alone finish the training. With `stage`, the maps of the stage before are
+compared through a second projector in the first part of the training.
 The distance of the maps is relative to the size of the teacher's map, so one weight suits any
 teacher. Muon (distill/training/muon.py) contributes more than any term; `--optimizer muon` selects
 it for the other methods too. OURS; docs/results.md has the gain of each part.
@@ -52,7 +53,10 @@ class Config:
     standardize: bool = False
     """Whether the logits of both sides are z-scored before the softmaxes."""
     align: float = 100.0
-    """Weight of the distance between the maps."""
+    """Weight of the distance between the maps; with deploy=plain, the weight at the start."""
+    align_frac: float = 1.0
+    """With deploy=plain: share of the training over which this weight falls linearly to zero, in
+    0-1. A lower one is faster. With deploy=reused, the weight stays."""
     stage: float = 0.0
     """Weight of the distance between the maps of the stage before the last, which a second
     projector compares; nothing of it is saved. 0 leaves it out."""
@@ -125,8 +129,12 @@ class Winnow(Method):
         loss = standardized_kd if config.standardize else kd
         matched = loss(logits, batch.logits, config.temperature)
         terms = {"kd": config.kd * weighted_mean(matched, weights)}
-        projected = student_map if config.deploy == "reused" else self.projector(student_map)
-        terms["align"] = config.align * relative_distance(projected, batch.teacher_map, weights)
+        if config.deploy == "reused":
+            distance = relative_distance(student_map, batch.teacher_map, weights)
+            terms["align"] = config.align * distance
+        elif progress < config.align_frac:
+            distance = relative_distance(self.projector(student_map), batch.teacher_map, weights)
+            terms["align"] = config.align * (1 - progress / config.align_frac) * distance
         if self.stage is not None and progress < config.stage_frac:
             assert batch.stage is not None
             projected = self.stage.projector(self.stage.student.take())

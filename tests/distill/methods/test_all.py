@@ -180,6 +180,18 @@ def test_a_plain_student_is_saved_without_the_projector(world: World, tmp_path: 
     assert method.student.head[0].grad is None  # the alignment does not train the classifier
 
 
+def test_the_alignment_of_a_plain_student_fades(world: World) -> None:
+    for deploy, weights in (("plain", (100.0, 50.0, 0.0)), ("reused", (100.0, 100.0, 100.0))):
+        method = make(world, "winnow", deploy=deploy, align_frac=0.5).eval()
+        batch = make_batch(world, method)
+        terms = [method.losses(batch, progress) for progress in (0.0, 0.25, 0.5)]
+        distance = terms[0]["align"] / 100
+        for losses, weight in zip(terms, weights, strict=True):
+            faded = losses.get("align", torch.tensor(0.0))
+            torch.testing.assert_close(faded, weight * distance)
+            torch.testing.assert_close(losses["kd"], terms[0]["kd"])
+
+
 @pytest.mark.parametrize("deploy", ["reused", "plain"])
 def test_a_stage_before_the_last_is_compared_but_not_saved(
     world: World, tmp_path: Path, deploy: str

@@ -121,6 +121,9 @@ def test_a_student_that_outgrows_its_teacher_is_named(
     """The teacher is a resnet8 too, so the projector alone makes the student larger."""
     check_students(job(world, tmp_path, "winnow"))
     assert "resnet8: with the modules that its method adds" in caplog.text
+    assert "For a smaller one, use --set deploy=plain (0.08 M)" in caplog.text
+    caplog.clear()
+    check_students(job(world, tmp_path, "hidfd"))
     assert "For a smaller one, use --method kd (0.08 M)" in caplog.text
     caplog.clear()
     check_students(job(world, tmp_path, "kd"))
