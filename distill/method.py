@@ -101,6 +101,14 @@ class Method(nn.Module):
         """Return the number of batches to read for each one that `select_batch` returns."""
         return 1
 
+    @classmethod
+    def smaller(cls, config: Any) -> dict[str, Any]:
+        """Return other Configs of the method whose deployed net is smaller, by their settings.
+
+        The warning about a student that outgrows its teacher names them; without any, it names kd.
+        """
+        return {}
+
     def eval_logits(self, pixels: Tensor) -> Tensor:
         """Return the student's logits [B, C] in evaluation mode, for use in `select_batch`."""
         was_training = self.module.training

@@ -21,6 +21,7 @@ from distill.distributed import ProcessGroup, init_distributed
 from distill.evaluation.compare import Comparison
 from distill.evaluation.config import EvaluateConfig
 from distill.evaluation.run import evaluate
+from distill.method import method_class
 from distill.presets import Preset
 from distill.recipe import Mix
 from distill.targets.fast_teacher import compile_pays
@@ -89,15 +90,11 @@ def check_students(job: TrainingJob) -> None:
         num_student = _num_parameters(build_method(job, builder).deployed())
         if num_student <= num_teacher:
             continue
-        if hasattr(job.config, "deploy"):
-            plain = replace(job.config, deploy="plain")
-            others = {"--set deploy=plain": replace(job, config=plain)}
-        else:
+        configs = method_class(job.method).smaller(job.config)
+        others = {f"--set {words}": replace(job, config=c) for words, c in configs.items()}
+        if not others:
             kd = plugins.find("distill.methods", "kd")
             others = {"--method kd": replace(job, method=kd, config=kd.Config())}
-        if hasattr(job.config, "depthwise"):
-            small = replace(job.config, factor=1, depthwise=True)
-            others["--set 'factor=1 depthwise=true'"] = replace(job, config=small)
         sizes = {
             words: _num_parameters(build_method(other, builder).deployed())
             for words, other in others.items()

@@ -19,7 +19,7 @@ Expected (docs/results.md): R18 -> ResNet-8, 1,000 steps on web images for CIFAR
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -113,6 +113,14 @@ class Winnow(Method):
     def oversample(cls, config: Config) -> int:
         """The setting `oversample`."""
         return config.oversample
+
+    @classmethod
+    def smaller(cls, config: Config) -> dict[str, Config]:
+        """The student as it is, and a depthwise projector."""
+        return {
+            "deploy=plain": replace(config, deploy="plain"),
+            "'factor=1 depthwise=true'": replace(config, factor=1, depthwise=True),
+        }
 
     def select_batch(self, batch: Batch, progress: float) -> Batch:
         """The images that the student has learned least."""
