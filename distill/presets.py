@@ -5,7 +5,7 @@ PAIRS is the one table of pairs; the methods add their settings, and figures wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,32 @@ class Pair:
         accuracies = self.teacher_accuracy, self.student_accuracy
         teacher, student = ("" if top1 is None else f" ({top1:.2f})" for top1 in accuracies)
         return f"{self.data.name}, {self.teacher}{teacher} -> {self.student}{student}"
+
+    def differences(
+        self, teacher: str, students: Sequence[str], *, num_classes: int, input_size: int
+    ) -> list[str]:
+        """Return in words how other builders and another teacher's data differ from the pair's.
+
+        Example:
+            >>> pair = PAIRS["cifar10_r34_r18"]
+            >>> pair.differences("resnet34", ["wrn_16_2"], num_classes=3, input_size=32)
+            ['the student is wrn_16_2', 'the teacher has 3 classes instead of 10']
+        """
+        words = [] if _short(teacher) == self.teacher else [f"the teacher is {_short(teacher)}"]
+        others = [_short(name) for name in students if _short(name) != self.student]
+        words += [f"the student is {name}" for name in others]
+        if num_classes != self.data.num_classes:
+            expected = self.data.num_classes
+            words.append(f"the teacher has {num_classes} classes instead of {expected}")
+        if input_size != self.data.input_size:
+            expected = self.data.input_size
+            words.append(f"its images have {input_size} pixels instead of {expected}")
+        return words
+
+
+def _short(builder: str) -> str:
+    """Return the short name of a builder of ours, such as `resnet34`; others as they are."""
+    return builder.rpartition(":")[2] if builder.startswith("indexes.zoo.") else builder
 
 
 CIFAR10, CIFAR100 = Data("CIFAR-10", 10, 32), Data("CIFAR-100", 100, 32)

@@ -138,6 +138,7 @@ def resolve_job(config: DistillConfig, device: str, group: ProcessGroup) -> Trai
         preset = plugins.preset(method, config.preset)
         if preset.pair is not None and not config.students:
             config = replace(config, students=(preset.pair.student,))
+        _check_pair(config, preset, teacher)
     num_images = len(split_heldout(shards.columns["key_hash"]).train)
     recipe = resolve_recipe(config, preset.recipe, num_images, mix)
     resolve_crop(recipe.crop, teacher.geometry.size)  # reports a crop that does not fit
@@ -163,6 +164,24 @@ def resolve_job(config: DistillConfig, device: str, group: ProcessGroup) -> Trai
         trust_builder=config.trust_builder,
         group=group,
     )
+
+
+def _check_pair(config: DistillConfig, preset: Preset, teacher: Teacher) -> None:
+    """Warn if a preset of a pair is used with other networks or other data."""
+    if preset.pair is None:
+        return
+    card = teacher.card
+    differences = preset.pair.differences(
+        card.builder,
+        config.students,
+        num_classes=len(card.classes),
+        input_size=card.input_size,
+    )
+    if differences:
+        log.warning(
+            "--preset %s is meant for %s, but here %s. Its settings and its figure may not fit",
+            config.preset, preset.pair, " and ".join(differences),
+        )  # fmt: skip
 
 
 def precompute_targets(config: TargetsConfig) -> Path:

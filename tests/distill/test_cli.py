@@ -168,6 +168,8 @@ def test_a_preset_trains_its_own_student_unless_another_is_given(runs: Path) -> 
         code, output = call(*words, *given)
         assert code == 0, output
         assert (runs / "students" / f"demo-kd-cifar10_wrn40_2_wrn16_1-{student}").is_dir()
+        assert ("and the student is resnet8" in output) == bool(given)
+        assert "wrn_16_1 (91.12), but here the teacher is resnet8 " in " ".join(output.split())
 
 
 @pytest.mark.parametrize(
