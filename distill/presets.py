@@ -105,7 +105,7 @@ PLAIN_SGD: dict[str, Any] = {
 }
 """SGD in the releases of DFND, SimKD, KD3 and HiDFD, with a constant rate between drops. SOURCE"""
 CIFAR_RECIPE = {"epochs": 240.0, "lr": 0.05, "drop_at": (0.625, 0.75, 0.875), **PLAIN_SGD}
-"""The training of DIST, KD3 and HiDFD on small images; batch sizes and crops differ. SOURCE"""
+"""The training of KD3 and HiDFD on small images; batch sizes and crops differ. SOURCE"""
 PROJECTOR_RECIPE = {**CIFAR_RECIPE, "crop": "resized", "crop_area": 0.08}
 """The same with the crops of KD3 and HiDFD. SOURCE"""
 IMAGENET_RECIPE = {
@@ -119,7 +119,7 @@ IMAGENET_RECIPE = {
     "crop_area": 0.1,
 }
 """SimKD's training on ImageNet (arXiv 2203.14001; its release, by DALI). SOURCE"""
-IMAGENET_NOTE = "The training on ImageNet follows SimKD's release: SOURCE."
+IMAGENET_NOTE = "For ImageNet, the training is that of SimKD's release instead: SOURCE."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,23 +178,21 @@ def on_pairs(
     figures: Mapping[str, tuple[float | None, str]] = {},
     changes: Mapping[Data, Mapping[str, Any]] = {},
 ) -> dict[str, Preset]:
-    """Return `preset` for each pair of CIFAR-10, CIFAR-100, ImageNet and `changes`, by its name.
+    """Return `preset` for each of PAIRS, by its name.
 
     `figures` maps the name of a pair to the expected top-1 accuracy in %, or None, and its source.
-    `changes` maps data to fields that replace those of the recipe. Without any for ImageNet, they
-    are those of IMAGENET_RECIPE.
+    `changes` maps data to fields that replace those of the recipe. For ImageNet, they are those of
+    IMAGENET_RECIPE unless it has others.
 
     Example:
         >>> preset = Preset(config=None, recipe=SMALL_RECIPE)
         >>> on_pairs(preset)["imagenet_r50_r18"].length
         '120 epochs, batch 256'
     """
-    changes = {CIFAR10: {}, CIFAR100: {}, IMAGENET: IMAGENET_RECIPE, **changes}
+    changes = {IMAGENET: IMAGENET_RECIPE, **changes}
     presets = {}
     for name, pair in PAIRS.items():
-        if pair.data not in changes:
-            continue
-        changed = changes[pair.data]
+        changed = changes.get(pair.data, {})
         kept = {key: v for key, v in preset.recipe.items() if key != "steps" or not changed}
         expected, source = figures.get(name, (None, ""))
         presets[name] = replace(

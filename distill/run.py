@@ -13,6 +13,7 @@ from distill.config import (
     TargetsConfig,
     last_shards,
     resolve_recipe,
+    split_builders,
     student_directories,
 )
 from distill.data.augment import Augmentation, resolve_crop
@@ -173,7 +174,7 @@ def _check_pair(config: DistillConfig, preset: Preset, teacher: Teacher) -> None
     card = teacher.card
     differences = preset.pair.differences(
         card.builder,
-        config.students,
+        split_builders(config.students),
         num_classes=len(card.classes),
         input_size=card.input_size,
     )

@@ -1,7 +1,7 @@
 """The training loop: one pass over the shards feeds any number of students.
 
 By default, the optimizer is SGD with Nesterov momentum 0.9 and weight decay 5e-4, or Muon if the
-method uses it. The learning rate is 0.1 per 128 views in a batch, with a short warm-up and a
+method uses it. The learning rate is 0.1 per 128 images in a batch, with a short warm-up and a
 cosine. The precision is bf16 where it is native.
 """
 

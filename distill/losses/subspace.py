@@ -1,4 +1,4 @@
-"""The low-noise representation: compare features only in the subspace of the classifier."""
+"""The low-noise representation: compare features only in a subspace, as of the classifier."""
 
 from __future__ import annotations
 

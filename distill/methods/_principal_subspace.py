@@ -45,7 +45,9 @@ class PrincipalSubspace(nn.Module):
             # The identity keeps directions apart in which the features never varied.
             scale = self.covariance_DD.diagonal().mean().clamp_min(1e-12)
             moved = self.covariance_DD @ self.basis_DR + 1e-3 * scale * self.basis_DR
-            self.basis_DR.copy_(torch.linalg.qr(moved / scale).Q)
+            # The signs of the basis before: those of several processes can then be averaged.
+            basis_DR, triangle_RR = torch.linalg.qr(moved / scale)
+            self.basis_DR.copy_(basis_DR * torch.where(triangle_RR.diagonal() < 0, -1.0, 1.0))
 
     def centered(self, features_BD: Tensor) -> Tensor:
         """Return the features [B, D] less the mean of those seen, float32. OURS."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from distill.losses.kd import kd
 from distill.method import Batch, Method, weighted_mean
 from distill.methods._noisy_labels import NoisyLabels
-from distill.presets import PLAIN_SGD, Preset, on_pairs
+from distill.presets import HAM10000, PLAIN_SGD, Preset, on_pairs
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
 
@@ -35,6 +35,10 @@ class Config:
     """Diagonal of Q: the teacher's accuracy in 0-1. None: the accuracy on its card, else 0.95.
     SOURCE"""
 
+    def __post_init__(self) -> None:
+        if self.accuracy is not None and not 0 < self.accuracy < 1:
+            raise ValueError(f"accuracy must be between 0 and 1, not {self.accuracy}")
+
 
 # A budget of 40,000 batches of 512: 33 epochs of 600,000 images in batches of 256. SOURCE
 RELEASE = {
@@ -46,7 +50,7 @@ RELEASE = {
     "crop": "zeros",
 }
 NOTES = (
-    "The loss and the training of the release: SOURCE.",
+    "The loss of the release and, for CIFAR, its training: SOURCE.",
     "The release fixes the accuracy at 0.9523 on CIFAR-10 and 0.7774 on CIFAR-100; here it comes "
     "from the teacher's card.",
     "ResNets begin with He's initial weights; the release uses torch's.",
@@ -57,7 +61,7 @@ FIGURES = {
     "cifar10_r34_r18": (94.02, "the paper, 600,000 web images: SOURCE"),
     "cifar100_r34_r18": (76.35, "the paper, 600,000 web images: SOURCE"),
 }
-PRESETS = {**on_pairs(FAITHFUL, FIGURES), "faithful": FAITHFUL}
+PRESETS = {**on_pairs(FAITHFUL, FIGURES, {HAM10000: {"crop": "resized"}}), "faithful": FAITHFUL}
 
 
 class DFND(Method):

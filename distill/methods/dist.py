@@ -33,7 +33,10 @@ class Config:
 
 
 RELEASE = {"batch_size": 64, **CIFAR_RECIPE}
-NOTES = ("The weights, the temperature and the optimizer of the release: SOURCE.",)
+NOTES = (
+    "The weights, the temperature and, for CIFAR, the length and the rate of the paper: SOURCE.",
+    "Plain momentum, and crops of reflected images: OURS.",
+)
 FIGURES = {
     "cifar100_wrn40_2_wrn40_1": (None, "with labels, on the original data: 74.43 (SOURCE)"),
     "imagenet_r50_r18": (None, "with labels, on the original data: 72.12 (SOURCE)"),

@@ -6,7 +6,8 @@ names class-dropping against label noise, explicit features, implicit structured
 selection of images that train fast (SOURCE). The form of each is REC .35 to .7; the weights are
 not published.
 Command: make select METHOD=eikd ...; winnow distill --method eikd
-Cost: that of kd, a matrix of B^2 relations, and two more forwards of the student for `prefer`.
+Cost: that of kd, a matrix of B^2 relations, and for `prefer` two more forwards of the student and
+one of the teacher, since twice as many images are read as train.
 Expected: no figure is known.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,6 +67,12 @@ class Config:
     """Read two batches and train on the half that the student has learned least: divergence picks a
     large KL(p_T || p_S), margin a small p_S of the teacher's class. REC .35"""
 
+    def __post_init__(self) -> None:
+        if self.keep is not None or self.mass is not None:
+            logits = torch.zeros(1, 2)
+            keep, mass = self.keep, self.mass
+            class_drop(logits, logits, temperature=1.0, keep=keep, mass=mass, form=self.form)
+
 
 NOTES = ("The weights were chosen at 1,000 steps: OURS.",)
 PRESETS = on_pairs(Preset(config=Config(), recipe=SMALL_RECIPE, notes=NOTES))
@@ -78,8 +86,9 @@ class EIKD(Method):
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         super().__init__(student, teacher, config)
         width = teacher.net.num_features
-        self.to_teacher: nn.Module = nn.Linear(student.num_features, width)
-        if config.explicit_form != "features":
+        if config.explicit_form == "features":
+            self.to_teacher: nn.Module = nn.Linear(student.num_features, width)
+        elif config.explicit_form == "map":
             depth = probe_features(student, teacher.card.input_size).map.shape[1]
             self.to_teacher = nn.Conv2d(depth, width, 1)
         drops = config.keep is not None or config.mass is not None

@@ -33,7 +33,7 @@ class Config:
     """Weight of the loss. With `standardize`, 9 is published. SOURCE (Sun et al.)"""
 
 
-NOTES = ("The length is that of most releases on CIFAR, not measured here.",)
+NOTES = ("For small images, the length is that of most releases on CIFAR; not measured here.",)
 LOST, PLACES = "{} on the original data", "{} on images of Places365"
 FIGURES = {
     "cifar100_r34_r18": LOST.format(77.87),

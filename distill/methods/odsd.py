@@ -3,10 +3,10 @@
 Paper: arXiv 2307.16601, which this method reconstructs.
 L = L_kd + low_noise L_ln + self_relation L_self + teacher_relation L_teacher.
 The paper has a low-noise term and relations at the data's and the teacher's level (SOURCE). The
-form of each is REC .35 to .6; the weights are not published and are OURS.
+form of each is REC .35 to .6; the weights are not published.
 Command: make select METHOD=odsd ...; winnow distill --method odsd --preset cifar10_r34_r18
-Cost: that of kd, two matrices of B^2 relations and a product of D^2 R for the subspace. With
-`self_form=views`, each image has two views, which doubles the forward and backward passes.
+Cost: that of kd, two matrices of B^2 relations, and products of B D^2 and D^2 R for the subspace.
+With `self_form=views`, each image has two views, which doubles the forward and backward passes.
 Expected: 1.50 to 9.59 points more on ImageNet than the methods before it (the paper's abstract).
 """
 
@@ -45,7 +45,7 @@ class Config:
     """Weight of L_ln. OURS"""
     low_noise_form: Literal["pca", "classifier", "transition"] = "pca"
     """pca compares features in the principal subspace of the teacher's features, classifier in
-    that of its classifier; transition learns a matrix of label errors. REC .35"""
+    that of its classifier; transition learns a matrix of label errors. REC .35; pca is OURS"""
     rank: int = 32
     """Number of directions of the subspace; at most C - 1 are used with classifier. There, C - 1
     directions keep the whole softmax, and the term is kd once more. OURS"""
@@ -53,7 +53,7 @@ class Config:
     """Weight of L_self; relations are small additions. REC .6"""
     self_form: Literal["classes", "views"] = "classes"
     """classes: images of one teacher class attract each other. views: so do two views of an image,
-    which costs a second view of each image. REC .6"""
+    which costs a second view of each image. OURS; views is REC .6"""
     teacher_relation: float = 0.1
     """Weight of L_teacher. REC .6"""
     teacher_form: Literal["soft", "infonce"] = "soft"

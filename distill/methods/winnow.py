@@ -61,7 +61,8 @@ class Config:
     """Weight of the distance between the maps of the stage before the last, which a second
     projector compares; nothing of it is saved. 0 leaves it out."""
     stage_frac: float = 0.6
-    """Share of the training in which these maps are compared, in 0-1."""
+    """Share of the training in which these maps are compared, in 0-1. The teacher's maps are read
+    to the end."""
     oversample: int = 1
     """Batches that are read for each one that trains; the images of the largest KL train. 1 trains
     on all."""
@@ -77,7 +78,8 @@ class Config:
 
 NOTES = (
     "The weights (align=100, kd=2) were chosen at 1,000 steps: OURS.",
-    "The length and the weight decay on ImageNet are those of SimKD's release: SOURCE.",
+    "For ImageNet, the length is that of SimKD's release, and so is the weight decay of what Muon "
+    "does not train: SOURCE.",
 )
 LONG = {"batch_size": 256, "epochs": 120.0, "weight_decay": 1e-4}  # the rate is that of Muon
 PRESETS = on_pairs(
@@ -143,10 +145,14 @@ class Winnow(Method):
         elif progress < config.align_frac:
             distance = relative_distance(self.projector(student_map), batch.teacher_map, weights)
             terms["align"] = config.align * (1 - progress / config.align_frac) * distance
-        if self.stage is not None and progress < config.stage_frac:
+        if self.stage is None:
+            return terms
+        if progress < config.stage_frac:
             assert batch.stage is not None
             projected = self.stage.projector(self.stage.student.take())
             terms["stage"] = config.stage * relative_distance(projected, batch.stage, weights)
+        else:
+            self.stage.student.stop()
         return terms
 
 

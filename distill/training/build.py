@@ -35,7 +35,8 @@ from indexes.models.net import build_net
 from indexes.models.teacher import Teacher
 from indexes.shards.reader import Shards
 
-CODE_VERSION = 5  # of the training code: a checkpoint of another version is refused
+LEAST = 2  # images that a method sees at once: relations need two
+CODE_VERSION = 6  # of the training code: a checkpoint of another version is refused
 
 log = logging.getLogger(__name__)
 
@@ -217,10 +218,10 @@ def build_method(job: TrainingJob, builder: str) -> Method:
 def _build_loader(job: TrainingJob, dataset: ShardDataset) -> StepLoader:
     recipe, group = job.recipe, job.group
     part = recipe.batch_size // recipe.accumulate
-    if part < group.num:
+    if part < LEAST * group.num:
         raise ValueError(
-            f"{part} images in a part of a batch are too few for {group.num} processes: raise "
-            "--batch-size"
+            f"--batch-size {recipe.batch_size} is too small for --accumulate {recipe.accumulate} "
+            f"and {group.num} process(es): each part needs {LEAST} images per process"
         )
     sampler = _build_sampler(job, dataset, part * job.method_class.oversample(job.config))
     if group.num > 1:
@@ -246,8 +247,7 @@ def _build_loader(job: TrainingJob, dataset: ShardDataset) -> StepLoader:
 
 def _build_sampler(job: TrainingJob, dataset: ShardDataset, per_step: int) -> StepSampler:
     """Return a sampler of one set, or of two sets in the proportion of the mix."""
-    seed = job.recipe.seed
-    sizes = [len(rows) for _, rows in dataset.sets]
+    seed, sizes = job.recipe.seed, [len(rows) for _, rows in dataset.sets]
     if job.mix is None:
         return EpochSampler(sizes[0], per_step, seed)
     num_first, num_mixed = job.mix.split(per_step)

@@ -105,7 +105,8 @@ class Learner:
                 self._weight = 0.0
             weight: Tensor | float = 1.0
             if self.recipe.accumulate * self.group.num > 1:
-                # Terms are weighted means: scale each part by its weight, as in an undivided batch.
+                # Terms are weighted means: scaled by their weight, the parts add up to the batch,
+                # but for ratios and relations, which stay within a part.
                 weight = batch.weights.sum()
                 torch.autograd.backward(total * weight)
             else:

@@ -164,7 +164,8 @@ def test_settings_of_the_training_reach_students_and_targets(runs: Path, tmp_pat
 def test_a_preset_trains_its_own_student_unless_another_is_given(runs: Path) -> None:
     words = ["distill", "--runs", runs, "--steps", 1, "--batch-size", 4, "--device", "cpu",
              "--method", "kd", "--preset", "cifar10_wrn40_2_wrn16_1"]  # fmt: skip
-    for student, given in (("wrn_16_1", []), ("resnet8", ["--student", "resnet8"])):
+    both = "wrn_16_1 resnet8"
+    for student, given in (("wrn_16_1", []), ("resnet8", ["--student", both])):
         code, output = call(*words, *given)
         assert code == 0, output
         assert (runs / "students" / f"demo-kd-cifar10_wrn40_2_wrn16_1-{student}").is_dir()

@@ -188,6 +188,6 @@ def test_more_processes_than_images_are_refused(
         group=distributed.ProcessGroup(0, 2),
     )
     with pytest.raises(
-        ValueError, match="1 images in a part of a batch are too few for 2 processes"
+        ValueError, match=r"4 is too small for --accumulate 4 and 2 process.*: each part needs 2"
     ):
         build_setup(job, [])

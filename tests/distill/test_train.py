@@ -24,16 +24,27 @@ from tests.support import distillation
 from tests.support.training import World, killed_at, log_lines, run, same
 
 METHODS = names("distill.methods")
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((method, {}) for method in METHODS),
+    ("winnow", {"deploy": "plain", "stage": 1.0}),
+    ("odsd", {"self_form": "views"}),
+]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize(("views", "optimizer"), [(0, None), (3, "muon")])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "settings"), VARIANTS)
 def test_every_method_trains_and_resumes_bit_equal(
-    world: World, tmp_path: Path, method: str, views: int, optimizer: str | None
+    world: World,
+    tmp_path: Path,
+    method: str,
+    settings: dict[str, Any],
+    views: int,
+    optimizer: str | None,
 ) -> None:
     recipe = {"views": views, "optimizer": optimizer}
-    outcome = run(world, tmp_path / "whole", method, steps=6, recipe=recipe)[0]
+    config = find("distill.methods", method).Config(**settings)
+    outcome = run(world, tmp_path / "whole", method, config=config, steps=6, recipe=recipe)[0]
     assert outcome.state == "finished"
     assert outcome.agreement is not None
     assert 0 <= outcome.agreement <= 1
@@ -42,11 +53,11 @@ def test_every_method_trains_and_resumes_bit_equal(
     for line in terms:
         assert line["total"] == pytest.approx(sum(v for k, v in line.items() if k != "total"))
     with killed_at(5, save_at=3):
-        run(world, tmp_path / "cut", method, steps=6, recipe=recipe)
+        run(world, tmp_path / "cut", method, config=config, steps=6, recipe=recipe)
     cut = tmp_path / "cut" / "resnet8"
     assert checkpoint.find_checkpoints(cut)
     assert not artifact.is_done(cut)
-    run(world, tmp_path / "cut", method, steps=6, recipe=recipe)
+    run(world, tmp_path / "cut", method, config=config, steps=6, recipe=recipe)
     assert same(cut, outcome.directory)
     assert not checkpoint.find_checkpoints(cut)
     steps = [line["step"] for line in log_lines(cut) if "terms" in line]

@@ -30,6 +30,12 @@ def test_no_class_is_dropped_by_default(world: World) -> None:
     assert not torch.equal(dropping.losses(batch, 0.5)["class_drop"], typed)
 
 
+@pytest.mark.parametrize("settings", [{"keep": 0}, {"mass": 2.0}, {"keep": 3, "mass": 0.9}])
+def test_settings_that_drop_no_classes_well_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"keep|mass"):
+        eikd.Config(**settings)
+
+
 def test_images_that_the_student_has_not_learned_are_preferred_by_default(world: World) -> None:
     method = make(world, "eikd")
     assert method.oversample(method.config) == 2

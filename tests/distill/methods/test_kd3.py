@@ -75,6 +75,17 @@ def test_the_batch_is_filled_by_images_that_pass(world: World, num_passing: int)
     assert (chosen.logits.max(1).values == 20).all()
 
 
+def test_an_image_of_weight_zero_does_not_fill_the_batch(world: World) -> None:
+    method = make(world, "kd3", tau=0.9, oversample=1)
+    batch = make_batch(world, method, 8, weights=torch.tensor([0.0, 1, 0, 1, 1, 0, 1, 1]))
+    logits = torch.zeros(8, 3)
+    logits[:6, 0] = 20.0
+    chosen = method.select_batch(replace(batch, logits=logits), 0.0)
+    assert chosen.drawn is not None
+    assert set(chosen.drawn.tolist()) == {1, 3, 4}
+    assert chosen.weights.tolist() == [1] * 8
+
+
 def test_a_batch_without_a_passing_image_weighs_nothing(world: World) -> None:
     method = make(world, "kd3", tau=0.9, oversample=1)
     batch = make_batch(world, method, 8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +48,23 @@ def test_every_form_trains(
     assert all(value > 0 for value in terms.values())
 
 
-def test_the_low_noise_term_is_not_a_function_of_the_logits(world: World) -> None:
+@pytest.mark.parametrize(("form", "is_known"), [("pca", False), ("classifier", True)])
+def test_the_low_noise_term_is_not_a_function_of_the_logits(
+    world: World, form: Any, is_known: bool
+) -> None:
     """With the classifier's C - 1 directions, the compared features are linear in the logits."""
-    method = make(world, "odsd")
+    method = make(world, "odsd", low_noise_form=form)
     batch = make_batch(world, method, 64)
-    method.losses(batch, 0.5)
-    features, logits = batch.teacher_features, batch.logits
-    compared = method.principal.centered(features) @ method.principal.basis_DR
-    centered = logits - logits.mean(1, keepdim=True)
-    known = torch.cat([centered, torch.ones(64, 1)], 1).double()
-    compared = compared.double()
-    rest = compared - known @ torch.linalg.lstsq(known, compared, driver="gelsd").solution
-    assert rest.square().sum() > 0.1 * (compared - compared.mean(0)).square().sum()
+    features = batch.teacher_features
+    weight_CD, _ = world[1].head
+    # Move the features only where no logit sees them.
+    seen = torch.linalg.pinv(weight_CD) @ weight_CD
+    scale = features.square().mean().sqrt()
+    moved = features + scale * normal(*features.shape).float() @ (torch.eye(len(seen)) - seen)
+    torch.testing.assert_close(moved @ weight_CD.T, features @ weight_CD.T, rtol=1e-3, atol=1e-3)
+    first = method.losses(batch, 0.5)["low_noise"]
+    second = method.losses(replace(batch, features=moved), 0.5)["low_noise"]
+    assert (abs(first - second) < 1e-3 * first) == is_known
 
 
 def test_the_principal_subspace_is_that_of_all_images_seen() -> None:
@@ -97,10 +104,33 @@ def test_equal_features_keep_an_orthonormal_basis() -> None:
     torch.testing.assert_close(principal.basis_DR.T @ principal.basis_DR, torch.eye(3))
 
 
+def test_several_processes_can_average_their_bases() -> None:
+    """Bases of slightly different images keep their signs, so that their mean spans the same."""
+    torch.manual_seed(0)
+    first = PrincipalSubspace(40, 6)
+    second = copy.deepcopy(first)
+    scale = 0.8 ** torch.arange(40.0)
+    for step in range(20):
+        for rank, principal in enumerate((first, second)):
+            rows = normal(64, 40, seed=2 * step + rank).float() * scale
+            principal.update(rows, torch.ones(64))
+        mean = (first.basis_DR + second.basis_DR) / 2
+        assert torch.linalg.svdvals(mean).min() > 0.5
+        for principal in (first, second):
+            principal.basis_DR.copy_(mean)
+    assert torch.linalg.svdvals(mean[:6]).min() > 0.9
+
+
 def test_images_of_a_class_attract_each_other_in_an_embedding(world: World) -> None:
     method = make(world, "odsd", self_relation=1.0, ramp_frac=0.0)
     batch = make_batch(world, method)
     term = method.losses(batch, 0.5)["self"]
+    kinds = [type(layer).__name__ for layer in method.embed]
+    assert kinds == ["Linear", "ReLU", "Linear"]
+    assert method.embed[-1].out_features == odsd.EMBEDDING
+    torch.autograd.backward(term, retain_graph=True)
+    assert all(p.grad is not None for p in method.embed.parameters())
+    assert all(p.grad is None for p in method.to_teacher.parameters())
     _, features, _ = method.student(batch.pixels)
     typed = odsd.supervised_contrastive(
         method.embed(features), batch.logits.argmax(1), tau=0.1, weights_B=batch.weights

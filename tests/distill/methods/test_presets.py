@@ -110,6 +110,7 @@ def test_the_wanted_pairs_exist_for_every_method() -> None:
         assert {f"imagenet_r50_{student}" for student in ("r50", "r18", "mobilenetv2")} <= set(
             known
         )
+        assert {f"{data}_r34_r18" for data in ("cinic10", "tinyimagenet", "ham10000")} <= set(known)
 
 
 def test_every_figure_has_a_source_and_every_preset_notes() -> None:
@@ -174,7 +175,7 @@ def test_imagenet_has_its_own_length() -> None:
     assert made["imagenet_r50_r18"].recipe["lr"] == 0.1
     assert made["imagenet_r50_r18"].recipe["weight_decay"] == 1e-4
     assert made["imagenet_r50_r18"].figure == "expected 50.00 % top-1 (a table: SOURCE)"
-    assert "cinic10_r34_r18" not in made
+    assert list(made) == list(PAIRS)
     assert [name for name in made if made[name].pair.data is IMAGENET] == [
         name for name in PAIRS if name.startswith("imagenet_")
     ]
