@@ -62,3 +62,12 @@ def test_no_text_contains_a_forbidden_phrase(path: Path) -> None:
         for match in re.finditer(pattern, text)
     ]
     assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_call_the_reconstructions_by_their_style(path: Path) -> None:
+    if path.name in {"CHANGELOG.md", "LOG.md"}:
+        return
+    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    for name, style in (("`odsd`", "ODSD-style"), ("`eikd`", "EIKD-style")):
+        assert not [row for row in rows if name in row and style not in row]
