@@ -70,8 +70,8 @@ class DistillConfig(RunConfig):
     mix_frac: Annotated[float, Option(min=0.0, max=1.0)] = 0.5
     """Share of the --mix shards in every batch, in 0-1."""
     epochs: Annotated[float | None, Option(min=0.001)] = None
-    """How often each image trains, on average, in the whole training. With --mix, an epoch ends when
-    every image of both sets was seen. Default: 30."""
+    """How often each image trains on average, in the whole training. With --mix, an epoch ends
+    when every image of both sets was seen. Default: 30."""
     steps: Annotated[int | None, Option(min=1)] = None
     """Number of optimizer steps, instead of --epochs."""
     batch_size: Annotated[int | None, Option(min=4)] = None

@@ -8,6 +8,7 @@ Command: make select METHOD=odsd ...; winnow distill --method odsd --preset cifa
 Cost: that of kd, two matrices of B^2 relations, and products of B D^2 and D^2 R for the subspace.
 With `self_form=views`, each image has two views, which doubles the forward and backward passes.
 Expected: 1.50 to 9.59 points more on ImageNet than the methods before it (the paper's abstract).
+Ours (docs/results.md): R18 -> ResNet-8, 1,000 steps on web images for CIFAR-10, 68.3 (kd 65.3).
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Config:
         at_least(self, rank=1)
 
 
-NOTES = ("The weights were chosen at 1,000 steps: OURS.",)
+NOTES = ("The weights are starting values that a search at 500 steps did not improve: OURS.",)
 PAPER = {"r50": 71.25, "r18": 56.16, "mobilenetv2": 44.65}
 FIGURES = {
     f"imagenet_r50_{student}": (None, f"the paper's own method: at least {top1} (DERIVED)")
