@@ -15,7 +15,7 @@ import torch
 from distill.config import make_recipe
 from distill.data.augment import resolve_crop
 from distill.method import Batch, method_class, total_loss
-from distill.presets import IMAGENET, PAIRS, TINY, Preset, on_pairs
+from distill.presets import HAM10000, IMAGENET, PAIRS, TINY, Preset, on_pairs
 from distill.recipe import CROP_AREA
 from distill.training.optim import learning_rate, make_optimizers, set_learning_rate
 from indexes.models.card import Card
@@ -169,7 +169,12 @@ def test_the_head_of_a_method_states_paper_loss_cost_and_figure(method: str) -> 
 
 def test_imagenet_has_its_own_length() -> None:
     preset = Preset(config=None, recipe={"steps": 7, "lr": 0.3})
-    made = on_pairs(preset, {"imagenet_r50_r18": (50.0, "a table: SOURCE")})
+    figures = {"imagenet_r50_r18": (50.0, "a table: SOURCE")}
+    made = on_pairs(preset, figures, {HAM10000: {"crop": "resized"}})
+    assert (made["ham10000_r34_r18"].length, made["ham10000_r34_r18"].recipe["lr"]) == (
+        "7 steps",
+        0.3,
+    )
     assert made["cifar10_r34_r18"].length == "7 steps"
     assert made["imagenet_r50_r18"].length == "120 epochs, batch 256"
     assert made["imagenet_r50_r18"].recipe["lr"] == 0.1
