@@ -6,23 +6,24 @@ import torch
 from torch import Tensor, nn
 
 from distill.losses.transition import noise_matrix, transition
+from indexes.models.card import Card
 
 ACCURACY = 0.95  # of a teacher whose accuracy is not recorded. OURS
-MOST = 0.999  # of the diagonal of Q. OURS
+MOST = 0.999  # that a card is believed, since a small evaluation set may show no error. OURS
 LR = 1e-3  # of Adam, for the matrix alone. SOURCE (DFND)
 
 
+def recorded_accuracy(card: Card) -> float:
+    """Return the accuracy on the teacher's card, between 0 and 1; 0.95 if there is none. OURS."""
+    return ACCURACY if card.accuracy is None else min(max(card.accuracy, 1 - MOST), MOST)
+
+
 class NoisyLabels(nn.Module):
-    """NLL(log(softmax(s) Q), y), y = argmax t; `accuracy` in 0-1 is Q's diagonal."""
+    """NLL(log(softmax(s) Q), y), y = argmax t; `accuracy` between 0 and 1 is Q's diagonal."""
 
-    def __init__(self, num_classes: int, accuracy: float | None) -> None:
-        """`accuracy` is the teacher's in 0-1; None stands for 0.95. OURS.
-
-        The diagonal of Q must lie between 0 and 1, and a small evaluation set may give either.
-        """
+    def __init__(self, num_classes: int, accuracy: float) -> None:
         super().__init__()
-        accuracy = ACCURACY if accuracy is None else accuracy
-        self.accuracy = min(max(accuracy, 1 - MOST), MOST)
+        self.accuracy = accuracy
         self.theta = nn.Parameter(torch.zeros(num_classes, num_classes - 1))
 
     def optimizer(self) -> torch.optim.Optimizer:

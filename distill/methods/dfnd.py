@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill.losses.kd import kd
 from distill.method import Batch, Method, weighted_mean
-from distill.methods._noisy_labels import NoisyLabels
+from distill.methods._noisy_labels import NoisyLabels, recorded_accuracy
 from distill.presets import HAM10000, PLAIN_SGD, Preset, on_pairs
 from indexes.models.net import Net
 from indexes.models.teacher import Teacher
@@ -71,7 +71,7 @@ class DFND(Method):
 
     def __init__(self, student: Net, teacher: Teacher, config: Config) -> None:
         super().__init__(student, teacher, config)
-        accuracy = teacher.card.accuracy if config.accuracy is None else config.accuracy
+        accuracy = config.accuracy or recorded_accuracy(teacher.card)
         self.noise = NoisyLabels(student.num_classes, accuracy)
 
     def own_optimizer(self) -> torch.optim.Optimizer:

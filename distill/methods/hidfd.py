@@ -16,7 +16,6 @@ Expected (the paper's, through a secondary note): R34 -> R18, CIFAR-10, 95.39.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from distill.losses._maps import same_side
 from distill.losses.feature_mse import feature_mse
 from distill.method import Batch, at_least, weighted_mean
 from distill.methods._simkd import ReusedClassifier, mean_square
-from distill.presets import PROJECTOR_RECIPE, TINY, Data, Preset, on_pairs
+from distill.presets import PROJECTOR_RECIPE, TINY, Preset, on_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +57,7 @@ FIGURES = {
     "cifar10_r34_r18": (95.39, PAPER),
     "ham10000_r34_r18": (81.52, f"{PAPER}; the nets are assumed, and its crop is central"),
 }
-CHANGES: dict[Data, dict[str, Any]] = {TINY: {"crop": "zeros"}}
-PRESETS = {**on_pairs(FAITHFUL, FIGURES, CHANGES), "faithful": FAITHFUL}
+PRESETS = {**on_pairs(FAITHFUL, FIGURES, {TINY: {"crop": "zeros"}}), "faithful": FAITHFUL}
 
 
 class HiDFD(ReusedClassifier):

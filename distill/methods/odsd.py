@@ -26,7 +26,7 @@ from distill.losses.relation_kl import relation_kl
 from distill.losses.subspace import classifier_subspace, subspace
 from distill.losses.supervised_contrastive import supervised_contrastive
 from distill.method import Batch, Method, at_least, weighted_mean
-from distill.methods._noisy_labels import NoisyLabels
+from distill.methods._noisy_labels import NoisyLabels, recorded_accuracy
 from distill.methods._principal_subspace import PrincipalSubspace
 from distill.presets import SMALL_RECIPE, Preset, on_pairs
 from distill.recipe import Needs
@@ -94,7 +94,7 @@ class ODSD(Method):
         self.to_teacher = nn.Linear(inner, width)
         self.embed = nn.Sequential(nn.Linear(inner, inner), nn.ReLU(), nn.Linear(inner, EMBEDDING))
         if config.low_noise_form == "transition":
-            self.noise = NoisyLabels(num_classes, teacher.card.accuracy)
+            self.noise = NoisyLabels(num_classes, recorded_accuracy(teacher.card))
         elif config.low_noise_form == "pca":
             self.principal = PrincipalSubspace(width, min(config.rank, width))
         else:
