@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -97,8 +98,12 @@ def accuracy(cell: Mapping[str, Any]) -> str:
 
 
 def line(*words: str, head: bool = False) -> Iterator[str]:
-    """Yield a row of a Markdown table; the rule below it follows if the row is the head."""
-    yield "| " + " | ".join(words) + " |"
+    """Yield a row of a Markdown table; the rule below it follows if the row is the head.
+
+    The methods that are reconstructions are marked: `odsd` becomes `odsd (ODSD-style)`.
+    """
+    row = "| " + " | ".join(words) + " |"
+    yield re.sub(r"\b(odsd|eikd)\b", lambda name: f"{name[0]} ({name[0].upper()}-style)", row)
     if head:
         yield "| " + " | ".join("---" for _ in words) + " |"
 

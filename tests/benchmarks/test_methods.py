@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import methods
+from benchmarks.contest import line
 from indexes.models.net import build_net
 from indexes.models.teacher import load_teacher, save_teacher
 from tests.benchmarks.conftest import tiny_words
@@ -19,6 +20,11 @@ def test_multiply_adds_match_a_count_by_hand(tmp_path: Path) -> None:
     widths, sides = [3, 64, 128, 256, 512, 512], [32, 16, 8, 4, 4]
     macs = sum(9 * widths[i] * widths[i + 1] * sides[i] ** 2 for i in range(5)) + 3 * 512
     assert methods.count_macs(load_teacher(tmp_path)) == macs
+
+
+def test_tables_mark_the_reconstructions() -> None:
+    row = ["| eikd (EIKD-style) | odsd (ODSD-style) low_noise=0 | 68.3 |"]
+    assert list(line("eikd", "odsd low_noise=0", "68.3")) == row
 
 
 @pytest.mark.slow

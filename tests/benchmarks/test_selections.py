@@ -75,7 +75,7 @@ def test_gaps_correlations_and_tables_match_values_by_hand() -> None:
     assert by_figure["flat"]["all"] is None
     assert by_figure["rare"]["selections"] == 1
     text = "\n".join(tables(rows, list(by_figure.values())))
-    assert "| odsd | 100 | 70.0 (60.0 to 80.0), 50 % |" in text
+    assert "| odsd (ODSD-style) | 100 | 70.0 (60.0 to 80.0), 50 % |" in text
     assert "| purity | 0.25 |  |" in text
     assert "| good | s | 10 | +1.00 | +1.00 | 4 |" in text
     widths = [part.splitlines() for part in text.split("\n\n")]
