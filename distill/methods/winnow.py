@@ -1,4 +1,4 @@
-"""winnow: match the teacher's map and its logits together, with Muon as the optimizer.
+"""Our own method: match the teacher's map and its logits together, with Muon as the optimizer.
 
 Paper: none; OURS.
 L = align mean (P(f_S) - f_T)^2 / mean f_T^2 + kd T^2 KL(softmax(t / T) || softmax(s / T)).
