@@ -13,8 +13,8 @@ it for the other methods too. OURS; docs/results.md has the gain of each part.
 Command: winnow distill --method winnow
 Cost: that of hidfd with its projector, and fifteen matrix products per weight and step for Muon.
 `oversample=2` adds two forwards of the student.
-Expected (docs/results.md): R18 -> ResNet-8, 1,000 steps on web images for CIFAR-10, 82.7
-(hidfd 80.0, by Muon 82.8; kd 67.2); deploy=plain 79.7 (kd by Muon 77.2).
+Expected (docs/results.md): R18 -> ResNet-8, 1,000 steps on web images for CIFAR-10, 82.8
+(hidfd 80.4, by Muon 83.0; kd 65.5); deploy=plain 79.7 (kd by Muon 77.2).
 """
 
 from __future__ import annotations
